@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.check.conclusion import CheckArguments, conclusion_lines
+from imprint.check.destination import check_destination
 from imprint.check.findings import KINDS
 from imprint.check.fix import outcome_lines, write_repaired
 from imprint.check.report import all_findings, bad_row_lines, finding_lines, language_line, length_lines, location_shortener
@@ -19,7 +20,6 @@ from imprint.data.readers.bad_rows import FirstOfEachKind
 from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
-from imprint.files.links import follow_link
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, say, style_for, terminal_columns
 
@@ -32,10 +32,9 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     A file that cannot be read is reported, and the others are checked. Raises UserError if none can be read, and for wrong arguments.
     """
     files, overrides = _split_arguments([*files, *overrides])
-    arguments = CheckArguments(files, dev, model, overrides)
+    fix = check_destination(files, dev, fix)
     settings = read_settings(model, overrides, files)
-    fix = None if fix is None else follow_link(fix)
-    _refuse_same(files, dev, fix)
+    arguments = CheckArguments(files, dev, model, overrides, settings.base)
     style = style_for(sys.stdout)
     say(style(Bilingual("data check", "数据检查").line, "bold"), f"  {settings.summary()}")
     if settings.texts is not None:
@@ -81,33 +80,6 @@ def _split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
             )
         )
     return files, overrides
-
-
-def _refuse_same(files: Sequence[str], dev: str | None, fix: Path | None) -> None:
-    if dev is not None and dev in files:
-        raise UserError(
-            Bilingual(
-                f"--dev {dev}: is one of the files that are checked against it. Give another file, or leave it out.",
-                "--dev 指定的文件也在被检查的文件之中：请换一个文件，或去掉 --dev。",
-            )
-        )
-    if fix is None:
-        return
-    if fix.suffix.lower() != ".jsonl":
-        raise UserError(
-            Bilingual(
-                f"--fix {fix}: JSON lines are written, so the name must end in .jsonl. `imprint data convert` makes other formats.",
-                "--fix 写出 JSON Lines，文件名须以 .jsonl 结尾；其他格式请用 imprint data convert。",
-            )
-        )
-    inputs = [Path(file.rpartition("#")[0] or file) for file in files] + [Path(file) for file in [*files, *([dev] if dev else [])]]
-    if any(fix.exists() and file.exists() and fix.samefile(file) for file in inputs):
-        raise UserError(
-            Bilingual(
-                f"--fix {fix}: is one of the files that are read, and would be overwritten. Give another name.",
-                "--fix 指定的文件正是要读取的文件，会被覆盖：请换一个名字。",
-            )
-        )
 
 
 def _count_cut_rows(source: str, scan: DataScan, columns: Columns) -> None:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from imprint.check.findings import KINDS, FindingTally
@@ -26,6 +27,8 @@ class CheckArguments:
     """Model whose tokenizer counts tokens."""
     overrides: Sequence[str]
     """Overrides of knobs."""
+    base: str | None = None
+    """The base that the model is or tunes, as a recipe names it; None for the toy."""
 
     def command(self, *words: str) -> str:
         """A command with the same held-out file, model and knobs."""
@@ -34,7 +37,8 @@ class CheckArguments:
 
     def knobs(self) -> list[str]:
         """The overrides as overrides of a recipe."""
-        plain = [override.removeprefix("data.").removeprefix("model.") for override in self.overrides]
+        given = [override.removeprefix("data.").removeprefix("model.") for override in self.overrides]
+        plain = [override for override in given if not override.startswith("base_path=")]
         return [f"{'model' if override.startswith('template=') else 'data'}.{override}" for override in plain]
 
 
@@ -66,7 +70,25 @@ def conclusion_lines(
     limits = raised_limits(scan)
     kept = [knob for knob in arguments.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
     knobs = [f"data.train={next_file}", *dev, *kept, *limits]
-    yield from _next_command(shlex.join(["imprint", "train", "RECIPE.yaml", *knobs]), Bilingual("trains on it", "开始训练"), style)
+    yield from train_commands("chat", next_file, knobs if arguments.base is None else [*knobs, *_base_knobs(arguments.base)], style)
+
+
+def train_commands(starter: str, source: str, knobs: Sequence[str], style: Style) -> Iterator[str]:
+    """The commands that train on a source, which run as they are: a recipe of the starter, in a new folder, and the knobs."""
+    stem = _source_stem(source)
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    folder = next(folder for name in names if not (folder := Path("runs", name)).exists()).as_posix()
+    yield from _next_command(
+        shlex.join(["imprint", "init", starter, folder]),
+        Bilingual("writes a recipe, to be changed as you like", "生成配方，可随意修改"),
+        style,
+    )
+    yield from _next_command(shlex.join(["imprint", "train", folder, *knobs]), Bilingual("trains on it", "开始训练"), style)
+
+
+def _base_knobs(base: str) -> list[str]:
+    """The base, without the general rows of the toy."""
+    return [f"model.path={base}", "data.mix_general=null"]
 
 
 def _source_stem(source: str) -> str:

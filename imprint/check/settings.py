@@ -84,6 +84,13 @@ class CheckSettings:
         return open_context(self.source)
 
     @property
+    def base(self) -> str | None:
+        """The base that the given model is or tunes, as a recipe names it; None for the toy."""
+        if self.source is None:
+            return None
+        return self.source.run.model.path if self.source.run is not None else str(self.source.path)
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that counts tokens."""
         return self.template.tokenizer

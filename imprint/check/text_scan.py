@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from imprint.check.conclusion import train_commands
 from imprint.check.duplicates import Digests, duplicated, leaked
 from imprint.check.findings import EXAMPLES, FindingKind, FindingTally
 from imprint.check.lengths import Lengths, histogram, summary
@@ -204,5 +205,5 @@ def _conclusion_lines(
     yield "  " + style("# " + Bilingual("shows the rows of tokens", "查看词元").line, "dim")
     yield "  " + style(shlex.join(["imprint", "data", "show", files[0], *knobs]), "cyan")
     data = {"train": files[0], **({"dev": dev} if dev else {}), **settings.text_knobs()}
-    yield "  " + style("# " + Bilingual("trains on them", "开始训练").line, "dim")
-    yield "  " + style(shlex.join(["imprint", "train", "RECIPE.yaml", f"data={json.dumps(data, ensure_ascii=False)}"]), "cyan")
+    base = [] if settings.base is None else [f"model.path={settings.base}"]
+    yield from train_commands("domain", files[0], [f"data={json.dumps(data, ensure_ascii=False)}", *base], style)

@@ -117,6 +117,9 @@ def chat(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """`imprint data check`."""
+    from imprint.check.destination import check_destination
+
+    check_destination(options.files, options.dev, options.fix)
     announce(f"checking {' '.join(options.files)}", f"检查 {' '.join(options.files)}")
     from imprint.check.command import check_command
 

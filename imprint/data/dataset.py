@@ -12,6 +12,7 @@ from imprint.data.general_rows import general_per_epoch, load_general_rows
 from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, with_given
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes
+from imprint.data.readers.bad_rows import MissingColumnsError
 from imprint.data.readers.rows import describe_source
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
@@ -19,7 +20,7 @@ from imprint.data.section import DataSection, MixSection
 from imprint.data.shapes import Columns
 from imprint.data.token_file import row_lengths
 from imprint.data.truncation import TruncationReport
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, join_lines
 from imprint.progress import Progress
 from imprint.templates import Template
 
@@ -106,7 +107,7 @@ def load_splits(
         notes.append(Bilingual(f"{limits}: chosen from the rows", "长度上限按数据选定").line)
         train = _shorten(train, train_samples, section, template, limits)
         dev = _shorten(dev, dev_samples, section, template, limits)
-    columns = Columns(section.prompt_column, section.response_column, section.history_column)
+    columns = Columns(section.prompt_column, section.response_column, section.history_column, "data.")
     sources = [describe_source(path, columns) for path in (section.train, section.dev) if path is not None]
     notes += [] if section.fill else unfilled_notes(train_samples, section.train)
     reports = TruncationReport.from_rows(train), TruncationReport.from_rows(dev)
@@ -146,14 +147,26 @@ def load_samples(section: DataSection, *, tools: bool = False) -> tuple[list[Sam
     samples = _read_samples(section, section.train, section.train_rows, all_used=section.train_rows is None, tools=tools)
     if section.dev is None:
         return _hold_out(section, samples)
-    return samples, _read_samples(section, section.dev, section.dev_rows, tools=tools)
+    return samples, _read_dev(section, section.dev, tools=tools)
 
 
 def load_held_out(section: DataSection, *, tools: bool = False) -> list[Sample]:
     """The held-out rows of a run; with a file of their own, the training file is not read."""
     if section.dev is None:
         return load_samples(section, tools=tools)[1]
-    return _read_samples(section, section.dev, section.dev_rows, tools=tools)
+    return _read_dev(section, section.dev, tools=tools)
+
+
+def _read_dev(section: DataSection, path: Path, *, tools: bool) -> list[Sample]:
+    """The rows of the held-out file. Raises UserError as `read_samples`; of a file with other columns it says how to do without it."""
+    try:
+        return _read_samples(section, path, section.dev_rows, tools=tools)
+    except MissingColumnsError as error:
+        way_out = Bilingual(
+            "The held-out file (data.dev) needs the columns of data.train; data.dev=null holds out rows of data.train instead.",
+            "留出文件（data.dev）须与 data.train 有相同的列；或用 data.dev=null，从 data.train 中留出几行。",
+        )
+        raise UserError(join_lines([error.message, way_out])) from error
 
 
 def encode_samples(section: DataSection, template: Template, samples: Iterable[Sample], limits: LengthLimits) -> list[EncodedRow]:
@@ -190,6 +203,7 @@ def _read_samples(section: DataSection, path: Path, limit: int | None, *, all_us
         history_column=section.history_column,
         limit=limit,
         tools=tools,
+        knob_prefix="data.",
     )
     if all_used:
         refuse_unused_fill(samples, section.fill, path)

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, Literal
 
+from imprint.data.column_guess import HISTORY, PROMPT, RESPONSE, guessed_columns, knob_words
 from imprint.data.parsed_turns import ParsedTurn, paired, split_system
 from imprint.data.readers.bad_rows import (
     BadRowError,
+    MissingColumnError,
     is_missing,
     label_as_text,
     must_be,
@@ -64,6 +66,11 @@ COLUMN_PAIRS: Final = (
     ("问题", "回答"),
     ("提问", "回答"),
 )
+SIMILAR: Final = 0.6
+"""Similarity from which a name may be meant, from 0 to 1."""
+SHORT: Final = 3
+SIMILAR_SHORT: Final = 0.5
+"""The same for names of at most SHORT characters: one of two is the same."""
 MAX_COMPARED: Final = 1000
 """Number of columns among which a similar name is looked for."""
 MAX_TURNS: Final = 1000
@@ -84,6 +91,8 @@ class Columns:
     """The column of the answer."""
     history: str | None = None
     """The column of the earlier turns, if any."""
+    knob_prefix: str = ""
+    """What is typed before the names of the knobs that name them."""
 
     @property
     def is_default(self) -> bool:
@@ -107,6 +116,8 @@ class RowShape:
     """Whether the first row has these columns, or the recipe names them."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Name of an optional column -> its name in the first row, if that differs."""
+    knob_prefix: str = ""
+    """What is typed before the names of the knobs that name the columns."""
 
     @property
     def optional_columns(self) -> tuple[str, ...]:
@@ -144,7 +155,7 @@ def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:
     Known names may be written in another case. If nothing fits, the shape of the named columns, so that `samples_from_row` reports the
     missing ones.
     """
-    named = RowShape("named", columns.prompt, columns.response, columns.history)
+    named = RowShape("named", columns.prompt, columns.response, columns.history, knob_prefix=columns.knob_prefix)
     if not columns.is_default or (columns.prompt in row and columns.response in row):
         return named
     if shape := published_shape(row, columns.history):
@@ -201,15 +212,11 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
         return _conversation(row, shape, location, tools=tools)
     if not shape.known:
         _refuse_unknown(row, shape)
-    answer_knob = "response_column" if shape.kind == "named" else None
-    if shape.kind == "alpaca":
-        query = _instruction(row, shape)
-    else:
-        query = non_empty_text(_column(row, shape.prompt, "prompt_column" if shape.kind == "named" else None), shape.prompt)
-    answer = non_empty_text(label_as_text(_column(row, shape.response, answer_knob)), shape.response)
+    query = _instruction(row, shape) if shape.kind == "alpaca" else non_empty_text(_column(row, shape, PROMPT), shape.prompt)
+    answer = non_empty_text(label_as_text(_column(row, shape, RESPONSE)), shape.response)
     system = _system(row, shape.name_of("system")) if shape.kind != "named" else None
     if shape.history is not None:
-        system, history = _history(_column(row, shape.history, "history_column"), shape.history, system)
+        system, history = _history(_column(row, shape, HISTORY), shape.history, system)
     elif shape.kind != "named":
         earlier = shape.name_of("history")
         system, history = _history(row.get(earlier), earlier, system)
@@ -221,22 +228,29 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
 def _refuse_unknown(row: Mapping[str, object], shape: RowShape) -> None:
     """Raise BadRowError if neither of two columns is there that the recipe has not named."""
     if shape.prompt not in row and shape.response not in row:
-        columns = quote_names(row)
-        raise BadRowError(
+        columns, guess = quote_names(row), guessed_columns(row, shape.prompt, shape.response, shape.knob_prefix)
+        knobs = knob_words(guess or {f"{shape.knob_prefix}{knob}": "..." for knob in (PROMPT, RESPONSE)})
+        english, chinese = (" (a guess from the first row: see whether it is right).", "（按首行猜测，请核对）") if guess else ("", "")
+        raise MissingColumnError(
             Bilingual(
                 f"has no question and no answer under a known name; the columns are: {columns.english}. Name those of both: "
-                "prompt_column=... response_column=...",
-                f"没有已知名称的提问列和回答列；现有列：{columns.chinese}。请用 prompt_column=... response_column=... 指定。",
-            )
+                f"{knobs}{english}",
+                f"没有已知名称的提问列和回答列；现有列：{columns.chinese}。请用 {knobs} 指定{chinese}。",
+            ),
+            guess,
         )
 
 
-def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
+def _column(row: Mapping[str, object], shape: RowShape, role: str) -> object:
+    """The value of the column of a question, an answer or the earlier turns, named by the knob `role`."""
+    name = {PROMPT: shape.prompt, RESPONSE: shape.response, HISTORY: shape.history or ""}[role]
+    knob = f"{shape.knob_prefix}{role}" if shape.kind == "named" or role == HISTORY else None
     if name in row:
         return row[name]
     columns = quote_names(row)
     by_lower_case = {key.lower(): key for key in islice(row, MAX_COMPARED)}
-    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=SIMILAR_SHORT if len(name) <= SHORT else SIMILAR)
+    guess = guessed_columns(row, shape.prompt, shape.response, shape.knob_prefix) if knob is not None and role != HISTORY else {}
     hint, chinese = "", ""
     if close:
         meant = quote(by_lower_case[close[0]])
@@ -246,12 +260,16 @@ def _column(row: Mapping[str, object], name: str, knob: str | None) -> object:
             f" The row has a known shape ({known.summary()}): leave {knob} out to read it.",
             f"这是已知的格式：去掉 {knob} 即可读取。",
         )
+    elif guess:
+        words = knob_words(guess)
+        hint, chinese = f" A guess from the first row, if it is right: {words}", f"按首行猜测（请核对）：{words}"
     which, whose = ("the first row has", "首行有的") if knob is None else (f"{knob} names", f" {knob} 指定的")
-    raise BadRowError(
+    raise MissingColumnError(
         Bilingual(
             f"there is no column {quote(name)}, which {which}; the columns are: {columns.english}.{hint}",
             f"缺少{whose} {quote(name)} 列；现有列：{columns.chinese}。{chinese}",
-        )
+        ),
+        guess,
     )
 
 
@@ -264,7 +282,7 @@ def _instruction(row: Mapping[str, object], shape: RowShape) -> str:
         if part is not None and not isinstance(part, str):
             raise must_be(name, "a text", "文本", part)
     query = "\n".join(text for text in texts if text.strip())
-    return query or non_empty_text(_column(row, shape.prompt, None), shape.prompt)
+    return query or non_empty_text(_column(row, shape, PROMPT), shape.prompt)
 
 
 def _system(row: Mapping[str, object], column: str) -> str | None:
@@ -361,7 +379,7 @@ def _python_list(text: str) -> object:
 
 def _conversation(row: Mapping[str, object], shape: RowShape, location: str, *, tools: bool) -> list[Sample]:
     column = shape.prompt
-    parsed = _turn_list(_column(row, column, None))
+    parsed = _turn_list(_column(row, shape, PROMPT))
     if not isinstance(parsed, list):
         raise must_be(column, "a list of turns", "对话各轮的列表", row[column])
     if len(parsed) > MAX_TURNS:

@@ -1,11 +1,22 @@
+import json
+import re
+import shlex
 from pathlib import Path
+
+import pytest
 
 from imprint.check.conclusion import CheckArguments, conclusion_lines, raised_limits
 from imprint.check.report import all_findings
 from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
+from imprint.cli import main
+from imprint.config import read_recipe
+from imprint.data.dataset import load_samples
+from imprint.data.section import DataSection
 from imprint.data.shapes import Columns, detect_shape
+from imprint.starters.shipped import find_recipe
 from imprint.terminal import Style
+from imprint.training.recipe import Recipe
 from tests.check.rows import SOUND, row
 
 
@@ -28,7 +39,8 @@ def asked(*files: str, dev: str | None = None, overrides: tuple[str, ...] = ()) 
 def test_good_rows_are_to_be_trained_on_next() -> None:
     lines = lines_of(*SOUND, asked=asked(dev="dev.jsonl"))
     assert lines[1].startswith("✓ nothing is wrong")
-    assert lines[-1] == "imprint train RECIPE.yaml data.train=a.jsonl data.dev=dev.jsonl"
+    assert lines[-3] == "imprint init chat runs/a"
+    assert lines[-1] == "imprint train runs/a data.train=a.jsonl data.dev=dev.jsonl"
     assert "imprint data show a.jsonl" in lines
 
 
@@ -41,13 +53,13 @@ def test_rows_with_errors_are_to_be_fixed_next() -> None:
 def test_fixed_rows_are_to_be_checked_again_and_trained_on() -> None:
     lines = lines_of(*SOUND, SOUND[0], asked=asked(), fixed=Path("out.jsonl"))
     assert "imprint data check out.jsonl" in lines
-    assert lines[-1] == "imprint train RECIPE.yaml data.train=out.jsonl"
+    assert lines[-1] == "imprint train runs/out data.train=out.jsonl"
 
 
 def test_a_limit_that_cuts_too_much_is_raised_and_columns_are_kept() -> None:
     lines = lines_of(*SOUND, row("问", "答" * 300), asked=asked(overrides=("prompt_column=q", "data.max_target_length=64")))
     limit = scanned(row("问", "答" * 300)).answer_lengths.quantile(1)
-    assert lines[-1] == f"imprint train RECIPE.yaml data.train=a.jsonl data.prompt_column=q data.max_target_length={limit}"
+    assert lines[-1] == f"imprint train runs/a data.train=a.jsonl data.prompt_column=q data.max_target_length={limit}"
     total = len(SOUND) + 1
     assert lines[1] == (
         f"! no row is wrong, but 0 prompts and 1 answers of {total} are cut / "
@@ -84,3 +96,28 @@ def test_no_rows_are_nothing_to_train_on() -> None:
 def test_a_template_stays_a_knob_of_the_model() -> None:
     lines = lines_of(*SOUND, asked=asked(overrides=("template=chatglm", "data.max_source_length=60", "model.template=auto")))
     assert lines[-1].endswith("data.train=a.jsonl model.template=chatglm data.max_source_length=60 model.template=auto")
+
+
+def test_a_model_is_the_base_that_is_trained_without_the_general_rows_of_the_toy() -> None:
+    lines = lines_of(*SOUND, asked=CheckArguments(("a.jsonl",), None, "models/real", ("base_path=x",), "models/real"))
+    assert lines[-1] == "imprint train runs/a data.train=a.jsonl model.path=models/real data.mix_general=null"
+
+
+def test_the_commands_that_train_run_as_they_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"商品属性": f"颜色#{colour}", "文案": f"这件{colour}色的裙子很好看。"} for colour in "红蓝绿白黑黄"]
+    (tmp_path / "shop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "books.txt").write_text("\n\n".join(f"第{number}章，{'山' * 40}。" for number in range(9)), encoding="utf-8")
+    (tmp_path / "runs" / "shop").mkdir(parents=True)  # taken
+    for check in (["shop.jsonl", "prompt_column=商品属性", "response_column=文案"], ["books.txt", "blank_lines=true"]):
+        assert main(["data", "check", *check]) == 0
+        init, train = (shlex.split(line) for line in capsys.readouterr().out.splitlines() if re.match(" *imprint (init|train)", line))
+        assert main(init[1:]) == 0
+        capsys.readouterr()
+        recipe = read_recipe(find_recipe(Path(train[2])), train[3:], Recipe)
+        assert recipe.data.train == Path(check[0])
+        if isinstance(recipe.data, DataSection):
+            assert [len(part) for part in load_samples(recipe.data)] == [5, 1]
+    assert find_recipe(Path("runs/shop-2")).is_file()

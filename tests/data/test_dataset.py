@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.dataset import load_held_out, load_splits
+from imprint.data.dataset import load_held_out, load_samples, load_splits
 from imprint.data.limits import LengthLimits
 from imprint.data.original import encode_original
 from imprint.data.section import DataSection, MixSection
@@ -270,3 +270,24 @@ def test_many_rows_are_reported_as_they_are_encoded(
     assert capsys.readouterr().out == ""
     load_splits(section, tiny_template())
     assert "encoding rows 编码数据: 9/9" in capsys.readouterr().out
+
+
+def test_a_held_out_file_with_other_columns_may_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("商品属性,文案\n红裙,好看\n蓝裙,舒服\n", encoding="utf-8")
+    (tmp_path / "dev.csv").write_text("content,summary\na,b\nc,d\n", encoding="utf-8")
+    section = DataSection(train=tmp_path / "shop.csv", prompt_column="商品属性", response_column="文案", dev_share=0.5)
+    with pytest.raises(UserError, match=r"So are all 2 rows[\s\S]*data\.dev=null holds out rows of data\.train instead"):
+        load_samples(section.model_copy(update={"dev": tmp_path / "dev.csv"}))
+    assert [len(part) for part in load_samples(section)] == [1, 1]
+
+
+def test_columns_without_a_known_name_are_guessed_once_with_the_knobs_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("商品属性,文案\n" + "红裙,好看\n" * 30, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_samples(DataSection(train=tmp_path / "shop.csv"))
+    knobs = "'data.prompt_column=商品属性' 'data.response_column=文案' (a guess from the first row: see whether it is right)."
+    assert knobs in str(caught.value)
+    assert f"`imprint data check {tmp_path / 'shop.csv'}` tells more" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+    with pytest.raises(UserError, match=r'which data\.response_column names; .*Did you mean "文案"'):
+        load_samples(DataSection(train=tmp_path / "shop.csv", prompt_column="商品属性", response_column="文按"))

@@ -3,10 +3,12 @@
 import json
 import math
 import re
+import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from imprint.messages import Bilingual, UserError, join_lines
@@ -59,6 +61,19 @@ class BadRowError(ValueError):
         return Bilingual(english, re.sub(r"第 \d+", "第 …", CHINESE_REASON_END.split(self.reason.chinese)[0]))
 
 
+class MissingColumnError(BadRowError):
+    """A row that lacks the column of the question or of the answer; `guess`: knob -> column that may be meant."""
+
+    def __init__(self, reason: Bilingual, guess: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(reason)
+        self.guess = guess
+        """Knob -> the column that may be meant; empty if there is no guess."""
+
+
+class MissingColumnsError(UserError):
+    """No row of a source has the columns of a question and an answer."""
+
+
 class FirstOfEachKind:
     """Which bad rows are shown: the first MAX_LISTED ones, and of each kind the first FIRST_OF_KIND; the rest is counted."""
 
@@ -102,21 +117,35 @@ class BadRows:
         self._source = source
         self._listed: list[Bilingual] = []
         self._first = FirstOfEachKind()
+        self._missing = 0
         self.good = 0
 
     def add(self, location: str, problem: BadRowError) -> None:
         """Count a bad row."""
+        self._missing += isinstance(problem, MissingColumnError)
         if self._first.shows(problem):
             self._listed.append(problem.at(location))
 
     def raise_if_any(self, remedy: Bilingual) -> None:
-        """Raise one UserError for all bad rows. `remedy` says what to do; "{}" in its English stands for the row or the rows."""
+        """Raise one UserError for all bad rows, a short one if all lack the same columns.
+
+        `remedy` says what to do; "{}" in its English stands for the row or the rows.
+        """
         bad = self._first.total
         if not bad:
             return
         one = self._listed[0]
+        error = MissingColumnsError if bad == self._missing and not self.good else UserError
         if bad == 1:
-            raise UserError(Bilingual(f"{one.english} {remedy.english.replace('{}', 'this row')}", f"{one.chinese}{remedy.chinese}"))
+            raise error(Bilingual(f"{one.english} {remedy.english.replace('{}', 'this row')}", f"{one.chinese}{remedy.chinese}"))
+        if error is MissingColumnsError:
+            command = f"`imprint data check {shlex.quote(str(self._source))}`"
+            raise error(
+                Bilingual(
+                    f"{one.english} So are all {bad:,} rows. {remedy.english.replace('{}', 'their names')} {command} tells more.",
+                    f"{one.chinese}全部 {bad:,} 行都是如此。{remedy.chinese}详见 {command}。",
+                )
+            )
         english = f"{self._source}: {bad:,} of {bad + self.good:,} rows are bad. {remedy.english.replace('{}', 'them')}"
         head = Bilingual(english, f"{bad:,} 行有问题。{remedy.chinese}")
         rest = self._first.rest_by_kind()

@@ -19,15 +19,17 @@ def read_samples(
     history_column: str | None = None,
     limit: int | None = None,
     tools: bool = False,
+    knob_prefix: str = "",
 ) -> list[Sample]:
     """Read the rows of a file, of all files of a folder, or of `path#500` (500 rows sampled at random), in any known format and encoding.
 
-    `limit` reads and checks only the first rows; `tools`: see `samples_from_row`. Blank lines are skipped.
+    `limit` reads and checks only the first rows; `tools`: see `samples_from_row`. `knob_prefix` is typed before
+    the names of the knobs. Blank lines are skipped.
 
     Raises UserError for a file that cannot be read or has no rows, and one UserError for all bad rows, each with `file:line`, the value
     and what is allowed.
     """
-    columns = Columns(prompt_column, response_column, history_column)
+    columns = Columns(prompt_column, response_column, history_column, knob_prefix)
     remedy = Bilingual("Fix {}; nothing was read.", "请修正这些数据；没有读入任何内容。")
     samples = collect_samples(islice(iterate_samples(path, columns, tools=tools), limit), path, remedy)
     if not samples:
