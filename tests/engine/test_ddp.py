@@ -22,7 +22,7 @@ def test_forgetting_is_measured_once_with_the_same_result(folder: Path, outcomes
     for name in ("kl", "tuned_loss"):
         assert two.pop(name) == pytest.approx(alone.pop(name), rel=1e-3)
     assert two == alone
-    assert outcomes["full-two"].words.count("KL divergence") == 1
+    assert outcomes["full-two"].words.count("of neutral text KL divergence") == 1
     assert outcomes["full-two"].words.count("report.html") == 1
     assert (folder / "full-two" / "report.html").is_file()
 
