@@ -16,7 +16,7 @@ from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
 from imprint.check.shaped_rows import CHECKING, read_progress, rows_with_shapes
 from imprint.check.text_scan import check_text_command
-from imprint.data.readers.bad_rows import FirstOfEachKind
+from imprint.data.readers.bad_rows import BadRowError, FirstOfEachKind, MissingColumnError
 from imprint.data.readers.rows import describe_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
@@ -60,7 +60,16 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     short = location_shortener([*files, *([dev] if dev else [])])
     findings = all_findings(scan, held_out, short)
     say(*length_lines(scan, style), *language_line(scan.languages, style))
-    say(*finding_lines(findings, short, compared=dev is not None, style=style, columns=terminal_columns(sys.stdout)))
+    say(
+        *finding_lines(
+            findings,
+            short,
+            compared=dev is not None,
+            style=style,
+            columns=terminal_columns(sys.stdout),
+            fixable=bool(scan.digests.locations),
+        )
+    )
     if fix is not None:
         say(*outcome_lines(write_repaired(fix, files, settings.columns, scan, held_out), fix, style))
     say(*conclusion_lines(arguments, scan, findings, len(unreadable), fix, style))
@@ -89,6 +98,24 @@ def _count_cut_rows(source: str, scan: DataScan, columns: Columns) -> None:
             scan.add_cut(location, value, shape)
 
 
+class _LackingRows:
+    """Holds the lines of rows without the named columns back: where all rows lack them, one is enough."""
+
+    def __init__(self) -> None:
+        self.held: list[str] = []
+        """The lines held back."""
+        self._only = True
+
+    def lines(self, problem: BadRowError | None, line: str | None) -> list[str]:
+        """What is to be printed after a row, with its own `line` if it has one."""
+        own = [] if line is None else [line]
+        if self._only and isinstance(problem, MissingColumnError):
+            self.held += own
+            return []
+        held, self.held, self._only = self.held, [], False
+        return [*held, *own]
+
+
 def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: Style) -> list[str]:
     """Scan all rows of `files` and print the first bad ones of each kind; returns the errors of unreadable files.
 
@@ -96,19 +123,23 @@ def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: S
     """
     unreadable = []
     for source in files:
-        rows, bad, first = scan.rows, scan.bad_rows, FirstOfEachKind()
+        rows, bad, first, lacking = scan.rows, scan.bad_rows, FirstOfEachKind(), _LackingRows()
         try:
             say("", style(describe_source(source, columns), "bold"))
             with read_progress(source, CHECKING) as progress:
                 for location, value, shape in rows_with_shapes(source, columns, progress):
-                    if (problem := scan.add(location, value, shape)) is not None and first.shows(problem):
-                        progress.say(bad_row_lines(location, problem.reason))
+                    problem = scan.add(location, value, shape)
+                    shown = problem is not None and first.shows(problem)
+                    for line in lacking.lines(problem, bad_row_lines(location, problem.reason) if problem and shown else None):
+                        progress.say(line)
         except UserError as error:
             if len(files) == 1 and scan.rows == rows:
                 raise
             unreadable.append(str(error))
             say(f"{style('✗', 'red', 'bold')} {error}")
-        if (rest := first.rest_by_kind()) is not None:
+        if lacking.held:
+            say(lacking.held[0], f"  {Bilingual(f'so are all {first.total:,} rows', f'全部 {first.total:,} 行都是如此').line}")
+        elif (rest := first.rest_by_kind()) is not None:
             say(f"{rest.english}\n  {rest.chinese}")
         rows, bad = scan.rows - rows, scan.bad_rows - bad
         say("  " + Bilingual(f"{rows:,} rows, {bad:,} bad", f"{rows:,} 行，{bad:,} 坏行").line)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -48,7 +48,13 @@ def conclusion_lines(
     """The verdict in one line, and the commands to run next. `unreadable`: number of files that cannot be read."""
     errors = [name for name in findings if KINDS[name].severity == "error"]
     yield heading(Bilingual("verdict", "结论"), style)
-    yield "  " + _verdict(scan, findings, errors, unreadable, style)
+    yield "  " + (_verdict(scan, findings, errors, unreadable, style) if fixed is None or unreadable else _fixed_verdict(errors, style))
+    if scan.guess and not scan.samples:
+        kept = [knob for knob in arguments.overrides if knob.removeprefix("data.").partition("=")[0] not in scan.guess]
+        guessed = [f"{knob}={column}" for knob, column in scan.guess.items()]
+        command = replace(arguments, overrides=[*kept, *guessed]).command(*arguments.files)
+        words = Bilingual("checks it with these columns, a guess: see whether they are right", "按这两列检查（猜测，请核对）")
+        yield from _next_command(command, words, style)
     next_file = str(fixed) if fixed else arguments.files[0] if len(arguments.files) == 1 and not (errors or unreadable) else None
     if fixed is not None:
         yield from _next_command(arguments.command(str(fixed)), Bilingual("checks it again", "再检查一遍"), style)
@@ -119,6 +125,22 @@ def _verdict(scan: DataScan, findings: Mapping[str, FindingTally], errors: Seque
         return style(f"! {cut.line}: ", "yellow", "bold") + cure.line
     advice = " " + Bilingual("Lines with ! are for you to judge", "带 ! 的请自行判断。").line if findings else ""
     return style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold") + advice
+
+
+def _fixed_verdict(errors: Sequence[str], style: Style) -> str:
+    """What became of the errors of the files that were read, in the file that was written."""
+    done, left = [name for name in errors if KINDS[name].fix], [name for name in errors if not KINDS[name].fix]
+    parts = [("repaired or rejected", "已修复或剔除", done), ("left for you to fix", "仍需手动处理", left)]
+    texts = [
+        Bilingual(
+            f"{english}: {', '.join(KINDS[name].label.english for name in names)}",
+            f"{chinese}：{'、'.join(KINDS[name].label.chinese for name in names)}",
+        ).line
+        for english, chinese, names in parts
+        if names
+    ]
+    head = style("✗ ", "red", "bold") if left else style("✓ ", "green", "bold")
+    return head + ("; ".join(texts) or Bilingual("nothing was wrong", "没有发现错误").line)
 
 
 def _next_command(command: str, purpose: Bilingual, style: Style) -> Iterator[str]:

@@ -110,10 +110,12 @@ def finding_lines(
     style: Style,
     columns: int = DEFAULT_COLUMNS,
     kinds: Mapping[str, FindingKind] = KINDS,
+    fixable: bool = True,
 ) -> Iterator[str]:
     """The findings of these `kinds`, most severe first, with examples, and the kinds that were not found.
 
-    `compared`: whether the rows were compared with held-out ones. `columns`: width of a line.
+    `compared`: whether the rows were compared with held-out ones. `columns`: width of a line. `fixable`: whether
+    `--fix` could keep a row.
     """
     yield heading(Bilingual("findings", "检查结果"), style)
     column = max([len(f"{tally.count:,}") for tally in findings.values()], default=1)
@@ -121,7 +123,7 @@ def finding_lines(
     for name, tally in findings.items():
         kind = kinds[name]
         sign = style("✗", "red", "bold") if kind.severity == "error" else style("!", "yellow", "bold")
-        fix = style(f"  · --fix {kind.fix}", "dim") if kind.fix else ""
+        fix = style(f"  · --fix {kind.fix}", "dim") if kind.fix and fixable else ""
         yield f"  {sign} {tally.count:>{column},}  {kind.label.line}{fix}"
         for location, text in tally.examples:
             before = f"{short(location)}  " if location else ""

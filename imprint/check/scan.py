@@ -3,7 +3,7 @@
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from imprint.check.duplicates import Digests
@@ -14,7 +14,7 @@ from imprint.check.settings import CheckSettings
 from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, clean_text, ends_mid_sentence, language, repeats_itself
 from imprint.data.encode import EncodedRow
 from imprint.data.limits import SHARE, UNLIMITED, LengthLimits
-from imprint.data.readers.bad_rows import BadRowError, bounded_kind
+from imprint.data.readers.bad_rows import BadRowError, MissingColumnError, bounded_kind
 from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, samples_from_row
 from imprint.messages import Bilingual, UserError
@@ -48,6 +48,8 @@ class DataScan:
         """Kind of finding -> count and examples."""
         self.digests = Digests()
         """Hashes of the rows that can be read or repaired, in order."""
+        self.guess: Mapping[str, str] = {}
+        """Knob -> column that the first row without the named columns suggests."""
         self.supports_tools = settings.template.supports_tools
         """Whether the model's template supports tools."""
         self._settings = settings
@@ -69,6 +71,8 @@ class DataScan:
         except (BadRowError, UserError) as error:
             problem = error if isinstance(error, BadRowError) else BadRowError(error.message)
             self.bad_rows += 1
+            if isinstance(problem, MissingColumnError):
+                self.guess = self.guess or problem.guess
             reasons = self.empty_reasons if problem.is_empty else self.bad_reasons
             reasons[bounded_kind(problem.kind, reasons)] += 1
             self._remember_repaired(location, repair_row(value, shape, location, tools=self.supports_tools))

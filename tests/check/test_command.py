@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -172,3 +173,23 @@ def test_a_hundred_thousand_rows_take_little_more_memory_than_a_thousand(tmp_pat
         assert status == 0
         peaks.append(peak // (1024 if sys.platform == "darwin" else 1))
     assert peaks[1] - peaks[0] < 30_000  # kibibytes: a row takes 28 bytes, and chunks of a megabyte are read
+
+
+def test_a_file_without_the_named_columns_is_told_once_with_a_command_to_paste(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "shop.jsonl", [{"商品属性": f"颜色#{number}红", "文案": "这件裙子很好看。"} for number in range(12)])
+    assert check(file, "prompt_column=ask", "max_target_length=64") == 1
+    output = capsys.readouterr().out
+    assert output.count("✗ ") == 3  # the row, the finding, the verdict
+    assert "so are all 12 rows / 全部 12 行都是如此" in output
+    assert "--fix" not in output
+    assert output.rstrip().endswith(f"imprint data check {file} max_target_length=64 'prompt_column=商品属性' 'response_column=文案'")
+    assert main(shlex.split(output.splitlines()[-1])[1:]) in (0, 1)
+    assert "nothing to train on" not in capsys.readouterr().out
+
+
+def test_after_a_fix_the_verdict_says_what_was_fixed_and_what_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", [*SOUND, SOUND[0]])
+    assert main(["data", "check", file, "--fix", str(tmp_path / "out.jsonl")]) == 1
+    output = capsys.readouterr().out
+    assert "✓ repaired or rejected: rows that repeat an earlier row word for word / 已修复或剔除：完全重复的行" in output
+    assert "something is wrong" not in output
