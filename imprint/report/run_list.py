@@ -1,6 +1,7 @@
 """`imprint runs [FOLDER] [--json]`: the runs below a folder with state, step, loss and scores."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -12,7 +13,7 @@ from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.report.run_scores import read_scores
 from imprint.runs import RunFolder
-from imprint.terminal import clip_columns, say, say_json, table_lines
+from imprint.terminal import clip_columns, printable, say, say_json, table_lines, terminal_columns, width
 
 MAX_CELL = 1000
 """Columns of a cell that are printed; a run of a stranger may have names of any length."""
@@ -84,8 +85,25 @@ def runs_command(folder: Path, *, as_json: bool) -> None:
                 "该目录及其子目录中没有训练结果（含 config.yaml 与 log.jsonl 的目录）。",
             )
         )
-    for line in table_lines([tuple(title.line for title in HEADER), *map(_cells, entries)]):
-        say(line)
+    cells = [_cells(entry) for entry in entries]
+    say(*fitting_lines(cells, terminal_columns(sys.stdout) if sys.stdout.isatty() else None))
+
+
+def fitting_lines(rows: Sequence[tuple[str, ...]], columns: int | None) -> list[str]:
+    """The runs as a table; where it is wider than `columns`, each as lines of its own: path, state and losses, and scores, clipped."""
+    table = list(table_lines([tuple(title.line for title in HEADER), *rows]))
+    if columns is None or all(width(line) <= columns for line in table):
+        return table
+    lines = []
+    for path, state, method, step, loss, best, last in rows:
+        best_loss = Bilingual("best eval", "最低评估")
+        facts = f"  {HEADER[3].line} {step}  {HEADER[4].line} {loss}  {best_loss.line} {best}"
+        lines += [
+            f"{printable(path)}  {state}  {method}",
+            clip_columns(facts, columns),
+            *([clip_columns(f"  {last}", columns)] if last != "-" else []),
+        ]
+    return lines
 
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:

@@ -8,8 +8,9 @@ import pytest
 from imprint.cli import main
 from imprint.events import Notice, Rescued
 from imprint.messages import UserError
-from imprint.report.run_list import MAX_DEPTH, describe_run, find_runs, runs_command
+from imprint.report.run_list import MAX_DEPTH, describe_run, find_runs, fitting_lines, runs_command
 from imprint.runs import RunFolder
+from imprint.terminal import width
 from imprint.training.run_log import RunLog
 from tests.logged import evaluation, step
 from tests.tinyrun import tiny_recipe, tiny_run
@@ -136,3 +137,15 @@ def test_a_folder_without_runs_is_told_in_a_sentence(tmp_path: Path, capsys: pyt
     with pytest.raises(UserError, match="no run is in this folder"):
         runs_command(tmp_path, as_json=False)
     assert listed(tmp_path, capsys) == []
+
+
+def test_a_list_wider_than_the_terminal_is_folded() -> None:
+    scores = "dev: " + ", ".join(f"rouge-{number} 12.34" for number in range(20))
+    rows = [("runs/a", "finished / 已完成", "lora", "60/60", "1.234", "2.345", scores), ("b", "running / 训练中", "-", "3", "-", "-", "-")]
+    assert len(fitting_lines(rows, None)) == 3
+    lines = fitting_lines(rows, 80)
+    assert [line for line in lines if not line.startswith(" ")] == ["runs/a  finished / 已完成  lora", "b  running / 训练中  -"]
+    assert len(lines) == 5
+    assert all(width(line) <= 80 for line in lines)
+    assert "rouge-0 12.34" in lines[2]
+    assert "2.345" in lines[1]
