@@ -201,7 +201,7 @@ def test_a_finished_run_started_again_says_so_and_changes_nothing(
     said = capsys.readouterr().out
     assert f"finished: 6 of 6 steps are done; {whole.adapter} holds step 6 with evaluation loss" in said
     assert f"imprint chat {whole.path} " in said
-    assert f"imprint evaluate {whole.path} --data FILE" in said
+    assert f"imprint evaluate {whole.path}    " in said
     assert "resuming after" not in said
     assert before == (whole.log.read_bytes(), whole.samples.read_bytes(), (whole.adapter / "prefix.safetensors").read_bytes())
 
