@@ -11,7 +11,7 @@ from imprint.messages import Bilingual
 from imprint.model import Model
 from imprint.models.loss import token_losses
 from imprint.models.network import Network
-from imprint.pack import pack
+from imprint.pack import IGNORE_INDEX, pack
 from imprint.terminal import say_once
 from imprint.tokenizers import TOKENIZER_JSON, HFTokenizer
 
@@ -50,15 +50,9 @@ def tell_missing_bos(model: Model, folder: Path) -> None:
 @torch.no_grad()
 def mean_losses(network: Network, rows: Sequence[Sequence[int]], bos: int) -> tuple[float, float]:
     """The mean losses, in nats, of all tokens but the first of each row: without BOS before the rows, and with it."""
-    packed = pack([*rows, *([bos, *row] for row in rows)], network)
-    hidden = network(packed.to(network.device))
-    predicted: list[int] = []
-    start = 0
-    for before, row in [*((0, row) for row in rows), *((1, row) for row in rows)]:
-        predicted += range(start + before, start + before + len(row) - 1)
-        start += before + len(row)
-    targets = torch.tensor([token for row in rows for token in row[1:]] * 2, device=hidden.device)
-    losses = token_losses(hidden[predicted], network.head_weight, targets, network.logit_cap)
+    labels = [*rows, *([IGNORE_INDEX, IGNORE_INDEX, *row[1:]] for row in rows)]
+    batch = pack([*rows, *([bos, *row] for row in rows)], network, labels).to(network.device)
+    losses = token_losses(network(batch)[batch.targets], network.head_weight, batch.labels, network.logit_cap)
     without, with_bos = losses.chunk(2)
     return float(without.mean()), float(with_bos.mean())
 
