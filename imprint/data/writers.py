@@ -37,8 +37,8 @@ def write_samples(path: Path, samples: Iterable[Sample], *, history: bool = True
     """
     write = WRITERS[output_suffix(path)]
     columns = [PROMPT, RESPONSE, *([HISTORY] if history else []), *([SYSTEM] if system else [])]
-    with atomic_file(path) as part:
-        write(part, samples, columns)
+    with atomic_file(path) as temporary:
+        write(temporary, samples, columns)
 
 
 def output_suffix(path: Path) -> str:
@@ -68,14 +68,14 @@ def _as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _write_jsonl(part: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
-    with part.open("w", encoding="utf-8", newline="\n") as file:
+def _write_jsonl(temporary: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
         for sample in samples:
             file.write(_as_json(sample_to_row(sample)) + "\n")
 
 
-def _write_json_array(part: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
-    with part.open("w", encoding="utf-8", newline="\n") as file:
+def _write_json_array(temporary: Path, samples: Iterable[Sample], _columns: Sequence[str]) -> None:
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
         separator = "[\n"
         for sample in samples:
             file.write(separator + _as_json(sample_to_row(sample)))
@@ -99,24 +99,24 @@ def _cells(sample: Sample, columns: Sequence[str], max_characters: int, format_n
     return cells
 
 
-def _write_delimited(part: Path, samples: Iterable[Sample], columns: Sequence[str], delimiter: str, format_name: str) -> None:
+def _write_delimited(temporary: Path, samples: Iterable[Sample], columns: Sequence[str], delimiter: str, format_name: str) -> None:
     # Without a byte order mark, Excel assumes the encoding of the locale.
-    with part.open("w", encoding="utf-8-sig", newline="") as file:
+    with temporary.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\r\n")
         writer.writerow(columns)
         for sample in samples:
             writer.writerow(_cells(sample, columns, MAX_CELL, format_name))
 
 
-def _write_csv(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
-    _write_delimited(part, samples, columns, ",", "CSV")
+def _write_csv(temporary: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
+    _write_delimited(temporary, samples, columns, ",", "CSV")
 
 
-def _write_tsv(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
-    _write_delimited(part, samples, columns, "\t", "TSV")
+def _write_tsv(temporary: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
+    _write_delimited(temporary, samples, columns, "\t", "TSV")
 
 
-def _write_workbook(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
+def _write_workbook(temporary: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
     try:
         from openpyxl import Workbook
         from openpyxl.cell import WriteOnlyCell
@@ -157,7 +157,7 @@ def _write_workbook(part: Path, samples: Iterable[Sample], columns: Sequence[str
                 sheet.append(cells)
         finally:
             sheet.close()
-        with part.open("wb") as file:
+        with temporary.open("wb") as file:
             book.save(file)
 
 
@@ -172,7 +172,7 @@ def _temporary_files_in(folder: Path) -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def _write_parquet(part: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
+def _write_parquet(temporary: Path, samples: Iterable[Sample], columns: Sequence[str]) -> None:
     try:
         import pyarrow
         from pyarrow.parquet import ParquetWriter
@@ -186,7 +186,7 @@ def _write_parquet(part: Path, samples: Iterable[Sample], columns: Sequence[str]
     text = pyarrow.string()
     types = {HISTORY: pyarrow.list_(pyarrow.list_(text))}
     schema = pyarrow.schema([(name, types.get(name, text)) for name in columns])
-    with ParquetWriter(part, schema) as writer:
+    with ParquetWriter(temporary, schema) as writer:
         for rows in _in_groups(map(sample_to_row, samples), GROUP_ROWS):
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
 

@@ -89,14 +89,14 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
         samples = verification_samples(run, section.questions, tools=open_template(source).supports_tools)
     else:
         samples = read_questions(prompts, prompt_column="content", limit=section.questions)
-    with atomic_file(out) if target == "bundle" else atomic_folder(out) as part:
+    with atomic_file(out) if target == "bundle" else atomic_folder(out) as temporary:
         proof_dtype = section.proof_dtype or ("float32" if (method, target) in ROUNDING else None)
-        job = ExportJob(source, run, part, out, written_dtype(source, section), section.device, proof_dtype)
+        job = ExportJob(source, run, temporary, out, written_dtype(source, section), section.device, proof_dtype)
         _write_and_verify(job, WRITERS[method, target], samples)
         if target != "bundle":
             licence = read_licence(base_folder(run.model.location))
             record = {"from": str(path), "method": method, "target": target, "base": run.model.path, "base_licence": licence}
-            write_json(part / RECORD, {**record, "questions_answered_as_before": len(samples)})
+            write_json(temporary / RECORD, {**record, "questions_answered_as_before": len(samples)})
     count = len(samples)
     say(f"{out}: written; {count} questions are answered as before, token for token / 已导出，{count} 个问题的回答与导出前逐词元相同")
     for line in next_steps(method, target, out, run):

@@ -31,16 +31,16 @@ def import_gguf(file: Path, out: Path) -> Path:
     )
     say(f"reading {file}: {_description(metadata)} / 正在读取")
     fields, tensors = read_network(file, torch.bfloat16)
-    with atomic_folder(out) as part:
-        write_json(part / "config.json", fields)
-        write_json(part / "generation_config.json", generation_config(metadata))
+    with atomic_folder(out) as temporary:
+        write_json(temporary / "config.json", fields)
+        write_json(temporary / "generation_config.json", generation_config(metadata))
         with link_alone(file) as folder:
-            write_tokenizer(folder, NAME, metadata, part)
-        save_weights(part, tensors, torch.bfloat16)
-        write_json(part / RECORD, {"file": file.name, "licence": str(metadata.get("general.license", ""))})
+            write_tokenizer(folder, NAME, metadata, temporary)
+        save_weights(temporary, tensors, torch.bfloat16)
+        write_json(temporary / RECORD, {"file": file.name, "licence": str(metadata.get("general.license", ""))})
         size = sum(tensor.nbytes for tensor in tensors.values())
         del tensors
-        template = load_base(part, dtype=torch.bfloat16, device="cpu", tells_bos=False).template.name
+        template = load_base(temporary, dtype=torch.bfloat16, device="cpu", tells_bos=False).template.name
     say(f"{out}: {size / 1e9:.2f} GB in 16 bits, read back and opened; template {template} / 已写入并校验")
     say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")
     return out

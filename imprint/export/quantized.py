@@ -68,8 +68,8 @@ def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
     refuse_destination(out, [source], written_before=_is_quantized, otherwise="holds no quantized model")
     plan = QuantizationPlan.from_folder(source, bits)
     _check_disk(out, plan.bytes_after)
-    with atomic_folder(out) as part:
-        write_quantized(plan, part, out)
+    with atomic_folder(out) as temporary:
+        write_quantized(plan, temporary, out)
     say(f"{out}: {plan.size_summary}; read back without a difference / 已写入并校验")
     say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")
     return out
@@ -118,23 +118,23 @@ class QuantizationPlan:
         return f"{self.network.quantization_bit} bits, {_size(self.bytes_after)} instead of {_size(self.bytes_before)}"
 
 
-def write_quantized(plan: QuantizationPlan, part: Path, out: Path) -> None:
-    """Write the folder `part`, which will be renamed to `out`, and read it back."""
+def write_quantized(plan: QuantizationPlan, temporary: Path, out: Path) -> None:
+    """Write the folder `temporary`, which will be renamed to `out`, and read it back."""
     shards = split_into_shards(plan.sizes, SHARD_BYTES)
     files = dict(zip(shard_names("model", "safetensors", len(shards)), shards, strict=True))
     megabytes = math.ceil(plan.bytes_before / 10**6)
     with Progress(Bilingual("quantizing", "量化"), megabytes, "MB") as bar:
-        copy_auxiliary_files(plan.source, part)
+        copy_auxiliary_files(plan.source, temporary)
         checksums: dict[str, int] = {}
         reported = 0
-        for bytes_read, written in _write(plan.source, plan.network, quantized_layers(plan.network), part, files):
+        for bytes_read, written in _write(plan.source, plan.network, quantized_layers(plan.network), temporary, files):
             checksums |= written
             bar.advance(megabytes * bytes_read // plan.bytes_before - reported)
             reported = megabytes * bytes_read // plan.bytes_before
         if len(files) > 1:
-            write_index(part / "model.safetensors.index.json", files, plan.bytes_after)
-        write_json(part / "config.json", plan.fields)
-        _read_back(part, out, checksums)
+            write_index(temporary / "model.safetensors.index.json", files, plan.bytes_after)
+        write_json(temporary / "config.json", plan.fields)
+        _read_back(temporary, out, checksums)
 
 
 def _is_quantized(folder: Path) -> bool:
@@ -171,7 +171,7 @@ def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]
 
 
 def _write(
-    source: Path, network: Network, layers: Mapping[str, QuantizedWeight], part: Path, files: Mapping[str, list[str]]
+    source: Path, network: Network, layers: Mapping[str, QuantizedWeight], temporary: Path, files: Mapping[str, list[str]]
 ) -> Iterator[tuple[int, dict[str, int]]]:
     """Write the shards in order; yields the bytes read so far and the checksums of the last tensors."""
     remaining, shard, bytes_read = iter(files.items()), {}, 0
@@ -184,15 +184,15 @@ def _write(
             shard[key] = value.clone(memory_format=torch.contiguous_format)  # head and embedding may share memory
             checksums[key] = _checksum(shard[key])
             if len(shard) == len(names):
-                save_file(shard, part / file, {"format": "pt"})
+                save_file(shard, temporary / file, {"format": "pt"})
                 shard = {}
                 file, names = next(remaining, ("", []))
         bytes_read += tensor.nbytes
         yield bytes_read, checksums
 
 
-def _read_back(part: Path, out: Path, checksums: Mapping[str, int]) -> None:
-    checksums_read = {name: _checksum(tensor) for name, tensor in read_tensors(part)}
+def _read_back(temporary: Path, out: Path, checksums: Mapping[str, int]) -> None:
+    checksums_read = {name: _checksum(tensor) for name, tensor in read_tensors(temporary)}
     if checksums_read != checksums:
         damaged = min(name for name in checksums if checksums_read.get(name) != checksums[name])
         raise UserError(

@@ -41,13 +41,13 @@ def transformers_model(job: ExportJob) -> Iterator[AnswerFunction]:
     merge(model)
     refuse_overflow(model, job.dtype)
     if isinstance(network, ChatGLM2):
-        save_weights(job.part, dict(glm_tensors(network.state_dict().items(), network.config)), job.dtype)
-        write_json(job.part / "config.json", glm_fields(network.config, job.dtype))
-        _write_tokenizer(job.part, template, network.shape.max_length)
+        save_weights(job.temporary, dict(glm_tensors(network.state_dict().items(), network.config)), job.dtype)
+        write_json(job.temporary / "config.json", glm_fields(network.config, job.dtype))
+        _write_tokenizer(job.temporary, template, network.shape.max_length)
     else:
-        save_network(network, job.source.network_folder, job.part, dtype=job.dtype)
-        _complete_template(job.part, template)
-    write_json(job.part / GENERATION_CONFIG, _generation_fields(job.source.network_folder, sorted(network.stop_ids)))
+        save_network(network, job.source.network_folder, job.temporary, dtype=job.dtype)
+        _complete_template(job.temporary, template)
+    write_json(job.temporary / GENERATION_CONFIG, _generation_fields(job.source.network_folder, sorted(network.stop_ids)))
     answer_function = partial(_transformers_answers, job, template, network.dtype, network.device)
     del model, network
     yield answer_function
@@ -66,7 +66,7 @@ def _transformers_answers(
     """Answers of transformers from the written folder. Raises UserError if its tokenizer or chat template gives other ids than ours."""
     from imprint.models.reference import ReferenceModel
 
-    reference = ReferenceModel(job.part, dtype=dtype, device=device)
+    reference = ReferenceModel(job.temporary, dtype=dtype, device=device)
     prompts = encode_prompts(template, job.run, samples)
     for sample, ids in zip(samples, prompts, strict=True):
         exported_ids = reference.encode(sample.query)
@@ -96,7 +96,7 @@ def _messages(sample: Sample) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in (*messages, ("user", sample.query))]
 
 
-def _write_tokenizer(part: Path, template: Template, max_length: int) -> None:
+def _write_tokenizer(temporary: Path, template: Template, max_length: int) -> None:
     """A tokenizer.json with the ids of ChatGLM2, ChatGLM3 or GLM-4, and their chat template."""
     tokenizer = template.tokenizer
     if isinstance(tokenizer, GLM4Tokenizer):
@@ -107,20 +107,20 @@ def _write_tokenizer(part: Path, template: Template, max_length: int) -> None:
         vocabulary, end = sentencepiece_json(pieces, scores, tokenizer.controls), "</s>"
         # "\\n ": with the space that the vocabulary adds before each text.
         chat = role_chat_template("\\n ") if template.name == "chatglm3" else CHATGLM2_CHAT_TEMPLATE
-    write_json(part / TOKENIZER_JSON, vocabulary)
+    write_json(temporary / TOKENIZER_JSON, vocabulary)
     special = [RENAMED.get(name, name) for name in tokenizer.controls]
-    write_json(part / TOKENIZER_CONFIG, tokenizer_config(special, end_token=end, chat_template=chat, max_length=max_length))
+    write_json(temporary / TOKENIZER_CONFIG, tokenizer_config(special, end_token=end, chat_template=chat, max_length=max_length))
 
 
-def _complete_template(part: Path, template: Template) -> None:
+def _complete_template(temporary: Path, template: Template) -> None:
     """Write the chat template of the training if the folder has none, and token objects as plain text."""
-    if not (part / TOKENIZER_CONFIG).is_file():
+    if not (temporary / TOKENIZER_CONFIG).is_file():
         return
     assert isinstance(template.tokenizer, HFTokenizer), "other tokenizers have no tokenizer_config.json"
-    fields: dict[str, Any] = json.loads((part / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    fields: dict[str, Any] = json.loads((temporary / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
     for name, token in fields.items():
         if name.endswith("_token") and isinstance(token, dict):
             fields[name] = token.get("content")
     if template.name in CHAT_TEMPLATES:
         fields["chat_template"] = ("{{- bos_token -}}" if template.tokenizer.special_tokens.bos_ids else "") + CHAT_TEMPLATES[template.name]
-    write_json(part / TOKENIZER_CONFIG, fields)
+    write_json(temporary / TOKENIZER_CONFIG, fields)

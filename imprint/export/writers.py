@@ -41,7 +41,7 @@ class ExportJob:
     """The run, or a bundle of one."""
     run: RunConfig
     """Its recipe."""
-    part: Path
+    temporary: Path
     """Temporary folder or archive to write to."""
     out: Path
     """The final name."""
@@ -99,13 +99,13 @@ def base_name(run: RunConfig) -> str:
     return path if run_of_base(path) is None else str(base_folder(Path(path)))
 
 
-def write_official_prefix(part: Path, base: Path, prefix: Adapter) -> None:
+def write_official_prefix(temporary: Path, base: Path, prefix: Adapter) -> None:
     """Write a prefix checkpoint in the official layout: the base's auxiliary files, and the prefix in pytorch_model.bin."""
-    copy_auxiliary_files(base, part)
+    copy_auxiliary_files(base, temporary)
     settings = prefix.settings()
     fields = {"pre_seq_len": settings["length"], "prefix_projection": settings["projection"]}
-    write_json(part / "config.json", read_config(base) | fields)
-    save_original(part, prefix)
+    write_json(temporary / "config.json", read_config(base) | fields)
+    save_original(temporary, prefix)
 
 
 def official_prefix(job: ExportJob) -> Iterator[AnswerFunction]:
@@ -113,9 +113,9 @@ def official_prefix(job: ExportJob) -> Iterator[AnswerFunction]:
     model = job.open()
     yield job.answer_function(model)
     assert model.adapter is not None
-    write_official_prefix(job.part, job.base, model.adapter)
+    write_official_prefix(job.temporary, job.base, model.adapter)
     del model
-    yield job.answer_function(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
+    yield job.answer_function(job.load_export(job.base, adapter=job.temporary, bits=job.run.model.quantize))
 
 
 def official_model(job: ExportJob) -> Iterator[AnswerFunction]:
@@ -131,9 +131,9 @@ def merged(job: ExportJob) -> Iterator[AnswerFunction]:
 def _model(job: ExportJob, *, as_bin: bool) -> Iterator[AnswerFunction]:
     model = job.open()
     yield job.answer_function(model)
-    _save_merged(job, model, job.part, as_bin=as_bin)
+    _save_merged(job, model, job.temporary, as_bin=as_bin)
     del model
-    yield job.answer_function(job.load_export(job.part))
+    yield job.answer_function(job.load_export(job.temporary))
 
 
 def _save_merged(job: ExportJob, model: Model, folder: Path, *, as_bin: bool = False) -> None:
@@ -168,11 +168,11 @@ def peft_adapter(job: ExportJob) -> Iterator[AnswerFunction]:
     yield job.answer_function(model)
     assert model.adapter is not None
     if isinstance(model.adapter, PrefixEncoder):
-        write_peft_prefix(job.part, model.adapter, model.network, base_name(job.run))
+        write_peft_prefix(job.temporary, model.adapter, model.network, base_name(job.run))
     else:
-        model.adapter.save_files(job.part, base_name(job.run))
+        model.adapter.save_files(job.temporary, base_name(job.run))
     del model
-    yield job.answer_function(job.load_export(job.base, adapter=job.part, bits=job.run.model.quantize))
+    yield job.answer_function(job.load_export(job.base, adapter=job.temporary, bits=job.run.model.quantize))
 
 
 def quantized_base_with_adapter(bits: int) -> Writer:
@@ -182,10 +182,10 @@ def quantized_base_with_adapter(bits: int) -> Writer:
         model = job.open(bits=bits)
         yield job.answer_function(model)
         del model
-        write_quantized(QuantizationPlan.from_folder(job.base, bits), job.part, job.out)
+        write_quantized(QuantizationPlan.from_folder(job.base, bits), job.temporary, job.out)
         refuse_outside_links(job.adapter, job.adapter.rglob("*"))
-        shutil.copytree(job.adapter, job.part / "adapter")
-        yield job.answer_function(job.load_export(job.part, adapter=job.part / "adapter"))
+        shutil.copytree(job.adapter, job.temporary / "adapter")
+        yield job.answer_function(job.load_export(job.temporary, adapter=job.temporary / "adapter"))
 
     return write
 
@@ -195,8 +195,8 @@ def quantized_model(bits: int) -> Writer:
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
         yield job.answer_function(job.load_export(job.tuned, bits=bits))
-        write_quantized(QuantizationPlan.from_folder(job.tuned, bits), job.part, job.out)
-        yield job.answer_function(job.load_export(job.part))
+        write_quantized(QuantizationPlan.from_folder(job.tuned, bits), job.temporary, job.out)
+        yield job.answer_function(job.load_export(job.temporary))
 
     return write
 
@@ -205,14 +205,14 @@ def quantized_merge(bits: int) -> Writer:
     """A LoRA merged into the weights, which are then quantized."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
-        merged_folder = job.part / "merged"
+        merged_folder = job.temporary / "merged"
         model = job.open()
         _save_merged(job, model, merged_folder)
         del model
         yield job.answer_function(job.load_export(merged_folder, bits=bits))
-        write_quantized(QuantizationPlan.from_folder(merged_folder, bits), job.part, job.out)
+        write_quantized(QuantizationPlan.from_folder(merged_folder, bits), job.temporary, job.out)
         shutil.rmtree(merged_folder)
-        yield job.answer_function(job.load_export(job.part))
+        yield job.answer_function(job.load_export(job.temporary))
 
     return write
 
@@ -236,10 +236,10 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     refuse_outside_links(run.path, [run.path / name for name in names])
     licence = read_licence(base_folder(job.run.model.location))
     manifest = BundleManifest(run.path.resolve().name, job.source.require_result(), job.run.model.path, licence)
-    write_bundle(job.part, run.path, names, manifest)
-    folder = job.part.with_name(f"{job.part.name}-run")  # one name: what a killed export left there is replaced
+    write_bundle(job.temporary, run.path, names, manifest)
+    folder = job.temporary.with_name(f"{job.temporary.name}-run")  # one name: what a killed export left there is replaced
     try:
-        extract_bundle(job.part, folder)
+        extract_bundle(job.temporary, folder)
         unpacked_run = resolve_source(folder, job.run.model.location).with_template(job.run.model.template)
         yield job.answer_function(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))
     finally:

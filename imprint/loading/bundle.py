@@ -207,8 +207,8 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
             )
         )
     checksums = _checksums(manifest, path)
-    with atomic_folder(folder) as part:
-        (part / MANIFEST).write_bytes(content)
+    with atomic_folder(folder) as temporary:
+        (temporary / MANIFEST).write_bytes(content)
         missing, folded = set(checksums), {_folded(MANIFEST)}
         while (entry := _next_entry(archive)) is not None:
             if entry.name not in missing or not _plain(entry) or not _inside(entry.name) or _folded(entry.name) in folded:
@@ -220,7 +220,7 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
                 )
             missing.discard(entry.name)
             folded.add(_folded(entry.name))
-            target = part / entry.name
+            target = temporary / entry.name
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
                 checksum = _sha256(_open_entry(archive, entry), file)

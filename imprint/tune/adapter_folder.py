@@ -40,11 +40,11 @@ INDEX_FILES = ("pytorch_model.bin.index.json", "model.safetensors.index.json")
 def save_adapter(folder: Path, adapter: Adapter, metadata: AdapterMetadata, *, original: bool = False) -> None:
     """Write an adapter folder atomically; with `original`, a prefix also as the original's file."""
     content = asdict(metadata)
-    with atomic_folder(folder) as part:
-        adapter.save_files(part, metadata.base)
+    with atomic_folder(folder) as temporary:
+        adapter.save_files(temporary, metadata.base)
         if original:
-            save_original(part, adapter)
-        write_json(part / METADATA_FILE, {"method": metadata.method, **content.pop("method_metadata"), **content})
+            save_original(temporary, adapter)
+        write_json(temporary / METADATA_FILE, {"method": metadata.method, **content.pop("method_metadata"), **content})
 
 
 def save_original(folder: Path, adapter: Adapter) -> None:
