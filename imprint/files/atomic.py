@@ -8,7 +8,8 @@ another one goes through four steps; a process killed between any two of them le
     3. rename `.adapter.part/` to `adapter/`  killed: `adapter/` is the new one
     4. delete `.adapter.old/`                 killed: `adapter/` is the new one
 
-A temporary name may be there already: left by a killed process, which is removed, or an untrusted link, which is not followed.
+A temporary name may be there already: left by a killed process, which is removed, or an untrusted link, which is not followed. One that
+another process holds stays: a second writer of a text waits for the first one, a second writer of a large file or a folder is refused.
 Readers call `find_folder`, which changes nothing and may run beside a writer; the one writer of a folder calls
 `remove_leftovers` before it starts. In a file of JSON lines a line counts once its newline is there.
 """
@@ -25,12 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.held import held_file, held_folder, remove_unheld
 from imprint.files.links import remove
 from imprint.files.reading import MAX_LINE_BYTES, MAX_LINES_BYTES, MAX_LINES_VALUES, count_values, refuse_large
 from imprint.messages import Bilingual, UserError
 
 TEMPORARY_SUFFIX = ".part"
 BACKUP_SUFFIX = ".old"
+MAX_WAIT_SECONDS = 30.0
+"""How long the writer of a text waits for another one."""
 LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -39,12 +43,12 @@ def write_text(path: Path, text: str) -> None:
     with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
-        remove(temporary)
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with held_file(temporary, path, wait_seconds=MAX_WAIT_SECONDS):
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
         _fsync(path.parent)
 
 
@@ -122,24 +126,22 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
     with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove(temporary)
-        try:
-            yield temporary
-            _fsync(temporary)
-            temporary.replace(path)
-            _fsync(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with held_file(temporary, path):
+            try:
+                yield temporary
+                _fsync(temporary)
+                temporary.replace(path)
+                _fsync(path.parent)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; on success it is renamed to `path`, replacing an old folder; on an error nothing changes."""
     temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
-    with translate_disk_errors(path):
-        remove(temporary)
-        temporary.mkdir(parents=True)
+    with translate_disk_errors(path), held_folder(temporary, path):
         try:
             yield temporary
             _fsync_tree(temporary)
@@ -174,7 +176,7 @@ def remove_leftovers(parent: Path) -> None:
                 else:
                     entry.rename(original)
             elif entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
-                remove(entry)
+                remove_unheld(entry)  # of a page, perhaps, that another command writes now
         _fsync(parent)
 
 

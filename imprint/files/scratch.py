@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.held import is_at, lock
 from imprint.files.links import remove
 from imprint.messages import Bilingual, UserError
 
@@ -83,25 +84,31 @@ def locked_folder(path: Path, busy: Bilingual) -> Iterator[None]:
     """
     with translate_disk_errors(path):
         made = not path.exists()
-        path.mkdir(parents=True, exist_ok=True)
-    if os.name == "nt":
-        yield
-        return
-    import fcntl
-
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    handle = _held_output(path, busy)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(busy) from None
-        except OSError:  # some network disks
-            pass
-        try:
-            yield
-        finally:
-            if made:
-                with suppress(OSError):  # is kept unless it is empty
-                    path.rmdir()
+        yield
     finally:
-        os.close(handle)
+        if made:
+            with suppress(OSError):  # is kept unless it is empty
+                path.rmdir()
+        if handle is not None:
+            os.close(handle)
+
+
+def _held_output(path: Path, busy: Bilingual) -> int | None:
+    """An open handle of a folder, which is made if needed, with its lock; None on Windows."""
+    with translate_disk_errors(path):
+        while True:
+            path.mkdir(parents=True, exist_ok=True)
+            if os.name == "nt":
+                return None
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:  # removed meanwhile by a holder that has written nothing
+                continue
+            if not lock(handle):
+                os.close(handle)
+                raise UserError(busy)
+            if is_at(handle, path.resolve()):
+                return handle
+            os.close(handle)

@@ -41,3 +41,32 @@ def test_a_folder_is_held_by_one_writer_and_removed_if_nothing_was_written(tmp_p
     with scratch.locked_folder(tmp_path / "answers", busy), scratch.locked_folder(tmp_path / "empty", busy):
         pass
     assert os.listdir(tmp_path) == ["answers"]
+
+
+def test_a_folder_that_its_holder_removes_is_made_and_held_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A holder that has written nothing removes the folder between another one's two steps."""
+    answers, real = tmp_path / "answers", os.open
+    steps = ["before it is opened", "after it is opened"]
+
+    def open_late(path: Path, flags: int) -> int:
+        if steps and steps.pop() == "before it is opened":
+            answers.rmdir()
+        handle = real(path, flags)
+        if steps:
+            answers.rmdir()
+        return handle
+
+    monkeypatch.setattr(os, "open", open_late)
+    with scratch.locked_folder(answers, Bilingual("is in use", "正在使用")):
+        (answers / "a").write_text("1")
+        with pytest.raises(UserError, match="is in use"), scratch.locked_folder(answers, Bilingual("is in use", "正在使用")):
+            pass
+    assert os.listdir(answers) == ["a"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every folder")
+def test_a_folder_that_cannot_be_held_is_named(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o300)
+    busy = Bilingual("is in use", "正在使用")
+    with pytest.raises(UserError, match=r"closed: cannot be written: permission"), scratch.locked_folder(tmp_path / "closed", busy):
+        pass
