@@ -38,8 +38,8 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
         bos, eos = tokenizer.special_tokens.bos_ids, tokenizer.special_tokens.eos_ids[:1]
         return DocumentTokens(sequence_prefix=(), bos=bos or eos, eos=eos)
     if isinstance(tokenizer, ChatGLMTokenizer):
-        control = tokenizer.control
-        return DocumentTokens(sequence_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
+        special = tokenizer.control
+        return DocumentTokens(sequence_prefix=(special.gmask, special.sop), bos=(), eos=(special.eop,))
     sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.controls else ("sop", "</s>")
     return DocumentTokens(sequence_prefix=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), bos=(), eos=(tokenizer.controls[end],))
 

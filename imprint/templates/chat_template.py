@@ -149,7 +149,7 @@ def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
 def _examined(tokenizer: HFTokenizer) -> ChatTemplate:
     """The template, by rendering small conversations."""
     delimiters = Rendering.of(tokenizer).delimiters()
-    tokenizer = tokenizer.with_controls(delimiters.controls)
+    tokenizer = tokenizer.with_special(delimiters.to_mark_special)
     ends = _end_ids(tokenizer, delimiters)
     if not ends:
         raise UserError(

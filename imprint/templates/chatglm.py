@@ -48,9 +48,9 @@ class ChatGLMTemplate:
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """The text, then `[gMASK] <sop>`. Raises UserError for tool messages."""
         query, history, system = split_pairs(messages, "ChatGLM-6B")
-        control = self.tokenizer.control
+        special = self.tokenizer.control
         text = self.tokenizer.encode(source_prefix + format_chatglm_prompt(query, history, system))
-        return (Segment(tuple(text)), Segment((control.gmask, control.sop), fixed=True))
+        return (Segment(tuple(text)), Segment((special.gmask, special.sop), fixed=True))
 
     def answer(self, _messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
         """The ids of the text."""

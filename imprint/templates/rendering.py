@@ -39,8 +39,8 @@ class TurnDelimiters:
 
     end_name: str
     """The token right after an answer; empty if it puts none there."""
-    controls: frozenset[str]
-    """Tokens that the file adds as ordinary ones, though they delimit turns: typed, they are text."""
+    to_mark_special: frozenset[str]
+    """Tokens that delimit turns though the file adds them as ordinary ones; as special ones, their typed names are text."""
     ends_last: bool = True
     """Whether it stands after the last answer of a conversation, too; otherwise it opens the next turn."""
     marker: str = ANSWER

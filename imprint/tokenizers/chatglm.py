@@ -104,9 +104,10 @@ class ChatGLMTokenizer:
     replaces_each_byte = True
     """SentencePiece decodes each invalid byte to one U+FFFD."""
 
-    def __init__(self, processor: SentencePieceProcessor, control: ChatGLMSpecialIds, *, shift: int = 0) -> None:
-        self.control = control
-        self.controls: Mapping[str, int] = MappingProxyType({name: getattr(control, field) for field, name in SPECIAL_NAMES.items()})
+    def __init__(self, processor: SentencePieceProcessor, special: ChatGLMSpecialIds, *, shift: int = 0) -> None:
+        self.control = special
+        """The special ids, by short name."""
+        self.controls: Mapping[str, int] = MappingProxyType({name: getattr(special, field) for field, name in SPECIAL_NAMES.items()})
         """Name -> special id."""
         self._processor = processor
         self._shift = shift

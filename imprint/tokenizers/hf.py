@@ -59,7 +59,7 @@ class HFTokenizer:
         tags = {name for name in special if (tag := THOUGHT_TAG.fullmatch(name)) and {f"<{tag[1]}>", f"</{tag[1]}>"} <= special.keys()}
         self.controls: Mapping[str, int] = MappingProxyType({name: index for name, index in special.items() if name not in tags})
         """Name -> special id."""
-        self._control_names = {index: name for name, index in self.controls.items()}
+        self._special_names = {index: name for name, index in self.controls.items()}
         self._special_ids = frozenset(special.values())
         in_model = {name: index for name, index in self.controls.items() if rust.model.token_to_id(name) is not None}
         self._typable = frozenset(index for name, index in in_model.items() if index in _ids_of_name(rust, name))
@@ -88,11 +88,11 @@ class HFTokenizer:
         """Number of ids."""
         return int(self._rust.get_vocab_size())
 
-    def with_controls(self, names: Collection[str]) -> "HFTokenizer":
+    def with_special(self, names: Collection[str]) -> "HFTokenizer":
         """A tokenizer that treats these tokens, which the file adds as ordinary ones, as special; this one if there are none."""
         if not names:
             return self
-        tokenizer = HFTokenizer(_add_controls(self._rust, names), self._decoders, self.special_tokens)
+        tokenizer = HFTokenizer(_add_special(self._rust, names), self._decoders, self.special_tokens)
         if self._limit is not None:
             tokenizer.limit(*self._limit)
         return tokenizer
@@ -202,7 +202,7 @@ class HFTokenizer:
             encoded = _encode(rust, text)
         tokens: Offsets = []
         for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
-            name = self._control_names.get(token)
+            name = self._special_names.get(token)
             if name is None or name not in text[start:end]:  # else the id of unknown characters
                 tokens.append((self._ids.setdefault(token, token), start, end))
             else:
@@ -317,7 +317,7 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     special_tokens = read_special_tokens(file.parent, config, bos_ids, rust.token_to_id)
     ends = {rust.id_to_token(token) or "" for token in special_tokens.eos_ids}
     names = {*special_tokens.names.values(), *ends, *special_tokens.listed}
-    tokenizer = HFTokenizer(_add_controls(rust, names), decoders, special_tokens)
+    tokenizer = HFTokenizer(_add_special(rust, names), decoders, special_tokens)
     if isinstance(size := config.get("vocab_size"), int):
         tokenizer.limit(file, size)
     return tokenizer
@@ -352,7 +352,7 @@ def _ids_of_name(rust: "Rust", name: str) -> list[int]:
     return [token for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True) if name in text[start:end]]
 
 
-def _add_controls(rust: "Rust", names: Collection[str]) -> "Rust":
+def _add_special(rust: "Rust", names: Collection[str]) -> "Rust":
     """The tokenizer with these tokens of its vocabulary as special ones, as transformers adds those that tokenizer_config.json names."""
     from tokenizers import AddedToken
 

@@ -19,8 +19,8 @@ def rows_of(special: DocumentTokens, length: int, documents: list[int]) -> list[
 
 
 def test_chatglm_reads_a_text_behind_its_two_marks_and_learns_where_it_ends() -> None:
-    control = tiny_tokenizer().control
-    assert document_tokens(tiny_tokenizer()) == DocumentTokens(sequence_prefix=(control.gmask, control.sop), bos=(), eos=(control.eop,))
+    special = tiny_tokenizer().control
+    assert document_tokens(tiny_tokenizer()) == DocumentTokens(sequence_prefix=(special.gmask, special.sop), bos=(), eos=(special.eop,))
 
 
 def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path) -> None:
@@ -36,15 +36,15 @@ def test_the_other_families_read_a_text_behind_what_begins_theirs(tmp_path: Path
     assert plain is not None
     assert prefixed is not None
     assert document_tokens(second) == DocumentTokens(sequence_prefix=(second.controls["[gMASK]"], second.controls["sop"]), bos=(), eos=(2,))
-    control = [fourth.controls[name] for name in ("[gMASK]", "<sop>", "<|endoftext|>")]
-    assert document_tokens(fourth) == DocumentTokens(sequence_prefix=(control[0], control[1]), bos=(), eos=(control[2],))
+    special = [fourth.controls[name] for name in ("[gMASK]", "<sop>", "<|endoftext|>")]
+    assert document_tokens(fourth) == DocumentTokens(sequence_prefix=(special[0], special[1]), bos=(), eos=(special[2],))
     assert document_tokens(plain) == DocumentTokens(sequence_prefix=(), bos=(2,), eos=(2,))
     assert document_tokens(prefixed) == DocumentTokens(sequence_prefix=(), bos=(1,), eos=(2,))
 
 
 def test_an_opening_is_the_beginning_of_a_document_of_the_family() -> None:
-    control = tiny_tokenizer().control
-    assert encode_document_start(tiny_tokenizer(), "上衣") == [control.gmask, control.sop, *tiny_tokenizer().encode("上衣")]
+    special = tiny_tokenizer().control
+    assert encode_document_start(tiny_tokenizer(), "上衣") == [special.gmask, special.sop, *tiny_tokenizer().encode("上衣")]
 
 
 def test_short_documents_share_a_row_as_long_as_all_of_both_fits() -> None:

@@ -16,13 +16,13 @@ from tests.vocabulary import tiny_template, tiny_tokenizer
 
 def test_a_row_that_fits_is_whole() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.control
+    special = tokenizer.control
     prompt, answer = tokenizer.encode("类型#上衣"), tokenizer.encode("这件上衣的颜色是白色。")
 
     row = encode_sample(tiny_template(), sample(), max_source_length=len(prompt) + 2, max_target_length=len(answer) + 1)
 
-    assert row.ids == (*prompt, control.gmask, control.sop, *answer, control.eop)
-    assert row.labels == (*[-100] * (len(prompt) + 2), *answer, control.eop)
+    assert row.ids == (*prompt, special.gmask, special.sop, *answer, special.eop)
+    assert row.labels == (*[-100] * (len(prompt) + 2), *answer, special.eop)
     assert not row.cut
 
 
@@ -91,7 +91,7 @@ def test_generation_starts_from_exactly_what_training_does_not_score() -> None:
 
 def test_random_rows_keep_every_promise() -> None:
     tokenizer, generator = tiny_tokenizer(), random.Random(4)
-    control = tokenizer.control
+    special = tokenizer.control
     words = ["[gMASK]", "<sop>", "<eop>", "上衣", "😀", " ", "\n", "hello", "[Round 0]", "问："]
 
     def text() -> str:
@@ -101,17 +101,17 @@ def test_random_rows_keep_every_promise() -> None:
         turns = tuple((text(), text()) for _ in range(generator.randint(0, 5)))
         source, target = generator.randint(4, 80), generator.randint(4, 20)
         row = encode_sample(tiny_template(), sample(text(), text(), turns), max_source_length=source, max_target_length=target)
-        start = row.ids.index(control.sop) + 1
+        start = row.ids.index(special.sop) + 1
 
         assert len(row.ids) == len(row.labels)
         assert start <= source
         assert len(row.ids) - start <= target
-        assert [token for token in row.ids if token in (control.mask, control.gmask, control.sop, control.eop)] == [
-            control.gmask,
-            control.sop,
-            control.eop,
+        assert [token for token in row.ids if token in (special.mask, special.gmask, special.sop, special.eop)] == [
+            special.gmask,
+            special.sop,
+            special.eop,
         ]
-        assert row.ids[-1] == row.labels[-1] == control.eop
+        assert row.ids[-1] == row.labels[-1] == special.eop
         assert row.labels[start:] == row.ids[start:]
 
 
@@ -181,7 +181,7 @@ def test_every_family_drops_old_turns_and_never_what_the_system_says(template: T
     assert (fitted.ids, fitted.dropped_turns, fitted.cut_tokens) == (short, 1, 0)
 
 
-def test_no_family_takes_a_typed_control_token_for_its_own(template: Template) -> None:
+def test_no_family_takes_a_typed_special_token_for_its_own(template: Template) -> None:
     special_ids = template.tokenizer.controls
     typed = "".join(special_ids)
     plain = encode_sample(template, sample("好", "好", (("好", "好"),)), max_source_length=2000, max_target_length=200)

@@ -48,23 +48,23 @@ def test_evaluation_rows_equal_the_original() -> None:
 
 def test_the_original_trains_an_empty_history_as_a_round_and_evaluates_it_as_the_bare_query() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.control
+    special = tokenizer.control
 
     trained, _ = encode_original(tokenizer, "你好", "好", [], 64, 64)
     evaluated, _ = encode_original_evaluation(tokenizer, "你好", "好", [], 64, 64)
 
-    assert tokenizer.decode(trained[: trained.index(control.gmask)]) == "[Round 0]\n问:你好\n答:"
-    assert evaluated == [*tokenizer.encode("你好"), control.gmask, control.sop]
+    assert tokenizer.decode(trained[: trained.index(special.gmask)]) == "[Round 0]\n问:你好\n答:"
+    assert evaluated == [*tokenizer.encode("你好"), special.gmask, special.sop]
 
 
 def test_the_original_scores_the_start_of_the_answer_too() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.control
+    special = tokenizer.control
 
     ids, labels = encode_original(tokenizer, "你好", "好", None, 64, 64)
 
-    assert ids == [*tokenizer.encode("你好"), control.gmask, control.sop, *tokenizer.encode("好"), control.eop]
-    assert labels == [-100] * (len(tokenizer.encode("你好")) + 1) + [control.sop, *tokenizer.encode("好"), control.eop]
+    assert ids == [*tokenizer.encode("你好"), special.gmask, special.sop, *tokenizer.encode("好"), special.eop]
+    assert labels == [-100] * (len(tokenizer.encode("你好")) + 1) + [special.sop, *tokenizer.encode("好"), special.eop]
 
 
 def test_the_original_cuts_the_end_of_the_prompt_and_says_so_here() -> None:

@@ -55,7 +55,7 @@ def test_special_tokens_keep_their_ids_and_stand_before_a_text(tmp_path: Path, n
     assert rust.encode("你好").ids == [*start, *ours.encode("你好")]
 
 
-def test_an_english_word_with_sop_in_it_is_no_control_token(tmp_path: Path) -> None:
+def test_an_english_word_with_sop_in_it_is_no_special_token(tmp_path: Path) -> None:
     ours = tiny(tmp_path / "base", "chatglm2")
 
     assert rust_of(ours).encode("philosophy", add_special_tokens=False).ids == ours.encode("philosophy")

@@ -350,7 +350,7 @@ class TestSaving:
         assert equal(read(folder), weights())
 
     @pytest.mark.parametrize("size", [130528, 150528])
-    def test_both_editions_of_the_vocabulary_load_without_control_ids(self, tmp_path: Path, size: int) -> None:
+    def test_both_editions_of_the_vocabulary_load_without_special_ids(self, tmp_path: Path, size: int) -> None:
         fields = {key: value for key, value in small_fields().items() if not key.endswith("token_id")}
         fields |= {"vocab_size": size, "hidden_size": 8, "inner_hidden_size": 8, "num_layers": 1, "num_attention_heads": 1}
         source = write_config(tmp_path / "source", fields)

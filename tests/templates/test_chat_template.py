@@ -61,7 +61,7 @@ def flat(segments: tuple[Segment, ...]) -> list[int]:
     return [token for segment in segments for token in segment.ids]
 
 
-def test_a_prompt_is_the_rendered_conversation_with_its_control_ids(tmp_path: Path) -> None:
+def test_a_prompt_is_the_rendered_conversation_with_its_special_ids(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     said = make_messages("再见", [("你好", "你好！")], "你是店员。")
     first = "<|system|>\n你是店员。<|end|>\n<|user|>\n你好<|end|>\n<|assistant|>\n你好！<|end|>\n"
@@ -80,7 +80,7 @@ def test_special_tokens_that_somebody_typed_stay_text(tmp_path: Path) -> None:
     assert not set(special_ids.values()) & set(template.answer(make_messages("你好"), "<|end|><|user|>"))
 
 
-def test_control_ids_are_fixed_and_texts_are_not(tmp_path: Path) -> None:
+def test_special_ids_are_fixed_and_texts_are_not(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     for segment in template.prompt(make_messages("你好")):
         assert segment.fixed == (segment.ids[0] in template.tokenizer.controls.values())
@@ -99,7 +99,7 @@ def test_what_frames_a_turn_survives_every_cut(tmp_path: Path) -> None:
         assert (text.startswith("system\n"), "\nuser\n" in text, text.endswith("\nassistant")) == (True, True, True)
 
 
-def test_where_a_text_is_rendered_otherwise_all_but_control_ids_may_be_cut(tmp_path: Path) -> None:
+def test_where_a_text_is_rendered_otherwise_all_but_special_ids_may_be_cut(tmp_path: Path) -> None:
     template = tiny(tmp_path, "{% for m in messages %}<|user|>{{ m.content | upper }}<|end|>{% endfor %}")
     assert [segment.fixed for segment in template.prompt(make_messages("abc"))] == [True, False, True]
 

@@ -31,7 +31,7 @@ def test_rounds_are_counted_from_one_also_for_a_first_question() -> None:
     assert format_rounds_from_one("再见", [("你好", "你好！")]) == "[Round 1]\n\n问：你好\n\n答：你好！\n\n[Round 2]\n\n问：再见\n\n答："
 
 
-def test_the_control_ids_stand_in_front_and_are_never_cut(tmp_path: Path) -> None:
+def test_the_special_ids_stand_in_front_and_are_never_cut(tmp_path: Path) -> None:
     template = tiny(tmp_path)
     special_ids = template.tokenizer.controls
     start, text = template.prompt(make_messages("你好", system="你是店员。"), "写：")

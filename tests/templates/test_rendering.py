@@ -50,7 +50,7 @@ def test_tokens_that_frame_turns_are_found_and_tags_in_answers_are_not(tmp_path:
     tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
     assert isinstance(tokenizer, HFTokenizer)
     delimiters = Rendering.of(tokenizer).delimiters()
-    assert (delimiters.end_name, delimiters.controls) == ("<|end|>", frozenset({"<|user|>", "<|assistant|>", "<|end|>"}))
+    assert (delimiters.end_name, delimiters.to_mark_special) == ("<|end|>", frozenset({"<|user|>", "<|assistant|>", "<|end|>"}))
 
 
 def test_a_template_that_cannot_write_a_question_is_refused(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_known_conversations_of_another_implementation_hold(shared: Path, model:
         assert ids_of(template, [Message(one["role"], one["content"]) for one in pair["messages"]]) == pair["ids"]
 
 
-def test_each_who_speaks_has_a_control_id(template: RoleTemplate) -> None:
+def test_each_who_speaks_has_a_special_id(template: RoleTemplate) -> None:
     sop = "<sop>" if template.name == "glm4" else "sop"
     space = "" if template.name == "glm4" else " "  # SentencePiece starts each text with one
     said = make_messages("再见", [("你好", "你好！")], "你是店员。")
@@ -86,9 +86,9 @@ def test_an_empty_system_text_is_not_said(template: RoleTemplate) -> None:
 
 
 def test_what_frames_a_turn_is_fixed_and_the_texts_are_not(template: RoleTemplate) -> None:
-    control = set(template.tokenizer.controls.values())
+    special = set(template.tokenizer.controls.values())
     for segment in template.prompt(TALK):
-        assert segment.fixed or not control & set(segment.ids)
+        assert segment.fixed or not special & set(segment.ids)
 
 
 def test_an_answer_begins_with_the_line_of_the_tool(template: RoleTemplate) -> None:

@@ -58,7 +58,7 @@ class TestOfficialVocabulary:
         assert len(plain) == 3
         assert [[token - shift for token in ids] for ids in found] == [pair["ids"] for pair in plain]
 
-    def test_typed_control_pieces_stay_text(self, edition: str, shift: int) -> None:
+    def test_typed_special_pieces_stay_text(self, edition: str, shift: int) -> None:
         tokenizer = read_official(edition)
 
         ids = tokenizer.encode(TYPED)
@@ -72,20 +72,20 @@ class TestOfficialVocabulary:
         assert len(tokenizer) == 130344
 
 
-def test_control_ids_are_read_from_the_config() -> None:
+def test_special_ids_are_read_from_the_config() -> None:
     config: dict[str, object] = {"vocab_size": 160, "bos_token_id": 134, "eos_token_id": 135, "mask_token_id": 130, "gmask_token_id": 131}
 
     assert ChatGLMSpecialIds.from_config({**config, "pad_token_id": 3}) == ChatGLMSpecialIds(mask=130, gmask=131, sop=134, eop=135, pad=3)
 
 
 @pytest.mark.parametrize(("size", "gmask", "pad"), [(130528, 130001, 3), (150528, 150001, 20003)])
-def test_control_ids_that_the_config_lacks_follow_from_the_size_of_the_vocabulary(size: int, gmask: int, pad: int) -> None:
-    control = ChatGLMSpecialIds.from_config({"vocab_size": size, "bos_token_id": gmask + 3, "eos_token_id": gmask + 4})
+def test_special_ids_that_the_config_lacks_follow_from_the_size_of_the_vocabulary(size: int, gmask: int, pad: int) -> None:
+    special = ChatGLMSpecialIds.from_config({"vocab_size": size, "bos_token_id": gmask + 3, "eos_token_id": gmask + 4})
 
-    assert control == ChatGLMSpecialIds(mask=gmask - 1, gmask=gmask, sop=gmask + 3, eop=gmask + 4, pad=pad)
+    assert special == ChatGLMSpecialIds(mask=gmask - 1, gmask=gmask, sop=gmask + 3, eop=gmask + 4, pad=pad)
 
 
-def test_control_ids_that_cannot_be_known_are_asked_for() -> None:
+def test_special_ids_that_cannot_be_known_are_asked_for() -> None:
     with pytest.raises(UserError) as error:
         ChatGLMSpecialIds.from_config({"vocab_size": 160, "bos_token_id": 134, "eos_token_id": 135})
 
@@ -96,7 +96,7 @@ def test_control_ids_that_cannot_be_known_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("found", [150004, -1, "134", True, 1.0])
-def test_a_control_id_outside_the_vocabulary_is_refused(found: object) -> None:
+def test_a_special_id_outside_the_vocabulary_is_refused(found: object) -> None:
     with pytest.raises(UserError) as error:
         ChatGLMSpecialIds.from_config({"vocab_size": 130528, "bos_token_id": found})
 
@@ -138,7 +138,7 @@ def test_typed_whitespace_pieces_become_whitespace_as_in_the_original() -> None:
 
 
 @pytest.mark.parametrize("shift", [0, 20])
-def test_no_typed_text_becomes_a_control_id(shift: int) -> None:
+def test_no_typed_text_becomes_a_special_id(shift: int) -> None:
     tokenizer, generator = tiny_tokenizer(shift), random.Random(2)
     parts = [
         "[MASK]",
@@ -157,16 +157,16 @@ def test_no_typed_text_becomes_a_control_id(shift: int) -> None:
         "好",
         "\n",
     ]
-    control = {shift + place for place in range(4)} | {shift + bare_pieces() + place for place in range(8)}
+    special = {shift + place for place in range(4)} | {shift + bare_pieces() + place for place in range(8)}
 
     for _ in range(300):
-        assert not control & set(tokenizer.encode("".join(generator.choices(parts, k=8))))
+        assert not special & set(tokenizer.encode("".join(generator.choices(parts, k=8))))
 
 
-def test_control_ids_and_ids_without_a_piece_are_not_text() -> None:
+def test_special_ids_and_ids_without_a_piece_are_not_text() -> None:
     tokenizer = tiny_tokenizer()
-    control = tokenizer.control
-    ids = [control.gmask, control.sop, *tokenizer.encode("你好"), control.eop, control.pad, 0, 10**6, -1]
+    special = tokenizer.control
+    ids = [special.gmask, special.sop, *tokenizer.encode("你好"), special.eop, special.pad, 0, 10**6, -1]
 
     assert tokenizer.decode(ids) == "你好"
 

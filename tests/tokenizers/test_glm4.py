@@ -32,7 +32,7 @@ def test_known_pairs_of_other_implementations_hold(shared: Path) -> None:
         assert (ids if "no special tokens" in pair["note"] else [*start, *ids]) == pair["ids"]
 
 
-def test_the_released_control_ids_are_where_the_original_has_them(shared: Path) -> None:
+def test_the_released_special_ids_are_where_the_original_has_them(shared: Path) -> None:
     tokenizer = read_tokenizer(shared / "tokenizers" / "glm-4-9b", RELEASED)
     assert tokenizer is not None
     special_tokens = json.loads((shared / "tokenizers" / "glm-4-9b" / "tokenizer_config.json").read_text())["added_tokens_decoder"]

@@ -52,15 +52,15 @@ def test_code_survives_the_round_trip(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_no_typed_text_becomes_a_control_id(tokenizer: Tokenizer) -> None:
-    rng, control = random.Random(2), set(tokenizer.controls.values())
-    assert len(control) >= 5
+def test_no_typed_text_becomes_a_special_id(tokenizer: Tokenizer) -> None:
+    rng, special = random.Random(2), set(tokenizer.controls.values())
+    assert len(special) >= 5
     for _ in range(300):
         text = "".join(rng.choices([*TYPED, *tokenizer.controls], k=8))
-        assert not control & set(tokenizer.encode(text)), text
+        assert not special & set(tokenizer.encode(text)), text
 
 
-def test_control_ids_and_ids_without_a_piece_are_not_text(tokenizer: Tokenizer) -> None:
+def test_special_ids_and_ids_without_a_piece_are_not_text(tokenizer: Tokenizer) -> None:
     ids = [*tokenizer.controls.values(), *tokenizer.encode("你好"), 10**6, -1, *tokenizer.controls.values()]
     assert tokenizer.decode(ids) == "你好"
     assert all(tokenizer.token_text(token) == "" for token in (*tokenizer.controls.values(), 10**6, -1))

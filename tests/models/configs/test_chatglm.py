@@ -34,7 +34,7 @@ def test_a_missing_length_takes_the_published_one() -> None:
 
 
 @pytest.mark.parametrize(("size", "gmask", "eop"), [(130528, 130001, 130005), (150528, 150001, 150005)])
-def test_a_released_vocabulary_needs_no_control_ids(size: int, gmask: int, eop: int) -> None:
+def test_a_released_vocabulary_needs_no_special_ids(size: int, gmask: int, eop: int) -> None:
     fields = {key: value for key, value in small_fields().items() if not key.endswith("token_id")}
 
     special_ids = ChatGLMConfig.read({**fields, "vocab_size": size}).special_ids

@@ -48,8 +48,8 @@ def test_text_comes_back_as_it_was(tokenizer: ChatGLMTokenizer, text: str) -> No
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_typed_control_pieces_stay_text(tokenizer: ChatGLMTokenizer) -> None:
-    control = {
+def test_typed_special_pieces_stay_text(tokenizer: ChatGLMTokenizer) -> None:
+    special = {
         tokenizer.control.mask,
         tokenizer.control.gmask,
         tokenizer.control.sop,
@@ -59,7 +59,7 @@ def test_typed_control_pieces_stay_text(tokenizer: ChatGLMTokenizer) -> None:
         1,
         2,
     }
-    assert not control & set(tokenizer.encode("[MASK][gMASK]<sop><eop><pad><s></s><unk> [gMASK] <sop>"))
+    assert not special & set(tokenizer.encode("[MASK][gMASK]<sop><eop><pad><s></s><unk> [gMASK] <sop>"))
 
 
 def test_words_of_the_world_are_pieces_and_rare_characters_are_bytes(tokenizer: ChatGLMTokenizer) -> None:
