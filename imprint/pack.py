@@ -19,25 +19,25 @@ IGNORE_INDEX = -100
 
 @dataclass(frozen=True)
 class ContextSpan:
-    """The context of a sequence: its bidirectional part, and the position of all tokens after it."""
+    """The bidirectional part of a sequence, which GLM calls its context, and the position of all tokens after it."""
 
     bidirectional_length: int
     """Number of leading tokens that attend to each other in both directions; 0 in a causal model."""
     mask_position: int
-    """Position that all tokens after the context share (ChatGLM-6B: that of [gMASK]); unused elsewhere."""
+    """Position that all tokens after that part share (ChatGLM-6B: that of [gMASK]); unused elsewhere."""
 
 
 class PositionScheme(Protocol):
-    """How an architecture defines contexts and positions; every Network implements it."""
+    """How an architecture defines bidirectional parts and positions; every Network implements it."""
 
     @property
     def vocab_size(self) -> int:
         """Vocabulary size; ids are below it."""
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:
-        """The context of a sequence."""
+        """The bidirectional part of a sequence."""
 
-    def positions(self, offsets: Tensor, context: Tensor, mask_position: Tensor) -> Tensor:
+    def positions(self, offsets: Tensor, bidirectional_lengths: Tensor, mask_position: Tensor) -> Tensor:
         """Positions (A, T) of tokens at `offsets` (T,) in sequences with these bidirectional lengths and mask positions (T,)."""
 
 
@@ -102,7 +102,7 @@ def pack(rows: Sequence[Sequence[int]], scheme: PositionScheme, labels: Sequence
     seq_ids = torch.repeat_interleave(torch.arange(len(rows)), sizes)
     offsets = torch.arange(len(seq_ids)) - (sizes.cumsum(0) - sizes)[seq_ids]
     spans = [scheme.context_span(row) for row in rows]
-    context = torch.tensor([span.bidirectional_length for span in spans])[seq_ids]
+    bidirectional_lengths = torch.tensor([span.bidirectional_length for span in spans])[seq_ids]
     mask_position = torch.tensor([span.mask_position for span in spans])[seq_ids]
     ids = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
     targets = target_labels = torch.empty(0, dtype=torch.long)
@@ -110,8 +110,10 @@ def pack(rows: Sequence[Sequence[int]], scheme: PositionScheme, labels: Sequence
         shifted = torch.tensor([label for row in labels for label in (*row[1:], IGNORE_INDEX)], dtype=torch.long)
         targets = (shifted != IGNORE_INDEX).nonzero()[:, 0]
         target_labels = shifted[targets]
-    num_visible = torch.where(offsets < context, context, offsets + 1)
-    return Pack(ids, scheme.positions(offsets, context, mask_position), seq_ids, offsets, num_visible, lengths, targets, target_labels)
+    num_visible = torch.where(offsets < bidirectional_lengths, bidirectional_lengths, offsets + 1)
+    return Pack(
+        ids, scheme.positions(offsets, bidirectional_lengths, mask_position), seq_ids, offsets, num_visible, lengths, targets, target_labels
+    )
 
 
 def _validate(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None, vocab_size: int) -> None:

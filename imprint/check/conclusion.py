@@ -102,8 +102,8 @@ def _source_stem(source: str) -> str:
 
 
 def raised_limits(scan: DataScan) -> list[str]:
-    """Overrides of the limits that truncate rows, raised as far as the model's context."""
-    sides = zip(scan.needed.within(scan.context).knobs.items(), (scan.prompt_lengths, scan.answer_lengths), strict=True)
+    """Overrides of the limits that truncate rows, raised as far as the model's maximum length."""
+    sides = zip(scan.needed.within(scan.max_length).knobs.items(), (scan.prompt_lengths, scan.answer_lengths), strict=True)
     return [f"data.{name}={limit}" for (name, limit), side in sides if side.cut and limit > side.limit]
 
 
@@ -121,7 +121,7 @@ def _verdict(scan: DataScan, findings: Mapping[str, FindingTally], errors: Seque
             f"no row is wrong, but {source.cut:,} prompts and {target.cut:,} answers of {source.total:,} are cut",
             f"没有错误，但 {source.total:,} 条中有 {source.cut:,} 个提问和 {target.cut:,} 个回答被截断",
         )
-        cure = limits_cure(scan.needed, LengthLimits(source.limit, target.limit), scan.context, Bilingual("set", "请设"))
+        cure = limits_cure(scan.needed, LengthLimits(source.limit, target.limit), scan.max_length, Bilingual("set", "请设"))
         return style(f"! {cut.line}: ", "yellow", "bold") + cure.line
     advice = " " + Bilingual("Lines with ! are for you to judge", "带 ! 的请自行判断。").line if findings else ""
     return style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold") + advice

@@ -181,9 +181,9 @@ class DataScan:
         return LengthLimits(self.prompt_lengths.limit_for(0), self.answer_lengths.limit_for(0))
 
     @property
-    def context(self) -> int:
+    def max_length(self) -> int:
         """Tokens that the model reads at once."""
-        return self._settings.context(self.needed)
+        return self._settings.max_length(self.needed)
 
     def _ends_a_sentence(self, row: EncodedRow) -> bool:
         tokenizer = self._settings.tokenizer

@@ -18,7 +18,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.shapes import Columns, detect_shape
 from imprint.loading.base import EMBEDDED
-from imprint.loading.load import open_context, open_template
+from imprint.loading.load import open_template, read_max_length
 from imprint.loading.run import data_knobs
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
@@ -26,9 +26,9 @@ from imprint.templates import Template
 from imprint.tokenizers import Tokenizer
 
 TRAINED_LENGTH: Final = 2048
-"""Context in tokens that is assumed where no model is given: that of ChatGLM-6B's pre-training."""
+"""Maximum length in tokens that is assumed where no model is given: that of ChatGLM-6B's pre-training."""
 SHORT: Final = 512
-"""Tokens of a row that every base reads; its context need not be looked up."""
+"""Tokens of a row that every base reads; its maximum length need not be looked up."""
 ROW_KNOBS: Final = tuple(name for name in CheckSection.model_fields if name in DataSection.model_fields and name != "kind")
 """Knobs that the data section of rows has too."""
 TEXT_KNOBS: Final = tuple(name for name in CheckSection.model_fields if name in TextsSection.model_fields and name != "kind")
@@ -70,18 +70,18 @@ class CheckSettings:
     def with_limits_for(self, needed: LengthLimits) -> "CheckSettings":
         """The settings with the limits that training would choose from rows that need these."""
         wanted = LengthLimits(self.max_source_length or needed.source, self.max_target_length or needed.target)
-        chosen = wanted.within(self.context(wanted))
+        chosen = wanted.within(self.max_length(wanted))
         return replace(
             self,
             max_source_length=self.max_source_length or chosen.source,
             max_target_length=self.max_target_length or chosen.target,
         )
 
-    def context(self, needed: LengthLimits) -> int:
+    def max_length(self, needed: LengthLimits) -> int:
         """Tokens that the model reads at once; it is looked up only for rows that need many."""
         if self.source is None or needed.source + needed.target <= SHORT:
             return TRAINED_LENGTH
-        return open_context(self.source)
+        return read_max_length(self.source)
 
     @property
     def base(self) -> str | None:

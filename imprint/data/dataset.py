@@ -80,12 +80,12 @@ def load_splits(
     base: Path | None = None,
     *,
     quiet: bool = False,
-    context: int = UNLIMITED,
+    max_length: int = UNLIMITED,
     agree: Callable[[LengthLimits], LengthLimits] = lambda limits: limits,
 ) -> DataSplits:
     """Read, split and encode the data of a run; the same section gives the same rows.
 
-    `base`: folder of the base model. `quiet`: no progress bar. `context`: tokens that the base reads at once, for limits that are null.
+    `base`: folder of the base model. `quiet`: no progress bar. `max_length`: tokens that the base reads at once, for limits that are null.
     `agree`: what all processes make of the limits that one has chosen.
 
     Raises UserError for files that cannot be read, for bad rows, and for too few rows to hold some out.
@@ -103,7 +103,7 @@ def load_splits(
     limits, notes = given, list[str]()
     if UNLIMITED in (given.source, given.target):
         own = [[*train, *dev]] if section.dev is None else [train, dev]
-        limits = agree(choose_limits(section, own, context, general_rows))
+        limits = agree(choose_limits(section, own, max_length, general_rows))
         notes.append(Bilingual(f"{limits}: chosen from the rows", "长度上限按数据选定").line)
         train = _shorten(train, train_samples, section, template, limits)
         dev = _shorten(dev, dev_samples, section, template, limits)

@@ -25,13 +25,13 @@ class LengthLimits:
     target: int
     """Maximum tokens of an answer, including its end token."""
 
-    def within(self, context: int) -> "LengthLimits":
-        """The limits, lowered so that a prompt and its answer fit into `context` tokens; the longer of the two is lowered first."""
-        if self.source + self.target <= context:
+    def within(self, max_length: int) -> "LengthLimits":
+        """The limits, lowered so that a prompt and its answer fit into `max_length` tokens; the longer of the two is lowered first."""
+        if self.source + self.target <= max_length:
             return self
-        half = max(context // 2, MIN_LIMIT)
-        target = min(self.target, max(half, context - self.source))
-        return LengthLimits(min(self.source, max(context - target, MIN_LIMIT)), target)
+        half = max(max_length // 2, MIN_LIMIT)
+        target = min(self.target, max(half, max_length - self.source))
+        return LengthLimits(min(self.source, max(max_length - target, MIN_LIMIT)), target)
 
     def widest(self, other: "LengthLimits") -> "LengthLimits":
         """The larger limit of each side."""
@@ -59,9 +59,9 @@ def with_given(section: DataSection, chosen: LengthLimits) -> LengthLimits:
 
 
 def choose_limits(
-    section: DataSection, groups: Iterable[Sequence[EncodedRow]], context: int, general: Sequence[EncodedRow] = ()
+    section: DataSection, groups: Iterable[Sequence[EncodedRow]], max_length: int, general: Sequence[EncodedRow] = ()
 ) -> LengthLimits:
-    """The section's limits; where it gives none, the one that leaves 99 of 100 rows of each group whole, within `context` tokens.
+    """The section's limits; where it gives none, the one that leaves 99 of 100 rows of each group whole, within `max_length` tokens.
 
     The groups are rows of different sources: a small one is not cut because a large one is short. All `general` rows stay whole, because
     those that do not are left out.
@@ -69,7 +69,7 @@ def choose_limits(
     needed = needed_limits(general)
     for rows in groups:
         needed = needed.widest(needed_limits(rows, SHARE))
-    return with_given(section, with_given(section, needed).within(context))
+    return with_given(section, with_given(section, needed).within(max_length))
 
 
 def needed_limits(rows: Iterable[EncodedRow], share: float = 1.0) -> LengthLimits:

@@ -59,30 +59,30 @@ class TruncationReport:
         )
 
 
-def cut_warning(train: TruncationReport, dev: TruncationReport, limits: LengthLimits, context: int) -> Bilingual | None:
+def cut_warning(train: TruncationReport, dev: TruncationReport, limits: LengthLimits, max_length: int) -> Bilingual | None:
     """What the limits cut, with the knobs and the values that would cut nothing; None if nothing is cut.
 
-    `context`: tokens that the base reads at once, beyond which no limit helps.
+    `max_length`: tokens that the base reads at once, beyond which no limit helps.
     """
     reports = ((train, Bilingual("rows to learn from", "行训练数据")), (dev, Bilingual("held-out rows", "行留出数据")))
     told = [report.summary(rows) for report, rows in reports if report.cut]
     if not told:
         return None
     needed = train.needed.widest(dev.needed)
-    cure = limits_cure(needed, limits, context, Bilingual("begin a run in another folder with", "请换一个输出目录重新训练，并设"))
+    cure = limits_cure(needed, limits, max_length, Bilingual("begin a run in another folder with", "请换一个输出目录重新训练，并设"))
     return Bilingual(" ".join([*(part.english for part in told), cure.english]), "".join([*(part.chinese for part in told), cure.chinese]))
 
 
-def limits_cure(needed: LengthLimits, limits: LengthLimits, context: int, action: Bilingual) -> Bilingual:
+def limits_cure(needed: LengthLimits, limits: LengthLimits, max_length: int, action: Bilingual) -> Bilingual:
     """How to cut nothing: which knob to raise to which value, after the words of `action`.
 
-    Where the rows need more than `context` tokens, shorter rows are the cure.
+    Where the rows need more than `max_length` tokens, shorter rows are the cure.
     """
-    if needed.source + needed.target > context:
+    if needed.source + needed.target > max_length:
         return Bilingual(
-            f"To keep them whole takes {needed}, more than the {context} tokens that the base reads at once: shorten or split the longest "
-            "rows.",
-            f"完整保留需要 {needed}，超过底座一次能读的 {context} 个词元：请缩短或拆分最长的数据。",
+            f"To keep them whole takes {needed}, more than the {max_length} tokens that the base reads at once: shorten or split the "
+            "longest rows.",
+            f"完整保留需要 {needed}，超过底座一次能读的 {max_length} 个词元：请缩短或拆分最长的数据。",
         )
     sides = [(name, limit, limits.knobs[name]) for name, limit in needed.knobs.items() if limit > limits.knobs[name]]
     knobs = " ".join(f"data.{name}={limit}" for name, limit, _now in sides)

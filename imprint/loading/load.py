@@ -136,7 +136,7 @@ def open_template(source: ModelSource, template: TemplateName | None = None) -> 
     return opened
 
 
-def open_context(source: ModelSource) -> int:
+def read_max_length(source: ModelSource) -> int:
     """Tokens that the network of a source reads at once; no weights are read. Raises UserError for an unsupported architecture."""
     folder = source.network_folder
     with torch.device("meta"):

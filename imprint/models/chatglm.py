@@ -62,9 +62,11 @@ class ChatGLM(Network):
         mask_position = next((ids.index(token) for token in (special_ids.gmask, special_ids.mask) if token in ids), max(length - 1, 0))
         return ContextSpan(length, mask_position)
 
-    def positions(self, offsets: Tensor, context: Tensor, mask_position: Tensor) -> Tensor:
-        """First axis: 0, 1, 2 ... in the context, the mask position after it. Second axis: 0 in the context, 1, 2, 3 ... after it."""
-        return torch.stack((torch.where(offsets < context, offsets, mask_position), (offsets - context + 1).clamp(min=0)))
+    def positions(self, offsets: Tensor, bidirectional_lengths: Tensor, mask_position: Tensor) -> Tensor:
+        """First axis: 0, 1, 2 ... in the bidirectional part, the mask position after it. Second axis: 0 in it, 1, 2, 3 ... after it."""
+        return torch.stack(
+            (torch.where(offsets < bidirectional_lengths, offsets, mask_position), (offsets - bidirectional_lengths + 1).clamp(min=0))
+        )
 
 
 class Transformer(nn.Module):

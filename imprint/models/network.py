@@ -41,7 +41,7 @@ class ModelShape:
 
 
 class Network(nn.Module):
-    """An architecture. Subclasses name their modules as the official weights do, and override contexts and positions where they differ."""
+    """An architecture. Subclasses name their modules as the official weights do, and override bidirectional parts and positions where they differ."""
 
     transformer: nn.Module
     """Everything but the head (which some official layouts put inside): a ForwardContext -> hidden states (T, C) after the final norm."""
@@ -96,10 +96,10 @@ class Network(nn.Module):
         return soft_cap(functional.linear(hidden, self.head_weight), self.logit_cap)
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:  # noqa: ARG002 - a causal network needs no ids
-        """The context of a sequence; none in a causal network."""
+        """The bidirectional part of a sequence; none in a causal network."""
         return ContextSpan(0, 0)
 
-    def positions(self, offsets: Tensor, context: Tensor, mask_position: Tensor) -> Tensor:  # noqa: ARG002
+    def positions(self, offsets: Tensor, bidirectional_lengths: Tensor, mask_position: Tensor) -> Tensor:  # noqa: ARG002
         """See PositionScheme: one axis, the offset."""
         return offsets[None]
 

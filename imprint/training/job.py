@@ -71,7 +71,7 @@ def load_data(recipe: Recipe, run: RunFolder, model: Model, world: World) -> Dat
             model.template,
             Path(model.name),
             quiet=not world.is_main,
-            context=model.network.shape.max_length,
+            max_length=model.network.shape.max_length,
             agree=lambda limits: world.on_main(lambda: limits),
         )
     section, loaded = recipe.data, list[DataSplits]()
