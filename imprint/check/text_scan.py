@@ -17,7 +17,7 @@ from imprint.check.lengths import Lengths, histogram, summary
 from imprint.check.report import bad_row_lines, finding_lines, heading, language_line, location_shortener
 from imprint.check.settings import CheckSettings
 from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, language, repeats_itself
-from imprint.data.document_rows import RowPacker, document_tokens
+from imprint.data.document_rows import RowPacker, document_frame
 from imprint.data.encode import EncodedRow
 from imprint.data.readers.bad_rows import BadRowError, FirstOfEachKind
 from imprint.data.readers.documents import DocumentPart, describe_file_count, is_plain_text, list_text_files, read_document_parts
@@ -61,8 +61,8 @@ class TextScan:
         """The column of the text, if the user has named it."""
         self._tokenizer = tokenizer
         self._section = section
-        self._document_tokens = document_tokens(tokenizer)
-        self._packer = RowPacker(self._document_tokens, section.length)
+        self._frame = document_frame(tokenizer)
+        self._packer = RowPacker(self._frame, section.length)
 
     def scan(self, source: str) -> None:
         """Scan all documents of a source and print bad rows. Raises UserError for what cannot be read."""
@@ -103,7 +103,7 @@ class TextScan:
         self.documents += 1
         self.lengths.add(tokens)
         self.digests.append(location, [], digest)
-        self.rows += sum(1 for _row in self._packer.add(tokens + len(self._document_tokens.bos) + len(self._document_tokens.eos)))
+        self.rows += sum(1 for _row in self._packer.add(tokens + len(self._frame.bos) + len(self._frame.eos)))
 
 
 def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSettings, knobs: Sequence[str]) -> int:
@@ -154,7 +154,7 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
     """The (location, row) of the first `count` rows that a run would make of a source, without holding any out."""
     assert settings.texts is not None, "only for raw text"
     with scratch_folder() as folder:
-        with TokenWriter(folder, document_tokens(settings.tokenizer), settings.texts.length) as writer:
+        with TokenWriter(folder, document_frame(settings.tokenizer), settings.texts.length) as writer:
             for location, part in read_document_parts(source, column=settings.texts.text_column, blank_lines=settings.texts.blank_lines):
                 if isinstance(part, BadRowError):
                     raise UserError(part.at(location))

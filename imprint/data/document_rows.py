@@ -8,7 +8,7 @@ from imprint.tokenizers import ChatGLMTokenizer, HFTokenizer, Tokenizer
 
 
 @dataclass(frozen=True)
-class DocumentTokens:
+class DocumentFrame:
     """Special ids around raw text, as in the family's pre-training."""
 
     sequence_prefix: tuple[int, ...]
@@ -24,7 +24,7 @@ class DocumentTokens:
         return 0 if self.sequence_prefix else 1
 
 
-def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
+def document_frame(tokenizer: Tokenizer) -> DocumentFrame:
     """The special ids around raw text for a tokenizer's family.
 
     ChatGLM-6B: `[gMASK] <sop> text <eop>`, GLM's document-level objective with the whole document as the span and no context; attention is
@@ -36,18 +36,18 @@ def document_tokens(tokenizer: Tokenizer) -> DocumentTokens:
     """
     if isinstance(tokenizer, HFTokenizer):
         bos, eos = tokenizer.special_tokens.bos_ids, tokenizer.special_tokens.eos_ids[:1]
-        return DocumentTokens(sequence_prefix=(), bos=bos or eos, eos=eos)
+        return DocumentFrame(sequence_prefix=(), bos=bos or eos, eos=eos)
     if isinstance(tokenizer, ChatGLMTokenizer):
         special = tokenizer.control
-        return DocumentTokens(sequence_prefix=(special.gmask, special.sop), bos=(), eos=(special.eop,))
+        return DocumentFrame(sequence_prefix=(special.gmask, special.sop), bos=(), eos=(special.eop,))
     sop, end = ("<sop>", "<|endoftext|>") if "<|endoftext|>" in tokenizer.controls else ("sop", "</s>")
-    return DocumentTokens(sequence_prefix=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), bos=(), eos=(tokenizer.controls[end],))
+    return DocumentFrame(sequence_prefix=(tokenizer.controls["[gMASK]"], tokenizer.controls[sop]), bos=(), eos=(tokenizer.controls[end],))
 
 
 def encode_document_start(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of the beginning of a document, for the model to continue."""
-    special = document_tokens(tokenizer)
-    return [*special.sequence_prefix, *special.bos, *tokenizer.encode(text)]
+    frame = document_frame(tokenizer)
+    return [*frame.sequence_prefix, *frame.bos, *tokenizer.encode(text)]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class RowPacker:
     once, except its first one if nothing precedes it.
     """
 
-    def __init__(self, special: DocumentTokens, length: int) -> None:
-        self.document_tokens = special
+    def __init__(self, frame: DocumentFrame, length: int) -> None:
+        self.frame = frame
         self.length = length
         self.tokens = 0
         self.documents = 0
@@ -85,7 +85,7 @@ class RowPacker:
         start, document = self.tokens, self.documents
         self.tokens += tokens
         self.documents += 1
-        prefix, overlap = len(self.document_tokens.sequence_prefix), self.document_tokens.overlap
+        prefix, overlap = len(self.frame.sequence_prefix), self.frame.overlap
         capacity = self.length - prefix
         if self._open is not None and self._open.num_ids + prefix + tokens <= self.length:
             row = self._open
@@ -123,10 +123,10 @@ class SlidingWindows:
     Every token of a text is scored exactly once. No EOS is added.
     """
 
-    def __init__(self, special: DocumentTokens, length: int, stride: int) -> None:
-        self.document_tokens = special
+    def __init__(self, frame: DocumentFrame, length: int, stride: int) -> None:
+        self.frame = frame
         self.stride = stride
-        self._capacity = length - len(special.sequence_prefix)
+        self._capacity = length - len(frame.sequence_prefix)
         self._ids: list[int] = []
         self._context = 0
         """Number of buffered ids that are not scored: already scored, or `bos`."""
@@ -134,7 +134,7 @@ class SlidingWindows:
     def add(self, ids: Sequence[int], *, first: bool, last: bool) -> Iterator[Window]:
         """Add a document part; yields the windows that it completes."""
         if first:
-            self._ids, self._context = list(self.document_tokens.bos), len(self.document_tokens.bos) or self.document_tokens.overlap
+            self._ids, self._context = list(self.frame.bos), len(self.frame.bos) or self.frame.overlap
         self._ids += ids
         start = 0
         while len(self._ids) - start > self._capacity:
@@ -146,7 +146,5 @@ class SlidingWindows:
             yield self._window(self._ids)
 
     def _window(self, ids: Sequence[int]) -> Window:
-        unscored = self._context + len(self.document_tokens.sequence_prefix)
-        return Window(
-            (*self.document_tokens.sequence_prefix, *ids), (*[IGNORE_INDEX] * unscored, *ids[self._context :]), len(ids) - self._context
-        )
+        unscored = self._context + len(self.frame.sequence_prefix)
+        return Window((*self.frame.sequence_prefix, *ids), (*[IGNORE_INDEX] * unscored, *ids[self._context :]), len(ids) - self._context)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.data.dataset import DataSplits
-from imprint.data.document_rows import document_tokens
+from imprint.data.document_rows import document_frame
 from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.documents import describe_file_count, list_text_files, read_document_parts
 from imprint.data.sample import Sample
@@ -121,11 +121,11 @@ def _is_written(folder: Path, key: dict[str, object]) -> bool:
 
 
 def _write_all(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> None:
-    special = document_tokens(tokenizer)
+    frame = document_frame(tokenizer)
     every = 0 if section.dev is not None or not section.dev_share else round(1 / section.dev_share)
     for name in (TRAIN, DEV):
         (folder / name).mkdir()
-    with TokenWriter(folder / TRAIN, special, section.length) as train, TokenWriter(folder / DEV, special, section.length) as dev:
+    with TokenWriter(folder / TRAIN, frame, section.length) as train, TokenWriter(folder / DEV, frame, section.length) as dev:
         _write_source(section, section.train, tokenizer, train, dev, HeldOutDocuments(every, section.dev_seed))
         if section.dev is not None:
             _write_source(section, section.dev, tokenizer, dev, dev, HeldOutDocuments(0, 0))

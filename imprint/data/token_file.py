@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, overload
 import numpy as np
 import numpy.typing as npt
 
-from imprint.data.document_rows import DocumentTokens, RowPacker, RowSpan
+from imprint.data.document_rows import DocumentFrame, RowPacker, RowSpan
 from imprint.data.encode import EncodedRow
 from imprint.data.sample import split_location
 from imprint.files.atomic import write_json
@@ -59,12 +59,12 @@ class TokenFileInfo:
 class TokenWriter(AbstractContextManager["TokenWriter"]):
     """Writes the four files into an existing folder; about.json is written last, on exit."""
 
-    def __init__(self, folder: Path, special: DocumentTokens, length: int) -> None:
+    def __init__(self, folder: Path, frame: DocumentFrame, length: int) -> None:
         self.folder = folder
-        self.document_tokens = special
+        self.frame = frame
         self.rows = 0
-        self.packer = RowPacker(special, length)
-        self._digest = hashlib.sha256(_digest_head(special, length).encode())
+        self.packer = RowPacker(frame, length)
+        self._digest = hashlib.sha256(_digest_head(frame, length).encode())
         self._files: dict[str, int] = {}
         self._characters = 0
         self._open = 0
@@ -77,7 +77,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
 
     def add(self, text_ids: Sequence[int], location: str, characters: int, *, first: bool, last: bool) -> None:
         """Write a document part; `first` and `last` say whether it is the first and the last part of its document."""
-        ids = np.array([*(self.document_tokens.bos if first else ()), *text_ids, *(self.document_tokens.eos if last else ())], dtype=TOKEN)
+        ids = np.array([*(self.frame.bos if first else ()), *text_ids, *(self.frame.eos if last else ())], dtype=TOKEN)
         if first:
             file, line, _row = split_location(location)
             self._write(self._documents, np.array([(line, self._files.setdefault(file, len(self._files)))], dtype=DOCUMENT))
@@ -97,7 +97,7 @@ class TokenWriter(AbstractContextManager["TokenWriter"]):
         self._stack.close()
         if error is None:
             counts = (self.rows, self.packer.documents, self.packer.tokens, self._characters)
-            info = TokenFileInfo(*counts, self.document_tokens.sequence_prefix, tuple(self._files), self._digest.hexdigest()[:16])
+            info = TokenFileInfo(*counts, self.frame.sequence_prefix, tuple(self._files), self._digest.hexdigest()[:16])
             values = asdict(info)
             write_json(self.folder / ABOUT, {KEYS.get(name, name): value for name, value in values.items()})
 
@@ -184,9 +184,9 @@ class RowLocations(Sequence[str]):
         return self._rows.location(index) if isinstance(index, int) else [self[position] for position in range(*index.indices(len(self)))]
 
 
-def _digest_head(special: DocumentTokens, length: int) -> str:
+def _digest_head(frame: DocumentFrame, length: int) -> str:
     """Head of the digest, in the format of earlier versions, so that the rows of their runs are recognized."""
-    return f"(Frame(each={special.sequence_prefix!r}, first={special.bos!r}, last={special.eos!r}), {length})"
+    return f"(Frame(each={frame.sequence_prefix!r}, first={frame.bos!r}, last={frame.eos!r}), {length})"
 
 
 def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from imprint.config import read_overrides
-from imprint.data.document_rows import DocumentTokens, SlidingWindows, Window, document_tokens
+from imprint.data.document_rows import DocumentFrame, SlidingWindows, Window, document_frame
 from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.documents import DocumentPart, list_text_files, read_document_parts
 from imprint.data.section import TextsSection
@@ -227,7 +227,7 @@ class _WindowBatcher:
 
     def documents(self, parts: Iterable[DocumentPart]) -> Iterator[_DocumentSums]:
         """Documents in order, each after all of its windows are computed."""
-        special = document_tokens(self.model.tokenizer)
+        special = document_frame(self.model.tokenizer)
         length, stride = self._window(special)
         windows, unfinished = SlidingWindows(special, length, stride), list[_DocumentSums]()
         for part in parts:
@@ -248,7 +248,7 @@ class _WindowBatcher:
         self._compute()
         yield from unfinished
 
-    def _window(self, special: DocumentTokens) -> tuple[int, int]:
+    def _window(self, special: DocumentFrame) -> tuple[int, int]:
         """Length and stride of the windows, from the section or the model."""
         length = self.section.length or min(MAX_WINDOW, self.model.network.shape.max_length)
         max_stride = length - len(special.sequence_prefix) - special.overlap

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from imprint.data.document_rows import document_tokens
+from imprint.data.document_rows import document_frame
 from imprint.data.encode import EncodedRow
 from imprint.data.sample import Sample
 from imprint.forgetting.probes import read_probes, read_texts
@@ -164,9 +164,9 @@ def _run(
 def _text_batches(model: Model, texts: Sequence[str], tokens: int) -> Iterator[list[EncodedRow]]:
     """Batches of the first texts, with every token scored, until there are about this many tokens."""
     batch: list[EncodedRow] = []
-    special = document_tokens(model.tokenizer)
+    frame = document_frame(model.tokenizer)
     for text in texts:
-        head, scored = (*special.sequence_prefix, *special.bos), (*model.tokenizer.encode(text)[:MAX_TEXT_TOKENS], *special.eos)
+        head, scored = (*frame.sequence_prefix, *frame.bos), (*model.tokenizer.encode(text)[:MAX_TEXT_TOKENS], *frame.eos)
         row = EncodedRow((*head, *scored), (*[IGNORE_INDEX] * len(head), *scored))
         batch.append(row)
         tokens -= len(row.ids)

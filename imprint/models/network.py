@@ -41,7 +41,7 @@ class ModelShape:
 
 
 class Network(nn.Module):
-    """An architecture. Subclasses name their modules as the official weights do, and override bidirectional parts and positions where they differ."""
+    """An architecture. Subclasses name their modules as the official weights do, and override span and positions where they differ."""
 
     transformer: nn.Module
     """Everything but the head (which some official layouts put inside): a ForwardContext -> hidden states (T, C) after the final norm."""

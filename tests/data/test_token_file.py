@@ -3,18 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.document_rows import DocumentTokens
+from imprint.data.document_rows import DocumentFrame
 from imprint.data.encode import EncodedRow
 from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter, row_lengths
 from imprint.messages import UserError
 
-GLM = DocumentTokens(sequence_prefix=(7, 8), bos=(), eos=(9,))
-CAUSAL = DocumentTokens(sequence_prefix=(), bos=(9,), eos=(9,))
+GLM = DocumentFrame(sequence_prefix=(7, 8), bos=(), eos=(9,))
+CAUSAL = DocumentFrame(sequence_prefix=(), bos=(9,), eos=(9,))
 
 
-def written(folder: Path, special: DocumentTokens, length: int, documents: list[list[int]]) -> TokenFileRows:
+def written(folder: Path, frame: DocumentFrame, length: int, documents: list[list[int]]) -> TokenFileRows:
     folder.mkdir()
-    with TokenWriter(folder, special, length) as writer:
+    with TokenWriter(folder, frame, length) as writer:
         for number, ids in enumerate(documents, start=1):
             writer.add(ids, f"some/file.txt:{number}", 2 * len(ids), first=True, last=True)
     return TokenFileRows(folder)

@@ -8,7 +8,7 @@ import torch
 import imprint
 import imprint.evaluate.perplexity as measuring
 from imprint.cli import main
-from imprint.data.document_rows import Window, document_tokens
+from imprint.data.document_rows import Window, document_frame
 from imprint.data.section import TextsSection
 from imprint.evaluate.perplexity import perplexity_command, window_losses
 from imprint.evaluate.section import PerplexitySection
@@ -42,7 +42,7 @@ def measured(path: Path, texts: Path, output: Path, *overrides: str) -> dict[str
 def by_hand(base: Path, text: str) -> tuple[int, float]:
     """Tokens and summed loss of a text, from the logits of its whole row."""
     model = imprint.load(base, device="cpu")
-    ids, each = model.tokenizer.encode(text), document_tokens(model.tokenizer).sequence_prefix
+    ids, each = model.tokenizer.encode(text), document_frame(model.tokenizer).sequence_prefix
     (logits,) = model.logits([[*each, *ids]])
     losses = -logits.log_softmax(-1)[torch.arange(len(ids)) + len(each) - 1, torch.tensor(ids)]
     return len(ids), float(losses.double().sum())
