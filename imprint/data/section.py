@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import field_validator
 
-from imprint.config import DefaultTag, Field, MayChange, Section
+from imprint.config import DefaultTag, Field, InsteadOf, MayChange, Section
 from imprint.messages import Bilingual
 
 FROM_BASE: Final = "base"
@@ -69,8 +69,20 @@ class DataSection(Section):
     )
     train_rows: int | None = Field(None, ge=1, description="Use only the first N rows of `train`; null uses all.")
     dev_rows: int | None = Field(None, ge=1, description="Maximum number of rows for the evaluation loss; null sets no limit.")
-    dev_share: float = Field(0.02, ge=0, le=0.5, description="Share of `train` that is held out if there is no `dev`; 0 holds out nothing.")
-    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that selects the held-out rows, independent of the seed of the run.")
+    dev_share: Annotated[float, InsteadOf("dev")] = Field(
+        0.02,
+        ge=0,
+        le=0.5,
+        description="Share of `train` that is held out if there is no `dev`; 0 holds out nothing. On the command line it makes the "
+        "recipe's `dev` null.",
+    )
+    dev_seed: Annotated[int, InsteadOf("dev")] = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="Seed that selects the held-out rows, independent of the seed of the run. On the command line it makes the "
+        "recipe's `dev` null.",
+    )
     mix_general: MixSection | None = Field(None, description="General rows mixed into training, to reduce forgetting; null mixes in none.")
 
     @property
@@ -128,10 +140,20 @@ class TextsSection(Section):
     )
     train_rows: int | None = Field(None, ge=1, description="Use only the first N rows of `train`; null uses all.")
     dev_rows: int | None = Field(200, ge=1, description="Maximum number of rows for the evaluation loss; null sets no limit.")
-    dev_share: float = Field(
-        0.02, ge=0, le=0.5, description="Share of the documents that is held out if there is no `dev`; 0 holds out nothing."
+    dev_share: Annotated[float, InsteadOf("dev")] = Field(
+        0.02,
+        ge=0,
+        le=0.5,
+        description="Share of the documents that is held out if there is no `dev`; 0 holds out nothing. On the command line it makes the "
+        "recipe's `dev` null.",
     )
-    dev_seed: int = Field(0, ge=0, lt=2**32, description="Seed that selects the held-out documents, independent of the seed of the run.")
+    dev_seed: Annotated[int, InsteadOf("dev")] = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="Seed that selects the held-out documents, independent of the seed of the run. On the command line it makes the "
+        "recipe's `dev` null.",
+    )
 
     @property
     def files(self) -> list[str]:

@@ -14,6 +14,7 @@ from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import baseline_of, load_training_samples, score_lines, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
+from imprint.evaluate.unused_knobs import refuse_unread_columns, refuse_unused_decoding
 from imprint.loading.load import load_with, open_template
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.terminal import say
@@ -22,7 +23,8 @@ from imprint.terminal import say
 def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, overrides: Sequence[str]) -> Answers:
     """Answer and score the rows of `data` with a run, a bundle or a model folder; without `data` the held-out rows of a run."""
     section = read_overrides(overrides, EvaluateSection)
-    source = resolve_source(path, section.base_path)
+    refuse_unread_columns(section, "held-out rows" if data is None else "rows")
+    given, source = frozenset(section.model_fields_set), resolve_source(path, section.base_path)
     section = resolve(section, source.run)
     tools = open_template(source, section.template).supports_tools
     if data is None:
@@ -30,6 +32,7 @@ def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, 
         samples, origin, name = rows.samples, rows.source, HELD_OUT
     else:
         samples, origin, name = read_data(section, data, limit, tools=tools), str(data), name_of(data)
+    refuse_unused_decoding(section, given, samples)
     output = section.output or answers_folder(source, section, name, limit)
     model = load_with(source, section)
     with results_lock(output):

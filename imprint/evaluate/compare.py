@@ -14,6 +14,7 @@ from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
+from imprint.evaluate.unused_knobs import refuse_unread_columns, refuse_unused_decoding
 from imprint.loading.load import load_with, open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
@@ -54,16 +55,13 @@ def compare(
             )
         )
     source.require_result()  # raises before the base is loaded
+    refuse_unread_columns(section, "questions" if prompts is not None else "held-out rows" if data is None else "rows")
+    given_knobs = frozenset(section.model_fields_set)
     section = resolve(section, run)
-    if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
-        raise UserError(
-            Bilingual(
-                f"{given[0]}: is set by the comparison itself: base and tuned model, into the run folder. Leave it out.",
-                "该选项由对照本身决定（底座与微调结果，写入结果目录）：请去掉。",
-            )
-        )
+    _refuse_own_knobs(section)
     tools = open_template(source, section.template).supports_tools
     compared = _read_prompts(source, run, section, data, prompts, limit, tools=tools)
+    refuse_unused_decoding(section, given_knobs, compared.samples)
     training = load_training_samples(run, tools=tools)
     baseline = baseline_of(training, compared.samples, section)
 
@@ -93,6 +91,16 @@ def compare(
     say(Bilingual(f"{count} {kind.english} compared; open {page}", f"已对照 {count} {kind.chinese}，请打开该文件").line)
     refresh_report(source)
     return page
+
+
+def _refuse_own_knobs(section: EvaluateSection) -> None:
+    if given := [name for name in ("base", "adapter", "output") if getattr(section, name)]:
+        raise UserError(
+            Bilingual(
+                f"{given[0]}: is set by the comparison itself: base and tuned model, into the run folder. Leave it out.",
+                "该选项由对照本身决定（底座与微调结果，写入结果目录）：请去掉。",
+            )
+        )
 
 
 @dataclass(frozen=True)

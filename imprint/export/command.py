@@ -70,6 +70,8 @@ ROUNDING = {("lora", "merged"), ("lora", "transformers"), ("full", "transformers
 """Exports whose answers before and after are computed by different code, which rounds 16 bits differently."""
 WITHOUT_BASE = {("prefix", "official"), ("prefix", "peft"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
 """Exports of the adapter without the weights it was tuned on, or with those of the base's folder."""
+OWN_DTYPE = {*WITHOUT_BASE, ("prefix", "bundle"), ("lora", "bundle"), ("full", "bundle"), ("full", "int8"), ("full", "int4")}
+"""Exports that write each tensor in the type that it is stored in."""
 
 
 def export_command(path: Path, target: Target, out: Path | None, *, prompts: Path | None = None, overrides: Sequence[str] = ()) -> Path:
@@ -79,6 +81,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     run = source.require_run(NOTHING_TO_EXPORT)
     method = source.require_result()
     refuse_impossible(source, run, method, target)
+    refuse_unused_dtype(section, method, target)
     out = with_file_name(out or default_destination(source, target))
     if target == "bundle":
         refuse_bundle_destination(out)
@@ -125,6 +128,18 @@ def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, targe
                 f"--to {target}: the base of {path} is the run {base_run.path}, whose LoRA is not merged. Export that one with "
                 "--to merged, then this one with base_path=THAT FOLDER.",
                 "底座是一个 LoRA 结果：请先用 --to merged 导出它，再用 base_path=目录 导出。",
+            )
+        )
+
+
+def refuse_unused_dtype(section: ExportSection, method: Method, target: Target) -> None:
+    """Raise UserError for a `dtype` that this export would not write."""
+    if section.dtype is not None and (method, target) in OWN_DTYPE:
+        raise UserError(
+            Bilingual(
+                f"dtype: would be ignored: --to {target} writes the tensors of a {method} run in the type that they are stored in. "
+                "Leave it out.",
+                f"dtype：不会起作用：--to {target} 按原有精度写出。请去掉该项。",
             )
         )
 

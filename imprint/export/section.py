@@ -11,7 +11,8 @@ class ExportSection(BaseSection):
 
     dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
         None,
-        description="Dtype of the written weights; null takes the 16-bit type of model.dtype, else that of the base's own weights.",
+        description="Dtype of the written weights, where they are computed or merged; null takes the 16-bit type of model.dtype, else that "
+        "of the base's own weights.",
     )
     device: str | None = Field(None, description=DEVICE_HELP)
     proof_dtype: Literal["float16", "bfloat16", "float32"] | None = Field(

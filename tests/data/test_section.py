@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from imprint.config import describe
+from imprint.config import describe, read_recipe
 from imprint.data.section import AnyData, DataSection, MixSection, TextsSection
+from imprint.messages import UserError
 
 
 def test_every_knob_stands_in_the_docs_with_its_default() -> None:
@@ -38,3 +39,15 @@ def test_files_are_all_that_is_read() -> None:
 def test_a_watched_prompt_is_continued_by_at_most_64_tokens(length: int, expected: int) -> None:
     section = TextsSection(kind="texts", train=Path("a.txt"), length=length)
     assert (section.source_prefix, section.max_source_length, section.max_target_length) == ("", length, expected)
+
+
+@pytest.mark.parametrize("kind", ["rows", "texts"])
+@pytest.mark.parametrize("knob", ["dev_share", "dev_seed"])
+def test_how_rows_are_held_out_counts_on_the_command_line_over_the_recipes_file(kind: str, knob: str, tmp_path: Path) -> None:
+    schema: type[DataSection | TextsSection] = DataSection if kind == "rows" else TextsSection
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"kind: {kind}\ntrain: a.jsonl\ndev: b.jsonl\n")
+    assert str(read_recipe(recipe, [], schema).dev) == "b.jsonl"
+    assert read_recipe(recipe, [f"{knob}=0"], schema).dev is None
+    with pytest.raises(UserError, match=f"override {knob}=0: dev=c.jsonl is given too, and only one of them can count"):
+        read_recipe(recipe, [f"{knob}=0", "dev=c.jsonl"], schema)

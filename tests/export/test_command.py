@@ -359,3 +359,18 @@ def test_the_command_line_knows_every_target(capsys: pytest.CaptureFixture[str],
 
     printed = capsys.readouterr().err
     assert ", ".join(TARGETS) in printed
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("prefix", "official"), ("prefix", "peft"), ("prefix", "int8"), ("lora", "peft"), ("lora", "bundle"), ("full", "int4")],
+)
+def test_a_dtype_that_would_not_be_written_is_refused(
+    method: str, target: str, runs: dict[str, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.tar"
+    assert main(["export", str(runs[method].path), str(out), "--to", target, "dtype=bfloat16"]) == 2
+    assert f"dtype: would be ignored: --to {target} writes the tensors of a {method} run in the type that they are stored in" in (
+        capsys.readouterr().err
+    )
+    assert not out.exists()
