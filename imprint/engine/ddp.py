@@ -68,25 +68,27 @@ class Ddp:
         with no_sync:
             (loss * self.world.size).backward()  # DDP averages over processes; the loss is a share of one sum
 
-    def update(self, step: UpdateArguments) -> tuple[float, bool]:
+    def update(self, arguments: UpdateArguments) -> tuple[float, bool]:
         """See Strategy."""
-        norm = self._clip(step) if isinstance(self.optimizer, torch.optim.Optimizer) else float(self.optimizer.norm()) * step.scale
-        applied = step.apply and math.isfinite(norm)
+        norm = (
+            self._clip(arguments) if isinstance(self.optimizer, torch.optim.Optimizer) else float(self.optimizer.norm()) * arguments.scale
+        )
+        applied = arguments.apply and math.isfinite(norm)
         if applied:
             for group in self.optimizer.param_groups:
-                group["lr"] = step.rate * group.get(LR_RATIO, 1.0)
+                group["lr"] = arguments.rate * group.get(LR_RATIO, 1.0)
             if isinstance(self.optimizer, MasterAdamW):
-                self.optimizer.step(step.scale * min(1.0, step.clip / (norm + NORM_EPSILON)))
+                self.optimizer.step(arguments.scale * min(1.0, arguments.clip / (norm + NORM_EPSILON)))
             else:
                 self.optimizer.step()
         self.discard_gradients()
         return norm, applied
 
-    def _clip(self, step: UpdateArguments) -> float:
+    def _clip(self, arguments: UpdateArguments) -> float:
         for parameter in self.parameters.values():
             if parameter.grad is not None:
-                parameter.grad.mul_(step.scale)
-        return float(nn.utils.clip_grad_norm_(self.parameters.values(), step.clip))
+                parameter.grad.mul_(arguments.scale)
+        return float(nn.utils.clip_grad_norm_(self.parameters.values(), arguments.clip))
 
     def discard_gradients(self) -> None:
         """See Strategy."""

@@ -76,16 +76,16 @@ class DeepSpeedZero:
         self.ds_engine.backward(loss * self.world.size, scale_wrt_gas=False)  # DeepSpeed averages over processes
         self.any_gradient = True
 
-    def update(self, step: UpdateArguments) -> tuple[float, bool]:
+    def update(self, arguments: UpdateArguments) -> tuple[float, bool]:
         """See Strategy; sets `retry` where only the float16 loss scale was too large."""
         if not self.any_gradient:  # the step has no target token, and DeepSpeed needs gradients
-            return 0.0, step.apply
+            return 0.0, arguments.apply
         self.any_gradient = False
         for group in self.zero_optimizer.param_groups:
-            group["lr"] = step.rate * group.get(LR_RATIO, 1.0)
+            group["lr"] = arguments.rate * group.get(LR_RATIO, 1.0)
         self.ds_engine.step()
         applied = bool(self.ds_engine.was_step_applied())
-        self.retry = step.apply and not applied and self.float16 and self.zero_optimizer.loss_scaler.cur_scale > MIN_LOSS_SCALE
+        self.retry = arguments.apply and not applied and self.float16 and self.zero_optimizer.loss_scaler.cur_scale > MIN_LOSS_SCALE
         norm = self.ds_engine.get_global_grad_norm()
         return (math.inf if norm is None else float(norm)), applied
 

@@ -60,16 +60,16 @@ class Fsdp:
         """See Strategy; gradients are reduced after every micro-batch, since unsharded ones would not fit."""
         (loss * self.world.size).backward()  # FSDP averages over processes
 
-    def update(self, step: UpdateArguments) -> tuple[float, bool]:
+    def update(self, arguments: UpdateArguments) -> tuple[float, bool]:
         """See Strategy."""
         for parameter in self.parameters.values():
             if parameter.grad is not None:
-                parameter.grad.mul_(step.scale)
-        norm = float(_gathered(nn.utils.clip_grad_norm_(self.parameters.values(), step.clip)))
-        applied = step.apply and math.isfinite(norm)
+                parameter.grad.mul_(arguments.scale)
+        norm = float(_gathered(nn.utils.clip_grad_norm_(self.parameters.values(), arguments.clip)))
+        applied = arguments.apply and math.isfinite(norm)
         if applied:
             for group in self.optimizer.param_groups:
-                group["lr"] = step.rate * group.get(LR_RATIO, 1.0)
+                group["lr"] = arguments.rate * group.get(LR_RATIO, 1.0)
             self.optimizer.step()
         self.discard_gradients()
         return norm, applied

@@ -49,7 +49,7 @@ class Strategy(Protocol):
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradients of a micro-batch; `last` marks the last one of a step."""
 
-    def update(self, step: UpdateArguments) -> tuple[float, bool]:
+    def update(self, arguments: UpdateArguments) -> tuple[float, bool]:
         """Clip, apply and clear the gradients; returns their norm before clipping and whether the step was applied."""
 
     def discard_gradients(self) -> None:
