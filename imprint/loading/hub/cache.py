@@ -73,12 +73,12 @@ class HubCache:
             except OSError:
                 blob.replace(shown)
 
-    def keep(self, name: HubName, commit: str, files: Iterable[HubFile]) -> None:
+    def record_complete(self, name: HubName, commit: str, files: Iterable[HubFile]) -> None:
         """Record that these files of a commit are all that is needed and are there, and which commit the revision is."""
         write_json(self._record(commit), {file.name: file.size for file in files})
-        self.point(name, commit)
+        self.write_ref(name, commit)
 
-    def point(self, name: HubName, commit: str) -> None:
+    def write_ref(self, name: HubName, commit: str) -> None:
         """Record which commit a branch or a tag is."""
         if name.commit is None:
             write_text(self.folder / "refs" / name.revision, commit)

@@ -64,7 +64,7 @@ def fetch_model(name: HubName) -> HubModel:
     try:
         commit = _commit(hub, name)
         if cache.is_complete(commit):
-            cache.point(name, commit)
+            cache.write_ref(name, commit)
             return HubModel(cache.snapshot(commit), commit)
         listing = _listing(hub, name.at(commit))
     except HubProblemError as problem:
@@ -181,7 +181,7 @@ def _download(hub: Hub, name: HubName, listing: Listing, cache: HubCache) -> Hub
         wanted = [*large, *first]
         for file in sorted(wanted, key=lambda file: file.name == "config.json"):
             cache.link(commit, file)
-        cache.keep(name, commit, wanted)
+        cache.record_complete(name, commit, wanted)
     say(Bilingual(f"{name}: commit {commit}, in {folder}", "已下载并校验").line, stream=sys.stderr)
     return HubModel(folder, commit)
 

@@ -24,7 +24,7 @@ def test_a_commit_is_complete_once_its_record_and_all_its_files_are_there(cache:
     assert not cache.lacks(COMMIT, FILE)  # another commit has it
     cache.link(COMMIT, FILE)
     assert not cache.is_complete(COMMIT)
-    cache.keep(HubName("a/b"), COMMIT, [FILE])
+    cache.record_complete(HubName("a/b"), COMMIT, [FILE])
     assert cache.is_complete(COMMIT)
     assert (cache.snapshot(COMMIT) / "config.json").read_bytes() == b"{}"
     cache.blob(FILE).write_bytes(b"{")
@@ -34,9 +34,9 @@ def test_a_commit_is_complete_once_its_record_and_all_its_files_are_there(cache:
 
 def test_a_branch_is_the_commit_that_was_fetched_last(cache: HubCache) -> None:
     assert cache.commit_of(HubName("a/b")) is None
-    cache.point(HubName("a/b"), COMMIT)
-    cache.point(HubName("a/b", "v1"), NEXT_COMMIT)
-    cache.point(HubName("a/b", COMMIT), COMMIT)
+    cache.write_ref(HubName("a/b"), COMMIT)
+    cache.write_ref(HubName("a/b", "v1"), NEXT_COMMIT)
+    cache.write_ref(HubName("a/b", COMMIT), COMMIT)
     assert (cache.commit_of(HubName("a/b")), cache.commit_of(HubName("a/b", "v1"))) == (COMMIT, NEXT_COMMIT)
     (cache.folder / "refs" / "main").write_text("../../etc", encoding="ascii")
     assert cache.commit_of(HubName("a/b")) is None
