@@ -115,13 +115,13 @@ def _verdict(scan: DataScan, findings: Mapping[str, FindingTally], errors: Seque
         plural = "s" * (len(errors) != 1)
         kinds = Bilingual(f"{len(errors)} kind{plural} of errors, marked ✗ above", f"{len(errors)} 类错误，见上 ✗").line if errors else ""
         return style("✗ " + Bilingual("something is wrong", "有问题").line + ": ", "red", "bold") + files + kinds
-    source, target = scan.prompt_lengths, scan.answer_lengths
-    if source.cut or target.cut:
+    prompt, answer = scan.prompt_lengths, scan.answer_lengths
+    if prompt.cut or answer.cut:
         cut = Bilingual(
-            f"no row is wrong, but {source.cut:,} prompts and {target.cut:,} answers of {source.total:,} are cut",
-            f"没有错误，但 {source.total:,} 条中有 {source.cut:,} 个提问和 {target.cut:,} 个回答被截断",
+            f"no row is wrong, but {prompt.cut:,} prompts and {answer.cut:,} answers of {prompt.total:,} are cut",
+            f"没有错误，但 {prompt.total:,} 条中有 {prompt.cut:,} 个提问和 {answer.cut:,} 个回答被截断",
         )
-        cure = limits_cure(scan.needed, LengthLimits(source.limit, target.limit), scan.max_length, Bilingual("set", "请设"))
+        cure = limits_cure(scan.needed, LengthLimits(prompt.limit, answer.limit), scan.max_length, Bilingual("set", "请设"))
         return style(f"! {cut.line}: ", "yellow", "bold") + cure.line
     advice = " " + Bilingual("Lines with ! are for you to judge", "带 ! 的请自行判断。").line if findings else ""
     return style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold") + advice

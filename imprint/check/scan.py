@@ -122,14 +122,14 @@ class DataScan:
         """Measure the samples of a row."""
         rows = [self._measure(sample) for sample in samples]
         if self._settings.limits is None:
-            self._needed[0][-1] = max((row.needed_source for row in rows), default=0)
-            self._needed[1][-1] = max((row.needed_target for row in rows), default=0)
+            self._needed[0][-1] = max((row.needed_prompt for row in rows), default=0)
+            self._needed[1][-1] = max((row.needed_answer for row in rows), default=0)
 
     def _measure(self, sample: Sample) -> EncodedRow:
         """Count a sample's tokens and check its answer; returns it whole. Raises UserError if the template refuses it."""
         row = self._settings.encode_untruncated(sample)
-        self.prompt_lengths.add(row.needed_source)
-        self.answer_lengths.add(row.needed_target)
+        self.prompt_lengths.add(row.needed_prompt)
+        self.answer_lengths.add(row.needed_answer)
         if self._settings.limits is not None:
             self._count_cut(sample, row)
         if row.labels[-1] != self._settings.template.end_id:
@@ -142,13 +142,13 @@ class DataScan:
 
     def _count_cut(self, sample: Sample, whole: EncodedRow) -> None:
         """Count what the limits cut from a sample."""
-        if whole.needed_source <= self.prompt_lengths.limit and whole.needed_target <= self.answer_lengths.limit:
+        if whole.needed_prompt <= self.prompt_lengths.limit and whole.needed_answer <= self.answer_lengths.limit:
             return
         row = self._settings.encode(sample)
-        (source, target), (kept_source, kept_target) = _prompt_and_answer_lengths(whole), _prompt_and_answer_lengths(row)
-        self.prompt_lengths.lose(source - kept_source)
-        self.answer_lengths.lose(target - kept_target)
-        if kept_target < target and not self._ends_a_sentence(row):
+        (prompt, answer), (kept_prompt, kept_answer) = _prompt_and_answer_lengths(whole), _prompt_and_answer_lengths(row)
+        self.prompt_lengths.lose(prompt - kept_prompt)
+        self.answer_lengths.lose(answer - kept_answer)
+        if kept_answer < answer and not self._ends_a_sentence(row):
             self.findings["half"].add(
                 sample.location, _ending(self._settings.tokenizer.decode(row.ids[-EXCERPT_CHARACTERS:])) if self._shows("half") else ""
             )
@@ -164,14 +164,14 @@ class DataScan:
         self._settings = self._settings.with_limits_for(LengthLimits(*(side.limit_for(1 - SHARE) for side in lengths)))
         limits = self._settings.limits
         assert limits is not None, "both are set now"
-        self.prompt_lengths.limit, self.answer_lengths.limit = limits.source, limits.target
+        self.prompt_lengths.limit, self.answer_lengths.limit = limits.prompt, limits.answer
         self._again = zip(*self._needed, strict=True)
         return any(side.longer for side in lengths)
 
     def add_cut(self, location: str, value: object, shape: RowShape) -> None:
         """Count what the chosen limits cut from one row."""
-        source, target = next(self._again, (0, 0))
-        if source > self.prompt_lengths.limit or target > self.answer_lengths.limit:
+        prompt, answer = next(self._again, (0, 0))
+        if prompt > self.prompt_lengths.limit or answer > self.answer_lengths.limit:
             for sample in samples_from_row(value, shape, location, tools=self.supports_tools):
                 self._count_cut(sample, self._settings.encode_untruncated(sample))
 

@@ -69,17 +69,17 @@ class CheckSettings:
 
     def with_limits_for(self, needed: LengthLimits) -> "CheckSettings":
         """The settings with the limits that training would choose from rows that need these."""
-        wanted = LengthLimits(self.max_source_length or needed.source, self.max_target_length or needed.target)
+        wanted = LengthLimits(self.max_source_length or needed.prompt, self.max_target_length or needed.answer)
         chosen = wanted.within(self.max_length(wanted))
         return replace(
             self,
-            max_source_length=self.max_source_length or chosen.source,
-            max_target_length=self.max_target_length or chosen.target,
+            max_source_length=self.max_source_length or chosen.prompt,
+            max_target_length=self.max_target_length or chosen.answer,
         )
 
     def max_length(self, needed: LengthLimits) -> int:
         """Tokens that the model reads at once; it is looked up only for rows that need many."""
-        if self.source is None or needed.source + needed.target <= SHORT:
+        if self.source is None or needed.prompt + needed.answer <= SHORT:
             return TRAINED_LENGTH
         return read_max_length(self.source)
 
@@ -126,9 +126,9 @@ class CheckSettings:
         column = {} if self.texts.text_column is None else {"text_column": self.texts.text_column}
         return {"kind": "texts", "length": self.texts.length, **({"blank_lines": True} if self.texts.blank_lines else {}), **column}
 
-    def _encode(self, sample: Sample, source: int, target: int) -> EncodedRow:
+    def _encode(self, sample: Sample, max_prompt: int, max_answer: int) -> EncodedRow:
         encode = encode_sample_original if self.truncation == "original" else encode_sample
-        return encode(self.template, sample, max_source_length=source, max_target_length=target)
+        return encode(self.template, sample, max_source_length=max_prompt, max_target_length=max_answer)
 
 
 def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[str] = ()) -> CheckSettings:

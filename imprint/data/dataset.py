@@ -101,7 +101,7 @@ def load_splits(
     dev = encode_samples(section, template, dev_samples, given)
     general_rows = [] if general is None else encode_samples(section, template, general.samples, given)
     limits, notes = given, list[str]()
-    if UNLIMITED in (given.source, given.target):
+    if UNLIMITED in (given.prompt, given.answer):
         own = [[*train, *dev]] if section.dev is None else [train, dev]
         limits = agree(choose_limits(section, own, max_length, general_rows))
         notes.append(Bilingual(f"{limits}: chosen from the rows", "长度上限按数据选定").line)
@@ -120,7 +120,7 @@ def _with_general_rows(splits: DataSplits, mix: MixSection, source: str, rows: l
     """The splits with general rows; those that would be truncated are left out, so that the model learns only complete answers."""
     limits = splits.limits
     assert limits is not None, "the rows are encoded"
-    complete = [row for row in rows if row.needed_source <= limits.source and row.needed_target <= limits.target]
+    complete = [row for row in rows if row.needed_prompt <= limits.prompt and row.needed_answer <= limits.answer]
     if not complete:
         raise UserError(
             Bilingual(
@@ -176,7 +176,7 @@ def encode_samples(section: DataSection, template: Template, samples: Iterable[S
     rows = []
     for sample in samples:
         try:
-            rows.append(encode(template, sample, max_source_length=limits.source, max_target_length=limits.target, source_prefix=prefix))
+            rows.append(encode(template, sample, max_source_length=limits.prompt, max_target_length=limits.answer, source_prefix=prefix))
         except UserError as error:
             raise error.prefixed(f"{sample.location}: ") from error
     return rows
@@ -186,9 +186,9 @@ def _shorten(
     rows: list[EncodedRow], samples: Sequence[Sample], section: DataSection, template: Template, limits: LengthLimits
 ) -> list[EncodedRow]:
     """The rows under the limits that were chosen from them: the few longer ones are encoded again."""
-    source = UNLIMITED if section.max_source_length else limits.source  # a given limit is obeyed already
-    target = UNLIMITED if section.max_target_length else limits.target
-    long = [index for index, row in enumerate(rows) if row.needed_source > source or row.needed_target > target]
+    max_prompt = UNLIMITED if section.max_source_length else limits.prompt  # a given limit is obeyed already
+    max_answer = UNLIMITED if section.max_target_length else limits.answer
+    long = [index for index, row in enumerate(rows) if row.needed_prompt > max_prompt or row.needed_answer > max_answer]
     for index, row in zip(long, encode_samples(section, template, [samples[index] for index in long], limits), strict=True):
         rows[index] = row
     return rows

@@ -27,9 +27,9 @@ class EncodedRow:
     """Number of tokens cut from the question (with truncation=original: from the prompt)."""
     cut_answer_tokens: int = 0
     """Number of tokens cut from the answer."""
-    needed_source: int = field(default=0, compare=False)
+    needed_prompt: int = field(default=0, compare=False)
     """The smallest `max_source_length` that cuts nothing from the prompt; 0 in raw text."""
-    needed_target: int = field(default=0, compare=False)
+    needed_answer: int = field(default=0, compare=False)
     """The smallest `max_target_length` that cuts nothing from the answer; 0 in raw text."""
     sequence_starts: tuple[int, ...] = ()
     """Start indices of further sequences in the row; each attends only to itself and has its own positions."""
@@ -82,8 +82,8 @@ def encode_sample(
         dropped_turns=prompt.dropped_turns,
         cut_prompt_tokens=prompt.cut_tokens,
         cut_answer_tokens=len(answer) + 1 - len(target),
-        needed_source=prompt.whole_tokens,
-        needed_target=len(answer) + 1,
+        needed_prompt=prompt.whole_tokens,
+        needed_answer=len(answer) + 1,
     )
 
 

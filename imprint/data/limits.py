@@ -20,27 +20,27 @@ MIN_LIMIT: Final = 4
 class LengthLimits:
     """Maximum tokens of a prompt and of an answer, special tokens included."""
 
-    source: int
+    prompt: int
     """Maximum tokens of a prompt."""
-    target: int
+    answer: int
     """Maximum tokens of an answer, including its end token."""
 
     def within(self, max_length: int) -> "LengthLimits":
         """The limits, lowered so that a prompt and its answer fit into `max_length` tokens; the longer of the two is lowered first."""
-        if self.source + self.target <= max_length:
+        if self.prompt + self.answer <= max_length:
             return self
         half = max(max_length // 2, MIN_LIMIT)
-        target = min(self.target, max(half, max_length - self.source))
-        return LengthLimits(min(self.source, max(max_length - target, MIN_LIMIT)), target)
+        answer = min(self.answer, max(half, max_length - self.prompt))
+        return LengthLimits(min(self.prompt, max(max_length - answer, MIN_LIMIT)), answer)
 
     def widest(self, other: "LengthLimits") -> "LengthLimits":
         """The larger limit of each side."""
-        return LengthLimits(max(self.source, other.source), max(self.target, other.target))
+        return LengthLimits(max(self.prompt, other.prompt), max(self.answer, other.answer))
 
     @property
     def knobs(self) -> dict[str, int]:
         """The limits as knobs of the `data` section."""
-        return {"max_source_length": self.source, "max_target_length": self.target}
+        return {"max_source_length": self.prompt, "max_target_length": self.answer}
 
     def __str__(self) -> str:
         return " ".join(f"data.{name}={limit}" for name, limit in self.knobs.items())
@@ -55,7 +55,7 @@ def limits_of(section: DataSection | TextsSection) -> LengthLimits:
 
 def with_given(section: DataSection, chosen: LengthLimits) -> LengthLimits:
     """The chosen limits, but where the section gives one, its own."""
-    return LengthLimits(section.max_source_length or chosen.source, section.max_target_length or chosen.target)
+    return LengthLimits(section.max_source_length or chosen.prompt, section.max_target_length or chosen.answer)
 
 
 def choose_limits(
@@ -74,11 +74,11 @@ def choose_limits(
 
 def needed_limits(rows: Iterable[EncodedRow], share: float = 1.0) -> LengthLimits:
     """The smallest limits that cut neither the prompt nor the answer of at least this share of the rows."""
-    sources, targets = Counter[int](), Counter[int]()
+    prompts, answers = Counter[int](), Counter[int]()
     for row in rows:
-        sources[row.needed_source] += 1
-        targets[row.needed_target] += 1
-    return LengthLimits(max(quantile(sources, share), MIN_LIMIT), max(quantile(targets, share), MIN_LIMIT))
+        prompts[row.needed_prompt] += 1
+        answers[row.needed_answer] += 1
+    return LengthLimits(max(quantile(prompts, share), MIN_LIMIT), max(quantile(answers, share), MIN_LIMIT))
 
 
 def quantile(counts: Counter[int], share: float) -> int:

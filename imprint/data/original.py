@@ -38,8 +38,8 @@ def encode_sample_original(
         labels=(*[IGNORE_INDEX] * len(unscored), *scored),
         cut_prompt_tokens=max(len(full_prompt) - source, 0),
         cut_answer_tokens=max(len(answer) - target, 0),
-        needed_source=len(full_prompt) + max_source_length - source,
-        needed_target=len(answer) + max_target_length - target,
+        needed_prompt=len(full_prompt) + max_source_length - source,
+        needed_answer=len(answer) + max_target_length - target,
     )
 
 

@@ -78,7 +78,7 @@ def limits_cure(needed: LengthLimits, limits: LengthLimits, max_length: int, act
 
     Where the rows need more than `max_length` tokens, shorter rows are the cure.
     """
-    if needed.source + needed.target > max_length:
+    if needed.prompt + needed.answer > max_length:
         return Bilingual(
             f"To keep them whole takes {needed}, more than the {max_length} tokens that the base reads at once: shorten or split the "
             "longest rows.",

@@ -22,7 +22,7 @@ def with_limits(section: EvaluateSection, samples: Sequence[Sample], model: Mode
     given = {name: getattr(section, name) for name in KNOBS if getattr(section, name) is not None}
     if len(given) < len(KNOBS):
         needed = _needed(section, samples, model)
-        wanted = LengthLimits(given.get("max_source_length", needed.source), given.get("max_target_length", needed.target))
+        wanted = LengthLimits(given.get("max_source_length", needed.prompt), given.get("max_target_length", needed.answer))
         section = section.model_copy(update=wanted.within(model.network.shape.max_length).knobs | given)
     if section.max_new_tokens is None and section.truncation != "original":
         section = section.model_copy(update={"max_new_tokens": section.max_target_length})
@@ -36,4 +36,4 @@ def _needed(section: EvaluateSection, samples: Sequence[Sample], model: Model) -
         encode(model.template, sample, max_source_length=UNLIMITED, max_target_length=UNLIMITED, source_prefix=prefix) for sample in samples
     ]
     answered = [row for row, sample in zip(rows, samples, strict=True) if sample.answer.strip()]
-    return LengthLimits(needed_limits(rows).source, needed_limits(answered, SHARE).target if answered else NO_ROWS)
+    return LengthLimits(needed_limits(rows).prompt, needed_limits(answered, SHARE).answer if answered else NO_ROWS)

@@ -99,7 +99,7 @@ def answer_watched_prompts(job: TrainJob, step: int, run_log: RunLog) -> None:
 @torch.no_grad()
 def generate_answers(job: TrainJob, samples: Sequence[Sample]) -> list[str] | str:
     """Greedy answers to these prompts, or the reason why there are none: a failure here does not end the run."""
-    limit = limits_of(job.recipe.data).target
+    limit = limits_of(job.recipe.data).answer
     try:
         with job.engine.generation_mode():
             answers = generate(job.model.network, encode_prompts(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
@@ -115,5 +115,5 @@ def encode_prompts(job: TrainJob, samples: Sequence[Sample]) -> list[list[int]]:
     section = job.recipe.data
     if isinstance(section, TextsSection):
         return [encode_document_start(job.model.tokenizer, sample.query) for sample in samples]
-    limit = limits_of(section).source
+    limit = limits_of(section).prompt
     return [job.model.prompt(sample.query, sample.history, max_source_length=limit, system=sample.system) for sample in samples]

@@ -98,15 +98,15 @@ def test_limits_that_are_not_given_leave_99_of_100_rows_whole_and_count_what_the
         scan.add_cut(f"a:{line}", value, shape)
     assert before == (0, 0)
     assert (scan.prompt_lengths.cut, scan.answer_lengths.cut, scan.findings["half"].count) == (1, 1, 1)
-    assert scan.answer_lengths.limit == scan.answer_lengths.quantile(0.99) < scan.needed.target
-    assert scan.answer_lengths.lost == scan.needed.target - scan.answer_lengths.limit
+    assert scan.answer_lengths.limit == scan.answer_lengths.quantile(0.99) < scan.needed.answer
+    assert scan.answer_lengths.lost == scan.needed.answer - scan.answer_lengths.limit
 
 
 def test_limits_that_cut_nothing_need_no_second_look() -> None:
     scan = DataScan(read_settings(None, ["max_source_length=200"]))
     scan.add("a:1", row(LONG, LONG), detect_shape(SOUND[0], Columns()))
     assert not scan.choose_limits()
-    assert (scan.prompt_lengths.limit, scan.answer_lengths.limit) == (200, scan.needed.target)
+    assert (scan.prompt_lengths.limit, scan.answer_lengths.limit) == (200, scan.needed.answer)
 
 
 def english(reasons: Counter[Bilingual]) -> dict[str, int]:

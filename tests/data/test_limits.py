@@ -8,8 +8,8 @@ from imprint.data.limits import LengthLimits, choose_limits, limits_of, needed_l
 from imprint.data.section import DataSection
 
 
-def row(source: int, target: int) -> EncodedRow:
-    return EncodedRow((1,), (1,), needed_source=source, needed_target=target)
+def row(prompt: int, answer: int) -> EncodedRow:
+    return EncodedRow((1,), (1,), needed_prompt=prompt, needed_answer=answer)
 
 
 ROWS = [row(10 + number, 200 - number) for number in range(100)]
@@ -19,7 +19,7 @@ def test_the_limits_leave_99_of_100_rows_whole_on_each_side() -> None:
     limits = choose_limits(DataSection(train=Path("x")), [ROWS], 2048)
     assert limits == LengthLimits(108, 199)
     assert needed_limits(ROWS) == LengthLimits(109, 200)
-    assert [sum(one.needed_source > limits.source for one in ROWS), sum(one.needed_target > limits.target for one in ROWS)] == [1, 1]
+    assert [sum(one.needed_prompt > limits.prompt for one in ROWS), sum(one.needed_answer > limits.answer for one in ROWS)] == [1, 1]
 
 
 def test_a_number_in_the_recipe_stays_whatever_the_rows_need() -> None:

@@ -26,7 +26,7 @@ def test_the_warning_names_the_knob_and_the_value_that_cuts_nothing() -> None:
     assert cut_warning(short, short, LIMITS, 512) is None
     warning = cut_warning(cut, longer, LIMITS, 512)
     assert warning is not None
-    needed = longer.needed.target
+    needed = longer.needed.answer
     assert warning.english.startswith("1 of 1 rows to learn from were cut (100.0 %): 1 lost the end of the answer. 1 of 1 held-out rows ")
     assert warning.english.endswith(f"begin a run in another folder with data.max_target_length={needed} (now 5).")
     assert warning.chinese.endswith(f"要完整保留，请换一个输出目录重新训练，并设 data.max_target_length={needed}（现为 5）。")
