@@ -22,7 +22,7 @@ from imprint.evaluate.review import read_review
 from imprint.files.atomic import write_json
 from imprint.forgetting.fill_recall import recalls_fill
 from imprint.forgetting.probes import read_probes
-from imprint.forgetting.score import ProbeResult
+from imprint.forgetting.result import ProbeResult
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
 from imprint.loading.base import EMBEDDED, base_folder

@@ -18,7 +18,7 @@ from imprint.files.atomic import write_json, write_jsonl
 from imprint.files.typed_json import read_typed, read_typed_lines
 from imprint.forgetting.fill_recall import FillRecall
 from imprint.forgetting.measure import ModelPair, RunPrompts, adapter_pair, measure, model_pair
-from imprint.forgetting.score import MEASURE_AGAIN, Forgetting, forgetting_messages, lost_rows, parse_forgetting
+from imprint.forgetting.result import MEASURE_AGAIN, Forgetting, forgetting_messages, lost_rows, parse_forgetting
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.load import load_model, open_template
 from imprint.loading.run import RunConfig

@@ -16,7 +16,7 @@ from imprint.data.document_rows import document_frame
 from imprint.data.encode import EncodedRow
 from imprint.data.sample import Sample
 from imprint.forgetting.probes import read_probes, read_texts
-from imprint.forgetting.score import Forgetting, ProbeResult
+from imprint.forgetting.result import Forgetting, ProbeResult
 from imprint.forgetting.section import ForgettingSection
 from imprint.messages import Bilingual
 from imprint.model import Model

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from imprint.events import Finished, Step, evaluation_losses, last_start, values_by_step
-from imprint.forgetting.score import Forgetting, forgetting_advice
+from imprint.forgetting.result import Forgetting, forgetting_advice
 from imprint.messages import Bilingual
 from imprint.report.run_report import RunReport
 from imprint.report.run_scores import EvaluationScores, before_and_after

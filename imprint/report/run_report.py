@@ -6,7 +6,7 @@ from typing import Literal
 
 from imprint.events import Event
 from imprint.forgetting.fill_recall import FillRecall
-from imprint.forgetting.score import Forgetting
+from imprint.forgetting.result import Forgetting
 from imprint.messages import Bilingual
 from imprint.report.next_steps import NextStep
 from imprint.report.run_scores import EvaluationScores

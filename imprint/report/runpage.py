@@ -9,7 +9,7 @@ from typing import Final
 from imprint.events import Finished, Rescued, Step, evaluation_losses
 from imprint.forgetting.fill_recall import recalls_fill
 from imprint.forgetting.probes import contains
-from imprint.forgetting.score import ProbeResult
+from imprint.forgetting.result import ProbeResult
 from imprint.messages import Bilingual
 from imprint.report.answers import answer_box, label_box, prompt_box
 from imprint.report.chart import Mark, chart, line_from_log

@@ -10,7 +10,7 @@ from imprint.evaluate.compare import compare
 from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
 from imprint.evaluate.scores_file import load_training_samples
 from imprint.files.atomic import read_jsonl
-from imprint.forgetting.score import Forgetting, ProbeResult
+from imprint.forgetting.result import Forgetting, ProbeResult
 from imprint.forgetting.section import ForgettingSection
 from imprint.inference.sampling import NotFiniteError
 from imprint.loading.run import RunConfig

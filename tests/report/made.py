@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Any, Literal, get_origin, get_type_hints
 
-from imprint.forgetting.score import Forgetting, ProbeResult
+from imprint.forgetting.result import Forgetting, ProbeResult
 from imprint.messages import Bilingual
 from imprint.report.next_steps import NextStep
 from imprint.report.run_report import Example, RunReport

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from imprint.events import Finished, Started
-from imprint.forgetting.score import Forgetting, ProbeResult
+from imprint.forgetting.result import Forgetting, ProbeResult
 from imprint.report.headline import headline
 from imprint.report.run_report import Example, RunReport
 from imprint.report.run_scores import EvaluationScores

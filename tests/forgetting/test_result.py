@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imprint.forgetting.score import Forgetting, ProbeResult, forgetting_messages, lost_rows, parse_forgetting
+from imprint.forgetting.result import Forgetting, ProbeResult, forgetting_messages, lost_rows, parse_forgetting
 from imprint.messages import UserError
 
 
