@@ -150,7 +150,13 @@ def _comparison(
     rows = [
         ComparedRow(sample.query, reference, old, new, old_scores, new_scores, after.scores.row_metric)
         for sample, reference, old, new, old_scores, new_scores in zip(
-            compared.samples, before.references, before.predictions, after.predictions, before.scores.rows, after.scores.rows, strict=True
+            compared.samples,
+            before.references,
+            before.predictions,
+            after.predictions,
+            before.scores.row_scores,
+            after.scores.row_scores,
+            strict=True,
         )
     ]
     settings = {"data": compared.source, "decoding": decoding(section), "seed": str(section.seed)}

@@ -106,14 +106,14 @@ class TaskScores:
 
     summary: Summary
     """The mean of each metric."""
-    rows: list[dict[str, float]]
+    row_scores: list[dict[str, float]]
     """Scores of each row, for metrics that have row scores."""
     row_metric: str
-    """The metric of `rows` that ranks two answers."""
-    scores: list[RowScore] = field(default_factory=list)
+    """The metric of `row_scores` that ranks two answers."""
+    rouge_bleu: list[RowScore] = field(default_factory=list)
     """ROUGE and BLEU-4 of each row, if the task uses them."""
     corpus_metrics: dict[str, CorpusMetric] = field(default_factory=dict)
-    """Metrics that are not means of `scores`."""
+    """Metrics that are not means of row scores in `rouge_bleu`."""
     signatures: dict[str, str] = field(default_factory=dict)
     """Metric -> sacreBLEU's signature."""
     classes: ClassificationScores | None = None
@@ -146,17 +146,17 @@ def score_task(
         metrics = {"accuracy": classes.accuracy, "macro-f1": classes.macro_f1}
         rows = [{"accuracy": 100.0 * correct} for correct in classes.correct]
         return TaskScores(_summary("labels", predictions, metrics), rows, row_metric, corpus_metrics=metrics, classes=classes)
-    scores = score_rows(predictions, references, protocol)
+    rouge_bleu = score_rows(predictions, references, protocol)
     metrics = _corpus_metrics(task, predictions, references, likelihoods)
     row_metrics = [name for name in TASK_METRICS[task.kind] if name in METRICS]
-    rows = [{name: row.by_metric()[name] for name in row_metrics} for row in scores]
-    row_summary = summary(scores, protocol)
+    rows = [{name: row.by_metric()[name] for name in row_metrics} for row in rouge_bleu]
+    row_summary = summary(rouge_bleu, protocol)
     if isinstance(task, TextTask):
-        return TaskScores(row_summary, rows, row_metric, scores=scores)
+        return TaskScores(row_summary, rows, row_metric, rouge_bleu=rouge_bleu)
     by_name = {**row_summary.means, **{name: estimate(metric) for name, metric in metrics.items()}}
     ordered = {name: by_name[name] for name in TASK_METRICS[task.kind] if name in by_name}
     notes = (named_description(protocol, get_protocol(protocol).description), *_notes(metrics))
-    return TaskScores(replace(row_summary, means=ordered, notes=notes), rows, row_metric, scores=scores, corpus_metrics=metrics)
+    return TaskScores(replace(row_summary, means=ordered, notes=notes), rows, row_metric, rouge_bleu=rouge_bleu, corpus_metrics=metrics)
 
 
 def score_by_protocol(name: str, predictions: Sequence[str], references: Sequence[str]) -> TaskScores:
@@ -190,7 +190,7 @@ def task_gains(before: TaskScores, after: TaskScores) -> dict[str, Mean]:
 
     Raises UserError if the rows do not match or there are none.
     """
-    means = gains(before.scores, after.scores) if before.scores else {}
+    means = gains(before.rouge_bleu, after.rouge_bleu) if before.rouge_bleu else {}
     paired = before.corpus_metrics.keys() & after.corpus_metrics.keys()
     means |= {name: metric_gain(before.corpus_metrics[name], after.corpus_metrics[name]) for name in paired}
     return {name: means[name] for name in before.summary.means if name in means}

@@ -21,10 +21,10 @@ def test_every_task_has_its_metrics_with_intervals(task: Task) -> None:
     assert tuple(found.summary.means) == TASK_METRICS[task.kind]
     assert all(mean.low <= mean.value <= mean.high for mean in found.summary.means.values())
     assert all(name in METRIC_BY_NAME for name in found.summary.means)
-    assert found.summary.rows == len(found.rows) == 4
+    assert found.summary.rows == len(found.row_scores) == 4
     assert found.summary.empty == 1
-    assert found.rows[1] == dict.fromkeys(found.rows[1], 0.0)
-    assert found.row_metric in found.rows[0]
+    assert found.row_scores[1] == dict.fromkeys(found.row_scores[1], 0.0)
+    assert found.row_metric in found.row_scores[0]
 
 
 @pytest.mark.parametrize("task", [*TASKS, ClassificationTask(labels=("好", "坏"))], ids=lambda task: str(task.kind))
@@ -55,7 +55,7 @@ def test_a_classification_has_classes() -> None:
     assert found.summary.means["accuracy"].value == pytest.approx(200 / 3)
     assert found.classes is not None
     assert found.classes.confusion == [[1, 0, 0], [1, 1, 0]]
-    assert [row["accuracy"] for row in found.rows] == [100, 100, 0]
+    assert [row["accuracy"] for row in found.row_scores] == [100, 100, 0]
 
 
 def test_perplexity_is_of_all_tokens_together_and_better_when_lower() -> None:
