@@ -22,7 +22,7 @@ STATE = re.compile(r"state-(\d{6,})")
 OWN_NAMES = frozenset(
     (
         *("lock", "config.yaml", "log.jsonl", "samples.jsonl", "rescues.jsonl", "verdict.json", "forgetting.json", "before-after.jsonl"),
-        *("loss.png", "report.html", "starts.jsonl", "adapter", "model", "tokens", "events", "evaluations"),
+        *("loss.png", "report.html", "starts.jsonl", "adapter", "model", "tokens", "events", "evaluations", "general-answers.jsonl"),
     )
 )
 """What a run reads and writes in its folder, besides its states and comparisons."""
@@ -80,6 +80,11 @@ class RunFolder:
     def tokens(self) -> Path:
         """Token ids of raw text, if the run trains on raw text."""
         return self.path / "tokens"
+
+    @property
+    def general_answers(self) -> Path:
+        """The base's own answers to general questions, which the run learns, one line of JSON each."""
+        return self.path / "general-answers.jsonl"
 
     @property
     def samples(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Final
 
 from imprint.data.batches import longest_first_batches
 from imprint.data.encode import EncodedRow, encode_sample
-from imprint.data.general_rows import general_per_epoch, load_general_rows
+from imprint.data.general_rows import as_asked, complete_rows, general_per_epoch, load_general_rows, with_room_for_answers
 from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, with_given
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes
@@ -99,11 +99,11 @@ def load_splits(
     ) as progress:
         train = encode_samples(section, template, progress.track(train_samples), given)
     dev = encode_samples(section, template, dev_samples, given)
-    general_rows = [] if general is None else encode_samples(section, template, general.samples, given)
+    general_rows = [] if general is None else encode_samples(as_asked(section), template, general.samples, given)
     limits, notes = given, list[str]()
     if UNLIMITED in (given.prompt, given.answer):
         own = [[*train, *dev]] if section.dev is None else [train, dev]
-        limits = agree(choose_limits(section, own, max_length, general_rows))
+        limits = agree(choose_limits(section, own, max_length, with_room_for_answers(mix, general_rows)))
         notes.append(Bilingual(f"{limits}: chosen from the rows", "长度上限按数据选定").line)
         train = _shorten(train, train_samples, section, template, limits)
         dev = _shorten(dev, dev_samples, section, template, limits)
@@ -120,7 +120,7 @@ def _with_general_rows(splits: DataSplits, mix: MixSection, source: str, rows: l
     """The splits with general rows; those that would be truncated are left out, so that the model learns only complete answers."""
     limits = splits.limits
     assert limits is not None, "the rows are encoded"
-    complete = [row for row in rows if row.needed_prompt <= limits.prompt and row.needed_answer <= limits.answer]
+    complete = complete_rows(mix, rows, limits)
     if not complete:
         raise UserError(
             Bilingual(

@@ -1,12 +1,17 @@
 """General rows, mixed into the training so that the model keeps the abilities of its base."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from imprint.data.encode import EncodedRow
+from imprint.data.limits import LengthLimits
+from imprint.data.readers.questions import read_questions
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
-from imprint.data.section import FROM_BASE, GENERAL_FILE, MixSection
+from imprint.data.section import FROM_BASE, GENERAL_FILE, NO_ROWS, DataSection, MixSection
 from imprint.messages import Bilingual, UserError
+from imprint.pack import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -14,13 +19,13 @@ class GeneralRows:
     """The general rows of a run, as text."""
 
     samples: list[Sample]
-    """All samples, in file order."""
+    """All samples, in file order; without answers where the base gives them."""
     source: str
     """File or folder they were read from."""
 
 
 def load_general_rows(section: MixSection, base: Path, *, tools: bool = False) -> GeneralRows:
-    """Read the general rows; `tools`: see `samples_from_row`.
+    """Read the general rows, or only their questions where the base answers them; `tools`: see `samples_from_row`.
 
     Raises UserError if the base has none, and for a file that cannot be read.
     """
@@ -33,9 +38,43 @@ def load_general_rows(section: MixSection, base: Path, *, tools: bool = False) -
                 f"该底座不带通用数据（{GENERAL_FILE}）：请在 data.mix_general.rows 中给出自己的通用问答文件。",
             )
         )
+    if section.asks_base:
+        return GeneralRows(read_questions(Path(source), prompt_column="content"), source)
     return GeneralRows(read_samples(source, prompt_column="content", response_column="summary", tools=tools), source)
 
 
 def general_per_epoch(own: int, share: float) -> int:
     """Number of general rows per epoch, so that they are the share `share` of it beside `own` rows; at least one."""
     return max(1, round(own * share / (1 - share)))
+
+
+def as_asked(section: DataSection) -> DataSection:
+    """The section with which general rows are encoded: where the base answers them, their prompts are those of a chat."""
+    asks_base = section.mix_general is not None and section.mix_general.asks_base
+    return section.model_copy(update={"truncation": "oldest_first"}) if asks_base else section
+
+
+def with_room_for_answers(mix: MixSection | None, rows: Sequence[EncodedRow]) -> list[EncodedRow]:
+    """The general rows as limits are chosen from them: an answer that the base has still to give needs `NO_ROWS` tokens."""
+    return [replace(row, needed_answer=NO_ROWS) for row in rows] if mix is not None and mix.asks_base else list(rows)
+
+
+def complete_rows(mix: MixSection, rows: Sequence[EncodedRow], limits: LengthLimits) -> list[EncodedRow]:
+    """The general rows that the limits leave whole; an answer that the base has still to give counts as short enough."""
+    fitting = [row for row in rows if row.needed_prompt <= limits.prompt]
+    return fitting if mix.asks_base else [row for row in fitting if row.needed_answer <= limits.answer]
+
+
+def prompt_ids(row: EncodedRow) -> list[int]:
+    """The prompt of a row: the ids before the first one that is learned."""
+    return [token for token, label in zip(row.ids, row.labels, strict=True) if label == IGNORE_INDEX]
+
+
+def answered_row(prompt: Sequence[int], answer: Sequence[int], end_id: int | None) -> EncodedRow:
+    """A row with an answer of the base, of which every token is learned; `end_id` None where it did not end within the limit.
+
+    Such an answer is learned as far as it goes, without an end that the base has not set there. An empty answer is learned too: its end
+    id is what the base answers.
+    """
+    target = [*answer, *([] if end_id is None else [end_id])]
+    return EncodedRow((*prompt, *target), (*[IGNORE_INDEX] * len(prompt), *target), needed_prompt=len(prompt), needed_answer=len(target))

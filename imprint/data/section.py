@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
 from imprint.config import DefaultTag, Field, InsteadOf, MayChange, Section
 from imprint.messages import Bilingual
@@ -14,7 +14,7 @@ FROM_BASE: Final = "base"
 GENERAL_FILE: Final = "general.jsonl"
 """File of general rows in the folder of a base."""
 NO_ROWS: Final = 64
-"""Maximum tokens of an answer where there are no rows to choose it from."""
+"""Maximum tokens of an answer where there are no rows to choose it from, and at least so many where the base answers general rows."""
 
 
 class MixSection(Section):
@@ -28,6 +28,31 @@ class MixSection(Section):
         ),
     )
     share: float = Field(0.5, gt=0, lt=1, description="Share of general rows in an epoch; each epoch takes the next ones in rotation.")
+    answers: Literal["rows", "base"] = Field(
+        "rows",
+        description="Answers that are learned: those of the rows, or the base's own, which it gives before training; then a file of "
+        "questions is enough, and answers in it are not used.",
+    )
+    temperature: float = Field(
+        0.0, ge=0, le=10, description="Temperature at which the base answers, for `answers: base`; 0 is greedy. The seed is train.seed."
+    )
+
+    @property
+    def asks_base(self) -> bool:
+        """Whether the base answers the questions of the rows."""
+        return self.answers == "base"
+
+    @field_validator("temperature")
+    @classmethod
+    def _only_if_the_base_answers(cls, temperature: float, info: ValidationInfo) -> float:
+        if temperature and info.data.get("answers", "base") != "base":
+            raise ValueError(
+                Bilingual(
+                    "is only for answers that the base gives; remove it, or set data.mix_general.answers=base",
+                    "仅用于由底座自己回答的通用数据；请去掉，或设 data.mix_general.answers=base",
+                )
+            )
+        return temperature
 
 
 class DataSection(Section):

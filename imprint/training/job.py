@@ -90,6 +90,20 @@ def with_limits(recipe: Recipe, split: DataSplits) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=split.limits.knobs)})
 
 
+def build_batches(recipe: Recipe, split: DataSplits) -> BatchSampler:
+    """The rows of each step."""
+    section = recipe.train
+    return BatchSampler(
+        split.lengths(),
+        section.batch_size,
+        seed=section.seed,
+        group_by_length=section.group_by_length,
+        micro_size=section.micro_batch_size,
+        num_general=len(split.general),
+        general_per_epoch=split.general_per_epoch,
+    )
+
+
 def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, world: World) -> TrainJob:
     """Build tuner, engine and batches. Raises UserError if nothing can be learned, or the settings do not fit together or into memory."""
     if not any(map(num_targets, split.train)) and isinstance(recipe.data, DataSection):
@@ -103,16 +117,7 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
     tuner = build_tuner(model.network, resolve_adapter(recipe.tune), model.tokenizer, checkpointing=recipe.train.checkpointing)
     with tuner.adapter_off():
         base_parameters = model.network.num_parameters
-    section = recipe.train
-    batches = BatchSampler(
-        split.lengths(),
-        section.batch_size,
-        seed=section.seed,
-        group_by_length=section.group_by_length,
-        micro_size=section.micro_batch_size,
-        num_general=len(split.general),
-        general_per_epoch=split.general_per_epoch,
-    )
+    section, batches = recipe.train, build_batches(recipe, split)
     steps = section.steps or batches.total_steps(section.epochs)
     if recipe.engine.deepspeed is not None and model.network.quantization_bit:
         raise UserError(

@@ -24,6 +24,7 @@ from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
 from imprint.terminal import say
 from imprint.training.evaluation import evaluate_and_keep_best, evaluate_before_tuning, evaluate_last_step
+from imprint.training.general_answers import with_base_answers
 from imprint.training.guard import NOTHING_FINITE, Guard
 from imprint.training.job import TrainJob, build_job, load_data, refuse_sharded_base, with_limits
 from imprint.training.memory import check_disk, probe_memory
@@ -111,7 +112,7 @@ def train_recipe(
             )
             model.source_prefix = recipe.data.source_prefix
             check_files(recipe.forgetting, Path(model.name))
-            split = split or load_data(recipe, run, model, world)
+            split = split or with_base_answers(load_data(recipe, run, model, world), recipe, run, model, world)
             recipe = with_limits(recipe, split)
             job = replace(build_job(recipe, run, model, split, world), flags=flags or {})
             del model  # only the job refers to it, so that memory never holds two
