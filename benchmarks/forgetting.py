@@ -30,7 +30,7 @@ from imprint.loading.load import load
 from imprint.training.job import TrainJob
 from imprint.training.recipe import Recipe
 from imprint.training.run import train_recipe
-from imprint.training.state import TrainState
+from imprint.training.state import TrainProgress
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "identity-lora.yaml"
 TEXT = "纸鸢镇"
@@ -67,7 +67,7 @@ def overrides(name: str, folder: Path, *, mixed: bool) -> list[str]:
     return [f"output={folder}/{run}", f"tune={tune}", f"optimizer.learning_rate={rate}", "model.device=cpu", *data, *batch, *mix]
 
 
-def probe_callback(points: list[dict[str, float]], recipe: Recipe) -> Callable[[TrainJob, TrainState], None]:
+def probe_callback(points: list[dict[str, float]], recipe: Recipe) -> Callable[[TrainJob, TrainProgress], None]:
     """A callback that asks the probes and the paraphrases whenever a state is saved."""
     probes = read_probes(recipe.forgetting.probes_path(base_folder(EMBEDDED)))
     base = load(EMBEDDED, device="cpu")
@@ -82,13 +82,13 @@ def probe_callback(points: list[dict[str, float]], recipe: Recipe) -> Callable[[
             outputs = generate(job.model.network, prompts, Sampling(48), prefix=job.tuner.eval().prefix())
         return [job.model.tokenizer.decode(answer) for answer in outputs]
 
-    def watch(job: TrainJob, state: TrainState) -> None:
+    def watch(job: TrainJob, progress: TrainProgress) -> None:
         probe_answers = zip(probes, before, answers(job, [probe.question for probe in probes]), strict=True)
         fates = [ProbeResult.compare(probe.question, probe.accepted, was, now).fate for probe, was, now in probe_answers]
         row_answers = zip(rows, answers(job, [row.query for row in rows]), strict=True)
         new = sum(recalls_fill(row.answer, answer, texts) for row, answer in row_answers) / len(rows)
         counted = [fate for fate in fates if fate != "never"]
-        points.append({"step": state.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
+        points.append({"step": progress.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
 
     return watch
 

@@ -37,7 +37,7 @@ from imprint.training import job, step
 from imprint.training.job import TrainJob
 from imprint.training.memory import MicroBatch, probe_memory
 from imprint.training.run_log import RunLog
-from imprint.training.state import TrainState
+from imprint.training.state import TrainProgress
 from tests.killing import Prepare, blank_pictures, end, ready_to_fork, start
 from tests.tiny import tiny_base, tiny_rows
 
@@ -159,7 +159,7 @@ def place(rank: int, one: Start, port: int) -> Prepare:
 def probe_first() -> None:
     """From now on a run on the CPU tries its heaviest rows, too."""
 
-    def probing(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
+    def probing(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
         probe_memory(job.tuner, job.engine, job.split.train, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
 
     setattr(training, "probe_longest_rows", probing)  # noqa: B010

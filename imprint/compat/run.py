@@ -36,7 +36,7 @@ from imprint.terminal import say
 from imprint.tokenizers import read_tokenizer, tokenizer_file
 from imprint.training.job import TrainJob
 from imprint.training.run import train_recipe
-from imprint.training.state import TrainState
+from imprint.training.state import TrainProgress
 
 ONE_ROW = Bilingual("--per_device_eval_batch_size 1 answers one row at a time; 16 is much faster", "逐条回答较慢，可改为 16")
 FLAGS_OF_KNOBS = {
@@ -95,11 +95,11 @@ def train_original(flags: OriginalFlags) -> None:
     train_recipe(recipe, on_save=_checkpoint_writer(flags), flags=FLAGS_OF_KNOBS)
 
 
-def _checkpoint_writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainState], None]:
+def _checkpoint_writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainProgress], None]:
     """A function that writes the checkpoint of a saved state, and the results of the run at its last step."""
 
-    def write(job: TrainJob, state: TrainState) -> None:
-        step, is_last = state.step, state.step == job.steps
+    def write(job: TrainJob, progress: TrainProgress) -> None:
+        step, is_last = progress.step, progress.step == job.steps
         if step % flags.save_steps and not is_last:  # the run was stopped between two saves
             return
         schedule = LogSchedule(job.batches, job.steps, flags.logging_steps, flags.logging_first_step)
@@ -116,7 +116,7 @@ def _checkpoint_writer(flags: OriginalFlags) -> Callable[[TrainJob, TrainState],
             trainer_files.keep_newest(job.run.path, flags.save_total_limit)
         if is_last:
             trainer_files.write_training_results(
-                job.run, trainer_state, trainer_files.training_results(events, schedule, seconds=state.seconds)
+                job.run, trainer_state, trainer_files.training_results(events, schedule, seconds=progress.seconds)
             )
 
     return write

@@ -21,12 +21,12 @@ from imprint.runtime import is_out_of_memory
 from imprint.training.job import TrainJob
 from imprint.training.memory import mean_loss
 from imprint.training.run_log import RunLog
-from imprint.training.state import TrainState, save_state
+from imprint.training.state import TrainProgress, save_state
 
 
-def evaluate_before_tuning(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
+def evaluate_before_tuning(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
     """At the start of a run: measure the evaluation loss of the base, unless the log has it."""
-    if state.step or not job.split.dev or any(isinstance(event, Evaluation) for event in run_log.events):
+    if progress.step or not job.split.dev or any(isinstance(event, Evaluation) for event in run_log.events):
         return
     loss = evaluation_loss(job, run_log)
     run_log.write(Evaluation(step=0, eval_loss=finite_or_none(loss)))
@@ -34,35 +34,35 @@ def evaluate_before_tuning(job: TrainJob, state: TrainState, run_log: RunLog) ->
     run_log.bar.say(Bilingual(f"before tuning: evaluation loss {loss:.4f} on {rows} held-out rows", "微调前的评估损失").line)
 
 
-def evaluate_last_step(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
+def evaluate_last_step(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> TrainProgress:
     """At the start of a run that has done all its steps: evaluate the last one unless that was done, and save the state.
 
     A run that was stopped between two evaluations can be started again with the steps that it has done.
     """
-    evaluated = any(isinstance(event, Evaluation) and event.step == state.step for event in run_log.events)
-    if state.step < job.steps or (evaluated if job.split.dev else state.best_step == state.step):
-        return state
-    state = evaluate_and_keep_best(job, state, run_log)
-    save_state(job.run.state(state.step), job.engine, state)
-    return state
+    evaluated = any(isinstance(event, Evaluation) and event.step == progress.step for event in run_log.events)
+    if progress.step < job.steps or (evaluated if job.split.dev else progress.best_step == progress.step):
+        return progress
+    progress = evaluate_and_keep_best(job, progress, run_log)
+    save_state(job.run.state(progress.step), job.engine, progress)
+    return progress
 
 
-def evaluate_and_keep_best(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
+def evaluate_and_keep_best(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> TrainProgress:
     """If it is due after this step: measure the evaluation loss, save the weights if they are the best, answer the watched prompts."""
-    section, last = job.recipe.train, state.step == job.steps
+    section, last = job.recipe.train, progress.step == job.steps
     every = section.evaluate_every or max(1, job.steps // 10)
-    if last or state.step % every == 0:
+    if last or progress.step % every == 0:
         loss = evaluation_loss(job, run_log) if job.split.dev else None
         if loss is not None:
-            run_log.write(Evaluation(step=state.step, eval_loss=finite_or_none(loss)))
+            run_log.write(Evaluation(step=progress.step, eval_loss=finite_or_none(loss)))
             rows = len(job.split.dev)
-            run_log.bar.say(Bilingual(f"step {state.step}: evaluation loss {loss:.4f} on {rows} held-out rows", "评估损失").line)
-        if loss is None or (math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss)):
-            state = replace(state, best_loss=loss, best_step=state.step)
-            save_best(job, state)
-    if job.split.dev and (last or state.step % (section.watch_every or max(1, job.steps // 5)) == 0):
-        answer_watched_prompts(job, state.step, run_log)
-    return state
+            run_log.bar.say(Bilingual(f"step {progress.step}: evaluation loss {loss:.4f} on {rows} held-out rows", "评估损失").line)
+        if loss is None or (math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)):
+            progress = replace(progress, best_loss=loss, best_step=progress.step)
+            save_best(job, progress)
+    if job.split.dev and (last or progress.step % (section.watch_every or max(1, job.steps // 5)) == 0):
+        answer_watched_prompts(job, progress.step, run_log)
+    return progress
 
 
 def evaluation_loss(job: TrainJob, run_log: RunLog) -> float:
@@ -70,11 +70,11 @@ def evaluation_loss(job: TrainJob, run_log: RunLog) -> float:
     return mean_loss(job.tuner, job.engine, job.split.dev, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
 
 
-def save_best(job: TrainJob, state: TrainState) -> None:
+def save_best(job: TrainJob, progress: TrainProgress) -> None:
     """Save the current weights as the result of the run. Collective."""
-    scores = {} if state.best_loss is None else {"eval_loss": state.best_loss}
+    scores = {} if progress.best_loss is None else {"eval_loss": progress.best_loss}
     folder = job.run.adapter if job.tuner.adapter is not None else job.run.model
-    base, template, step = Path(job.model.name), job.model.template.name, state.step
+    base, template, step = Path(job.model.name), job.model.template.name, progress.step
     base_name = str(job.recipe.model.path)
     if job.engine.replicated:
         with job.engine.full_precision() if job.tuner.adapter is not None else nullcontext():

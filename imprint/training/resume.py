@@ -22,7 +22,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state
 from imprint.templates import writes_date
 from imprint.training.recipe import Recipe
-from imprint.training.state import DamagedStateError, SavedState, read_saved_state, read_train_state
+from imprint.training.state import DamagedStateError, SavedState, read_progress, read_saved_state
 
 Notify = Callable[[Bilingual], None]
 LENGTH_KNOBS = {"train.steps", "train.epochs"}
@@ -250,8 +250,8 @@ def _find_newest(run: RunFolder, notify: Notify) -> SavedState | None:
     damaged = False
     for folder in run.states():
         try:
-            state = read_train_state(folder)
-            if any(state.step > rescue.back_to for rescue in rescues[state.rescues :]):
+            progress = read_progress(folder)
+            if any(progress.step > rescue.back_to for rescue in rescues[progress.rescues :]):
                 remove_state(folder)
                 continue
             return read_saved_state(folder)

@@ -42,7 +42,7 @@ from imprint.training.resume import (
 )
 from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
-from imprint.training.state import TrainState, save_state
+from imprint.training.state import TrainProgress, save_state
 from imprint.training.step import train_step
 from imprint.training.summary import PartOfEpoch, RunSummary, next_lines, verdict_messages
 from imprint.training.trackio import Trackio, refuse_missing_trackio
@@ -52,7 +52,7 @@ NOTHING_SAVED = Bilingual(
     "the rows are not those with which this run was started. Nothing was saved before they changed: it begins anew with these.",
     "训练数据与上次开始时不同；此前没有保存任何状态，因此用现在的数据从头开始。",
 )
-OnSave = Callable[[TrainJob, TrainState], None] | None
+OnSave = Callable[[TrainJob, TrainProgress], None] | None
 """Called before each state is saved."""
 
 
@@ -146,37 +146,37 @@ def check_settings(recipe: Recipe) -> None:
 def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices, start: RunStart) -> bool:
     """Train from the newest good state to the last step; returns False if the guard stops it for a rescue."""
     run, section = job.run, job.recipe.train
-    state = resume(job, notify)
+    progress = resume(job, notify)
     disk_warning = job.world.on_main(lambda: save_config(job, start))
     if disk_warning is not None and job.world.is_main:
         notify(disk_warning)
-    with open_log(job, state) as run_log, stop_on_signal() as signals:
+    with open_log(job, progress) as run_log, stop_on_signal() as signals:
         notify.log(run_log)
-        print_start(job, state, run_log)
-        probe_longest_rows(job, state, run_log)
-        evaluate_before_tuning(job, state, run_log)
-        state = evaluate_last_step(job, state, run_log)
+        print_start(job, progress, run_log)
+        probe_longest_rows(job, progress, run_log)
+        evaluate_before_tuning(job, progress, run_log)
+        progress = evaluate_last_step(job, progress, run_log)
         guard = Guard.replay(run_log.events, job.steps)
         prune(job, guard)  # a kill between save and prune may have left too many
-        for step in range(state.step + 1, job.steps + 1):
-            state = train_step(job, replace(state, step=step), run_log)
-            state = evaluate_and_keep_best(job, state, run_log)
+        for step in range(progress.step + 1, job.steps + 1):
+            progress = train_step(job, replace(progress, step=step), run_log)
+            progress = evaluate_and_keep_best(job, progress, run_log)
             stop = job.world.any(flag=bool(signals) or is_orphaned())
-            if section.guard and rescue_if_diverged(job, state, run_log, guard):
+            if section.guard and rescue_if_diverged(job, progress, run_log, guard):
                 if stop:
                     raise KeyboardInterrupt(f"stopped. {RUN_AGAIN.line}")
                 return False
             if step % section.save_every == 0 or step == job.steps or stop:
                 if on_save is not None:
-                    on_save(job, state)
-                save_state(run.state(step), job.engine, state)
+                    on_save(job, progress)
+                save_state(run.state(step), job.engine, progress)
                 prune(job, guard)
             if stop and step < job.steps:
                 raise KeyboardInterrupt(f"stopped and saved at step {step}. {RUN_AGAIN.line}")
-        if not state.best_step:
+        if not progress.best_step:
             give_up(job, run_log, NOTHING_FINITE)
-        run_log.finish(state.best_step, state.best_loss)
-    print_end(job, state, run_log, write_verdict(job, run_log))
+        run_log.finish(progress.best_step, progress.best_loss)
+    print_end(job, progress, run_log, write_verdict(job, run_log))
     return True
 
 
@@ -193,12 +193,12 @@ def save_config(job: TrainJob, start: RunStart) -> Bilingual | None:
     return warning
 
 
-def open_log(job: TrainJob, state: TrainState) -> RunLog:
-    """Open the log of the run, with the events up to this state."""
+def open_log(job: TrainJob, progress: TrainProgress) -> RunLog:
+    """Open the log of the run, with the events up to this step."""
     quiet, trackers = not job.world.is_main, list[Sink]()
     if job.recipe.train.tracker == "trackio" and not quiet:
         trackers.append(Trackio(job.run.path.resolve().name, job.recipe.model_dump(mode="json")))
-    return RunLog(job.run, step=state.step, steps=job.steps, data_digest=state.data, quiet=quiet, trackers=trackers)
+    return RunLog(job.run, step=progress.step, steps=job.steps, data_digest=progress.data, quiet=quiet, trackers=trackers)
 
 
 def prune(job: TrainJob, guard: Guard) -> None:
@@ -207,32 +207,32 @@ def prune(job: TrainJob, guard: Guard) -> None:
         job.run.keep_newest(job.recipe.train.keep_states, good=guard.good_step if guard.unstable else None)
 
 
-def resume(job: TrainJob, notify: EarlyNotices) -> TrainState:
+def resume(job: TrainJob, notify: EarlyNotices) -> TrainProgress:
     """Restore the newest good state; returns the progress, or a new one if there is no state. Raises UserError if it does not fit."""
     digest = data_digest(job.split)
-    state = TrainState(data=digest)
+    progress = TrainProgress(data=digest)
     saved, rescues = newest_state(job.run, notify, job.world), read_rescues(job.run)
-    before = saved.state.data if saved is not None else job.world.on_main(lambda: logged_digest(job.run)) or digest
+    before = saved.progress.data if saved is not None else job.world.on_main(lambda: logged_digest(job.run)) or digest
     if saved is not None or rescues:
         refuse_changed_data(before, digest, job.recipe.data.files)
     elif before != digest:
         notify(NOTHING_SAVED)
     if saved is not None:
-        state = saved.restore(job.engine)
-        if state.step > job.steps:
+        progress = saved.restore(job.engine)
+        if progress.step > job.steps:
             raise UserError(
                 Bilingual(
-                    f"train.steps: {job.run.path} has already done {state.step} steps. Give at least that many.",
-                    f"train.steps：该目录已训练 {state.step} 步，请给出不小于此的步数。",
+                    f"train.steps: {job.run.path} has already done {progress.step} steps. Give at least that many.",
+                    f"train.steps：该目录已训练 {progress.step} 步，请给出不小于此的步数。",
                 )
             )
-    state = apply_rescues(state, rescues)
-    job.engine.rate_scale = state.rate_scale
-    job.token_budget.tokens = None if job.recipe.engine.is_sharded else state.piece_tokens  # sharded: always whole micro-batches
-    return state
+    progress = apply_rescues(progress, rescues)
+    job.engine.rate_scale = progress.rate_scale
+    job.token_budget.tokens = None if job.recipe.engine.is_sharded else progress.piece_tokens  # sharded: always whole micro-batches
+    return progress
 
 
-def print_start(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
+def print_start(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
     """Print what is trained."""
     show = run_log.bar.say
     network = job.model.network
@@ -254,10 +254,10 @@ def print_start(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
     show((Bilingual(f"{english}; {whole.english}", f"{chinese}；{whole.chinese}") if whole else Bilingual(english, chinese)).line)
     if cut is not None:
         run_log.notice_once(cut, "data")
-    if state.rate_scale != 1:
-        show(f"rescued {state.rescues} times so far: the learning rate is {state.rate_scale:.3g} of the recipe's / 学习率已降低")
-    if 0 < state.step < job.steps:
-        show(Bilingual(f"resuming after step {state.step} of {job.steps}", f"从第 {state.step} 步之后继续").line)
+    if progress.rate_scale != 1:
+        show(f"rescued {progress.rescues} times so far: the learning rate is {progress.rate_scale:.3g} of the recipe's / 学习率已降低")
+    if 0 < progress.step < job.steps:
+        show(Bilingual(f"resuming after step {progress.step} of {job.steps}", f"从第 {progress.step} 步之后继续").line)
 
 
 def cut_notice(job: TrainJob) -> Bilingual | None:
@@ -268,9 +268,9 @@ def cut_notice(job: TrainJob) -> Bilingual | None:
     return cut_warning(split.train_report, split.dev_report, split.limits, job.model.network.shape.max_length)
 
 
-def probe_longest_rows(job: TrainJob, state: TrainState, run_log: RunLog) -> None:
+def probe_longest_rows(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
     """On a GPU, compute the longest rows once before training, so that a lack of memory shows at once."""
-    if job.model.device.type == "cuda" and state.step < job.steps:
+    if job.model.device.type == "cuda" and progress.step < job.steps:
         rows = job.split.longest_rows(job.recipe.train.micro_batch_size)
         probe_memory(job.tuner, job.engine, rows, len(rows), job.token_budget, run_log.memory_notice)
 
@@ -301,13 +301,13 @@ def _part_of_epoch(job: TrainJob) -> PartOfEpoch | None:
     return None if seen == job.batches.own_rows else PartOfEpoch(seen, job.batches.total_steps(1))
 
 
-def print_end(job: TrainJob, state: TrainState, run_log: RunLog, verdict: Sequence[Bilingual]) -> None:
+def print_end(job: TrainJob, progress: TrainProgress, run_log: RunLog, verdict: Sequence[Bilingual]) -> None:
     """Print the result, the verdict and the next commands."""
     path, result = job.run.path, job.run.adapter if job.tuner.adapter is not None else job.run.model
-    loss = "" if state.best_loss is None else f" with evaluation loss {state.best_loss:.4f}"
+    loss = "" if progress.best_loss is None else f" with evaluation loss {progress.best_loss:.4f}"
     done = Bilingual(
-        f"finished: {job.steps} of {job.steps} steps are done; {result} holds step {state.best_step}{loss}",
-        f"训练完成，保存的是第 {state.best_step} 步",
+        f"finished: {job.steps} of {job.steps} steps are done; {result} holds step {progress.best_step}{loss}",
+        f"训练完成，保存的是第 {progress.best_step} 步",
     )
     run_log.bar.say(done.line)
     data, held_out = job.recipe.data, len(job.split.dev)

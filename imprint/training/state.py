@@ -1,4 +1,4 @@
-"""Training state: saved so that a killed run resumes exactly. Trained tensors, optimizer state, random states, and the step.
+"""Training state: saved so that a killed run resumes exactly. Trained tensors, optimizer state, random states, and the progress.
 
 Tensors are stored by parameter name, unsharded, and in fp32 where there is a master copy, however many processes write them: a run can
 resume with another number of processes and another parallel strategy. Several processes write a large state together, each some of its
@@ -45,7 +45,7 @@ READ_ERRORS = (
 )
 DAMAGE_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
 """Error numbers that mean that a file is damaged or missing; with any other, the file may be fine and only unreadable now."""
-POSITION, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.safetensors", "random.pt"
+PROGRESS, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.safetensors", "random.pt"
 CHECKSUMS, COUNTERS = "checksums", "counters"
 READ_BYTES = 2**20
 FILE_BYTES = 2 * 10**9
@@ -53,7 +53,7 @@ FILE_BYTES = 2 * 10**9
 
 
 @dataclass(frozen=True)
-class TrainState:
+class TrainProgress:
     """The progress of a run; the position in the data follows from the step and the seed."""
 
     step: int = 0
@@ -80,7 +80,7 @@ class TrainState:
 class SavedState:
     """A saved state, complete and undamaged; its tensors are read from the disk by `restore`."""
 
-    state: TrainState
+    progress: TrainProgress
     """The progress of the run."""
     folder: Path
     """The folder of the state."""
@@ -91,7 +91,7 @@ class SavedState:
     scalar_state: Mapping[str, Any] = field(repr=False)
     """The remaining optimizer state, as `Engine.scalar_state` gives it."""
 
-    def restore(self, engine: Engine) -> TrainState:
+    def restore(self, engine: Engine) -> TrainProgress:
         """Load parameters, optimizer state and random states. Raises UserError for a parameter of another shape."""
         for name, shape in engine.shapes.items():
             tensors = self._read_tensors(name)
@@ -108,18 +108,18 @@ class SavedState:
             if engine.rank < len(self.random):
                 set_rng_state(self.random[engine.rank])
             else:  # the state was saved by fewer processes
-                seed_everything(self.state.step + engine.rank)
+                seed_everything(self.progress.step + engine.rank)
         except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
             raise UserError(
                 Bilingual(
-                    f"{self.folder}: counters or random states in {POSITION} and {RANDOM} are not what Imprint wrote ({error}). Delete "
+                    f"{self.folder}: counters or random states in {PROGRESS} and {RANDOM} are not what Imprint wrote ({error}). Delete "
                     "this folder to resume from the state before it.",
-                    f"{POSITION} 或 {RANDOM} 中的计数或随机状态不是 Imprint 写入的内容：请删除该目录，从更早的状态继续。",
+                    f"{PROGRESS} 或 {RANDOM} 中的计数或随机状态不是 Imprint 写入的内容：请删除该目录，从更早的状态继续。",
                 )
             ) from error
-        return self.state
+        return self.progress
 
     def _read_tensors(self, name: str) -> dict[str, Tensor]:
         """Value and moments of a parameter, as far as the files have them."""
@@ -131,7 +131,7 @@ class DamagedStateError(Exception):
     """Raised for a state folder that cannot be resumed from; the message is the reason."""
 
 
-def save_state(folder: Path, engine: Engine, state: TrainState) -> None:
+def save_state(folder: Path, engine: Engine, progress: TrainProgress) -> None:
     """Write a state folder atomically, with a checksum of each file as read back. Collective."""
     world = engine.world
     with world.main_context(atomic_folder(folder)):
@@ -143,7 +143,7 @@ def save_state(folder: Path, engine: Engine, state: TrainState) -> None:
         if world.is_main:
             torch.save(random, temporary / RANDOM)
             written[RANDOM] = _checksum(temporary / RANDOM)
-            write_json(temporary / POSITION, asdict(state) | {COUNTERS: engine.scalar_state(), CHECKSUMS: written})
+            write_json(temporary / PROGRESS, asdict(progress) | {COUNTERS: engine.scalar_state(), CHECKSUMS: written})
 
 
 def _write_tensors(folder: Path, engine: Engine) -> dict[str, int]:
@@ -184,9 +184,9 @@ def _read_tensor(file: Path, key: str) -> Tensor:
     return tensor
 
 
-def read_train_state(folder: Path) -> TrainState:
+def read_progress(folder: Path) -> TrainProgress:
     """The progress stored in a state folder; no tensors are read. Raises DamagedStateError."""
-    return _read_train_state(folder)[0]
+    return _read_progress(folder)[0]
 
 
 def read_saved_state(folder: Path, *, verify: bool = True) -> SavedState:
@@ -194,13 +194,13 @@ def read_saved_state(folder: Path, *, verify: bool = True) -> SavedState:
 
     Raises DamagedStateError.
     """
-    state, extra = _read_train_state(folder)
+    progress, extra = _read_progress(folder)
     with _translate_damage():
         for name, expected in extra[CHECKSUMS].items() if verify else ():
             if _checksum(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
         random = read_random_states(folder / RANDOM)
-        return SavedState(state, folder, _tensor_files(folder), random, extra[COUNTERS])
+        return SavedState(progress, folder, _tensor_files(folder), random, extra[COUNTERS])
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
@@ -214,15 +214,15 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read_train_state(folder: Path) -> tuple[TrainState, dict[str, Any]]:
+def _read_progress(folder: Path) -> tuple[TrainProgress, dict[str, Any]]:
     """The progress, and the checksums and counters that are stored with it."""
     with _translate_damage():
-        values = read_json(folder / POSITION)
+        values = read_json(folder / PROGRESS)
         extra = {name: values.pop(name) for name in (CHECKSUMS, COUNTERS)}
-        state = TrainState(**values)
-        if state.step != step_of(folder):
-            raise ValueError(f"{POSITION} is of step {state.step}")
-        return state, extra
+        progress = TrainProgress(**values)
+        if progress.step != step_of(folder):
+            raise ValueError(f"{PROGRESS} is of step {progress.step}")
+        return progress, extra
 
 
 @contextmanager

@@ -11,40 +11,40 @@ from imprint.runtime import peak_memory_bytes
 from imprint.training.job import TrainJob, describe_rows
 from imprint.training.memory import GIB, MicroBatch, accumulate_gradients, mean_loss, num_targets
 from imprint.training.run_log import RunLog
-from imprint.training.state import TrainState
+from imprint.training.state import TrainProgress
 
 
-def train_step(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
-    """Train on the batch of step `state.step` and log it; the step is skipped if its loss or gradient is not finite."""
+def train_step(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> TrainProgress:
+    """Train on the batch of step `progress.step` and log it; the step is skipped if its loss or gradient is not finite."""
     start = time.monotonic()
-    engine, run_log.step = job.engine, state.step
+    engine, run_log.step = job.engine, progress.step
     job.tuner.train()
-    rows = job.batches.batch(state.step)
+    rows = job.batches.batch(progress.step)
     targets = sum(num_targets(job.split.row(row)) for row in rows)
     engine.mean_factor = 1 / max(targets, 1)
-    rate = engine.learning_rate(state.step)
+    rate = engine.learning_rate(progress.step)
     applied, first_attempt = False, True
     while first_attempt or engine.retry:  # float16: repeated at a lower loss scale
         first_attempt = False
         loss = accumulate_gradients(job.tuner, engine, micro_batches(job, rows, targets), job.token_budget, run_log.memory_notice)
         loss = engine.all_sum(loss) / max(targets, 1)
-        norm, applied = engine.update(state.step, apply=math.isfinite(loss))
+        norm, applied = engine.update(progress.step, apply=math.isfinite(loss))
     seconds = time.monotonic() - start
-    state = replace(state, seconds=state.seconds + seconds, skipped=0 if applied else state.skipped + 1)
+    progress = replace(progress, seconds=progress.seconds + seconds, skipped=0 if applied else progress.skipped + 1)
     run_log.write(
         Step(
-            step=state.step,
+            step=progress.step,
             loss=loss if applied else None,
             learning_rate=rate,
             gradient_norm=finite_or_none(norm),
             tokens_per_second=sum(len(job.split.row(row).ids) for row in rows) / seconds,
             memory_gib=peak_memory_bytes(job.model.device) / GIB,
-            seconds=state.seconds,
+            seconds=progress.seconds,
             skipped_rows=() if applied else tuple(rows),
             broken_rows=() if applied else broken_rows(job, rows, run_log),
         )
     )
-    return replace(state, piece_tokens=job.token_budget.tokens)
+    return replace(progress, piece_tokens=job.token_budget.tokens)
 
 
 def broken_rows(job: TrainJob, rows: Sequence[int], run_log: RunLog) -> tuple[int, ...]:

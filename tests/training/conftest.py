@@ -11,7 +11,7 @@ from imprint.files.atomic import read_jsonl, write_jsonl
 from imprint.runs import RunFolder
 from imprint.training.job import TrainJob
 from imprint.training.run_log import RunLog
-from imprint.training.state import TrainState
+from imprint.training.state import TrainProgress
 from imprint.training.step import train_step
 from tests.tinyrun import tiny_recipe, tiny_run
 
@@ -50,11 +50,11 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     wanted: list[tuple[int, int]] = []
     step = train_step
 
-    def noisy(job: TrainJob, state: TrainState, run_log: RunLog) -> TrainState:
+    def noisy(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> TrainProgress:
         for at, number in wanted:
-            if at == state.step:
+            if at == progress.step:
                 os.kill(os.getpid(), number)
-        return step(job, state, run_log)
+        return step(job, progress, run_log)
 
     monkeypatch.setattr(training, "train_step", noisy)
     return wanted

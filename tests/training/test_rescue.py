@@ -26,7 +26,7 @@ from imprint.training.guard import RATE_FACTOR, RESTART_RATE_FACTOR, Guard
 from imprint.training.job import TrainJob
 from imprint.training.rescue import apply_rescues
 from imprint.training.run_log import RunLog
-from imprint.training.state import TrainState
+from imprint.training.state import TrainProgress
 from imprint.tune.tuner import Tuner
 from tests.tinyrun import log_of, losses, tiny_run, train_again
 
@@ -120,9 +120,9 @@ def test_the_guard_of_a_live_run_knows_what_the_log_says(recipe: Path, monkeypat
     guards: list[Guard] = []
     real = rescue.rescue_if_diverged
 
-    def spy(job: TrainJob, state: TrainState, run_log: RunLog, guard: Guard) -> bool:
+    def spy(job: TrainJob, progress: TrainProgress, run_log: RunLog, guard: Guard) -> bool:
         guards.append(guard)
-        return real(job, state, run_log, guard)
+        return real(job, progress, run_log, guard)
 
     monkeypatch.setattr(training, "rescue_if_diverged", spy)
     run = tiny_run(recipe, "guarded")
@@ -218,9 +218,9 @@ def test_a_rescue_is_on_record_and_counts_for_every_position_before_it(tmp_path:
     for one in (first, second):
         write_rescue(run, one)
     assert read_rescues(run) == [first, second]
-    old = TrainState(step=40, best_step=20, best_loss=4.0, skipped=3)
-    assert apply_rescues(old, [first]) == TrainState(step=40, best_step=50, best_loss=3.2, rescues=1, rate_scale=0.3)
-    assert apply_rescues(TrainState(step=10, rescues=2, rate_scale=0.03), [first, second]).best_step == 0
+    old = TrainProgress(step=40, best_step=20, best_loss=4.0, skipped=3)
+    assert apply_rescues(old, [first]) == TrainProgress(step=40, best_step=50, best_loss=3.2, rescues=1, rate_scale=0.3)
+    assert apply_rescues(TrainProgress(step=10, rescues=2, rate_scale=0.03), [first, second]).best_step == 0
     run.rescues.write_text(json.dumps({"step": 3}) + "\n")
     with pytest.raises(UserError, match=r"rescues\.jsonl:1: this is not a line that Imprint wrote"):
         read_rescues(run)

@@ -14,12 +14,12 @@ from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
 from imprint.messages import UserError
 from imprint.runtime import seed_everything
-from imprint.training.state import OPTIMIZER, POSITION, RANDOM, TRAINED, DamagedStateError, TrainState, read_saved_state, save_state
+from imprint.training.state import OPTIMIZER, PROGRESS, RANDOM, TRAINED, DamagedStateError, TrainProgress, read_saved_state, save_state
 from imprint.tune.section import PrefixSection
 from imprint.tune.tuner import Tuner, build_tuner
 from tests.tiny import tiny_base
 
-FILES = (POSITION, TRAINED, OPTIMIZER, RANDOM)
+FILES = (PROGRESS, TRAINED, OPTIMIZER, RANDOM)
 
 
 def begin(base: Path, length: int = 4) -> tuple[Tuner, Engine]:
@@ -53,7 +53,7 @@ def saved(base: Path, tmp_path: Path) -> Path:
     tuner, engine = begin(base)
     step(tuner, engine, 1)
     step(tuner, engine, 2)
-    save_state(tmp_path / "state-000002", engine, TrainState(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc"))
+    save_state(tmp_path / "state-000002", engine, TrainProgress(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc"))
     return tmp_path / "state-000002"
 
 
@@ -63,8 +63,8 @@ def test_a_state_brings_back_everything_that_decides_the_next_steps(saved: Path,
         seed_everything(seed)
         tuner, engine = begin(base)
         step(tuner, engine, 1)
-        state = read_saved_state(saved).restore(engine)
-        assert state == TrainState(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
+        progress = read_saved_state(saved).restore(engine)
+        assert progress == TrainProgress(step=2, best_step=1, best_loss=1.25, seconds=3.5, data="abc")
         step(tuner, engine, 3)
         ends.append((values(tuner), torch.rand(3), random.random()))
     (one, numbers, number), (two, other_numbers, other_number) = ends
@@ -87,7 +87,7 @@ def test_a_state_that_cannot_be_finished_is_not_there(base: Path, tmp_path: Path
 
     monkeypatch.setattr("imprint.training.state.rng_state", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_state(tmp_path / "state-000001", engine, TrainState(step=1))
+        save_state(tmp_path / "state-000001", engine, TrainProgress(step=1))
     assert list(tmp_path.iterdir()) == []
 
 
