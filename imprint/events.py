@@ -11,15 +11,21 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Discriminator, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, TypeAdapter, ValidationError
 
 from imprint.files.atomic import append_jsonl, whole_lines
 from imprint.files.reading import require_regular
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
 
+MAX_STEP: Final = 10**15
+"""Largest step of a log that is read; a curve of larger numbers cannot be drawn."""
+StepNumber = Annotated[int, Field(ge=0, le=MAX_STEP)]
+"""A number of steps, or of a row."""
+MAX_RESCUED: Final = 1000
+"""Most rescues of a log that are read; a run ends after the third."""
 NoticeSource = Literal["data", "guard", "memory", "resume", "sample"]
 """What a notice is about."""
 
@@ -29,9 +35,9 @@ class Started:
     """The run starts, or its length has changed."""
 
     event: Literal["started"] = "started"
-    step: int
+    step: StepNumber
     """Optimizer steps done before."""
-    steps: int
+    steps: StepNumber
     """Optimizer steps of the whole run."""
     data: str = ""
     """Digest of the encoded rows; empty in logs of earlier versions."""
@@ -42,7 +48,7 @@ class Step:
     """One optimizer step."""
 
     event: Literal["step"] = "step"
-    step: int
+    step: StepNumber
     """Its number, from 1."""
     loss: float | None
     """Mean loss in nats per target token; None for a step that was skipped, because its loss or gradient was not finite."""
@@ -56,9 +62,9 @@ class Step:
     """Peak memory so far, in GiB."""
     seconds: float
     """Training time so far, in seconds; evaluation and saving do not count."""
-    skipped_rows: tuple[int, ...] = ()
+    skipped_rows: tuple[StepNumber, ...] = ()
     """Row numbers of a skipped step."""
-    broken_rows: tuple[int, ...] = ()
+    broken_rows: tuple[StepNumber, ...] = ()
     """Those of them whose own loss is not finite."""
 
 
@@ -67,7 +73,7 @@ class Evaluation:
     """The evaluation loss after a step; step 0 is before tuning."""
 
     event: Literal["evaluation"] = "evaluation"
-    step: int
+    step: StepNumber
     eval_loss: float | None
     """Mean loss in nats per target token of the held-out rows; None if it is not finite."""
 
@@ -77,7 +83,7 @@ class WatchedAnswer:
     """The greedy answer to a watched prompt after a step."""
 
     event: Literal["sample"] = "sample"
-    step: int
+    step: StepNumber
     prompt: str
     answer: str
 
@@ -87,7 +93,7 @@ class Notice:
     """A message to the person who trains."""
 
     event: Literal["notice"] = "notice"
-    step: int
+    step: StepNumber
     source: NoticeSource
     english: str
     chinese: str
@@ -103,9 +109,9 @@ class Rescued:
     """The guard takes the run back to an earlier state, with a lower learning rate; also a line of rescues.jsonl."""
 
     event: Literal["rescued"] = "rescued"
-    step: int
+    step: StepNumber
     """The step after which the guard found the divergence."""
-    back_to: int
+    back_to: StepNumber
     """The step whose state the run resumes from; 0 is the start. Events of the steps in between are dropped from the log."""
     rate_scale: float
     """Factor of the recipe's learning rate from there on."""
@@ -113,7 +119,7 @@ class Rescued:
     """Description of what was observed."""
     rows: tuple[str, ...]
     """Locations of the rows at which the divergence began."""
-    best_step: int
+    best_step: StepNumber
     """The step of the best weights at that time, which may be later than `back_to`."""
     best_loss: float | None
     """Evaluation loss of that step."""
@@ -124,8 +130,8 @@ class Finished:
     """All steps are done."""
 
     event: Literal["finished"] = "finished"
-    step: int
-    best_step: int
+    step: StepNumber
+    best_step: StepNumber
     """The step whose weights are kept."""
     best_loss: float | None
     """Evaluation loss of that step; None without held-out rows."""
@@ -290,8 +296,16 @@ def _parse_line(line: bytes, location: str, event: str | None = None) -> Event:
 
 
 def _read(path: Path, event: str | None = None) -> list[Event]:
-    """The events in a file of JSON lines; `event` is the kind of lines without that key."""
-    return [_parse_line(line, f"{path}:{number}", event) for number, line in enumerate(whole_lines(path), start=1)]
+    """The events in a file of JSON lines; `event` is the kind of lines without that key. Raises UserError for what no run writes."""
+    events = [_parse_line(line, f"{path}:{number}", event) for number, line in enumerate(whole_lines(path), start=1)]
+    if sum(isinstance(one, Rescued) for one in events) > MAX_RESCUED:
+        raise UserError(
+            Bilingual(
+                f"{path}: holds more than {MAX_RESCUED:,} rescues, and a run ends after the third. Is it another file?",
+                f"{path}：含有超过 {MAX_RESCUED:,} 次救回，而训练在第三次之后就会结束：请检查是否给错了文件。",
+            )
+        )
+    return events
 
 
 @cache

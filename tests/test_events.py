@@ -141,3 +141,20 @@ def test_a_pipe_in_place_of_a_log_is_not_waited_for(run: RunFolder) -> None:
 
     with pytest.raises(UserError, match=r"log.jsonl is not a regular file, but a pipe, a socket or a device."):
         next(follow(run))
+
+
+@pytest.mark.parametrize("number", [-1, -(10**400), 10**400])
+def test_a_step_that_no_curve_can_show_is_refused(run: RunFolder, number: int) -> None:
+    run.path.mkdir()
+    run.log.write_text(json.dumps(event_fields(step(1)) | {"step": number}) + "\n")
+    with pytest.raises(UserError, match=r"log\.jsonl:1: this is not a line that Imprint wrote"):
+        read_events(run)
+
+
+def test_more_rescues_than_a_run_has_are_refused(run: RunFolder) -> None:
+    rescue = next(event for event in EVERY_KIND if isinstance(event, Rescued))
+    run.path.mkdir()
+    for file, read in ((run.log, read_events), (run.rescues, read_rescues)):
+        file.write_text((json.dumps(event_fields(rescue)) + "\n") * 1001)
+        with pytest.raises(UserError, match=r"jsonl: holds more than 1,000 rescues, and a run ends after the third"):
+            read(run)

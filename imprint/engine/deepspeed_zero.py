@@ -143,8 +143,9 @@ class DeepSpeedZero:
         return {name: getattr(scaler, name) for name in SCALER_FIELDS if hasattr(scaler, name)}
 
     def _restore_scaler(self, saved: Mapping[str, Any]) -> None:
-        for name, value in saved.items():
-            setattr(self.zero_optimizer.loss_scaler, name, value)
+        for name in SCALER_FIELDS:
+            if type(value := saved.get(name)) in (int, float):
+                setattr(self.zero_optimizer.loss_scaler, name, value)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """See Strategy."""

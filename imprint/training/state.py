@@ -21,9 +21,11 @@ from torch import Tensor
 
 from imprint.engine.engine import Engine
 from imprint.engine.strategy import MOMENTS, VALUE
+from imprint.events import MAX_STEP
 from imprint.files.atomic import atomic_folder, temporary_path, write_json
 from imprint.files.disk_errors import translate_disk_errors
 from imprint.files.reading import read_json
+from imprint.files.typed_json import typed
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import split_into_shards
 from imprint.models.weight_files import shard_names
@@ -95,7 +97,7 @@ class SavedState:
         """Load parameters, optimizer state and random states. Raises UserError for a parameter of another shape."""
         for name, shape in engine.shapes.items():
             tensors = self._read_tensors(name)
-            if VALUE not in tensors or tensors[VALUE].shape != shape:
+            if VALUE not in tensors or any(one.shape != shape or not one.is_floating_point() for one in tensors.values()):
                 raise UserError(
                     Bilingual(
                         f"the saved state does not fit: {name} must have the shape {tuple(shape)}. Start in a new run folder.",
@@ -104,6 +106,7 @@ class SavedState:
                 )
             engine.load_state(name, tensors)
         try:
+            self._check_steps()
             engine.restore_scalar_state(self.scalar_state)
             if engine.rank < len(self.random):
                 set_rng_state(self.random[engine.rank])
@@ -120,6 +123,14 @@ class SavedState:
                 )
             ) from error
         return self.progress
+
+    def _check_steps(self) -> None:
+        """Raise ValueError unless each parameter has both moments and how often it was updated, or neither."""
+        steps = self.scalar_state["steps"]
+        for name in {key.rpartition("/")[2] for key in self.tensor_files} | steps.keys():
+            count, moments = steps.get(name, 0), sum(_key(name, kind) in self.tensor_files for kind in MOMENTS)
+            if type(count) is not int or not 0 <= count <= MAX_STEP or moments != (len(MOMENTS) if name in steps else 0):
+                raise ValueError(f"{name}: {count!r:.20} updates, {moments} moments")
 
     def _read_tensors(self, name: str) -> dict[str, Tensor]:
         """Value and moments of a parameter, as far as the files have them."""
@@ -197,6 +208,8 @@ def read_saved_state(folder: Path, *, verify: bool = True) -> SavedState:
     progress, extra = _read_progress(folder)
     with _translate_damage():
         for name, expected in extra[CHECKSUMS].items() if verify else ():
+            if name not in (RANDOM, *(file.name for file in folder.glob("*.safetensors"))):
+                raise ValueError(f"{PROGRESS} names files that are no part of a state")
             if _checksum(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
         random = read_random_states(folder / RANDOM)
@@ -219,10 +232,17 @@ def _read_progress(folder: Path) -> tuple[TrainProgress, dict[str, Any]]:
     with _translate_damage():
         values = read_json(folder / PROGRESS)
         extra = {name: values.pop(name) for name in (CHECKSUMS, COUNTERS)}
-        progress = TrainProgress(**values)
+        progress = _typed_progress(values)
         if progress.step != step_of(folder):
             raise ValueError(f"{PROGRESS} is of step {progress.step}")
         return progress, extra
+
+
+def _typed_progress(values: object) -> TrainProgress:
+    try:
+        return typed(values, TrainProgress, PROGRESS, Bilingual("", ""))
+    except UserError as error:  # another state is looked for
+        raise ValueError(error.message.english) from error
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import random
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import imprint
@@ -150,3 +152,58 @@ def test_counters_and_random_states_of_another_form_are_a_sentence(field: str, o
     _tuner, engine = begin(base)
     with pytest.raises(UserError, match=r"are not what Imprint wrote .* Delete this folder to resume from the state before it"):
         replace(read_saved_state(saved), **{field: other}).restore(engine)
+
+
+def rewritten(folder: Path, **changes: object) -> None:
+    """Write position.json with other values."""
+    fields = json.loads((folder / PROGRESS).read_text()) | changes
+    (folder / PROGRESS).write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rescues": "a"},
+        {"rescues": None},
+        {"best_loss": "low"},
+        {"rate_scale": "1"},
+        {"seconds": None},
+        {"piece_tokens": [1]},
+        {"step": 2.0},
+        {"checksums": {"/dev/zero": 0}},
+        {"checksums": {"../state-000002/random.pt": 0}},
+        {"checksums": [1]},
+    ],
+)
+def test_a_position_that_imprint_did_not_write_is_damage(changes: dict[str, object], saved: Path) -> None:
+    rewritten(saved, **changes)
+    with pytest.raises(DamagedStateError):
+        read_saved_state(saved)
+
+
+@pytest.mark.parametrize("steps", [-1, 10**400, 1.5, "2", None, True])
+def test_counters_with_which_no_step_can_be_made_are_refused(steps: object, saved: Path, base: Path) -> None:
+    _tuner, engine = begin(base)
+    rewritten(saved, counters={"steps": dict.fromkeys(engine.shapes, steps)})
+    with pytest.raises(UserError, match=r"counters or random states in position\.json and random\.pt are not what Imprint wrote"):
+        read_saved_state(saved).restore(engine)
+
+
+@pytest.mark.parametrize("how", ["one moment", "no moment", "no counter"])
+def test_moments_and_counters_that_do_not_belong_together_are_refused(how: str, saved: Path, base: Path) -> None:
+    _tuner, engine = begin(base)
+    moments = load_file(saved / OPTIMIZER)
+    if how == "no counter":
+        rewritten(saved, counters={"steps": {}})
+    else:
+        kept = {name: moments[name] for name in sorted(moments)[: how == "one moment"]}
+        save_file(kept, saved / OPTIMIZER)
+    with pytest.raises(UserError, match="are not what Imprint wrote"):
+        read_saved_state(saved, verify=False).restore(engine)
+
+
+def test_moments_of_another_shape_are_refused(saved: Path, base: Path) -> None:
+    _tuner, engine = begin(base)
+    save_file({name: tensor[:1].clone() for name, tensor in load_file(saved / OPTIMIZER).items()}, saved / OPTIMIZER)
+    with pytest.raises(UserError, match="the saved state does not fit"):
+        read_saved_state(saved, verify=False).restore(engine)
