@@ -123,7 +123,7 @@ def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: S
     """
     unreadable = []
     for source in files:
-        rows, bad, first, lacking = scan.rows, scan.bad_rows, FirstOfEachKind(), _LackingRows()
+        rows, bad, samples, first, lacking = scan.rows, scan.bad_rows, scan.samples, FirstOfEachKind(), _LackingRows()
         try:
             say("", style(describe_source(source, columns), "bold"))
             with read_progress(source, CHECKING) as progress:
@@ -141,6 +141,13 @@ def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: S
             say(lacking.held[0], f"  {Bilingual(f'so are all {first.total:,} rows', f'全部 {first.total:,} 行都是如此').line}")
         elif (rest := first.rest_by_kind()) is not None:
             say(f"{rest.english}\n  {rest.chinese}")
-        rows, bad = scan.rows - rows, scan.bad_rows - bad
-        say("  " + Bilingual(f"{rows:,} rows, {bad:,} bad", f"{rows:,} 行，{bad:,} 坏行").line)
+        say("  " + _counts(scan.rows - rows, scan.bad_rows - bad, scan.samples - samples).line)
     return unreadable
+
+
+def _counts(rows: int, bad: int, answers: int) -> Bilingual:
+    """The rows of a file, and the answers to learn from them where there are more or fewer."""
+    counted = Bilingual(f"{rows:,} rows, {bad:,} bad", f"{rows:,} 行，{bad:,} 坏行")
+    if answers == rows - bad:
+        return counted
+    return Bilingual(f"{counted.english}, {answers:,} answers to learn from", f"{counted.chinese}，共 {answers:,} 个要学的回答")

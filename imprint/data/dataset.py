@@ -19,7 +19,7 @@ from imprint.data.sample import Sample
 from imprint.data.section import DataSection, MixSection
 from imprint.data.shapes import Columns
 from imprint.data.token_file import row_lengths
-from imprint.data.truncation import TruncationReport
+from imprint.data.truncation import TRAINING_ROWS, TruncationReport
 from imprint.messages import Bilingual, UserError, join_lines
 from imprint.progress import Progress
 from imprint.templates import Template
@@ -64,6 +64,19 @@ class DataSplits:
         if index >= own:
             return f"general row {index - own + 1}"
         return self.locations[index] if self.locations else f"row {index}"
+
+    @property
+    def several_answers(self) -> bool:
+        """Whether rows of the files hold several answers, each an encoded row."""
+        return self.train_report.file_rows is not None or self.dev_report.file_rows is not None
+
+    def counts(self) -> Bilingual:
+        """Numbers of training and held-out rows as text; of answers too, where rows of the file hold several."""
+        train, dev = self.train_report, self.dev_report
+        if not self.several_answers:
+            return Bilingual(f"{train.rows} rows to learn from, {dev.rows} held out", f"训练数据 {train.rows} 行，留出 {dev.rows} 行")
+        learned, held_out = train.count(TRAINING_ROWS), dev.count()
+        return Bilingual(f"{learned.english}, {held_out.english} held out", f"{learned.chinese}，留出 {held_out.chinese}")
 
     def lengths(self) -> list[int]:
         """Lengths in tokens of all training rows, general rows last."""
@@ -110,7 +123,10 @@ def load_splits(
     columns = Columns(section.prompt_column, section.response_column, section.history_column, "data.")
     sources = [describe_source(path, columns) for path in (section.train, section.dev) if path is not None]
     notes += [] if section.fill else unfilled_notes(train_samples, section.train)
-    reports = TruncationReport.from_rows(train), TruncationReport.from_rows(dev)
+    reports = (
+        TruncationReport.from_rows(train, len(_rows(train_samples))),
+        TruncationReport.from_rows(dev, len(_rows(dev_samples))),
+    )
     locations = tuple(sample.location for sample in train_samples)
     splits = DataSplits(train, dev, dev_samples, *reports, limits, locations, (*sources, *notes))
     return splits if mix is None or general is None else _with_general_rows(splits, mix, general.source, general_rows)
@@ -133,10 +149,10 @@ def _with_general_rows(splits: DataSplits, mix: MixSection, source: str, rows: l
     too_long = len(rows) - len(complete)
     left_out = Bilingual(f"; {too_long} are too long and left out", f"，{too_long} 条过长未用") if too_long else Bilingual("", "")
     share = f"{count} of them join" if count <= len(complete) else f"each joins {count / len(complete):.1f} times, {count} in all,"
+    own = splits.train_report.count(Bilingual("own rows", "行你的数据")).english
     rotation = ", other ones each time," if count < len(complete) else ""
     note = Bilingual(
-        f"{source}: {len(complete)} general rows{left_out.english}; {share} the {len(splits.train)} own rows in each epoch{rotation} and "
-        "none is counted as yours",
+        f"{source}: {len(complete)} general rows{left_out.english}; {share} the {own} in each epoch{rotation} and none is counted as yours",
         f"每轮混入 {count} 条通用数据，不计入你的数据{left_out.chinese}",
     )
     return replace(splits, general=complete, general_per_epoch=count, sources=(*splits.sources, note.line))

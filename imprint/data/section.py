@@ -92,8 +92,12 @@ class DataSection(Section):
         {},
         description="Texts for the placeholders of the rows: {name: ..., author: ...} replaces {name} and {author}.",
     )
-    train_rows: int | None = Field(None, ge=1, description="Use only the first N rows of `train`; null uses all.")
-    dev_rows: int | None = Field(None, ge=1, description="Maximum number of rows for the evaluation loss; null sets no limit.")
+    train_rows: int | None = Field(
+        None, ge=1, description="Use only the first N rows of the file `train`, with all answers of each; null uses all."
+    )
+    dev_rows: int | None = Field(
+        None, ge=1, description="Maximum number of rows of the file for the evaluation loss, with all answers of each; null sets no limit."
+    )
     dev_share: Annotated[float, InsteadOf("dev")] = Field(
         0.02,
         ge=0,

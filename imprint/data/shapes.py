@@ -143,7 +143,7 @@ class RowShape:
     def summary(self) -> str:
         """How the columns are read, as text."""
         if self.kind == "conversation":
-            return f'"{self.prompt}" holds the turns of a conversation, each answer is a row'
+            return f'"{self.prompt}" holds the turns of a conversation, each answer is learned'
         more = self.name_of("input")
         question = f'"{self.prompt}" and "{more}" are the question' if self.kind == "alpaca" else f'"{self.prompt}" is the question'
         return f'{question}, "{self.response}" the answer' + (f', "{self.history}" the earlier turns' if self.history else "")

@@ -65,8 +65,8 @@ def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Dat
         _describe(section.train, train, section.text_column),
         *([_describe(section.dev or section.train, dev, section.text_column) + " (held out)"] if len(dev) else []),
     )
-    report = TruncationReport(len(train))
-    return DataSplits(train, dev, _prompt_samples(dev, tokenizer), report, locations=RowLocations(train), sources=sources)
+    reports = TruncationReport(len(train)), TruncationReport(len(dev))
+    return DataSplits(train, dev, _prompt_samples(dev, tokenizer), *reports, locations=RowLocations(train), sources=sources)
 
 
 def _refuse_too_few(section: TextsSection, train: TokenFileRows, dev: TokenFileRows) -> None:

@@ -10,6 +10,8 @@ from imprint.messages import Bilingual
 
 NOTHING: Final = LengthLimits(0, 0)
 ROWS: Final = Bilingual("rows", "行数据")
+TRAINING_ROWS: Final = Bilingual("rows to learn from", "行训练数据")
+HELD_OUT_ROWS: Final = Bilingual("held-out rows", "行留出数据")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class TruncationReport:
     """Counts of the rows truncated by the length limits."""
 
     rows: int = 0
-    """Number of rows."""
+    """Number of encoded rows: one for each answer."""
     cut: int = 0
     """Number of truncated rows."""
     dropped_turns: int = 0
@@ -28,10 +30,12 @@ class TruncationReport:
     """Number of rows with a truncated answer."""
     needed: LengthLimits = field(default=NOTHING, compare=False)
     """The smallest limits that truncate no row."""
+    file_rows: int | None = None
+    """Number of rows of the file, a conversation being one; None if each has one answer."""
 
     @classmethod
-    def from_rows(cls, rows: Sequence[EncodedRow]) -> "TruncationReport":
-        """Counts over encoded rows."""
+    def from_rows(cls, rows: Sequence[EncodedRow], file_rows: int | None = None) -> "TruncationReport":
+        """Counts over encoded rows, which come from `file_rows` rows of the file; None: from as many."""
         return cls(
             rows=len(rows),
             cut=sum(row.cut for row in rows),
@@ -39,12 +43,20 @@ class TruncationReport:
             cut_prompts=sum(row.cut_prompt_tokens > 0 for row in rows),
             cut_answers=sum(row.cut_answer_tokens > 0 for row in rows),
             needed=needed_limits(rows),
+            file_rows=None if file_rows == len(rows) else file_rows,
         )
+
+    def count(self, rows: Bilingual = ROWS) -> Bilingual:
+        """The number of rows as text: `500 rows`; where rows of the file hold several answers: `300 answers of 100 rows`."""
+        if self.file_rows is None:
+            return Bilingual(f"{self.rows} {rows.english}", f"{self.rows} {rows.chinese}")
+        return Bilingual(f"{self.rows} answers of {self.file_rows} {rows.english}", f"{self.file_rows} {rows.chinese}的 {self.rows} 个回答")
 
     def summary(self, rows: Bilingual = ROWS) -> Bilingual:
         """The report as text: `12 of 500 rows were cut (2.4 %): 10 lost the end of the answer, 2 lost old turns.`."""
+        counted, unit = self.count(rows), "行" if self.file_rows is None else "个"
         if not self.cut:
-            return Bilingual(f"none of {self.rows} {rows.english} was cut.", f"{self.rows} {rows.chinese}均未被截断。")
+            return Bilingual(f"none of {counted.english} was cut.", f"{counted.chinese}均未被截断。")
         losses = [
             (self.cut_answers, Bilingual("the end of the answer", "回答的结尾")),
             (self.cut_prompts, Bilingual("a part of the prompt", "提问的一部分")),
@@ -52,10 +64,10 @@ class TruncationReport:
         ]
         share = f"{100 * self.cut / self.rows:.1f} %"
         english = ", ".join(f"{count} lost {what.english}" for count, what in losses if count)
-        chinese = "，".join(f"{count} 行丢失{what.chinese}" for count, what in losses if count)
+        chinese = "，".join(f"{count} {unit}丢失{what.chinese}" for count, what in losses if count)
         return Bilingual(
-            f"{self.cut} of {self.rows} {rows.english} were cut ({share}): {english}.",
-            f"{self.rows} {rows.chinese}中有 {self.cut} 行被截断（{share}）：{chinese}。",
+            f"{self.cut} of {counted.english} were cut ({share}): {english}.",
+            f"{counted.chinese}中有 {self.cut} {unit}被截断（{share}）：{chinese}。",
         )
 
 
@@ -64,7 +76,7 @@ def cut_warning(train: TruncationReport, dev: TruncationReport, limits: LengthLi
 
     `max_length`: tokens that the base reads at once, beyond which no limit helps.
     """
-    reports = ((train, Bilingual("rows to learn from", "行训练数据")), (dev, Bilingual("held-out rows", "行留出数据")))
+    reports = ((train, TRAINING_ROWS), (dev, HELD_OUT_ROWS))
     told = [report.summary(rows) for report, rows in reports if report.cut]
     if not told:
         return None

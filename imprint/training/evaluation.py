@@ -13,6 +13,7 @@ from imprint.data.document_rows import encode_document_start
 from imprint.data.limits import limits_of
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
+from imprint.data.truncation import HELD_OUT_ROWS
 from imprint.events import Evaluation, WatchedAnswer, finite_or_none
 from imprint.inference.generate import generate
 from imprint.inference.sampling import NotFiniteError, Sampling
@@ -30,8 +31,8 @@ def evaluate_before_tuning(job: TrainJob, progress: TrainProgress, run_log: RunL
         return
     loss = evaluation_loss(job, run_log)
     run_log.write(Evaluation(step=0, eval_loss=finite_or_none(loss)))
-    rows = len(job.split.dev)
-    run_log.bar.say(Bilingual(f"before tuning: evaluation loss {loss:.4f} on {rows} held-out rows", "微调前的评估损失").line)
+    rows = job.split.dev_report.count(HELD_OUT_ROWS).english
+    run_log.bar.say(Bilingual(f"before tuning: evaluation loss {loss:.4f} on {rows}", "微调前的评估损失").line)
 
 
 def evaluate_last_step(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> TrainProgress:
@@ -55,8 +56,8 @@ def evaluate_and_keep_best(job: TrainJob, progress: TrainProgress, run_log: RunL
         loss = evaluation_loss(job, run_log) if job.split.dev else None
         if loss is not None:
             run_log.write(Evaluation(step=progress.step, eval_loss=finite_or_none(loss)))
-            rows = len(job.split.dev)
-            run_log.bar.say(Bilingual(f"step {progress.step}: evaluation loss {loss:.4f} on {rows} held-out rows", "评估损失").line)
+            rows = job.split.dev_report.count(HELD_OUT_ROWS).english
+            run_log.bar.say(Bilingual(f"step {progress.step}: evaluation loss {loss:.4f} on {rows}", "评估损失").line)
         if loss is None or (math.isfinite(loss) and (progress.best_loss is None or loss < progress.best_loss)):
             progress = replace(progress, best_loss=loss, best_step=progress.step)
             save_best(job, progress)

@@ -249,9 +249,8 @@ def print_start(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None
         show(line)
     cut = cut_notice(job)
     whole = job.split.train_report.summary() if cut is None else None
-    rows, held_out = len(job.split.train), len(job.split.dev)
-    english, chinese = f"{rows} rows to learn from, {held_out} held out", f"训练数据 {rows} 行，留出 {held_out} 行"
-    show((Bilingual(f"{english}; {whole.english}", f"{chinese}；{whole.chinese}") if whole else Bilingual(english, chinese)).line)
+    rows = job.split.counts()
+    show((Bilingual(f"{rows.english}; {whole.english}", f"{rows.chinese}；{whole.chinese}") if whole else rows).line)
     if cut is not None:
         run_log.notice_once(cut, "data")
     if progress.rate_scale != 1:
@@ -285,6 +284,7 @@ def write_verdict(job: TrainJob, run_log: RunLog) -> list[Bilingual]:
         steps=job.steps,
         part=_part_of_epoch(job),
         flags=job.flags,
+        several_answers=job.split.several_answers,
     )
     messages = verdict_messages(summary)
     messages += [cut] if (cut := cut_notice(job)) is not None else []

@@ -49,6 +49,8 @@ class RunSummary:
     """How far the run came; None if every row was learned from."""
     flags: Mapping[str, str] = field(default_factory=dict)
     """Knob -> what is typed for it, where the run was started without a recipe; empty: the knobs themselves."""
+    several_answers: bool = False
+    """Whether rows of the file hold several answers: `rows` and `held_out` then count answers, and the messages say so."""
 
     @classmethod
     def from_log(
@@ -61,10 +63,11 @@ class RunSummary:
         steps: int,
         part: PartOfEpoch | None = None,
         flags: Mapping[str, str] | None = None,
+        several_answers: bool = False,
     ) -> "RunSummary":
         """The summary of a run's events, which end with `Finished`."""
         skipped = sum(isinstance(event, Step) and event.loss is None for event in events)
-        return cls(list(evaluation_losses(events).items()), epochs, rows, held_out, steps, skipped, part, flags or {})
+        return cls(list(evaluation_losses(events).items()), epochs, rows, held_out, steps, skipped, part, flags or {}, several_answers)
 
     def typed(self, knob: str, value: object = None) -> str:
         """What to type for a knob, with its value: `train.steps=60`, or `--max_steps 60`."""
@@ -103,7 +106,8 @@ def _quality(summary: RunSummary) -> Bilingual:
     first, (step, best) = summary.evaluations[0], min(summary.evaluations, key=lambda evaluation: evaluation[1])
     start = f"{first[1]:.2f} before tuning -> " if first[0] == 0 else ""
     choices = f"{math.exp(min(best, 20)):,.{0 if best > 2.3 else 1}f}"
-    hint = f" ({summary.held_out} rows are few: take it as a hint)" if summary.held_out < 20 else ""
+    counted = "answers" if summary.several_answers else "rows"
+    hint = f" ({summary.held_out} {counted} are few: take it as a hint)" if summary.held_out < 20 else ""
     return Bilingual(
         f"verdict: evaluation loss {start}{best:.2f} at step {step}; {coverage}. At a loss of {best:.2f} the model is as unsure of each "
         f"token as of a choice among {choices}; compare losses on the same rows only{hint}.",
@@ -113,14 +117,15 @@ def _quality(summary: RunSummary) -> Bilingual:
 
 def _coverage(summary: RunSummary) -> Bilingual:
     """How often the training rows were learned from."""
+    english, chinese, unit = ("answers", "每个回答", "个回答") if summary.several_answers else ("rows", "每行数据", "行")
     if summary.part is None:
         return Bilingual(
-            f"each of {summary.rows} rows was learned from {summary.epochs:.1f} times", f"每行数据学了 {summary.epochs:.1f} 遍"
+            f"each of {summary.rows} {english} was learned from {summary.epochs:.1f} times", f"{chinese}学了 {summary.epochs:.1f} 遍"
         )
     seen, rows, steps = f"{summary.part.rows:,}", f"{summary.rows:,}", f"{summary.part.epoch_steps:,}"
     return Bilingual(
-        f"{seen} of {rows} rows were learned from once; an epoch is {steps} steps",
-        f"{rows} 行中只学了 {seen} 行，各一遍；一轮是 {steps} 步",
+        f"{seen} of {rows} {english} were learned from once; an epoch is {steps} steps",
+        f"{rows} {unit}中只学了 {seen} {unit[0]}，各一遍；一轮是 {steps} 步",
     )
 
 

@@ -86,6 +86,12 @@ def test_what_a_file_is_and_whose_tokens_are_counted_is_reported(tmp_path: Path,
     assert "10 rows, 0 bad / 10 行，0 坏行" in output
 
 
+def test_answers_are_counted_beside_the_rows_that_hold_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = {"messages": [{"role": role, "content": f"{role} {turn}"} for turn in range(3) for role in ("user", "assistant")]}
+    check(write(tmp_path / "a.jsonl", [talk, talk]))
+    assert "2 rows, 0 bad, 6 answers to learn from / 2 行，0 坏行，共 6 个要学的回答" in capsys.readouterr().out
+
+
 def test_a_file_that_cannot_be_read_does_not_keep_the_others_from_being_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(str(tmp_path / "nowhere.jsonl"), write(tmp_path / "a.jsonl", SOUND)) == 1
     output = capsys.readouterr().out

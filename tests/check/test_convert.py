@@ -40,7 +40,7 @@ def test_the_command_says_what_it_reads_and_what_it_wrote(tmp_path: Path, talks:
     assert main(["data", "convert", str(talks), str(tmp_path / "out.jsonl")]) == 0
 
     first, *_bars, last = capsys.readouterr().out.splitlines()
-    assert first == f'{talks}: a JSON array in GB18030; "conversations" holds the turns of a conversation, each answer is a row.'
+    assert first == f'{talks}: a JSON array in GB18030; "conversations" holds the turns of a conversation, each answer is learned.'
     assert last == f"{tmp_path}/out.jsonl holds 6 rows / 已写入 6 行"
 
 

@@ -89,6 +89,9 @@ def test_a_conversation_is_learned_or_held_out_as_a_whole(tmp_path: Path) -> Non
     split = load_splits(DataSection(train=tmp_path / "talks.json", dev_share=0.34, max_source_length=200), tiny_template())
 
     assert (len(split.train), len(split.dev)) == (12, 6)
+    assert split.counts().line == (
+        "12 answers of 4 rows to learn from, 6 answers of 2 rows held out / 4 行训练数据的 12 个回答，留出 2 行数据的 6 个回答"
+    )
     assert [sample.answer for sample in split.dev_samples] == [
         answer for answer in sorted({s.answer for s in split.dev_samples}) for _ in "123"
     ]
@@ -101,6 +104,7 @@ def test_two_rows_with_histories_on_one_line_are_not_one_conversation(tmp_path: 
     split = load_splits(DataSection(train=tmp_path / "rows.json", dev_share=0.5), tiny_template())
 
     assert (len(split.train), len(split.dev)) == (1, 1)
+    assert split.counts().line == "1 rows to learn from, 1 held out / 训练数据 1 行，留出 1 行"
 
 
 def test_the_row_that_a_template_cannot_write_is_named(tmp_path: Path) -> None:

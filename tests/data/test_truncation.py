@@ -1,7 +1,7 @@
 from imprint.data.encode import encode_sample
 from imprint.data.limits import LengthLimits
 from imprint.data.sample import Sample
-from imprint.data.truncation import TruncationReport, cut_warning
+from imprint.data.truncation import TRAINING_ROWS, TruncationReport, cut_warning
 from tests.vocabulary import tiny_template
 
 LIMITS = LengthLimits(64, 5)
@@ -38,3 +38,13 @@ def test_rows_longer_than_the_base_reads_are_to_be_shortened() -> None:
     assert warning is not None
     assert "more than the 16 tokens that the base reads at once: shorten or split the longest rows." in warning.english
     assert "超过底座一次能读的 16 个词元：请缩短或拆分最长的数据。" in warning.chinese
+
+
+def test_answers_are_told_from_the_rows_of_the_file_that_hold_them() -> None:
+    talks = TruncationReport(rows=300, file_rows=100)
+    assert talks.count(TRAINING_ROWS).line == "300 answers of 100 rows to learn from / 100 行训练数据的 300 个回答"
+    assert talks.summary().line == "none of 300 answers of 100 rows was cut. / 100 行数据的 300 个回答均未被截断。"
+    cut = TruncationReport(rows=300, file_rows=100, cut=3, cut_answers=3).summary(TRAINING_ROWS)
+    assert cut.english == "3 of 300 answers of 100 rows to learn from were cut (1.0 %): 3 lost the end of the answer."
+    assert cut.chinese == "100 行训练数据的 300 个回答中有 3 个被截断（1.0 %）：3 个丢失回答的结尾。"
+    assert TruncationReport.from_rows([], 0).file_rows is None

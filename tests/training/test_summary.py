@@ -90,6 +90,17 @@ def test_a_run_shorter_than_an_epoch_says_how_many_rows_it_saw_and_advises_all_o
     assert nearly.endswith("for instance train.epochs=1 in place of train.steps: every row once, in 1.95 times the time.")
 
 
+def test_answers_are_not_called_rows_where_a_row_holds_several() -> None:
+    whole = replace(summary(4.8, 3.5, held_out=6), several_answers=True)
+    first = verdict_messages(whole)[0]
+    assert "each of 640 answers was learned from 2.5 times" in first.english
+    assert "(6 answers are few" in first.english
+    assert "每个回答学了 2.5 遍" in first.chinese
+    short = verdict_messages(replace(whole, part=PartOfEpoch(320, 40)))[0]
+    assert "320 of 640 answers were learned from once" in short.english
+    assert "640 个回答中只学了 320 个，各一遍" in short.chinese
+
+
 def test_who_uses_flags_is_told_flags_and_no_knobs() -> None:
     flags = {"data.dev": "--validation_file FILE", "train.steps": "--max_steps", "optimizer.learning_rate": "--learning_rate"}
     courses = [(), (4.8, 4.0, 3.5, 3.2), (4.8, 3.0, 2.9, 3.4), (2.0, 3.0, 3.5), (4.0, 3.99, 3.985), (4.8, 3.0, 2.6, 2.601, 2.6, 2.6)]

@@ -215,7 +215,7 @@ def test_keys_of_turns_that_are_not_read_are_named(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "a", "images": ["b.png"]}, {"role": "assistant", "content": "c", "mask": 1, "refusal": None}]
     (tmp_path / "rows.json").write_text(json.dumps([{"messages": turns}]))
 
-    assert describe_source(tmp_path / "rows.json").endswith('each answer is a row; not read in turns: "images", "mask".')
+    assert describe_source(tmp_path / "rows.json").endswith('each answer is learned; not read in turns: "images", "mask".')
 
 
 def test_a_workbook_is_described_by_its_first_sheet(tmp_path: Path) -> None:
