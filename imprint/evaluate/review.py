@@ -15,7 +15,7 @@ from imprint.data.section import DataSection
 from imprint.evaluate.section import ForgettingCommandSection
 from imprint.events import Evaluation, WatchedAnswer, read_events
 from imprint.files.atomic import write_json, write_jsonl
-from imprint.files.typed_json import read_typed, read_typed_lines
+from imprint.files.typed_json import MAX_LINES, read_typed, read_typed_lines
 from imprint.forgetting.fill_recall import FillRecall
 from imprint.forgetting.measure import ModelPair, RunPrompts, adapter_pair, measure, model_pair
 from imprint.forgetting.result import MEASURE_AGAIN, Forgetting, forgetting_messages, lost_rows, parse_forgetting
@@ -39,9 +39,13 @@ NOTHING_TUNED = Bilingual("nothing was tuned. Give a run folder.", "没有微调
 Say = Callable[[str], None]
 FILLED_ROWS = 200
 """Maximum number of rows that are answered where a recipe fills placeholders: they show whether the model says the new texts."""
-MAX_EXAMPLES = 10_000
+MAX_VERDICT_BYTES = 2**20
+"""Largest file of the messages at the end of a run; a run writes a few kilobytes."""
+MAX_EXAMPLES = MAX_LINES
 MAX_CHARACTERS = 2**24
 """Most examples in a report, and most characters of all of them."""
+MAX_EXAMPLE_BYTES = 2**26
+"""Largest file of examples that is read."""
 SHOWN_LOST = 5
 """Number of lost answers that are printed."""
 
@@ -121,7 +125,7 @@ def write_run_report(source: ModelSource) -> None:
     run, folder = source.require_run(NOTHING_TUNED), source.run_folder
     forgetting, rows = read_review(folder)
     examples, kind = _examples(folder, rows)
-    verdict = read_typed(folder.verdict, list[tuple[str, str]], VERDICT_ADVICE) if folder.verdict.is_file() else []
+    verdict = read_typed(folder.verdict, list[tuple[str, str]], VERDICT_ADVICE, limit=MAX_VERDICT_BYTES) if folder.verdict.is_file() else []
     events, data = read_events(folder), run.data
     dev = None if data.dev is None else str(data.dev)
     held_out = any(isinstance(event, Evaluation) for event in events)
@@ -197,7 +201,7 @@ def read_review(folder: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterR
         return None, []
     values = read_typed(folder.forgetting, dict[str, Any], MEASURE_AGAIN)
     forgetting = parse_forgetting(values, str(folder.forgetting))
-    return forgetting, read_typed_lines(folder.before_after, BeforeAfterRow, MEASURE_AGAIN)
+    return forgetting, read_typed_lines(folder.before_after, BeforeAfterRow, MEASURE_AGAIN, limit=MAX_EXAMPLE_BYTES)
 
 
 def run_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:

@@ -80,10 +80,14 @@ def _json_text(value: object, indent: int | None = None) -> str:
 
 def read_jsonl(path: Path) -> list[Any]:
     """The values in a file that `append_jsonl` wrote, without an unfinished last line; empty if there is no file."""
-    values = []
+    return list(jsonl_values(path))
+
+
+def jsonl_values(path: Path) -> Iterator[Any]:
+    """The values of `read_jsonl`, one by one."""
     for number, line in enumerate(whole_lines(path), start=1):
         try:
-            values.append(json.loads(line))
+            value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise UserError(
                 Bilingual(
@@ -91,7 +95,7 @@ def read_jsonl(path: Path) -> list[Any]:
                     f"{path}:{number}：这一行不是 JSON。请改正或删除后重试。",
                 )
             ) from error
-    return values
+        yield value
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:

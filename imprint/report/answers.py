@@ -26,11 +26,11 @@ def label_box(label: str) -> str:
     return f'<div class="label"><h4>{ui_text(Bilingual("label", "参考答案"))}</h4><p{lang_attribute(label)}>{escape(label)}</p></div>'
 
 
-def answer_box(model: str, text: str, label: str, own: Mapping[str, float], other: Mapping[str, float]) -> str:
-    """The answer of `base` or `tuned` (`model`) with the words it shares with the label marked, and its scores if there are any."""
+def answer_box(model: str, text: str, label: str, own: Mapping[str, float], other: Mapping[str, float], *, marked: bool = True) -> str:
+    """The answer of `base` or `tuned` (`model`) with its scores if there are any; `marked`: mark the words that the label has too."""
     name = ui_text(Bilingual("base", "底座")) if model == "base" else ui_text(Bilingual("tuned", "微调后"))
     if text.strip():
-        spans = shared_spans(text, label)
+        spans = shared_spans(text, label) if marked else [(text, False)]
         content = "".join(f"<mark>{escape(span)}</mark>" if shared else escape(span) for span, shared in spans)
     else:
         content = f"<em>{ui_text(Bilingual('(empty)', '（空）'))}</em>"

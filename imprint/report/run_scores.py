@@ -6,7 +6,7 @@ from typing import Any
 
 from imprint.files.typed_json import read_typed
 from imprint.messages import Bilingual, UserError
-from imprint.metrics.task_scores import ROW_METRICS
+from imprint.metrics.task_scores import METRIC_BY_NAME, ROW_METRICS
 from imprint.runs import RunFolder
 
 MAX_SCORE = 1e9
@@ -38,7 +38,8 @@ def read_scores(run: RunFolder) -> list[EvaluationScores]:
             values = read_typed(file, dict[str, Any], Bilingual("Evaluate again.", "请重新评估。"))
         except UserError:  # the evaluation itself says more
             continue
-        means = {name: mean["value"] for name, mean in values.items() if isinstance(mean, dict) and _is_score(mean.get("value"))}
+        known = {name: mean for name, mean in values.items() if name in METRIC_BY_NAME and isinstance(mean, dict)}
+        means = {name: mean["value"] for name, mean in known.items() if _is_score(mean.get("value"))}
         task, rows = values.get("task"), values.get("rows")
         metric = ROW_METRICS.get(task, DEFAULT_METRIC) if isinstance(task, str) else DEFAULT_METRIC
         found.append(EvaluationScores(file.parent.name, metric, rows if type(rows) is int else None, means))

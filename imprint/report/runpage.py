@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -32,6 +33,8 @@ FATES: Final[Mapping[str, tuple[str, Bilingual]]] = {
 """Fate of an answer -> CSS class and badge."""
 OPEN_EXAMPLES: Final = 8
 """How many examples are not folded."""
+MARKED_CHARACTERS: Final = 300_000
+"""Most characters of answers and labels whose words are compared: it takes seconds."""
 OPEN_LOST: Final = 10
 """How many lost answers are not folded."""
 
@@ -177,7 +180,8 @@ def _examples(report: RunReport) -> str:
         "watched": ui_text(Bilingual("Watched prompts: the first answer and the last.", "训练中观察的提示：最初与最后的回答。")),
     }[report.example_kind]
     numbered = sorted(enumerate(report.examples, start=1), key=lambda item: _has_fill_texts(item[1], report.fill_texts) is not False)
-    rows = [_example(number, row, report.fill_texts) for number, row in numbered]
+    marked = _marked_count([row for _number, row in numbered])
+    rows = [_example(number, row, report.fill_texts, marked=place < marked) for place, (number, row) in enumerate(numbered)]
     legend = ""
     if report.filled is not None:
         texts = Bilingual(
@@ -185,9 +189,12 @@ def _examples(report: RunReport) -> str:
             "✓ 新内容：微调后的回答含有参考答案中 data.fill 的内容。✗ 未学会：缺少其中之一，排在最前。",
         )
         legend = f'<p class="note">{ui_message(texts)}</p>'
-    if any(row.label for row in report.examples):
-        marked = Bilingual("<mark>Marked</mark>: words that the label has too.", "<mark>高亮</mark>：参考答案中也有的词语。")
-        legend += f'<p class="note">{ui_text(marked)}</p>'
+    if marked and any(row.label for row in report.examples):
+        few, few_chinese = ("", "") if marked == len(rows) else (f"; only in the first {marked} examples", f"（仅前 {marked} 条）")
+        words = Bilingual(
+            f"<mark>Marked</mark>: words that the label has too{few}.", f"<mark>高亮</mark>：参考答案中也有的词语{few_chinese}。"
+        )
+        legend += f'<p class="note">{ui_text(words)}</p>'
     visible, more = rows[:OPEN_EXAMPLES], rows[OPEN_EXAMPLES:]
     folded = (
         f"<details><summary>{ui_text(Bilingual(f'{len(more)} more', f'其余 {len(more)} 条'))}</summary>{''.join(more)}</details>"
@@ -201,17 +208,24 @@ def _examples(report: RunReport) -> str:
     )
 
 
+def _marked_count(rows: Sequence[Example]) -> int:
+    """In how many of the examples, from the first on, shared words are marked."""
+    sums = accumulate(len(row.base) + len(row.tuned) + 2 * len(row.label) for row in rows)
+    return sum(characters <= MARKED_CHARACTERS for characters in sums)
+
+
 def _has_fill_texts(row: Example, texts: Sequence[str]) -> bool | None:
     """Whether the tuned answer has the fill texts of the label; None if the label has none."""
     return recalls_fill(row.label, row.tuned, texts) if any(contains(row.label, text) for text in texts) else None
 
 
-def _example(number: int, row: Example, texts: Sequence[str]) -> str:
+def _example(number: int, row: Example, texts: Sequence[str], *, marked: bool) -> str:
     badge = ""
     if (correct := _has_fill_texts(row, texts)) is not None:
         text = Bilingual("✓ new", "✓ 新内容") if correct else Bilingual("✗ not learned", "✗ 未学会")
         badge = f'<span class="gain {"up" if correct else "down"}">{ui_text(text)}</span>'
-    answers = f"{answer_box('base', row.base, row.label, {}, {})}\n{answer_box('tuned', row.tuned, row.label, {}, {})}"
+    boxes = (("base", row.base), ("tuned", row.tuned))
+    answers = "\n".join(answer_box(model, text, row.label, {}, {}, marked=marked) for model, text in boxes)
     return f"""<article class="row" id="row-{number}">
 <div class="head"><h3><a href="#row-{number}">{number}</a></h3>{badge}</div>
 {prompt_box(row.prompt)}

@@ -18,6 +18,8 @@ from imprint.runs import RunFolder
 from imprint.runtime import choose_device, cpu_name, memory_bytes, version_of
 
 GIB = 2**30
+MAX_BYTES = 2**24
+"""Largest starts.jsonl that is read; a start takes half a kilobyte."""
 ADVICE = Bilingual("Delete it: the report is written without it.", "请删除它：报告中将不含这些信息。")
 
 
@@ -71,4 +73,4 @@ def record_start(run: RunFolder, start: RunStart) -> None:
 
 def read_starts(run: RunFolder) -> list[RunStart]:
     """All starts of a run, in order; none of a run of an earlier version. Raises UserError for a line that is no start."""
-    return read_typed_lines(run.starts, RunStart, ADVICE)
+    return read_typed_lines(run.starts, RunStart, ADVICE, limit=MAX_BYTES)

@@ -75,3 +75,14 @@ def test_a_problem_is_short_though_the_file_is_not() -> None:
     with pytest.raises(UserError) as caught:
         typed({"text": "", "names": [], "x" * 100_000: 1}, Row, "row.json", ADVICE)
     assert len(str(caught.value)) < 500
+
+
+def test_a_file_of_more_lines_or_bytes_than_its_kind_has_is_not_read_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a", "names": []}\n' * 5)
+    assert len(read_typed_lines(file, Row, ADVICE, most=5)) == 5
+    file.write_text(file.read_text() + "not JSON\n" * 3)
+    with pytest.raises(UserError, match=r"rows\.jsonl: has more than 4 lines\."):
+        read_typed_lines(file, Row, ADVICE, most=4)
+    with pytest.raises(UserError, match=r"rows\.jsonl has more than 0 MiB, which no file of its kind has"):
+        read_typed_lines(file, Row, ADVICE, limit=10)

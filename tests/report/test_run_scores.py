@@ -15,7 +15,7 @@ def test_scores_are_read_by_evaluation_and_damaged_ones_left_out(tmp_path: Path)
     run = RunFolder(tmp_path)
     write(run, "dev", {"rows": 40, "task": "classification", "accuracy": {"value": 71.0}, "empty": 0, "broken": {"value": "x"}})
     write(run, "half", "{")
-    write(run, "old", {"rouge-l": {"value": 3}, "rows": True, "task": 5, "huge": {"value": 1e300}})
+    write(run, "old", {"rouge-l": {"value": 3}, "rows": True, "task": 5, "huge": {"value": 1e300}, "unknown": {"value": 5}, "rouge-1": 3})
     assert read_scores(run) == [
         EvaluationScores("dev", "accuracy", 40, {"accuracy": 71.0}),
         EvaluationScores("old", "rouge-l", None, {"rouge-l": 3}),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from imprint.events import Rescued, Step
+from imprint.report import runpage
 from imprint.report.runpage import write_report
 from tests.report.made import intruders, poisoned, run_report
 
@@ -151,3 +152,14 @@ def test_the_report_says_how_it_was_made_and_what_is_next(page: str) -> None:
 
 def test_scores_of_an_evaluation_stand_on_top(page: str) -> None:
     assert "10.25 → <b>31.50</b> <small>held-out</small>" in page
+
+
+def test_in_long_examples_words_are_compared_only_as_long_as_it_takes_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runpage, "MARKED_CHARACTERS", 150)
+    row = run_report().examples[0]
+    examples = tuple(replace(row, label="红色的上衣", base="白色", tuned="红色的上衣" * times) for times in (4, 4, 4, 40, 4))
+    write_report(replace(run_report(), examples=examples, fill_texts=()), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    rows = page.split('<article class="row"')[1:]
+    assert ["<mark>" in one.partition("</article>")[0] for one in rows] == [True, True, True, False, False]
+    assert "words that the label has too; only in the first 3 examples." in page
