@@ -34,6 +34,14 @@ def test_what_was_written_is_read_back_as_equal_samples(tmp_path: Path, ending: 
 
 
 @pytest.mark.parametrize("ending", WRITERS)
+def test_texts_of_control_characters_are_read_back_too(tmp_path: Path, ending: str) -> None:
+    samples = [Sample("\x01\x02\x1b" * 50, "\x7f\x03" * 50, None, "")]
+    write_samples(tmp_path / f"rows{ending}", samples, history=False, system=False)
+
+    assert read(tmp_path / f"rows{ending}") == samples
+
+
+@pytest.mark.parametrize("ending", WRITERS)
 def test_a_table_has_only_the_columns_that_are_needed(tmp_path: Path, ending: str) -> None:
     write_samples(tmp_path / f"rows{ending}", SAMPLES[:1], history=False, system=False)
 

@@ -22,8 +22,12 @@ BINARY_READERS: Final = MappingProxyType({"Parquet": parquet_rows, "Arrow": arro
 JSON_READERS: Final = MappingProxyType(
     {"a JSON array": array_rows, "JSON objects": object_rows, "JSON lists of turns": object_rows, "JSON lines": line_rows}
 )
-DESCRIBED_ROWS: Final = 200
-"""Number of rows of a file whose columns are described."""
+DESCRIBED_ROWS: Final = 20_000
+"""Number of rows of a JSON file whose columns are described: each may have other ones."""
+DESCRIBED_TABLE_ROWS: Final = 200
+"""The same of a table, whose columns stand in its header."""
+DESCRIBED_COLUMNS: Final = 1000
+"""Number of columns after which no further rows are looked at."""
 MAX_LISTED = 5
 """Maximum number of files or columns that a sentence names; the rest is counted."""
 
@@ -121,13 +125,17 @@ def describe_source(source: str | Path, columns: Columns | None = None) -> str:
 
 def _describe_file(file: DataFile, columns: Columns) -> str:
     place, first = next(((location, row) for location, row in file_rows(file) if isinstance(row, dict)), ("", None))
-    beginning = [
-        row for location, row in islice(file_rows(file), DESCRIBED_ROWS) if isinstance(row, dict) and file_of(location) == file_of(place)
-    ]
     description = file.description + (_describe_sheets(file.path) if file.format == "an Excel workbook" else "")
     if first is None:
         return f"{description}, without a row"
-    shape, columns_of_all = detect_shape(first, columns), {name: None for row in (first, *beginning) for name in row}
+    shape = detect_shape(first, columns)
+    columns_of_all, turn_keys = dict.fromkeys(first), dict.fromkeys(unread_turn_keys(first, shape))
+    for location, row in islice(file_rows(file), DESCRIBED_ROWS if file.format in JSON_READERS else DESCRIBED_TABLE_ROWS):
+        if isinstance(row, dict) and file_of(location) == file_of(place):
+            columns_of_all |= dict.fromkeys(row)
+            turn_keys |= dict.fromkeys(unread_turn_keys(row, shape))
+        if len(columns_of_all) + len(turn_keys) > DESCRIBED_COLUMNS:
+            break
     optional = [
         f'"{name}"' + (" (where the model knows tools)" if name == "tools" else "")
         for name in shape.optional_columns
@@ -139,7 +147,6 @@ def _describe_file(file: DataFile, columns: Columns) -> str:
             "set prompt_column=... and response_column=... to those of the question and the answer"
         )
     ignored = [quote(name) for name in columns_of_all if name not in shape.read_columns]
-    turn_keys = list(dict.fromkeys(key for row in (first, *beginning) for key in unread_turn_keys(row, shape)))
     also = f", {' and '.join(optional)} {'is' if len(optional) == 1 else 'are'} read too" if optional else ""
     unread = [f"not read: {list_names(ignored)}"] if ignored else []
     unread += [f"not read in turns: {list_names([quote(key) for key in turn_keys])}"] if turn_keys else []

@@ -192,7 +192,7 @@ def plain_encoding(path: Path) -> Encoding:
         with path.open("rb") as file:
             _refuse_unsupported(path, file.read(8))
         encoding = detect_encoding(path)
-        if _is_binary(next(read_chunks(path, encoding), "")[:BINARY_SAMPLE]):
+        if _is_binary(next(read_chunks(path, encoding), "")[:BINARY_SAMPLE], encoding):
             raise UserError(
                 Bilingual(
                     f"{path} is not text. Give a file of text, or of rows: {FORMATS}.",
@@ -304,9 +304,10 @@ def _next_at(text: str, position: int) -> int:
     return found.start() if found else len(text)
 
 
-def _is_binary(text: str) -> bool:
-    """Whether more than 5 % of a text are control characters or undecodable bytes."""
-    binary = sum((letter < " " and letter not in "\t\r\n\f") or "\ud800" <= letter <= "\udfff" for letter in text)
+def _is_binary(text: str, encoding: Encoding) -> bool:
+    """Whether more than 5 % of a text are control characters or undecodable bytes; after a byte order mark, the latter alone."""
+    marked = encoding.bom > 0
+    binary = sum((not marked and letter < " " and letter not in "\t\r\n\f") or "\ud800" <= letter <= "\udfff" for letter in text)
     return 20 * binary > len(text)
 
 
@@ -332,7 +333,7 @@ def _text_file(path: Path) -> DataFile:
                 "JSON 不允许注释：请删去所有注释。",
             )
         )
-    if _is_binary(start[:BINARY_SAMPLE]):
+    if _is_binary(start[:BINARY_SAMPLE], encoding):
         raise UserError(
             Bilingual(
                 f"{path} is neither text nor a workbook or Parquet. Give a file of rows: {FORMATS}.",

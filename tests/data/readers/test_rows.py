@@ -227,3 +227,18 @@ def test_a_workbook_is_described_by_its_first_sheet(tmp_path: Path) -> None:
     book.save(tmp_path / "a.xlsx")
 
     assert "not read" not in describe_source(tmp_path / "a.xlsx")
+
+
+def test_a_column_that_only_a_late_row_has_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", 3000)
+    with file.open("a") as added:
+        added.write('{"content": "a", "summary": "b", "late": 1}\n')
+    assert 'not read: "late"' in describe_source(file)
+
+
+def test_a_file_with_new_columns_in_every_row_is_described_in_bounded_time(tmp_path: Path) -> None:
+    row = {"content": "a", "summary": "b"}
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps(row | {f"c{number}-{column}": 0 for column in range(300)}) + "\n" for number in range(9))
+    )
+    assert 'not read: "c0-0", "c0-1", "c0-2", "c0-3", "c0-4" and 1195 more' in describe_source(tmp_path / "rows.jsonl")
