@@ -73,8 +73,9 @@ def encode_sample(
     The prompt has at most `max_source_length` ids: see `encode_messages`. The answer with its end id has at most `max_target_length` ids:
     its last tokens are cut, never the end id.
     """
-    prompt = encode_messages(template, sample.messages, max_source_length=max_source_length, source_prefix=source_prefix)
-    answer = template.answer(sample.messages, sample.answer, sample.tool, sample.rest)
+    messages = sample.messages
+    answer = template.answer(messages, sample.answer, sample.tool, sample.rest)  # first, since a template may encode the prompt with it
+    prompt = encode_messages(template, messages, max_source_length=max_source_length, source_prefix=source_prefix)
     target = [*answer[: max_target_length - 1], template.end_id]
     return EncodedRow(
         ids=(*prompt.ids, *target),

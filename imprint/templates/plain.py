@@ -1,18 +1,18 @@
 """Templates for models without one of their own: labelled lines (`plain`), or the bare text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Literal
 
 from imprint import arguments
 from imprint.templates.chatglm import with_system
 from imprint.templates.conversation import Message, Segment
-from imprint.templates.history import as_messages
 from imprint.templates.pairs import split_pairs
 from imprint.tokenizers import HFTokenizer
 
-CONTEXT: Final = 64
-"""Characters before an answer that it is encoded with."""
+CONTEXT: Final = 16
+"""Characters of the turn before a question that it is encoded with."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class PlainTemplate:
     """The tokenizer of its ids."""
     name: Literal["plain", "bare"]
     """Its name in a recipe."""
+    _latest: list[tuple[Sequence[Message], list[int]]] = field(default_factory=list, compare=False, repr=False)
+    """The messages before the latest answer and their ids: a training row is the prompt of the same messages and the answer."""
 
     @property
     def supports_tools(self) -> bool:
@@ -41,22 +43,31 @@ class PlainTemplate:
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """BOS ids, then the text, in which an earlier answer has the ids that are learned. Raises UserError for tool messages."""
-        query, history, system = split_pairs(messages, f"The template {self.name}")
-        question_format = "问：{}\n答：" if self.name == "plain" else "{}"
-        questions = [question_format.replace("{}", question) for question, _answer in [*history, (query, "")]]
-        ids = self.tokenizer.encode(source_prefix + with_system(questions[0], system))
-        for (question, answer), following in zip(history, questions[1:], strict=True):
-            ids += self._answer(question, answer)
-            ids += self.tokenizer.encode_text_after((question + answer)[-CONTEXT:], f"\n{following}")
+        known = next((ids for before, ids in self._latest[:1] if before == messages and not source_prefix), None)
+        ids = self._encode(messages, source_prefix)[0] if known is None else known
         return (Segment(self.tokenizer.special_tokens.bos_ids, fixed=True), Segment(tuple(ids)))
 
     def answer(self, messages: Sequence[Message], text: str, _tool: str = "", _rest: Sequence[Message] = (), /) -> list[int]:
-        """The ids of the text as it stands after the prompt."""
-        return self._answer(as_messages(messages)[-1].text if messages else "", arguments.text("text", text))
+        """The ids of the text as it stands after the prompt, which is encoded with it."""
+        if not messages:
+            return self.tokenizer.encode(arguments.text("text", text))
+        prompt, answer = self._encode(messages, "", arguments.text("text", text))
+        self._latest[:] = [(list(messages), prompt)]
+        return answer
 
-    def _answer(self, question: str, text: str) -> list[int]:
-        """The ids of an answer, which are the same in a row that is learned and in a later turn."""
-        return self.tokenizer.encode_text_after("\n答：" if self.name == "plain" else question[-CONTEXT:], text)
+    def _encode(self, messages: Sequence[Message], source_prefix: str, *answer: str) -> tuple[list[int], list[int]]:
+        """(ids of the prompt, ids of the answer, if there is one); an earlier answer has the ids that were learned."""
+        query, history, system = split_pairs(messages, f"The template {self.name}")
+        question_format = "问：{}\n答：" if self.name == "plain" else "{}"
+        parts: list[list[int]] = []
+        before: list[str] = []
+        for question, *said in (*history, (query, *answer)):
+            text = question_format.replace("{}", question)
+            text = f"\n{text}" if parts else source_prefix + with_system(text, system)
+            parts += self.tokenizer.encode_parts(*before, text, *said)[len(before) :]
+            before = ["".join((text, *said))[-CONTEXT:]]
+        answered = parts.pop() if answer else []
+        return list(chain.from_iterable(parts)), answered
 
     def scored_text(self, text: str) -> str:
         """Unchanged."""

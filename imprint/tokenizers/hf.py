@@ -7,6 +7,7 @@ the chat template of many models.
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
@@ -76,8 +77,10 @@ class HFTokenizer:
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
         self._ids: dict[int, int] = {}
-        self._latest: tuple[str, tuple[int, ...]] = ("", ())
-        self._latest_before: tuple[str, tuple[int, ...]] = ("", ())
+        self._whole_words = any(token.single_word for token in added.values()) or bool(
+            getattr(rust.model, "ignore_merges", False) or getattr(rust.model, "end_of_word_suffix", None)
+        )
+        """Whether the ids of a word may change as a whole when letters follow it."""
         self._beyond: Mapping[int, str] = {}
         self._limit: tuple[Path, int] | None = None
         names = sorted(self.controls, key=len, reverse=True)
@@ -99,13 +102,58 @@ class HFTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special ids, whatever the vocabulary makes of their names."""
+        return self._text_ids(text := well_formed(text), self._encode_text(text).ids)
+
+    def encode_parts(self, *texts: str) -> list[list[int]]:
+        """Ids of each of these texts as it stands after those before it, whatever follows it; a token that reaches over an end is split.
+
+        Nothing in them is special. All are encoded in one call, unless a vocabulary could read an end otherwise if nothing followed.
+        """
+        parts = [well_formed(text) for text in texts]
+        encoded = self._encode_text(whole := "".join(parts))
+        ids = self._text_ids(whole, given := encoded.ids)
+        unchanged = ids == given
+        after: list[list[int]] = []
+        while len(parts) > 1:
+            place = len(whole) - len(parts.pop())
+            count = self._tokens_before(place, encoded, whole) if unchanged else None
+            if count is None:
+                known = self.encode_parts(*parts)
+                first = list(chain.from_iterable(known))
+                if ids[: len(first)] == first:
+                    return [*known, ids[len(first) :], *reversed(after)]
+                spans = zip(ids, encoded.offsets, strict=False)
+                tokens = [(token, *span) for token, span in spans] if unchanged else self._encode_typed(self._rust, whole)
+                return [*known, self._split(tokens, whole, place), *reversed(after)]
+            after.append(ids[count:])
+            ids, whole = ids[:count], whole[:place]
+        return [ids, *reversed(after)]
+
+    def _tokens_before(self, place: int, encoded: "Encoding", whole: str) -> int | None:
+        """The number of tokens before a place in a text; None if what follows it may change their ids.
+
+        That is so at a token that reaches over the place, after spaces and digits, which vocabularies group by what follows them, and
+        inside of a word if the vocabulary knows words as a whole.
+        """
+        if place in (0, len(whole)):
+            return len(encoded) if place else 0
+        token, letter = encoded.char_to_token(place), whole[place - 1]
+        span = None if token is None else encoded.token_to_chars(token)
+        if span is None or span[0] != place or letter.isspace() or letter.isnumeric():
+            return None
+        return None if self._whole_words and encoded.char_to_word(place - 1) == encoded.char_to_word(place) else token
+
+    def _encode_text(self, text: str) -> "Encoding":
+        """The library's encoding of a text."""
         with self._lock:
-            ids = _encode(self._rust, well_formed(text)).ids
+            return _encode(self._rust, text)
+
+    def _text_ids(self, text: str, ids: list[int]) -> list[int]:
+        """The ids of a text from those that the library gives it: none is special. One int object per id, to save memory."""
         if self._typable and not self._typable.isdisjoint(ids):
-            return [token for token, _start, _end in self._encode_typed(self._rust, well_formed(text))]
+            return [token for token, _start, _end in self._encode_typed(self._rust, text)]
         self._refuse_beyond(ids)
-        self._latest = text, (shared := tuple(self._ids.setdefault(token, token) for token in ids))  # one int object per id, to save memory
-        return list(shared)
+        return [self._ids.setdefault(token, token) for token in ids]
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a rendered conversation: names of special tokens become their ids, unless an ESCAPE_MARK marks them as typed."""
@@ -127,16 +175,6 @@ class HFTokenizer:
             return joined[len(first) :]
         whole = well_formed((before + text).replace(ESCAPE_MARK, ""))
         return self._split(self.encode_rendered_with_offsets(before + text), whole, len(well_formed(before.replace(ESCAPE_MARK, ""))))
-
-    def encode_text_after(self, before: str, text: str) -> list[int]:
-        """The same of plain texts, in which nothing is special."""
-        known = dict((self._latest, self._latest_before)).get(before)
-        first = self.encode(before) if known is None else list(known)
-        self._latest_before = before, tuple(first)
-        joined = self.encode(before + text)
-        if joined[: len(first)] == first:
-            return joined[len(first) :]
-        return self._split(self._encode_typed(self._rust, whole := well_formed(before + text)), whole, len(well_formed(before)))
 
     def _split(self, tokens: Offsets, text: str, border: int) -> list[int]:
         """The ids after a border in a text; the end of a token that reaches over it is encoded anew."""

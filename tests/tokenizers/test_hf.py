@@ -1,12 +1,14 @@
 import json
 import random
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from imprint.messages import UserError
-from imprint.tokenizers import HFTokenizer, read_tokenizer
+from imprint.tokenizers import HFTokenizer, hf, read_tokenizer
 from tests.families import CHAT, fields_of, folder_of, piece_folder, piece_json, published_folder, tokenizer_json
 
 
@@ -194,10 +196,87 @@ def test_a_text_behind_another_has_the_ids_that_it_has_there(tmp_path: Path) -> 
     tokenizer = read_tokenizer(tmp_path, fields_of(tmp_path))
     assert isinstance(tokenizer, HFTokenizer)
     before, text = "\n", "hello world"
-    assert [*tokenizer.encode(before), *tokenizer.encode_text_after(before, text)] == tokenizer.encode(before + text)
-    split = tokenizer.encode_text_after("the quick bro", "wn fox")  # a token holds both
+    assert tokenizer.encode_parts(before, text)[1] == tokenizer.encode(before + text)[len(tokenizer.encode(before)) :]
+    split = tokenizer.encode_parts("the quick bro", "wn fox")[1]  # a token holds both
     assert tokenizer.decode(split).strip() == "wn fox"
     assert tokenizer.decode([*tokenizer.encode("the quick bro"), *split]) == "the quick brown fox"
+
+
+PARTS = (
+    "",
+    "a ",
+    "a\t\t",
+    "\n",
+    "12",
+    "345",
+    "xyz",
+    "w",
+    "=" * 70,
+    "e",
+    "\u0301",
+    "👍🏽",
+    "</s>",
+    "hello",
+    " world",
+    "你好",
+    "。",
+    "\ud83d",
+    "\ude00",
+)
+"""Texts whose ends a vocabulary may read otherwise when another one follows."""
+
+
+def parted(folder: Path, kind: str) -> HFTokenizer:
+    """A vocabulary that reads the end of a text by what follows it."""
+    vocabulary = piece_json("hello world", special=False, prepends=kind == "pieces")
+    if "pieces" not in kind:
+        vocabulary = json.loads(tokenizer_json())
+        model = vocabulary["model"]
+        assert isinstance(model, dict)
+        model["vocab"] |= {"xyz": 421, "12": 422, "ĉĉ": 423}  # no merge makes "xyz": a vocabulary of whole words has it if it is a word
+        model["merges"] += [["1", "2"], ["ĉ", "ĉ"]]  # the letter of a tab
+        model["ignore_merges"] = kind == "whole words"
+    if kind == "grouped digits":
+        groups = {
+            "type": "Split",
+            "pattern": {"Regex": r"\p{N}{1,3}(?=(?:\p{N}{3})*\b)|\p{N}|\P{N}+"},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        letters = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+        vocabulary["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [groups, letters]}
+    piece_folder(folder, None, vocabulary)
+    tokenizer = read_tokenizer(folder, fields_of(folder))
+    assert isinstance(tokenizer, HFTokenizer)
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", ["bytes", "whole words", "grouped digits", "pieces", "pieces without a space in front"])
+def test_the_ids_of_a_part_do_not_depend_on_what_follows(tmp_path: Path, kind: str) -> None:
+    tokenizer = parted(tmp_path, kind)
+    special = set(tokenizer.controls.values())
+    for first, second in product(PARTS, PARTS):
+        alone, pair = tokenizer.encode(first), tokenizer.encode_parts(first, second)
+        assert pair[0] == alone, (first, second)
+        assert not special & {*pair[0], *pair[1]}, (first, second)
+        if not any("\ud800" <= letter < "\ue000" for letter in first + second):  # else what is joined is another character
+            whole = tokenizer.encode(first + second)
+            assert whole[: len(alone)] != alone or pair[1] == whole[len(alone) :], (first, second)
+        for third in ("", "a", " 1", "年", "。"):
+            assert tokenizer.encode_parts(first, second, third)[:2] == pair, (first, second, third)
+
+
+def test_a_row_of_parts_is_one_call_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, calls = parted(tmp_path, "bytes"), list[str]()
+    encode = hf._encode
+
+    def counted(rust: Any, text: str) -> Any:
+        calls.append(text)
+        return encode(rust, text)
+
+    monkeypatch.setattr(hf, "_encode", counted)
+    tokenizer.encode_parts("你好", "再见", "好。")
+    assert calls == ["你好再见好。"]
 
 
 def test_merges_that_are_left_out_by_chance_are_all_used(tmp_path: Path) -> None:
