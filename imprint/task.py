@@ -1,11 +1,14 @@
 """The task of a run, which decides how answers are scored; `imprint evaluate` reads it from the recipe."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import field_validator
 
 from imprint.config import Field, Section
 from imprint.messages import Bilingual
+
+MAX_LABELS: Final = 1000
+"""Most labels of a classification: each is compared with each."""
 
 
 class TextTask(Section):
@@ -33,7 +36,7 @@ class ClassificationTask(Section):
     """One of several labels."""
 
     kind: Literal["classification"] = Field("classification", description="One of the labels, scored by accuracy and macro-F1.")
-    labels: tuple[str, ...] = Field(min_length=2, description="All labels, as written in the answers of the data.")
+    labels: tuple[str, ...] = Field(min_length=2, max_length=MAX_LABELS, description="All labels, as written in the answers of the data.")
     constrained: bool = Field(
         True, description="Answer with the most probable label; false generates text, which is wrong unless it is the label."
     )

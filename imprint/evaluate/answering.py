@@ -11,6 +11,7 @@ from typing import Any
 from imprint.data.batches import longest_first_batches
 from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_sample_original
+from imprint.data.readers.predictions import MAX_SCORED_CHARACTERS, too_long_to_score
 from imprint.data.sample import Sample
 from imprint.evaluate.limits import with_limits
 from imprint.evaluate.section import EvaluateSection
@@ -89,6 +90,7 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     task = section.task if section.task is not None and any(sample.answer.strip() for sample in samples) else TextTask()
     if isinstance(task, ClassificationTask):
         refuse_unknown_labels(task, samples)
+    _refuse_long_references(samples, section)
     questions = [_prepare_prompt(model, sample, section) for sample in samples]
     file = output / ANSWERS
     key, answered = _reusable_answers(file, model, questions, section)
@@ -131,6 +133,13 @@ def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -
         )
 
 
+def _refuse_long_references(samples: Sequence[Sample], section: EvaluateSection) -> None:
+    """Raise UserError for a reference that is too long to be scored, and is not cut."""
+    for sample in samples if section.truncation != "original" else ():
+        if len(sample.answer) > MAX_SCORED_CHARACTERS:
+            raise UserError(too_long_to_score("the reference", len(sample.answer))).prefixed(f"{sample.location}: ")
+
+
 def _reusable_answers(
     file: Path, model: Model, questions: Sequence[EvaluationPrompt], section: EvaluateSection
 ) -> tuple[str, dict[int, dict[str, Any]]]:
@@ -154,7 +163,8 @@ def _reusable_answers(
         write_text(file, "")
         append_jsonl(file, settings)
         return key, {}
-    return key, {line["row"]: line for line in lines[1:] if _is_answer(line, key)}
+    scored = isinstance(section.task, ContinuationTask)
+    return key, {line["row"]: line for line in lines[1:] if _is_answer(line, key) and (not scored or _is_scored(line))}
 
 
 def _digest(text: str) -> str:
@@ -166,6 +176,14 @@ def _is_answer(line: object, key: str) -> bool:
     match line:
         case {"row": int(), "prediction": str(), "tokens": int(), "finished": bool(), **others}:
             return bool(others.get("key", key) == key)
+    return False
+
+
+def _is_scored(line: dict[str, Any]) -> bool:
+    """Whether an answer comes with the log-probability of its reference."""
+    match line:
+        case {"log_probability": float() | int(), "scored_tokens": int()}:
+            return True
     return False
 
 

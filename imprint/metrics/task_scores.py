@@ -15,7 +15,7 @@ from imprint.metrics.protocols import get_protocol
 from imprint.metrics.rates import normalize_text
 from imprint.metrics.scores import RowScore, require_pairs, score_rows
 from imprint.metrics.translation import score_translation
-from imprint.task import ClassificationTask, CodeCommentsTask, Task, TextTask, TranslationTask
+from imprint.task import MAX_LABELS, ClassificationTask, CodeCommentsTask, Task, TextTask, TranslationTask
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,15 @@ def score_by_protocol(name: str, predictions: Sequence[str], references: Sequenc
                 Bilingual(
                     f"--protocol labels: the references hold {english}; each row needs one, and all rows at least two different ones.",
                     f"--protocol labels：参考答案中{chinese}；每行都要有标签，且至少有两种。",
+                )
+            )
+        if len(labels) > MAX_LABELS:
+            raise UserError(
+                Bilingual(
+                    f"--protocol labels: the references hold {len(labels):,} different texts, more than {MAX_LABELS:,}. Are they labels? "
+                    "Other protocols score texts; `exact` counts equal ones.",
+                    f"--protocol labels：参考答案中有 {len(labels):,} 种不同的文本，超过 {MAX_LABELS:,} 种，它们是标签吗？"
+                    "文本请用其他协议，exact 计相同的比例。",
                 )
             )
         return score_task(ClassificationTask(kind="classification", labels=labels), predictions, references)

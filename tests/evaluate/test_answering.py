@@ -125,6 +125,25 @@ def test_an_answer_that_is_no_label_is_reported_with_its_row_before_anything_is_
     assert batches == []
 
 
+def test_a_reference_that_cannot_be_scored_in_time_is_reported_before_anything_is_asked(
+    run: RunFolder, tmp_path: Path, batches: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "long.jsonl"
+    file.write_text(json.dumps({"content": "上衣", "summary": "白色" * 50_001}) + "\n", encoding="utf-8")
+    assert main(["evaluate", str(run.path), "--data", str(file), "max_new_tokens=2", f"output={tmp_path / 'out'}"]) == 2
+    assert f"{file}:1: the reference has 100,002 characters, and 100,000 at most are scored" in capsys.readouterr().err
+    assert batches == []
+
+
+def test_an_answer_without_the_figures_of_its_task_is_asked_anew(ask: Ask, batches: list[int]) -> None:
+    folder = ask("task.kind=continuation", limit=3)
+    lines = read_jsonl(folder / "answers.jsonl")
+    for name, value in (("log_probability", "x"), ("scored_tokens", None)):
+        write_jsonl(folder / "answers.jsonl", [lines[0], lines[1] | {name: value}, *lines[2:]])
+        ask("task.kind=continuation", limit=3)
+    assert batches == [3, 3, 3]
+
+
 def test_labels_that_a_tokenizer_cannot_tell_apart_are_refused(run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "labels.jsonl"
     file.write_text("".join(json.dumps({"content": "上衣", "summary": label}) + "\n" for label in ("白，色", "白,色")), encoding="utf-8")

@@ -5,7 +5,7 @@ import pytest
 from imprint.messages import UserError
 from imprint.metrics.means import gains, summary
 from imprint.metrics.scores import score_rows
-from imprint.metrics.task_scores import METRIC_BY_NAME, TASK_METRICS, Likelihood, score_task, task_gains
+from imprint.metrics.task_scores import METRIC_BY_NAME, TASK_METRICS, Likelihood, score_by_protocol, score_task, task_gains
 from imprint.metrics.translation import score_translation
 from imprint.task import ClassificationTask, CodeCommentsTask, ContinuationTask, SummaryTask, Task, TextTask, TranslationTask
 
@@ -80,3 +80,9 @@ def test_a_gain_is_told_for_every_metric_in_the_order_of_the_table() -> None:
     assert found["exact"].value == 75
     with pytest.raises(UserError, match="4 rows before and 3 after"):
         task_gains(before, score_task(CodeCommentsTask(), SAID[:3], WANTED[:3]))
+
+
+def test_texts_are_no_labels() -> None:
+    texts = [f"text {number}" for number in range(1001)]
+    with pytest.raises(UserError, match=r"the references hold 1,001 different texts, more than 1,000\. Are they labels\?"):
+        score_by_protocol("labels", texts, texts)

@@ -35,6 +35,10 @@ AMBIGUOUS_COLUMNS: Final = ("response", "output", "answer", "summary", "completi
 """Names that mean predictions beside a column of references, and references beside one of predictions."""
 
 
+MAX_SCORED_CHARACTERS: Final = 100_000
+"""Most characters of an answer or a reference that are scored."""
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Predictions of a model and their references."""
@@ -144,7 +148,18 @@ def _text(row: object, column: str) -> str:
     value = label_as_text(row[column])
     if not isinstance(value, str):
         raise must_be(column, "a text", "文本", value)
+    if len(value) > MAX_SCORED_CHARACTERS:
+        raise BadRowError(too_long_to_score(quote(column), len(value)))
     return value
+
+
+def too_long_to_score(what: str, characters: int) -> Bilingual:
+    """The message about a text, named by `what`, of more than MAX_SCORED_CHARACTERS."""
+    return Bilingual(
+        f"{what} has {characters:,} characters, and {MAX_SCORED_CHARACTERS:,} at most are scored: comparing words takes time that grows "
+        "with the square of a text.",
+        f"{what} 有 {characters:,} 个字符，计分的文本至多 {MAX_SCORED_CHARACTERS:,} 个字符。",
+    )
 
 
 def _finished_beside(file: Path, predictions: list[str]) -> Iterable[bool] | None:
@@ -171,4 +186,4 @@ def _reference_limit_beside(file: Path) -> int | None:
     except (OSError, ValueError, RecursionError, UserError):
         return None
     limit = scores.get("references_cut_to") if isinstance(scores, dict) else None
-    return limit if isinstance(limit, int) else None
+    return limit if type(limit) is int and limit > 0 else None

@@ -150,3 +150,16 @@ def test_a_folder_and_a_file_without_references_say_where_to_look(tmp_path: Path
         read_predictions(file.with_name("answers.jsonl"))
     with pytest.raises(UserError, match="there is no such file"):
         read_predictions(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize("column", ["predict", "label"])
+def test_a_text_that_cannot_be_scored_in_time_is_named_with_its_line(column: str, tmp_path: Path) -> None:
+    row = {"predict": "坏", "label": "好"}
+    with pytest.raises(UserError, match=rf"any\.jsonl:2: \"{column}\" has 100,001 characters, and 100,000 at most are scored"):
+        read_predictions(lines(tmp_path / "any.jsonl", row, row | {column: "a" * 100_001}))
+
+
+@pytest.mark.parametrize("limit", [-5, 0, True, "62"])
+def test_a_limit_that_no_evaluation_has_is_not_told(limit: object, tmp_path: Path) -> None:
+    write_json(tmp_path / "scores.json", {"references_cut_to": limit})
+    assert read_predictions(lines(tmp_path / "predictions.jsonl", {"predict": "坏", "label": "好"})).references_cut_to is None
