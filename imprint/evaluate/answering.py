@@ -1,7 +1,5 @@
 """Generate answers in batches; each batch is written to answers.jsonl at once, so that a killed command resumes."""
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_sample_original
 from imprint.data.readers.predictions import MAX_SCORED_CHARACTERS, too_long_to_score
 from imprint.data.sample import Sample
+from imprint.evaluate.digests import settings_digest, text_digest
 from imprint.evaluate.limits import with_limits
 from imprint.evaluate.section import EvaluateSection
 from imprint.files.atomic import append_jsonl, read_jsonl, write_jsonl, write_text
@@ -153,11 +152,11 @@ def _reusable_answers(
         ignored.add("batch_size")
     settings = {
         "model": model.identity,
-        "asked": _digest(repr(questions)),
+        "asked": text_digest(repr(questions)),
         "settings": section.model_dump(mode="json", exclude=ignored),
         **_extra_measurements(section),
     }
-    key = _digest(json.dumps(settings, sort_keys=True))
+    key = settings_digest(settings)
     lines = read_jsonl(file)
     if lines[:1] != [settings]:
         write_text(file, "")
@@ -165,10 +164,6 @@ def _reusable_answers(
         return key, {}
     scored = isinstance(section.task, ContinuationTask)
     return key, {line["row"]: line for line in lines[1:] if _is_answer(line, key) and (not scored or _is_scored(line))}
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _is_answer(line: object, key: str) -> bool:

@@ -1,9 +1,7 @@
 """`imprint perplexity RUN|MODEL --data FILE`: perplexity of texts per token and per character, before and after tuning."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from imprint.data.document_rows import DocumentFrame, SlidingWindows, Window, do
 from imprint.data.readers.bad_rows import BadRowError, BadRows
 from imprint.data.readers.documents import DocumentPart, list_text_files, read_document_parts
 from imprint.data.section import TextsSection
+from imprint.evaluate.digests import settings_digest, text_digest
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.section import PerplexitySection
 from imprint.files.atomic import append_jsonl, read_jsonl, write_json, write_jsonl
@@ -177,8 +176,8 @@ def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection
     # These change no result, or are part of the model's identity.
     ignored = {"output", "base", "adapter", "base_path", "template", "batch_tokens"}
     settings = section.model_dump(mode="json", exclude=ignored)
-    first = {"model": model.identity, "files": sha256(repr(files).encode()).hexdigest()[:16], "settings": settings}
-    key = sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:16]
+    first = {"model": model.identity, "files": text_digest(repr(files)), "settings": settings}
+    key = settings_digest(first)
     lines = read_jsonl(file)
     own: list[MeasuredDocument] = []
     if lines[:1] == [first]:
