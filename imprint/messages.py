@@ -1,6 +1,7 @@
 """Messages to the user in English and Chinese, and the exception that carries one."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,8 @@ MAX_LINES: Final = 200
 """Maximum lines of an error."""
 MAX_TEXT: Final = MAX_LINE * MAX_LINES
 CUT: Final = " ... "
+SIMILAR: Final = 0.6
+"""From which share of equal letters on a name may be what was meant."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,23 @@ class Bilingual:
 def join_lines(messages: Sequence[Bilingual]) -> Bilingual:
     """One message with a line for each of several."""
     return Bilingual("\n".join(message.english for message in messages), "\n".join(message.chinese for message in messages))
+
+
+def closest(wanted: str, names: Iterable[str], *, count: int = 1, cutoff: float = SIMILAR) -> list[str]:
+    """Up to `count` of the names that are most like the wanted one, best first, whatever their case."""
+    by_lower = {name.lower(): name for name in names}
+    return [by_lower[name] for name in difflib.get_close_matches(wanted.lower(), by_lower, n=count, cutoff=cutoff)]
+
+
+def did_you_mean(names: Sequence[str], shown: str = "{}", *, clause: bool = False) -> Bilingual:
+    """The question whether the first of these names was meant, in English with a space after it; empty without a name.
+
+    `shown`: how the name is written, such as "--{}". `clause`: the question stands after a semicolon.
+    """
+    if not names:
+        return Bilingual("", "")
+    name = shown.replace("{}", names[0])
+    return Bilingual(f"{'did' if clause else 'Did'} you mean {name}? ", f"是否想写 {name}？")
 
 
 def _clipped(text: str) -> str:

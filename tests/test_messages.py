@@ -1,4 +1,4 @@
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest, did_you_mean
 
 MESSAGE = Bilingual("there is no such file", "没有这个文件")
 
@@ -26,3 +26,15 @@ def test_an_error_keeps_both_ends_of_what_it_quotes() -> None:
     assert len(lines) == 201
     assert (lines[0], lines[-1]) == ("line 0", "line 99999")
     assert str(UserError("\n".join(["x" * 1999] * 150))).count("x") == 150 * 1999
+
+
+def test_the_closest_names_ignore_case_and_are_few() -> None:
+    assert closest("qwen/qwen3-4b", ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B", "a/b"], count=3) == ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B"]
+    assert closest("LENGHT", ["method", "length"]) == ["length"]
+    assert closest("a/b", []) == closest("xyz", ["length"]) == []
+
+
+def test_what_was_meant_is_asked_in_both_languages() -> None:
+    assert did_you_mean(["length", "method"]) == Bilingual("Did you mean length? ", "是否想写 length？")
+    assert did_you_mean(["length"], "--{}", clause=True).english == "did you mean --length? "
+    assert did_you_mean([]) == Bilingual("", "")

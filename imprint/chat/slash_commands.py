@@ -1,6 +1,5 @@
 """The slash commands of a chat: each returns the next conversation and a message."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -10,7 +9,7 @@ from imprint.chat.conversation import ChatRequest, Conversation
 from imprint.chat.section import SamplingSection
 from imprint.chat.transcript import save
 from imprint.config import describe
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest, did_you_mean
 
 SLASHES: Final = ("/", "／")
 """Characters that begin a command; the second is typed by a Chinese input method."""
@@ -69,13 +68,11 @@ def run(text: str, conversation: Conversation) -> CommandOutcome:
     name, *rest = text[1:].split(maxsplit=1) or [""]
     command = COMMANDS.get(name.lower())
     if command is None:
-        near = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
-        hint = f"did you mean /{near[0]}? " if near else ""
-        suggestion = f"，是否想用 /{near[0]}" if near else ""
+        meant = did_you_mean(closest(name, COMMANDS), "/{}", clause=True)
         raise UserError(
             Bilingual(
-                f"/{name} is not a command; {hint}/help lists them. A question that begins with / is typed with //.",
-                f"没有这个命令{suggestion}；/help 查看全部命令。",
+                f"/{name} is not a command; {meant.english}/help lists them. A question that begins with / is typed with //.",
+                f"没有这个命令；{meant.chinese}/help 查看全部命令。",
             )
         )
     return command.run(conversation, "".join(rest).strip())

@@ -1,11 +1,10 @@
 """Errors of the command line in both languages: argparse has its own only in English."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Final
 
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, closest, did_you_mean
 
 CHINESE: Final = (
     (r"the following arguments are required: (.*)", r"缺少参数：\1。"),
@@ -33,10 +32,11 @@ def parser_problem(message: str, program: str) -> Bilingual:
 def unknown_words(words: Sequence[str], program: str, known: Sequence[str], *, takes_knobs: bool) -> Bilingual:
     """An error about words that a command does not know, with what may have been meant; `known` are its options."""
     flags = [word for word in words if word.startswith("-")]
-    near = difflib.get_close_matches(flags[0], known, n=1) if flags else []
+    near = closest(flags[0], known) if flags else []
     english, chinese = f"unrecognized arguments: {' '.join(words)}", f"不认识的参数：{' '.join(words)}"
     if near:
-        return _with_help(Bilingual(f"{english}; did you mean {near[0]}?", f"{chinese}，是否想写 {near[0]}？"), program)
+        meant = did_you_mean(near, clause=True)
+        return _with_help(Bilingual(f"{english}; {meant.english.rstrip()}", f"{chinese}，{meant.chinese}"), program)
     if flags and takes_knobs:
         english += ". Knobs are written without dashes, as in tune.length=128; the flags of an old train.sh go after `imprint main`"
         chinese += "。选项前不加横线，如 tune.length=128；旧 train.sh 的参数写在 `imprint main` 之后"

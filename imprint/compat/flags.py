@@ -3,7 +3,6 @@
 Names and defaults: ptuning/arguments.py and main.py of THUDM/ChatGLM-6B, TrainingArguments of transformers 4.27.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from imprint.config import Field, Section
 from imprint.config.problems import explain_errors
 from imprint.config.section import union_members
 from imprint.files.reading import read_json
-from imprint.messages import Bilingual, UserError, join_lines
+from imprint.messages import Bilingual, UserError, closest, did_you_mean, join_lines
 
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 NUMBER = re.compile(r"-\.?\d")
@@ -189,11 +188,11 @@ def _unknown_flag(name: str) -> Bilingual | None:
     """The problem with an unknown flag; None for a known one."""
     if name in IGNORED_FLAGS:
         return None
-    near = difflib.get_close_matches(name, [*OriginalFlags.model_fields, *IGNORED_FLAGS], n=1)
-    english, chinese = (f"Did you mean --{near[0]}?", f"是否想写 --{near[0]}？") if near else ("Take it out.", "请去掉它。")
+    near = closest(name, [*OriginalFlags.model_fields, *IGNORED_FLAGS])
+    advice = did_you_mean(near, "--{}") if near else Bilingual("Take it out. ", "请去掉它。")
     return Bilingual(
-        f"--{name} is not a flag of the original main.py. {english} `imprint main` lists those that have an effect.",
-        f"--{name} 不是原版 main.py 的参数。{chinese}`imprint main` 会列出有效的参数。",
+        f"--{name} is not a flag of the original main.py. {advice.english}`imprint main` lists those that have an effect.",
+        f"--{name} 不是原版 main.py 的参数。{advice.chinese}`imprint main` 会列出有效的参数。",
     )
 
 

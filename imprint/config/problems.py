@@ -1,6 +1,5 @@
 """Translates pydantic's validation errors into messages for the person who wrote the recipe."""
 
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from imprint.config.knobs import describe
 from imprint.config.section import Section, section_types, union_members, union_tags
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, closest, did_you_mean
 
 MAX_EXPLAINED = 100
 """Maximum number of errors that are explained; the rest is counted."""
@@ -79,9 +78,8 @@ def quote_value(value: object) -> str:
 
 def unknown_key(name: str, names: Sequence[str], elsewhere: Sequence[str] = ()) -> Bilingual:
     """The message about a key that is not among `names`; `elsewhere` are the paths where such a key exists."""
-    near = elsewhere or difflib.get_close_matches(name, names, n=1)
-    english, chinese = (f"did you mean {near[0]}? ", f"是否想写 {near[0]}？") if near else ("", "")
-    return Bilingual(f"is unknown; {english}allowed here: {', '.join(names)}", f"不存在；{chinese}此处可用：{'、'.join(names)}")
+    meant = did_you_mean(elsewhere or closest(name, names), clause=True)
+    return Bilingual(f"is unknown; {meant.english}allowed here: {', '.join(names)}", f"不存在；{meant.chinese}此处可用：{'、'.join(names)}")
 
 
 def _joined(key: tuple[str, str], requirements: Sequence[Bilingual]) -> Problem:

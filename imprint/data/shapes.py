@@ -5,7 +5,6 @@ Sources of the shapes: README of ChatGLM-6B's ptuning (content/summary, prompt/r
 """
 
 import ast
-import difflib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ from imprint.data.tool_turns import (
     unread_keys,
 )
 from imprint.data.turns import ROLES, alternating, is_message, is_pair, is_turn, numbered_turns, refuse_rejected, speaker, turns_of_lists
-from imprint.messages import Bilingual
+from imprint.messages import SIMILAR, Bilingual, closest, did_you_mean
 from imprint.templates import Message
 
 CONVERSATION_COLUMNS: Final = ("messages", "conversations", "conversation")
@@ -66,11 +65,9 @@ COLUMN_PAIRS: Final = (
     ("问题", "回答"),
     ("提问", "回答"),
 )
-SIMILAR: Final = 0.6
-"""Similarity from which a name may be meant, from 0 to 1."""
 SHORT: Final = 3
 SIMILAR_SHORT: Final = 0.5
-"""The same for names of at most SHORT characters: one of two is the same."""
+"""SIMILAR for names of at most SHORT characters: one of two is the same."""
 MAX_COMPARED: Final = 1000
 """Number of columns among which a similar name is looked for."""
 MAX_TURNS: Final = 1000
@@ -248,13 +245,12 @@ def _column(row: Mapping[str, object], shape: RowShape, role: str) -> object:
     if name in row:
         return row[name]
     columns = quote_names(row)
-    by_lower_case = {key.lower(): key for key in islice(row, MAX_COMPARED)}
-    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=SIMILAR_SHORT if len(name) <= SHORT else SIMILAR)
+    close = closest(name, islice(row, MAX_COMPARED), cutoff=SIMILAR_SHORT if len(name) <= SHORT else SIMILAR)
     guess = guessed_columns(row, shape.prompt, shape.response, shape.knob_prefix) if knob is not None and role != HISTORY else {}
     hint, chinese = "", ""
     if close:
-        meant = quote(by_lower_case[close[0]])
-        hint, chinese = f" Did you mean {meant}?", f"是否想写 {meant}？"
+        meant = did_you_mean([quote(close[0])])
+        hint, chinese = f" {meant.english.rstrip()}", meant.chinese
     elif knob is not None and (known := published_shape(row)):
         hint, chinese = (
             f" The row has a known shape ({known.summary()}): leave {knob} out to read it.",

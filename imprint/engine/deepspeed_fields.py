@@ -3,13 +3,12 @@
 Source of the names: `DeepSpeedConfig` of deepspeed.runtime.config, 0.9 to 0.19.
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from imprint.config.problems import quote_value
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest, did_you_mean
 
 AUTO = "auto"
 RECIPE_FIELDS = {
@@ -101,13 +100,12 @@ def _is_off(value: object) -> bool:
 
 
 def _unknown_error(file: Path, name: str) -> UserError:
-    near = difflib.get_close_matches(name, KNOWN, 1)
-    meant, chinese = (f' Did you mean "{near[0]}"?', f"，是否应为 {near[0]}") if near else ("", "")
+    meant = did_you_mean(closest(name, KNOWN), '"{}"')
     return UserError(
         Bilingual(
-            f"engine.deepspeed: {file}: {quote_value(name)} is no field of a DeepSpeed file, and DeepSpeed would pass over it.{meant} "
-            "Correct it, or take it out.",
-            f"{quote_value(name)} 不是 DeepSpeed 配置的字段（DeepSpeed 会直接忽略）{chinese}：请改正或去掉。",
+            f"engine.deepspeed: {file}: {quote_value(name)} is no field of a DeepSpeed file, and DeepSpeed would pass over it. "
+            f"{meant.english}Correct it, or take it out.",
+            f"{quote_value(name)} 不是 DeepSpeed 配置的字段（DeepSpeed 会直接忽略）。{meant.chinese}请改正或去掉。",
         )
     )
 

@@ -4,13 +4,12 @@ Each protocol scores every row with nltk's sentence BLEU (1- to 4-grams, equal w
 and averages the rows. The details in which they differ can halve or double BLEU-4 of the same answers.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest, did_you_mean
 
 ProtocolName = Literal["chatglm-6b", "words", "llamafactory", "swift"]
 
@@ -111,11 +110,11 @@ def get_protocol(name: str, *, also: Sequence[str] = ()) -> Protocol:
     for protocol in PROTOCOLS.values():
         if protocol.name == name:
             return protocol
-    close = difflib.get_close_matches(name.lower(), [*PROTOCOLS, *also], n=1)
-    english, chinese = (f' Did you mean "{close[0]}"?', f'是否想写 "{close[0]}"？') if close else ("", "")
+    meant = did_you_mean(closest(name, [*PROTOCOLS, *also]), '"{}"')
     allowed = ", ".join([*PROTOCOLS, *also])
     raise UserError(
         Bilingual(
-            f'There is no metric protocol "{name}". Allowed: {allowed}.{english}', f'没有评分协议 "{name}"。可用：{allowed}。{chinese}'
+            f'There is no metric protocol "{name}". {meant.english}Allowed: {allowed}.',
+            f'没有评分协议 "{name}"。{meant.chinese}可用：{allowed}。',
         )
     )

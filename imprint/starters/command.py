@@ -1,6 +1,5 @@
 """`imprint init`: a commented recipe with sample rows, to be changed into one's own."""
 
-import difflib
 import json
 import re
 import shlex
@@ -15,7 +14,7 @@ from typing import Final
 from imprint.demo.domain_example.books import pages
 from imprint.demo.rows import Split, task_rows
 from imprint.files.atomic import write_text
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest, did_you_mean
 from imprint.starters.shipped import RECIPE, shipped_recipes
 from imprint.terminal import say
 
@@ -135,11 +134,13 @@ def _find(name: str) -> str:
     guesses = {guess: starter for starter, one in STARTERS.items() for guess in (starter, *one.guesses)}
     if wanted in guesses:
         return guesses[wanted]
-    near = difflib.get_close_matches(wanted, guesses, n=1)
-    english, chinese = (f" Did you mean {guesses[near[0]]}?", f"是否指 {guesses[near[0]]}？") if near else ("", "")
+    meant = did_you_mean([guesses[near] for near in closest(wanted, guesses)])
     names = ", ".join(STARTERS)
     raise UserError(
-        Bilingual(f'there is no starter "{name}".{english} Give one of {names}.', f'没有名为 "{name}" 的模板。{chinese}可用：{names}。')
+        Bilingual(
+            f'there is no starter "{name}". {meant.english}Give one of {names}.',
+            f'没有名为 "{name}" 的模板。{meant.chinese}可用：{names}。',
+        )
     )
 
 

@@ -1,10 +1,9 @@
 """The recipes that come with Imprint: `imprint train demo` works in any folder."""
 
-import difflib
 from pathlib import Path
 from typing import Final
 
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest, did_you_mean
 
 PACKAGE: Final = Path(__file__).parents[1]
 RECIPE: Final = "recipe.yaml"
@@ -46,13 +45,12 @@ def find_recipe(given: Path) -> Path:
         return shipped[given.stem]
     if given.suffix or given.exists() or given.parent != Path():
         return given  # reading it tells what is wrong
-    near = difflib.get_close_matches(given.stem, shipped, n=1)
-    english, chinese = (f"Did you mean {near[0]}? ", f"是否指 {near[0]}？") if near else ("", "")
+    meant = did_you_mean(closest(given.stem, shipped))
     names = ", ".join(shipped)
     raise UserError(
         Bilingual(
-            f"{given}: there is no such file, and no recipe of this name. {english}These come with Imprint: {names}. "
+            f"{given}: there is no such file, and no recipe of this name. {meant.english}These come with Imprint: {names}. "
             "`imprint init` makes one of your own.",
-            f"{given}：没有这个文件，也没有这个名字的配方。{chinese}自带的配方：{names}。用 imprint init 可以生成自己的配方。",
+            f"{given}：没有这个文件，也没有这个名字的配方。{meant.chinese}自带的配方：{names}。用 imprint init 可以生成自己的配方。",
         )
     )

@@ -37,7 +37,7 @@ def test_a_name_that_no_recipe_has_is_answered_with_those_there_are(tmp_path: Pa
         UserError, match=r"dmo: there is no such file, and no recipe of this name. Did you mean demo\? These come .*adgen-full"
     ) as told:
         find_recipe(Path("dmo"))
-    assert "是否指 demo？自带的配方：adgen-full" in str(told.value)
+    assert "是否想写 demo？自带的配方：adgen-full" in str(told.value)
 
 
 def test_an_installed_package_has_its_recipes_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

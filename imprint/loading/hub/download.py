@@ -18,7 +18,7 @@ from imprint.loading.hub.cache import HubCache, check_space, size_of
 from imprint.loading.hub.files import GIT_HASH, SHA256, HubFile, Listing, auxiliary_files, weight_index, weights
 from imprint.loading.hub.name import COMMIT, HubName
 from imprint.loading.hub.transfer import Answer, Hub, HubProblemError, cache_root, download_lock, is_offline, open_hub, quoted
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest
 from imprint.progress import Progress
 from imprint.terminal import say
 
@@ -153,12 +153,12 @@ def _near(hub: Hub, name: HubName, problem: HubProblemError) -> list[str]:
         if problem.code == "RevisionNotFound":
             refs, _next = hub.page(f"/api/models/{name.repository}/refs")
             there = [ref["name"] for kind in ("branches", "tags") for ref in refs.get(kind, [])]
-            return refusals.near_names(name.revision, there) or there[:3]
+            return closest(name.revision, there, count=3) or there[:3]
         there = []
         for query in (f"author={quoted(owner)}&search={quoted(short[:4])}&limit=200", f"search={quoted(short)}&limit=20"):
             found, _next = hub.page(f"/api/models?{query}")
             there += [str(model["id"]) for model in found]
-        return refusals.near_names(name.repository, there)
+        return closest(name.repository, there, count=3)
     except (HubProblemError, KeyError, TypeError, AttributeError):
         return []
 

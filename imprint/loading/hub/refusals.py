@@ -1,6 +1,5 @@
 """What to tell a user whom a hub gave no model: what was found, and what to do, to the exact commands."""
 
-import difflib
 from collections.abc import Sequence
 
 from imprint.loading.hub.name import HubName
@@ -119,12 +118,6 @@ def not_what_was_listed(name: HubName, file: str, endpoint: str, found: Bilingua
             f"（HF_ENDPOINT）或稍后再试。{by_hand(name).chinese}",
         )
     )
-
-
-def near_names(wanted: str, there: Sequence[str]) -> list[str]:
-    """Up to three of the names that are like the wanted one, best first."""
-    by_lower = {name.lower(): name for name in there}
-    return [by_lower[name] for name in difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)]
 
 
 def _asked(problem: HubProblemError) -> str:

@@ -10,11 +10,6 @@ def test_the_way_by_hand_has_exact_commands_for_the_revision_that_was_asked_for(
         assert "model.path=./Qwen3-4B" in text
 
 
-def test_near_names_ignore_capitals_and_are_few() -> None:
-    assert refusals.near_names("qwen/qwen3-4b", ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B", "a/b"]) == ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B"]
-    assert refusals.near_names("a/b", []) == []
-
-
 def test_a_mirror_is_not_advised_to_who_uses_it() -> None:
     problem = HubProblemError("it did not answer in time", "等待超时")
     there = str(refusals.unreachable(HubName("a/b"), "https://hf-mirror.com", problem))
