@@ -4,6 +4,7 @@ GGUF is the format of llama.cpp (github.com/ggml-org/ggml, docs/gguf.md): key-va
 be quantized. Every architecture that transformers converts is read; the formats of its tensors do not matter.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,16 @@ from imprint.messages import Bilingual, UserError
 
 MAGIC: Final = b"GGUF"
 NAME: Final = "model.gguf"
+BLOCK: Final = re.compile(r"blk\.(\d{1,6})\.")
+"""The tensors of a block."""
+REQUIRED: Final = ("block_count", "embedding_length")
+"""Sizes for which transformers would otherwise take those of some large model."""
+SIZES: Final = (
+    *REQUIRED,
+    *("feed_forward_length", "vocab_size", "expert_count", "expert_feed_forward_length"),
+    *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
+)
+"""Sizes in the metadata, none of which is larger than the largest dimension of a tensor."""
 READ_AGAIN: Final = Bilingual("Download it again, or take a GGUF of another model.", "请重新下载，或换一个模型的 GGUF 文件。")
 
 
@@ -37,7 +48,25 @@ def read_metadata(file: Path) -> Mapping[str, Any]:
             Bilingual('the package gguf is missing: pip install "imprint[gguf]"', '缺少 gguf 包：pip install "imprint[gguf]"')
         ) from error
     with _translate_errors(file):
-        return MappingProxyType({name: field.contents() for name, field in GGUFReader(file).fields.items()})
+        reader = GGUFReader(file)
+        metadata = MappingProxyType({name: field.contents() for name, field in reader.fields.items()})
+        _refuse_other_sizes(metadata, {tensor.name: tuple(map(int, tensor.shape)) for tensor in reader.tensors})
+    return metadata
+
+
+def _refuse_other_sizes(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError where the metadata claim a larger model than the tensors are of: all of it would be made before one is read."""
+    family = metadata.get("general.architecture")
+    blocks = {match[1] for name in shapes if (match := BLOCK.match(name))}
+    largest = max((size for shape in shapes.values() for size in shape), default=0)
+    for name in SIZES:
+        value = metadata.get(f"{family}.{name}")
+        bound = len(blocks) if name == "block_count" else largest
+        for size in value if isinstance(value, list) else [value]:
+            if size is None and name not in REQUIRED:
+                continue
+            if type(size) is not int or not 0 <= size <= bound:
+                raise ValueError(f"{family!s:.40}.{name} is {size!s:.40}, and its tensors have {bound:,} at most")
 
 
 def read_network(file: Path, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -52,7 +81,10 @@ def read_network(file: Path, dtype: torch.dtype) -> tuple[dict[str, Any], dict[s
     if packed := getattr(transformers, "GgufConfig", None):  # from 5.20 on, weights stay packed unless this says otherwise
         options["quantization_config"] = packed(dequantize=True)
     with link_alone(file) as folder, _translate_errors(file):
-        network = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=NAME, dtype=dtype, **options)
+        read: Any = transformers.AutoModelForCausalLM.from_pretrained  # its types do not know `output_loading_info`
+        network, loaded = read(folder, gguf_file=NAME, dtype=dtype, output_loading_info=True, **options)
+        if missing := sorted(loaded["missing_keys"]):
+            raise ValueError(f"{missing[0]} is not in it, and {len(missing) - 1} more" if missing[1:] else f"{missing[0]} is not in it")
     fields = network.config.to_dict() | {"architectures": [type(network).__name__], "dtype": str(dtype).removeprefix("torch.")}
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         fields.pop(name, None)

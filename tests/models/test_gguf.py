@@ -56,3 +56,30 @@ def test_an_architecture_that_transformers_does_not_convert_is_a_sentence(tmp_pa
         write()
     with pytest.raises(UserError, match="cannot be read as a GGUF model"):
         read_network(tmp_path / "other.gguf", torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("block_count", 10**9),
+        ("block_count", 3),
+        ("embedding_length", 10**6),
+        ("feed_forward_length", 10**9),
+        ("attention.head_count", 10**9),
+    ],
+)
+def test_a_file_that_claims_a_larger_model_than_its_tensors_is_refused_before_it_is_made(
+    name: str, value: int, file: Path, tmp_path: Path
+) -> None:
+    content = file.read_bytes()
+    start = content.index(f"llama.{name}".encode()) + len(f"llama.{name}") + 4
+    (tmp_path / "large.gguf").write_bytes(content[:start] + value.to_bytes(4, "little") + content[start + 4 :])
+    with pytest.raises(UserError, match=rf"cannot be read as a GGUF model \(llama\.{name} is {value}, and its tensors have \d+ at most\)"):
+        read_metadata(tmp_path / "large.gguf")
+
+
+def test_weights_that_are_not_in_the_file_are_not_made_up(file: Path, tmp_path: Path) -> None:
+    content = file.read_bytes()
+    (tmp_path / "less.gguf").write_bytes(content.replace(b"blk.1.attn_q.weight", b"blk.1.attn_x.weight"))
+    with pytest.raises(UserError, match=r"\(model\.layers\.1\.self_attn\.q_proj\.weight is not in it\)"):
+        read_network(tmp_path / "less.gguf", torch.bfloat16)
