@@ -149,7 +149,7 @@ class RunFolder:
         """Raise UserError if a file or folder of the run is a link that leads out of it, or a pipe: it may be untrusted."""
         if self.path.is_dir():
             for entry in sorted(self.path.iterdir()):
-                if entry.name.startswith(".") or entry.name in OWN_NAMES or STATE.match(entry.name):
+                if entry.name.startswith(".") or is_own_name(entry.name):
                     refuse_special_entries(self.path, entry)
 
     def is_locked(self) -> bool:
@@ -195,6 +195,11 @@ class RunFolder:
                     path.unlink()
                     self.path.rmdir()
             lock.release()
+
+
+def is_own_name(name: str) -> bool:
+    """Whether a run reads or writes something of this name in its folder."""
+    return name in OWN_NAMES or STATE.match(name) is not None
 
 
 def remove_state(state: Path) -> None:

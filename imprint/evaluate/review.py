@@ -12,6 +12,7 @@ from imprint.config import read_overrides, recipe_text
 from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
+from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.section import ForgettingCommandSection
 from imprint.events import Evaluation, WatchedAnswer, read_events
 from imprint.files.atomic import write_json, write_jsonl
@@ -182,6 +183,12 @@ def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgett
     run, folder = source.require_run(NOTHING_TUNED), source.run_folder
     samples, held_out = run_samples(run, section, tools=open_template(source).supports_tools)
     run_prompts = RunPrompts(samples, run.max_source_length, run.max_target_length)
+    with results_lock(folder.path):  # figures and examples are of one measurement
+        return _measured(source, section, run_prompts, say, held_out=held_out)
+
+
+def _measured(source: ModelSource, section: ForgettingSection, run_prompts: RunPrompts, say: Say, *, held_out: bool) -> Forgetting:
+    run, folder, samples = source.require_run(NOTHING_TUNED), source.run_folder, run_prompts.samples
     forgetting, answers = measure(_base_and_tuned(source, section), section, run_prompts)
     rows = [
         BeforeAfterRow(sample.query, sample.answer, base, tuned, held_out) for sample, (base, tuned) in zip(samples, answers, strict=True)

@@ -35,6 +35,7 @@ from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import without_stale_quantization_config
 from imprint.models.families import build_network, read_config
+from imprint.runs import is_own_name
 from imprint.runtime import DTYPES, is_out_of_memory
 from imprint.terminal import clip_columns, say
 from imprint.tune.method import Method
@@ -83,6 +84,7 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     refuse_impossible(source, run, method, target)
     refuse_unused_dtype(section, method, target)
     out = with_file_name(out or default_destination(source, target))
+    refuse_own_name(out, source)
     if target == "bundle":
         refuse_bundle_destination(out)
     else:
@@ -150,6 +152,18 @@ def default_destination(source: ModelSource, target: Target) -> Path:
     if target == "bundle":
         return path.with_name(f"{path.resolve().name}{SUFFIX}")
     return path.with_name(f"{path.stem}-{target}") if source.kind == "bundle" else path / f"export-{target}"
+
+
+def refuse_own_name(out: Path, source: ModelSource) -> None:
+    """Raise UserError for a name in the run folder under which the run itself looks for something else, such as its result."""
+    run = source.run_folder.path
+    if source.kind == "run" and out.parent.resolve() == run.resolve() and is_own_name(out.name):
+        raise UserError(
+            Bilingual(
+                f"{out}: is a name that the run itself uses. Give another one, or leave it out: {run / 'export-...'} is written then.",
+                "这是训练结果目录自己使用的名字：请换一个名字，或不写输出位置。",
+            )
+        )
 
 
 def refuse_bundle_destination(out: Path) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from imprint.cli import main
 from imprint.config import read_recipe
 from imprint.evaluate import review
 from imprint.evaluate.compare import compare
+from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
 from imprint.evaluate.scores_file import load_training_samples
 from imprint.files.atomic import read_jsonl
@@ -247,3 +249,9 @@ def test_an_evaluation_updates_the_report(tmp_path: Path) -> None:
     page = run.report.read_text(encoding="utf-8")
     assert "on 2 rows of held-out-first-2" in page
     assert [start.processes for start in read_starts(run)] == [1]
+
+
+def test_a_second_measurement_of_a_run_is_refused_while_one_is_at_work(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with results_lock(run.path):
+        assert main(["forgetting", str(run.path), "limit=1"]) == 2
+    assert "another process writes results into this folder" in capsys.readouterr().err

@@ -374,3 +374,13 @@ def test_a_dtype_that_would_not_be_written_is_refused(
         capsys.readouterr().err
     )
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["model", "tokens", "state-000009"])
+def test_an_export_does_not_take_a_name_under_which_the_run_looks_for_something_else(
+    name: str, runs: dict[str, RunFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs["lora"].path
+    assert main(["export", str(run), str(run / name), "--to", "merged"]) == 2
+    assert f"{run / name}: is a name that the run itself uses" in capsys.readouterr().err
+    assert not (run / name).exists()
