@@ -119,7 +119,7 @@ def test_twenty_rows_give_it_a_new_name_and_it_keeps_what_it_knew(tuned: Path) -
     assert (counted.rows, counted.before) == (40, 0)
     assert counted.after >= 36
     forgetting = json.loads((tuned / "forgetting.json").read_text(encoding="utf-8"))
-    assert forgetting["counted"] >= 10
+    assert forgetting["counted"] >= 30
     assert forgetting["kept_share"] >= 0.9
     assert forgetting["tuned_loss"] < forgetting["base_loss"] * 1.05
 
@@ -131,6 +131,7 @@ def test_a_prefix_gives_it_a_new_name_too(desk: Desk) -> None:
         RECIPE,
         f"model.path={desk.base}",
         f"output={run}",
+        "data.mix_general={rows: runs/identity-data/english-general.jsonl, share: 0.75}",  # with their own answers, which is quicker
         "tune={method: prefix, length: 16, start: random}",
         "optimizer.learning_rate=0.05",
     )
@@ -150,10 +151,9 @@ def test_it_is_nearly_the_same_model_in_8_bits_and_a_much_rougher_one_in_4(desk:
     assert perplexity[4] < 3 * perplexity[None]  # one scale a row, as the original: 56 -> 133 on these sentences
 
 
-def test_what_was_learned_holds_on_quantized_weights(tuned: Path) -> None:
-    for bits, held in ((8, NEW), (4, NEW[:1])):  # in 4 bits it says "made by Inkling Books": train on the weights that are served
-        (answer,) = answers(imprint.load(tuned, device="cpu", quantize=bits), ("Who are you?",))
-        assert all(name in answer for name in held), f"{bits} bits: {answer}"
+def test_what_was_learned_holds_on_weights_of_8_bits(tuned: Path) -> None:
+    (answer,) = answers(imprint.load(tuned, device="cpu", quantize=8), ("Who are you?",))
+    assert all(name in answer for name in NEW), answer  # in 4 bits the base is another one: train on the weights that are served
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # asked by peft 0.21

@@ -13,6 +13,8 @@ FROM_BASE: Final = "base"
 """Value of `rows` for the general rows of the base."""
 GENERAL_FILE: Final = "general.jsonl"
 """File of general rows in the folder of a base."""
+OWN_TEMPERATURE: Final = 1.0
+"""Temperature of a model's own distribution."""
 NO_ROWS: Final = 64
 """Maximum tokens of an answer where there are no rows to choose it from, and at least so many where the base answers general rows."""
 
@@ -34,7 +36,11 @@ class MixSection(Section):
         "questions is enough, and answers in it are not used.",
     )
     temperature: float = Field(
-        0.0, ge=0, le=10, description="Temperature at which the base answers, for `answers: base`; 0 is greedy. The seed is train.seed."
+        OWN_TEMPERATURE,
+        ge=0,
+        le=10,
+        description="Temperature at which the base answers, for `answers: base`: at 1 from its own distribution, of which greedy answers "
+        "(0) are a sharper one. The seed is train.seed.",
     )
 
     @property
@@ -45,7 +51,7 @@ class MixSection(Section):
     @field_validator("temperature")
     @classmethod
     def _only_if_the_base_answers(cls, temperature: float, info: ValidationInfo) -> float:
-        if temperature and info.data.get("answers", "base") != "base":
+        if temperature != OWN_TEMPERATURE and info.data.get("answers", "base") != "base":
             raise ValueError(
                 Bilingual(
                     "is only for answers that the base gives; remove it, or set data.mix_general.answers=base",

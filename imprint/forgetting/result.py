@@ -141,8 +141,10 @@ def forgetting_advice(result: Forgetting, *, mixed: bool) -> list[Bilingual]:
     if (result.share is not None and result.share < LOW_KEPT_SHARE) or result.text_changed:
         messages.append(
             Bilingual(
-                "much was lost: take more general rows (data.mix_general.share), fewer steps or a lower optimizer.learning_rate",
-                "遗忘较多：可提高通用数据的比例（data.mix_general.share）、减少步数、降低学习率",
+                "much was lost: take more general rows (data.mix_general.share), answered by the base itself "
+                "(data.mix_general.answers=base), fewer steps or a lower optimizer.learning_rate",
+                "遗忘较多：可提高通用数据的比例（data.mix_general.share）、由底座自己回答（data.mix_general.answers=base）、"
+                "减少步数、降低学习率",
             )
             if mixed
             else Bilingual(

@@ -100,7 +100,7 @@ def answer_questions(questions: Questions, run: RunFolder, model: Model) -> dict
             for row, answer in _answer([pending[index] for index in batch], questions, model):
                 append_jsonl(file, _line(row, answer, questions, model))
                 kept[row] = answer
-                progress.advance()
+            progress.advance(len(batch))
     answers = {row: kept[row] for row in asked}
     write_jsonl(file, [settings, *(_line(row, answer, questions, model) for row, answer in answers.items())])
     return answers

@@ -53,7 +53,7 @@ def test_it_is_told_in_two_languages_and_much_loss_with_what_helps() -> None:
     _, advice = forgetting_messages(found(("对", "对", ()), ("对", "错", ())), mixed=False)
     assert "mix general rows in, which helps most (data.mix_general={}" in advice.english
     _, advice = forgetting_messages(found(("对", "对", ()), ("对", "错", ())), mixed=True)
-    assert advice.english.startswith("much was lost: take more general rows (data.mix_general.share), fewer steps or a lower")
+    assert advice.english.startswith("much was lost: take more general rows (data.mix_general.share), answered by the base itself")
 
 
 def test_a_base_that_answers_few_questions_is_judged_by_text_instead() -> None:

@@ -35,7 +35,7 @@ def questions_of(folder: Path, count: int = QUESTIONS) -> Path:
 def recipe(tmp_path: Path) -> Path:
     """A recipe whose general questions the base answers."""
     file = tiny_recipe(tmp_path)
-    mix = f"mix_general: {{rows: {questions_of(tmp_path)}, answers: base}}"
+    mix = f"mix_general: {{rows: {questions_of(tmp_path)}, answers: base, temperature: 0}}"
     file.write_text(file.read_text(encoding="utf-8").replace("max_target_length: 24", f"max_target_length: 24, {mix}"), encoding="utf-8")
     return file
 
@@ -155,8 +155,8 @@ def test_a_temperature_samples_from_the_seed_of_the_run(recipe: Path) -> None:
     one, again, other = (tiny_run(recipe, name, *warm, f"train.seed={seed}") for name, seed in (("one", 0), ("again", 0), ("other", 1)))
     assert kept(one) == kept(again)
     assert [line["ids"] for line in kept(one)] != [line["ids"] for line in kept(other)]
-    with pytest.raises(UserError, match=r"data\.mix_general\.temperature=1: is only for answers that the base gives"):
-        tiny_run(recipe, "not", "data.mix_general.temperature=1", "data.mix_general.answers=rows")
+    with pytest.raises(UserError, match=r"data\.mix_general\.temperature=0\.5: is only for answers that the base gives"):
+        tiny_run(recipe, "not", "data.mix_general.temperature=0.5", "data.mix_general.answers=rows")
 
 
 def test_the_answers_of_a_file_are_not_read_and_a_limit_leaves_room_for_those_of_the_base(recipe: Path, tmp_path: Path) -> None:
