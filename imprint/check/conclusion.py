@@ -10,8 +10,9 @@ from imprint.check.findings import KINDS, FindingTally
 from imprint.check.report import heading
 from imprint.check.scan import DataScan
 from imprint.data.limits import LengthLimits
+from imprint.data.readers.questions import read_questions
 from imprint.data.truncation import limits_cure
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style
 
 
@@ -55,6 +56,7 @@ def conclusion_lines(
         command = replace(arguments, overrides=[*kept, *guessed]).command(*arguments.files)
         words = Bilingual("checks it with these columns, a guess: see whether they are right", "按这两列检查（猜测，请核对）")
         yield from _next_command(command, words, style)
+    yield from _use_of_questions(arguments.files, scan)
     next_file = str(fixed) if fixed else arguments.files[0] if len(arguments.files) == 1 and not (errors or unreadable) else None
     if fixed is not None:
         yield from _next_command(arguments.command(str(fixed)), Bilingual("checks it again", "再检查一遍"), style)
@@ -77,6 +79,23 @@ def conclusion_lines(
     kept = [knob for knob in arguments.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
     knobs = [f"data.train={next_file}", *dev, *kept, *limits]
     yield from train_commands("chat", next_file, knobs if arguments.base is None else [*knobs, *_base_knobs(arguments.base)], style)
+
+
+def _use_of_questions(files: Sequence[str], scan: DataScan) -> Iterator[str]:
+    """Where no row has an answer, but each file has questions: what they are good for."""
+    if not scan.samples and not scan.guess and all(map(_holds_questions, files)):
+        mix = f"data.mix_general={{rows: {files[0]}, answers: base}}"
+        yield (
+            "  "
+            + Bilingual(f"as general rows they need no answers, the base gives them: {mix}", "作通用数据时不需要答案，由底座自己回答").line
+        )
+
+
+def _holds_questions(source: str) -> bool:
+    try:
+        return bool(read_questions(Path(source), prompt_column="content", limit=1))
+    except UserError:  # reported when it is read
+        return False
 
 
 def train_commands(starter: str, source: str, knobs: Sequence[str], style: Style) -> Iterator[str]:

@@ -121,3 +121,12 @@ def test_the_commands_that_train_run_as_they_are_printed(
         if isinstance(recipe.data, DataSection):
             assert [len(part) for part in load_samples(recipe.data)] == [5, 1]
     assert find_recipe(Path("runs/shop-2")).is_file()
+
+
+def test_questions_without_answers_are_for_general_rows(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"question": "a?"}\n', encoding="utf-8")
+    assert f"data.mix_general={{rows: {file}, answers: base}}" in lines_of({"question": "a?"}, asked=asked(str(file)))[-1]
+    file.write_text('{"other": "a"}\n', encoding="utf-8")
+    assert not any("mix_general" in line for line in lines_of({"other": "a"}, asked=asked(str(file))))
+    assert not any("mix_general" in line for line in lines_of(*SOUND, asked=asked(str(file))))
