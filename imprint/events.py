@@ -113,7 +113,7 @@ class Rescued:
     """The step after which the guard found the divergence."""
     back_to: StepNumber
     """The step whose state the run resumes from; 0 is the start. Events of the steps in between are dropped from the log."""
-    rate_scale: float
+    rate_scale: Annotated[float, Field(gt=0, le=1)]
     """Factor of the recipe's learning rate from there on."""
     reason: str
     """Description of what was observed."""
@@ -121,7 +121,7 @@ class Rescued:
     """Locations of the rows at which the divergence began."""
     best_step: StepNumber
     """The step of the best weights at that time, which may be later than `back_to`."""
-    best_loss: float | None
+    best_loss: Annotated[float, Field(allow_inf_nan=False)] | None
     """Evaluation loss of that step."""
 
 
@@ -207,7 +207,7 @@ def evaluation_losses(events: Sequence[Event]) -> dict[int, float]:
     """The evaluation losses by increasing step; step 0 is before tuning. A rescue drops the evaluation of better weights that are kept."""
     losses = values_by_step(events, "eval_loss")
     for event in events:
-        if isinstance(event, Finished) and event.best_loss is not None:
+        if isinstance(event, Finished) and event.best_loss is not None and math.isfinite(event.best_loss):
             losses[event.best_step] = min(event.best_loss, losses.get(event.best_step, math.inf))
     return dict(sorted(losses.items()))
 

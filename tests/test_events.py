@@ -11,6 +11,7 @@ from imprint.events import (
     Notice,
     Rescued,
     Started,
+    evaluation_losses,
     event_fields,
     follow,
     parse_event,
@@ -149,6 +150,18 @@ def test_a_step_that_no_curve_can_show_is_refused(run: RunFolder, number: int) -
     run.log.write_text(json.dumps(event_fields(step(1)) | {"step": number}) + "\n")
     with pytest.raises(UserError, match=r"log\.jsonl:1: this is not a line that Imprint wrote"):
         read_events(run)
+
+
+@pytest.mark.parametrize("changes", [{"rate_scale": value} for value in (-1e308, 0.0, 2.0, float("nan"))] + [{"best_loss": float("nan")}])
+def test_a_rescue_with_numbers_that_no_run_writes_is_refused(changes: dict[str, object]) -> None:
+    rescue = next(event for event in EVERY_KIND if isinstance(event, Rescued))
+    with pytest.raises(UserError, match=r"log\.jsonl:8: this is not a line that Imprint wrote"):
+        parse_event(event_fields(rescue) | changes, "log.jsonl:8")
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
+def test_a_best_loss_that_is_not_finite_is_no_loss(loss: float) -> None:
+    assert evaluation_losses([evaluation(1, 2.5), Finished(step=2, best_step=2, best_loss=loss)]) == {1: 2.5}
 
 
 def test_more_rescues_than_a_run_has_are_refused(run: RunFolder) -> None:

@@ -12,16 +12,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.engine.engine import Engine
 from imprint.engine.strategy import MOMENTS, VALUE
-from imprint.events import MAX_STEP
+from imprint.events import MAX_RESCUED, MAX_STEP, StepNumber
 from imprint.files.atomic import atomic_folder, temporary_path, write_json
 from imprint.files.disk_errors import translate_disk_errors
 from imprint.files.reading import read_json
@@ -50,6 +51,8 @@ DAMAGE_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, None)
 PROGRESS, TRAINED, OPTIMIZER, RANDOM = "position.json", "trained.safetensors", "optimizer.safetensors", "random.pt"
 CHECKSUMS, COUNTERS = "checksums", "counters"
 READ_BYTES = 2**20
+MAX_SECONDS = 10**10
+"""Longest training time of a state that is read: three hundred years."""
 FILE_BYTES = 2 * 10**9
 """Size of the parameters and moments that are gathered in memory at a time; the values go into one file, the moments into another."""
 
@@ -58,23 +61,23 @@ FILE_BYTES = 2 * 10**9
 class TrainProgress:
     """The progress of a run; the position in the data follows from the step and the seed."""
 
-    step: int = 0
+    step: StepNumber = 0
     """Optimizer steps done."""
-    best_step: int = 0
+    best_step: StepNumber = 0
     """The step whose weights are the result so far; 0 before the first evaluation."""
     best_loss: float | None = None
     """Evaluation loss at that step."""
-    skipped: int = 0
+    skipped: StepNumber = 0
     """Number of consecutive skipped steps up to this one."""
-    seconds: float = 0.0
+    seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = 0.0
     """Training time in seconds, over all starts of the run."""
     data: str = ""
     """Digest of the encoded rows, including those held out."""
-    rescues: int = 0
+    rescues: Annotated[int, Field(ge=0, le=MAX_RESCUED)] = 0
     """Number of rescues so far."""
-    rate_scale: float = 1.0
+    rate_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate, lowered by each rescue."""
-    piece_tokens: int | None = None
+    piece_tokens: Annotated[int, Field(gt=0, le=MAX_STEP)] | None = None
     """Most tokens computed at once (`TokenBudget.tokens`); None if memory never ran out."""
 
 
