@@ -345,6 +345,10 @@ def chat_templates() -> Iterator[str]:
         yield "{{ " + opening * times + inside + closing * times + " }}" + CHAT
     for after, times in (("|string", 20_000), (".b", 50_000), ("~1", 50_000), ("[0]", 50_000)):
         yield "{{ 1" + after * times + " }}" + CHAT
+    for one in ("{% if s.count('ab') %}{% endif %}", "{% if s[::-1] %}{% endif %}", "{% set t = s[1:] %}", "{% set t = s|list %}"):
+        yield "{% set s = 'a' * 4900000 %}" + one * 3000 + CHAT
+    for date in ("%c", "%0250d", "%999d", "%-Z", "\udc80"):
+        yield "{{ strftime_now('" + date + "' * 1900000) }}" + CHAT
     yield "".join(f"{{% macro m{number}() %}}{{% endmacro %}}" for number in range(4000)) + CHAT
     yield "".join(f"{{% for a{number} in [1, 2] %}}" for number in range(200)) + "{% endfor %}" * 200 + CHAT
 

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.hostile_data import Outcome, damaged, endless, recipes
+from tests.hostile_data import Outcome, damaged, endless, recipes, watched
 
 
 def test_a_broken_promise_is_named() -> None:
@@ -16,6 +17,24 @@ def test_a_broken_promise_is_named() -> None:
     assert Outcome("a", 2, 0, 501, "").problem == "501 MB"
     assert Outcome("a.yaml", 2, 0, 0, "x" * 200_001).problem == "200001 characters"
     assert Outcome("a", 2, 0, 0, "error: no.").problem == ""
+
+
+def late(path: Path, *, ever: bool, computing: bool = False) -> int:
+    """A command that waits or computes for a second, each time or the first time."""
+    first = not path.exists()
+    path.write_text("was here")
+    until = time.monotonic() + 1
+    while computing and first and time.monotonic() < until:
+        pass
+    time.sleep(1 if not computing and (ever or first) else 0)
+    return 0
+
+
+def test_a_machine_that_stood_still_once_is_no_broken_promise_and_a_command_that_waits_is(tmp_path: Path) -> None:
+    once = watched("once", tmp_path / "once", lambda path: late(path, ever=False), limit=0.5)
+    ever = watched("ever", tmp_path / "ever", lambda path: late(path, ever=True), limit=0.5)
+    computed = watched("computed", tmp_path / "computed", lambda path: late(path, ever=False, computing=True), limit=0.1)
+    assert once.seconds < 1 <= min(ever.seconds, computed.seconds)
 
 
 def test_there_are_hundreds_of_files_of_every_kind() -> None:

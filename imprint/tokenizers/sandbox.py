@@ -38,6 +38,8 @@ MAX_WIDTH: Final = 10_000
 """The largest width or count that a filter or a method takes."""
 MAX_INDENT: Final = 16
 """Characters before a line or between two items of JSON."""
+MAX_DATE_FORMAT: Final = 1000
+"""Characters of a format of `strftime_now`; what it writes may be 256 times as long, and the C library crashes on millions."""
 MAX_BITS: Final = 100_000
 """Bits of a number."""
 MAX_DEPTH: Final = 100
@@ -123,7 +125,7 @@ def render(source: str, variables: Mapping[str, object], *, size: int, moment: d
     token = _BUDGET.set(budget)
     try:
         chunks = []
-        for chunk in _compile(source).generate({**variables, "strftime_now": (moment or datetime.now()).strftime}):
+        for chunk in _compile(source).generate({**variables, "strftime_now": _date_function(moment or datetime.now())}):
             left -= len(chunk)
             if left < 0:
                 raise LimitError("it writes far more than is said in the conversation")
@@ -155,7 +157,7 @@ def _environment() -> "_Sandbox":
 
 
 class _Compiler(CodeGenerator):
-    """The compiler of Jinja, with `a ~ b` as a call of `join_texts`; lists are weighed and comparisons counted."""
+    """The compiler of Jinja, with `a ~ b` as a call of `join_texts`; lists are weighed, slices charged, and comparisons counted."""
 
     def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
         """Write a list that is weighed."""
@@ -174,6 +176,13 @@ class _Compiler(CodeGenerator):
         self.write("environment.weighed(")
         super().visit_Dict(node, frame)
         self.write(")")
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
+        """Write a slice that is charged."""
+        is_slice = isinstance(node.arg, nodes.Slice)
+        self.write("environment.charged(" if is_slice else "")
+        super().visit_Getitem(node, frame)
+        self.write(")" if is_slice else "")
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
         """Write a comparison that is counted."""
@@ -219,6 +228,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         _budget().weigh(value)
         return value
 
+    def charged(self, part: Any) -> Any:
+        """The same slice of a text or a list, whose copy is charged; compiled templates call it."""
+        _budget().step()
+        _budget().charge(_length(part))
+        return part
+
     def join_texts(self, *values: object) -> str:
         """The texts of values in a row, `~`; compiled templates call it."""
         _budget().charge(sum(len(value) if isinstance(value, str) else _size(value) for value in values))
@@ -241,6 +256,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function or method, if what it makes is bounded."""
+        _budget().step()
         name = getattr(obj, "__name__", "")
         if name not in BOUNDED:
             result = super().call(context, obj, *args, **kwargs)
@@ -273,6 +289,17 @@ class _Generation(Extension):
 def _raise_exception(message: object) -> NoReturn:
     """`raise_exception` of chat templates."""
     raise TemplateError(str(message))
+
+
+def _date_function(moment: datetime) -> Callable[[str], str]:
+    """`strftime_now` of chat templates, which writes the moment in a format."""
+
+    def strftime_now(format: str) -> str:  # noqa: A002 (as chat templates may call it)
+        if len(format) > MAX_DATE_FORMAT:
+            raise LimitError(f"strftime_now is called with a format of more than {MAX_DATE_FORMAT} characters")
+        return moment.strftime(format)
+
+    return strftime_now
 
 
 def _to_json(

@@ -100,6 +100,29 @@ def test_a_long_conversation_is_no_excess() -> None:
     assert len(render(CHAT, {"messages": messages}, size=3_000_000, moment=None)) > 3_000_000
 
 
+@pytest.mark.parametrize("one", ["{% if s.count('ab') %}{% endif %}", "{% if s[::-1] %}{% endif %}", "{% set t = s[1:] %}"])
+def test_what_stands_in_a_template_thousands_of_times_is_stopped_in_time(one: str) -> None:
+    template = "{% set s = 'a' * 4900000 %}" + one * 1500
+    began = time.process_time()
+    with pytest.raises(LimitError):
+        render(template, {}, size=0, moment=None)
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("part", ["%c", "%0250d", "%-Z", "\udc80"])
+def test_a_date_in_a_format_of_millions_of_characters_is_refused_before_it_is_written(part: str) -> None:
+    with pytest.raises(LimitError, match="a format of more than 1000 characters"):
+        render(f"{{{{ strftime_now('{part}' * 1001) | length }}}}", {}, size=0, moment=None)
+
+
+@pytest.mark.parametrize("part", ["\ud800", "%\udc80"])
+def test_a_date_that_no_encoding_can_hold_is_refused_at_once(part: str) -> None:
+    began = time.process_time()
+    with pytest.raises(UnicodeEncodeError):
+        render(f"{{{{ strftime_now('{part}') }}}}", {}, size=0, moment=None)
+    assert time.process_time() - began < 1
+
+
 def test_the_date_is_that_of_the_moment() -> None:
     today = "{{ strftime_now('%d %b %Y') }}"
     assert render(today, {}, size=0, moment=datetime(2026, 1, 2)) == "02 Jan 2026"
