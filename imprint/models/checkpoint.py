@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
 from imprint.models.stored_weights import (
     common_wrapper,
+    duplicate_error,
     is_plain,
     plain_name,
-    refuse_duplicate,
     refuse_empty,
     refuse_missing,
     refuse_other_content,
@@ -35,7 +35,7 @@ from imprint.models.stored_weights import (
     unwrapped,
 )
 from imprint.models.weight_files import shard_names, weight_files
-from imprint.models.weight_values import is_finite, nearly_equal, not_finite_error, overflow_error
+from imprint.models.weight_values import blocks_equal, is_finite, nearly_equal, not_finite_error, overflow_error, same_values
 from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
 from imprint.terminal import say
@@ -59,16 +59,37 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
     with torch.device("meta"):
         network = build_network(built_fields, folder)
     to_quantize = {} if fields.get("quantization_bit") else quantized_layers(network)
+    missing, copies = _set_stored(folder, network, to_quantize, dtype, device)
+    for original in copies.keys() & missing - to_quantize.keys():  # a tied head that is stored in place of the embedding
+        name, read_again = copies[original]
+        tensor = read_again()
+        _check_shape(folder, name, tensor, network.state_dict()[original].shape)
+        _set_tensor(network, original, tensor.to(device, stored_dtype(original, tensor, dtype)))
+        refuse_not_finite(folder, name, network.get_parameter(original))
+        missing.discard(original)
+    refuse_missing(folder, missing)
+    _refuse_other_copies(folder, copies, network)
+    network.finish_loading(device)
+    return network.eval()
+
+
+def _set_stored(
+    folder: Path, network: Network, to_quantize: Mapping[str, QuantizedWeight], dtype: torch.dtype, device: torch.device
+) -> tuple[set[str], dict[str, tuple[str, Callable[[], Tensor]]]]:
+    """Set the network's tensors to those of the folder; returns which are missing, and original -> a copy's name and what reads it again.
+
+    No tensor that was read is held on to, since it would keep what was read through the same mapping in memory.
+    """
     expected = network.state_dict()
-    copies: dict[str, tuple[str, Tensor]] = {}  # original -> the copy's name and values
+    copies: dict[str, tuple[str, Callable[[], Tensor]]] = {}
     missing = expected.keys() - set(map(scale_name, to_quantize))
-    for name, tensor in network_tensors(folder, network):
+    for name, tensor, read_again in _named_tensors(folder, network):
         if PREFIX_PART in name:
             continue  # a prefix in a full checkpoint is loaded as an adapter
         missing.discard(name)
         if (original := resolve_tied_name(folder, name, network, expected)) != name:
             _check_dtype(folder, name, tensor, expected[original])
-            copies[original] = name, tensor
+            copies[original] = name, read_again
         elif name in to_quantize:
             for part, value in quantize_stored(folder, name, tensor.to(device), to_quantize[name]).items():
                 _set_tensor(network, part, value)
@@ -79,23 +100,14 @@ def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits
             refuse_not_finite(folder, name, tensor if value.itemsize > tensor.itemsize else value)  # the fewer bytes
             # a small tensor that stays mapped would keep everything read through the same mapping in memory
             _set_tensor(network, name, value.clone() if to_quantize and value.nbytes < MAPPED_BYTES else value)
-    for original in copies.keys() & missing - to_quantize.keys():  # a tied head that is stored in place of the embedding
-        name, tensor = copies[original]
-        _check_shape(folder, name, tensor, expected[original].shape)
-        _set_tensor(network, original, tensor.to(device, stored_dtype(original, tensor, dtype)))
-        refuse_not_finite(folder, name, network.get_parameter(original))
-        missing.discard(original)
-    refuse_missing(folder, missing)
-    _refuse_other_copies(folder, copies, network)
-    network.finish_loading(device)
-    return network.eval()
+    return missing, copies
 
 
-def _refuse_other_copies(folder: Path, copies: Mapping[str, tuple[str, Tensor]], network: Network) -> None:
+def _refuse_other_copies(folder: Path, copies: Mapping[str, tuple[str, Callable[[], Tensor]]], network: Network) -> None:
     """Raise UserError for a tied head with other values than the embedding."""
     loaded = network.state_dict()
-    for original, (name, tensor) in copies.items():
-        if not nearly_equal(tensor, loaded[original]):
+    for original, (name, read_again) in copies.items():
+        if not blocks_equal(read_again, partial(loaded.__getitem__, original), nearly_equal, MAPPED_BYTES):
             raise UserError(
                 Bilingual(
                     f"{folder}: {name!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
@@ -110,16 +122,26 @@ def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tenso
 
     Raises UserError for tensors without values, and for two of one name with different values.
     """
-    seen: dict[str, str] = {}
+    return ((name, tensor) for name, tensor, _read_again in _named_tensors(folder, network))
+
+
+def _named_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor, Callable[[], Tensor]]]:
+    """As `network_tensors`, each with a function that reads it again as it is stored, mapped anew, or holds it if it cannot be mapped."""
+    seen: dict[str, Callable[[], Tensor]] = {}
     own_name = _names_of(folder, network)
-    for stored, tensor in read_tensors(folder):
+    for file, stored, tensor in ((path, *found) for path in weight_files(folder) for found in _read_file(path)):
         name = own_name(stored)
         if network.is_computed(name):
             continue
         refuse_empty(folder, stored, tensor)
         refuse_other_type(folder, stored, tensor)
-        refuse_duplicate(folder, name, tensor, seen)
-        yield name, tensor.t().contiguous() if name in network.transposed and tensor.is_floating_point() else tensor
+        again = partial(_read_tensor, file, stored)
+        block = MAPPED_BYTES if _is_mapped(file) else tensor.nbytes
+        if name in seen and not blocks_equal(seen[name], again, same_values, block):
+            raise duplicate_error(folder, name)
+        seen.setdefault(name, again)
+        value = tensor.t().contiguous() if name in network.transposed and tensor.is_floating_point() else tensor
+        yield name, value, again if _is_mapped(file) else _giving(tensor)
 
 
 def _names_of(folder: Path, network: Network) -> Callable[[str], str]:
@@ -277,6 +299,19 @@ def _read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
+def _giving(tensor: Tensor) -> Callable[[], Tensor]:
+    return lambda: tensor
+
+
+def _read_tensor(path: Path, stored: str) -> Tensor:
+    """One tensor of a file, mapped anew where the format allows."""
+    if path.suffix != ".safetensors":
+        return load_pickle(path)[stored]
+    with _translate_read_errors(path), safe_open(path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(stored)
+    return tensor
+
+
 def tensor_names(folder: Path) -> list[str]:
     """The stored names of all tensors in the folder's weight files."""
     return [
@@ -350,6 +385,10 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
     refuse_other_content(path, content)
     weights: dict[str, Tensor] = content
     return weights
+
+
+def _is_mapped(path: Path) -> bool:
+    return path.suffix == ".safetensors" or _is_zipped(path)
 
 
 def _is_zipped(path: Path) -> bool:

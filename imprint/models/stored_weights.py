@@ -1,6 +1,5 @@
 """Weights as others store them: names with a wrapper's prefix, tensors that a broken save left empty, a LoRA that was not merged."""
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable
 from itertools import takewhile
@@ -38,8 +37,6 @@ UNSAFE_CALL = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
 """What torch says of a name that a pickle calls for and that is no part of plain tensors."""
 MAX_DEPTH = 3
 """Dicts that stand inside one another around the weights."""
-SAMPLED_VALUES = 4096
-"""Values by which two tensors of one name are compared."""
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -108,19 +105,15 @@ def refuse_other_content(path: Path, content: Any) -> None:
         )
 
 
-def refuse_duplicate(folder: Path, name: str, tensor: Tensor, seen: dict[str, str]) -> None:
-    """Raise UserError for a second tensor of a name with other values; `seen` keeps a digest of a sample of each."""
-    flat = tensor.detach().reshape(-1)
-    rows = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].float().contiguous()
-    digest = hashlib.sha256(f"{tuple(tensor.shape)}".encode() + rows.numpy().tobytes()).hexdigest()
-    if seen.setdefault(name, digest) != digest:
-        raise UserError(
-            Bilingual(
-                f"{folder}: the weights hold {name!r} twice with different values, in two files or with and without the prefix of a "
-                "wrapper: which one is right is unknown. Take one of the two out, or download the weights into an empty folder.",
-                f"权重中有两个数值不同的 {name!r}，无法判断哪个正确：请去掉其中一个，或重新下载到空目录。",
-            )
+def duplicate_error(folder: Path, name: str) -> UserError:
+    """The error of a second tensor of a name with other values."""
+    return UserError(
+        Bilingual(
+            f"{folder}: the weights hold {name!r} twice with different values, in two files or with and without the prefix of a "
+            "wrapper: which one is right is unknown. Take one of the two out, or download the weights into an empty folder.",
+            f"权重中有两个数值不同的 {name!r}，无法判断哪个正确：请去掉其中一个，或重新下载到空目录。",
         )
+    )
 
 
 def refuse_empty(path: Path, name: str, tensor: Tensor) -> None:

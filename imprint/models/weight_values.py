@@ -1,6 +1,7 @@
 """Values of weights: whether they are finite, and whether two tensors are the same, at a small share of the time that reading takes."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -38,6 +39,31 @@ def nearly_equal(stored: Tensor, other: Tensor) -> bool:
         return False
     pairs = zip(stored.detach().reshape(-1).split(CHUNK), other.detach().reshape(-1).split(CHUNK), strict=True)
     return all(_nearly_equal(one.to(two.dtype).cpu(), two.cpu()) for one, two in pairs)
+
+
+def blocks_equal(
+    read_one: Callable[[], Tensor], read_other: Callable[[], Tensor], equal: Callable[[Tensor, Tensor], bool], block_bytes: int
+) -> bool:
+    """Whether two tensors are of one shape and each two blocks of their values are `equal`.
+
+    They are read anew for each block: of a tensor that is mapped to its file no more than a block is in memory.
+    """
+    one, other = read_one(), read_other()
+    if one.shape != other.shape:
+        return False
+    values, block = one.numel(), max(1, block_bytes // max(one.itemsize, other.itemsize))
+    for start in range(0, values, block):
+        if start:
+            del one, other
+            one, other = read_one(), read_other()
+        if not equal(one.detach().reshape(-1)[start : start + block], other.detach().reshape(-1)[start : start + block]):
+            return False
+    return True
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether all values of two flat tensors are the same numbers; the types may differ."""
+    return all(torch.equal(a.double(), b.double()) for a, b in zip(one.split(CHUNK), other.split(CHUNK), strict=True))
 
 
 def _nearly_equal(one: Tensor, other: Tensor) -> bool:

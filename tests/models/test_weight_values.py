@@ -7,10 +7,10 @@ from torch import Tensor
 
 from imprint.export.quantized import quantize
 from imprint.messages import UserError
-from imprint.models import weight_values
+from imprint.models import checkpoint, weight_values
 from imprint.models.checkpoint import load_network, load_pickle, save_network
 from imprint.models.weight_files import weight_files
-from imprint.models.weight_values import is_finite, nearly_equal, not_finite_error
+from imprint.models.weight_values import blocks_equal, is_finite, nearly_equal, not_finite_error, same_values
 from tests.cases import small_fields, small_network, write_config
 
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn)
@@ -129,3 +129,72 @@ def test_what_overflows_in_the_asked_type_is_a_sentence_and_not_infinite(tmp_pat
     for dtype in (torch.float32, torch.bfloat16):
         network = load_network(folder, dtype=dtype, device=torch.device("cpu"))
         assert is_finite(network.get_parameter(name))
+
+
+def test_tensors_are_compared_in_blocks_each_read_anew() -> None:
+    stored, reads = values(100, 33), []
+
+    def read() -> Tensor:
+        reads.append(1)
+        return stored
+
+    assert blocks_equal(read, stored.clone, same_values, 4000)
+    assert len(reads) == 4
+    for place in (0, 999, 1000, 3299):
+        other = stored.clone()
+        other.view(-1)[place] *= 1 + 2**-20
+        assert not blocks_equal(read, lambda other=other: other, same_values, 4000)  # type: ignore[misc]
+        assert blocks_equal(read, lambda other=other: other, nearly_equal, 4000)  # type: ignore[misc]
+    assert not blocks_equal(read, stored.t, same_values, 4000)
+    assert blocks_equal(stored.half().float, stored.half, same_values, 4000)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_one_other_value_of_a_tensor_that_is_stored_twice_is_found(tmp_path: Path, *, zipped: bool) -> None:
+    tensors = small_network(vocabulary=1000).state_dict()
+    name = "transformer.word_embeddings.weight"
+    folder = write_config(tmp_path / "base", small_fields(vocabulary=1000))
+    for place in (None, 1, 31_998):
+        twice = tensors[name].clone()
+        if place is not None:
+            twice.view(-1)[place] += 1
+        torch.save({**tensors, f"module.{name}": twice}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        if place is None:
+            assert torch.equal(load_network(folder, dtype=torch.float32, device=torch.device("cpu")).state_dict()[name], twice)
+            continue
+        with pytest.raises(UserError, match="twice with different values"):
+            load_network(folder, dtype=torch.float32, device=torch.device("cpu"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is in memory of a mapped file")
+@pytest.mark.parametrize("as_bin", [True, False])
+def test_a_head_that_is_compared_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, as_bin: bool) -> None:
+    network = small_network(vocabulary=2**18, layers=1)
+    source = write_config(tmp_path / "source", small_fields(vocabulary=2**18, layers=1))
+    save_network(network, source, tmp_path / "base", dtype=torch.float16, as_bin=as_bin)
+    file = str(weight_files(tmp_path / "base")[0])
+    seen = []
+
+    def watch(one: Tensor, other: Tensor) -> bool:
+        equal = torch.allclose(one.float(), other.float())
+        seen.append(resident_kilobytes(file))
+        return equal
+
+    monkeypatch.setattr(weight_values, "CHUNK", 2**18)
+    monkeypatch.setattr(weight_values, "_nearly_equal", watch)
+    monkeypatch.setattr(checkpoint, "MAPPED_BYTES", 2**20)
+    load_network(tmp_path / "base", dtype=torch.float32, device=torch.device("cpu"))  # which copies the embedding, but not the head
+
+    assert len(seen) == 32  # of half a mebibyte
+    assert max(seen) < 6 * 1024  # of the 16 MiB of the head
+
+
+def resident_kilobytes(file: str) -> int:
+    """How much of a mapped file is in the memory of this process."""
+    total, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            counts = line.endswith(file)
+        elif counts and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
