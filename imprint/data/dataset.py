@@ -8,7 +8,7 @@ from typing import Final
 
 from imprint.data.batches import longest_first_batches
 from imprint.data.encode import EncodedRow, encode_sample
-from imprint.data.general_rows import as_asked, complete_rows, general_per_epoch, load_general_rows, with_room_for_answers
+from imprint.data.general_rows import with_chat_prompts, complete_rows, general_per_epoch, load_general_rows, with_room_for_answers
 from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, with_given
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes
@@ -112,7 +112,7 @@ def load_splits(
     ) as progress:
         train = encode_samples(section, template, progress.track(train_samples), given)
     dev = encode_samples(section, template, dev_samples, given)
-    general_rows = [] if general is None else encode_samples(as_asked(section), template, general.samples, given)
+    general_rows = [] if general is None else encode_samples(with_chat_prompts(section), template, general.samples, given)
     limits, notes = given, list[str]()
     if UNLIMITED in (given.prompt, given.answer):
         own = [[*train, *dev]] if section.dev is None else [train, dev]

@@ -9,7 +9,7 @@ from imprint.data.limits import LengthLimits
 from imprint.data.readers.questions import read_questions
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
-from imprint.data.section import FROM_BASE, GENERAL_FILE, NO_ROWS, DataSection, MixSection
+from imprint.data.section import FROM_BASE, GENERAL_FILE, DEFAULT_ANSWER_LIMIT, DataSection, MixSection
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 
@@ -48,15 +48,15 @@ def general_per_epoch(own: int, share: float) -> int:
     return max(1, round(own * share / (1 - share)))
 
 
-def as_asked(section: DataSection) -> DataSection:
+def with_chat_prompts(section: DataSection) -> DataSection:
     """The section with which general rows are encoded: where the base answers them, their prompts are those of a chat."""
     asks_base = section.mix_general is not None and section.mix_general.asks_base
     return section.model_copy(update={"truncation": "oldest_first"}) if asks_base else section
 
 
 def with_room_for_answers(mix: MixSection | None, rows: Sequence[EncodedRow]) -> list[EncodedRow]:
-    """The general rows as limits are chosen from them: an answer that the base has still to give needs `NO_ROWS` tokens."""
-    return [replace(row, needed_answer=NO_ROWS) for row in rows] if mix is not None and mix.asks_base else list(rows)
+    """The general rows as limits are chosen from them: an answer that the base has still to give needs `DEFAULT_ANSWER_LIMIT` tokens."""
+    return [replace(row, needed_answer=DEFAULT_ANSWER_LIMIT) for row in rows] if mix is not None and mix.asks_base else list(rows)
 
 
 def complete_rows(mix: MixSection, rows: Sequence[EncodedRow], limits: LengthLimits) -> list[EncodedRow]:

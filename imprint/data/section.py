@@ -15,7 +15,7 @@ GENERAL_FILE: Final = "general.jsonl"
 """File of general rows in the folder of a base."""
 OWN_TEMPERATURE: Final = 1.0
 """Temperature of a model's own distribution."""
-NO_ROWS: Final = 64
+DEFAULT_ANSWER_LIMIT: Final = 64
 """Maximum tokens of an answer where there are no rows to choose it from, and at least so many where the base answers general rows."""
 
 

@@ -7,7 +7,7 @@ from imprint.data.encode import encode_sample
 from imprint.data.limits import SHARE, UNLIMITED, LengthLimits, needed_limits
 from imprint.data.original import encode_sample_original
 from imprint.data.sample import Sample
-from imprint.data.section import NO_ROWS
+from imprint.data.section import DEFAULT_ANSWER_LIMIT
 from imprint.evaluate.section import EvaluateSection
 from imprint.model import Model
 
@@ -36,4 +36,4 @@ def _needed(section: EvaluateSection, samples: Sequence[Sample], model: Model) -
         encode(model.template, sample, max_source_length=UNLIMITED, max_target_length=UNLIMITED, source_prefix=prefix) for sample in samples
     ]
     answered = [row for row, sample in zip(rows, samples, strict=True) if sample.answer.strip()]
-    return LengthLimits(needed_limits(rows).prompt, needed_limits(answered, SHARE).answer if answered else NO_ROWS)
+    return LengthLimits(needed_limits(rows).prompt, needed_limits(answered, SHARE).answer if answered else DEFAULT_ANSWER_LIMIT)

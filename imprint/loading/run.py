@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import ConfigDict
 
 from imprint.config import Field, Section
-from imprint.data.section import NO_ROWS, AnyData, DataSection
+from imprint.data.section import DEFAULT_ANSWER_LIMIT, AnyData, DataSection
 from imprint.forgetting.section import ForgettingSection
 from imprint.loading.base import fetch
 from imprint.loading.hub.name import hub_name
@@ -59,7 +59,7 @@ class RunConfig(Section):
     @property
     def max_target_length(self) -> int:
         """Maximum tokens of an answer."""
-        return self.data.max_target_length or NO_ROWS
+        return self.data.max_target_length or DEFAULT_ANSWER_LIMIT
 
 
 def data_knobs(names: Iterable[str], run: RunConfig | None) -> dict[str, Any]:

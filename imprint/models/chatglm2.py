@@ -44,7 +44,7 @@ class ChatGLM2(Network):
 
     @property
     def projection_width(self) -> int:
-        """As wide as the keys and values of all layers."""
+        """See Network: as wide as the keys and values of all layers."""
         return self.shape.num_layers * 2 * self.shape.num_kv_heads * self.shape.head_dim
 
 

@@ -22,8 +22,8 @@ class Line:
 
     name: Bilingual
     """Its name in the legend."""
-    kind: str
-    """Its CSS class: `base`, `tuned`, `up`, ..."""
+    css_class: str
+    """Its colour: the class `base`, `tuned`, `up` ... of the pages' style."""
     points: tuple[tuple[int, float], ...]
     """(step, value) pairs; steps increase, values are finite."""
     dots: bool = False
@@ -38,17 +38,17 @@ class Mark:
     """The step."""
     value: float | None
     """The value that the ring is around; None draws a line."""
-    kind: str
-    """Its CSS class: `best`, `rescue`."""
+    css_class: str
+    """Its class in the pages' style: `best`, `rescue`."""
     name: Bilingual
     """What it means, for the legend; plain text."""
 
 
-def line_from_log(events: Sequence[Event], field: str, name: Bilingual, kind: str, *, dots: bool = False) -> Line:
+def line_from_log(events: Sequence[Event], field: str, name: Bilingual, css_class: str, *, dots: bool = False) -> Line:
     """One quantity of a run log, by the name of its field; steps without a finite value are left out."""
     points = list(values_by_step(events, field).items())
     stride = max(1, -(-len(points) // MAX_POINTS))
-    return Line(name, kind, tuple(points[::-1][::stride][::-1]), dots)
+    return Line(name, css_class, tuple(points[::-1][::stride][::-1]), dots)
 
 
 def chart(
@@ -64,10 +64,10 @@ def chart(
     span = (top - low) or abs(top) or 1.0
     shapes = "".join(_polyline(line, last_step, low, span) for line in drawn)
     shapes += "".join(_mark(mark, last_step, low, span) for mark in marks)
-    names = "".join(f'<li class="{mark.kind}">{_escaped(mark.name)}</li>' for mark in marks[:MAX_MARKS])
+    names = "".join(f'<li class="{mark.css_class}">{_escaped(mark.name)}</li>' for mark in marks[:MAX_MARKS])
     explained = f'<ul class="marks">{names}</ul>' if names else ""
     legend = "".join(
-        f'<li class="{line.kind}">{_escaped(line.name)} <b>{escape(format_value(line.points[-1][1]))}</b></li>' for line in drawn
+        f'<li class="{line.css_class}">{_escaped(line.name)} <b>{escape(format_value(line.points[-1][1]))}</b></li>' for line in drawn
     )
     return f"""<figure class="chart">
 <figcaption><b>{_escaped(title)}</b><ul>{legend}</ul></figcaption>
@@ -83,9 +83,9 @@ def _escaped(text: Bilingual) -> str:
 
 def _polyline(line: Line, last_step: int, low: float, span: float) -> str:
     coordinates = [(WIDTH * step / last_step, HEIGHT * (1 - (value - low) / span)) for step, value in line.points]
-    path = f'<polyline class="{line.kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in coordinates)}"/>'
+    path = f'<polyline class="{line.css_class}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in coordinates)}"/>'
     if line.dots or len(coordinates) == 1:  # a zero-length line with round caps is a dot that keeps its shape at any width
-        path += "".join(f'<line class="dot {line.kind}" x1="{x:.1f}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}"/>' for x, y in coordinates)
+        path += "".join(f'<line class="dot {line.css_class}" x1="{x:.1f}" y1="{y:.1f}" x2="{x:.1f}" y2="{y:.1f}"/>' for x, y in coordinates)
     return path
 
 
@@ -93,6 +93,6 @@ def _mark(mark: Mark, last_step: int, low: float, span: float) -> str:
     """A dashed line, or a ring: a large dot of its colour with a smaller one of the background in it."""
     x = f"{WIDTH * mark.step / last_step:.1f}"
     if mark.value is None:
-        return f'<line class="{mark.kind}" x1="{x}" x2="{x}" y1="0" y2="{HEIGHT}"/>'
+        return f'<line class="{mark.css_class}" x1="{x}" x2="{x}" y1="0" y2="{HEIGHT}"/>'
     y = f"{HEIGHT * (1 - (mark.value - low) / span):.1f}"
-    return "".join(f'<line class="{kind}" x1="{x}" y1="{y}" x2="{x}" y2="{y}"/>' for kind in (f"ring {mark.kind}", "hole"))
+    return "".join(f'<line class="{kind}" x1="{x}" y1="{y}" x2="{x}" y2="{y}"/>' for kind in (f"ring {mark.css_class}", "hole"))

@@ -120,21 +120,21 @@ def _curves(report: RunReport) -> str:
         chart(
             Bilingual("Loss", "损失"),
             [
-                line_from_log(events, "loss", Bilingual("training", "训练"), "base"),
-                line_from_log(events, "eval_loss", Bilingual("evaluation", "评估"), "tuned", dots=True),
+                line_from_log(events, "loss", Bilingual("training", "训练"), css_class="base"),
+                line_from_log(events, "eval_loss", Bilingual("evaluation", "评估"), css_class="tuned", dots=True),
             ],
             lambda value: f"{value:.3f}",
             marks=_marks(report),
         ),
         chart(
             Bilingual("Memory", "内存"),
-            [line_from_log(events, "memory_gib", Bilingual("peak so far", "至此峰值"), "up")],
+            [line_from_log(events, "memory_gib", Bilingual("peak so far", "至此峰值"), css_class="up")],
             lambda value: f"{value:.2f} GiB",
             from_zero=True,
         ),
         chart(
             Bilingual("Learning rate", "学习率"),
-            [line_from_log(events, "learning_rate", Bilingual("learning rate", "学习率"), "even")],
+            [line_from_log(events, "learning_rate", Bilingual("learning rate", "学习率"), css_class="even")],
             lambda value: f"{value:.1e}" if value else "0",
             from_zero=True,
         ),

@@ -181,7 +181,7 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices, start: RunS
 
 
 def save_config(job: TrainJob, start: RunStart) -> Bilingual | None:
-    """Check the disk space; write config.yaml, which commits the folder; note the start; returns a warning if space is short.
+    """Check the disk space; write config.yaml, which makes the folder a run; note the start; returns a warning if space is short.
 
     This comes after all other checks: a recipe that cannot run leaves no config.yaml.
     """
