@@ -97,7 +97,7 @@ def test_python_takes_what_the_commands_take(source: str, here: Path) -> None:
         ("perplexity", ()),
         ("compare", ("base",)),
         ("forgetting", ("base",)),
-        ("export", ("base", "quantize")),
+        ("export", ("base", "quantize", "dtype")),
         ("data show", ("base", "quantize", "dtype", "device")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

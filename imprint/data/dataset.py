@@ -8,7 +8,7 @@ from typing import Final
 
 from imprint.data.batches import longest_first_batches
 from imprint.data.encode import EncodedRow, encode_sample
-from imprint.data.general_rows import with_chat_prompts, complete_rows, general_per_epoch, load_general_rows, with_room_for_answers
+from imprint.data.general_rows import complete_rows, general_per_epoch, load_general_rows, with_chat_prompts, with_room_for_answers
 from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, with_given
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes

@@ -9,7 +9,7 @@ from imprint.data.limits import LengthLimits
 from imprint.data.readers.questions import read_questions
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
-from imprint.data.section import FROM_BASE, GENERAL_FILE, DEFAULT_ANSWER_LIMIT, DataSection, MixSection
+from imprint.data.section import DEFAULT_ANSWER_LIMIT, FROM_BASE, GENERAL_FILE, DataSection, MixSection
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 
