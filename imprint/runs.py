@@ -22,7 +22,8 @@ STATE = re.compile(r"state-(\d{6,})")
 OWN_NAMES = frozenset(
     (
         *("lock", "config.yaml", "log.jsonl", "samples.jsonl", "rescues.jsonl", "verdict.json", "forgetting.json", "before-after.jsonl"),
-        *("loss.png", "report.html", "starts.jsonl", "adapter", "model", "tokens", "events", "evaluations", "general-answers.jsonl"),
+        *("loss.png", "report.html", "starts.jsonl", "adapter", "model", "tokens", "events", "evaluations"),
+        *("general-answers.jsonl", "held-out.json"),
     )
 )
 """What a run reads and writes in its folder, besides its states and comparisons."""
@@ -80,6 +81,11 @@ class RunFolder:
     def tokens(self) -> Path:
         """Token ids of raw text, if the run trains on raw text."""
         return self.path / "tokens"
+
+    @property
+    def held_out(self) -> Path:
+        """Which rows of the training file are held out, written when training starts."""
+        return self.path / "held-out.json"
 
     @property
     def general_answers(self) -> Path:

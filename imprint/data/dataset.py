@@ -9,6 +9,7 @@ from typing import Final
 from imprint.data.batches import longest_first_batches
 from imprint.data.encode import EncodedRow, encode_sample
 from imprint.data.general_rows import complete_rows, general_per_epoch, load_general_rows, with_chat_prompts, with_room_for_answers
+from imprint.data.held_out import HeldOutRecord, rows_of
 from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, with_given
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes
@@ -124,8 +125,8 @@ def load_splits(
     sources = [describe_source(path, columns) for path in (section.train, section.dev) if path is not None]
     notes += [] if section.fill else unfilled_notes(train_samples, section.train)
     reports = (
-        TruncationReport.from_rows(train, len(_rows(train_samples))),
-        TruncationReport.from_rows(dev, len(_rows(dev_samples))),
+        TruncationReport.from_rows(train, len(rows_of(train_samples))),
+        TruncationReport.from_rows(dev, len(rows_of(dev_samples))),
     )
     locations = tuple(sample.location for sample in train_samples)
     splits = DataSplits(train, dev, dev_samples, *reports, limits, locations, (*sources, *notes))
@@ -158,11 +159,11 @@ def _with_general_rows(splits: DataSplits, mix: MixSection, source: str, rows: l
     return replace(splits, general=complete, general_per_epoch=count, sources=(*splits.sources, note.line))
 
 
-def load_samples(section: DataSection, *, tools: bool = False) -> tuple[list[Sample], list[Sample]]:
-    """(training rows, held-out rows) of a run as text."""
+def load_samples(section: DataSection, *, tools: bool = False, record: HeldOutRecord | None = None) -> tuple[list[Sample], list[Sample]]:
+    """(training rows, held-out rows) of a run as text. `record`: which rows the run held out; those that are left in the file are taken."""
     samples = _read_samples(section, section.train, section.train_rows, all_used=section.train_rows is None, tools=tools)
     if section.dev is None:
-        return _hold_out(section, samples)
+        return _hold_out(section, samples, record)
     return samples, _read_dev(section, section.dev, tools=tools)
 
 
@@ -226,15 +227,26 @@ def _read_samples(section: DataSection, path: Path, limit: int | None, *, all_us
     return fill_placeholders(samples, section.fill) if section.fill else samples
 
 
-def _hold_out(section: DataSection, samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+def _hold_out(section: DataSection, samples: list[Sample], record: HeldOutRecord | None) -> tuple[list[Sample], list[Sample]]:
     """Split off a random `dev_share` of the rows, at least one and at most `dev_rows`; returns (training, held-out) samples.
 
-    All samples of a conversation stay together, because each contains the earlier answers.
+    All samples of a conversation stay together, because each contains the earlier answers. With the `record` of a run, its rows are split
+    off wherever they stand now.
     """
     if section.dev_share == 0:
         return samples, []
-    rows = _rows(samples)
-    if len(rows) < 2:
+    rows = rows_of(samples)
+    held_out = [] if record is not None and len(rows) < 2 else _drawn(section, len(rows))
+    if record is not None and not record.matches([rows[index] for index in held_out]):
+        held_out = record.places(rows)
+    left_out = set(held_out)
+    train = [sample for index, row in enumerate(rows) for sample in row if index not in left_out]
+    return train, [sample for index in held_out for sample in rows[index]]
+
+
+def _drawn(section: DataSection, count: int) -> list[int]:
+    """The places of the rows to hold out of `count`, in order. Raises UserError if there is only one row."""
+    if count < 2:
         raise UserError(
             Bilingual(
                 f"{section.train} has one row, so none can be held out for evaluation. Add rows, set data.dev to a file, or set "
@@ -242,20 +254,6 @@ def _hold_out(section: DataSection, samples: list[Sample]) -> tuple[list[Sample]
                 "只有一行数据，无法留出评估数据：请增加数据、用 data.dev 指定文件，或设 data.dev_share=0。",
             )
         )
-    count = max(1, round(section.dev_share * len(rows)))
-    if section.dev_rows is not None:
-        count = min(count, section.dev_rows)
-    held_out = set(random.Random(section.dev_seed).sample(range(len(rows)), count))
-    train = [sample for index, row in enumerate(rows) for sample in row if index not in held_out]
-    return train, [sample for index in sorted(held_out) for sample in rows[index]]
-
-
-def _rows(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Samples grouped by row: those of a conversation are consecutive, each with a longer history."""
-    rows: list[list[Sample]] = []
-    for sample in samples:
-        before = rows[-1][-1] if rows else None
-        if before is None or before.location != sample.location or len(before.history or ()) >= len(sample.history or ()):
-            rows.append([])
-        rows[-1].append(sample)
-    return rows
+    share = max(1, round(section.dev_share * count))
+    share = share if section.dev_rows is None else min(share, section.dev_rows)
+    return sorted(random.Random(section.dev_seed).sample(range(count), share))

@@ -9,7 +9,7 @@ from imprint.data.readers.samples import read_samples
 from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.evaluate.answering import Answers, answer_all
-from imprint.evaluate.held_out import HELD_OUT, held_out_rows, require_run_folder, training_rows_warning
+from imprint.evaluate.held_out import HELD_OUT, held_out_rows, require_run_folder, say_note, training_rows_warning
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import baseline_of, load_training_samples, score_lines, write_scores
@@ -30,6 +30,7 @@ def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, 
     if data is None:
         rows = held_out_rows(source, require_run_folder(source), limit, tools=tools)
         samples, origin, name = rows.samples, rows.source, HELD_OUT
+        say_note(rows.note)
     else:
         samples, origin, name = read_data(section, data, limit, tools=tools), str(data), name_of(data)
     refuse_unused_decoding(section, given, samples)
@@ -37,7 +38,7 @@ def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, 
     model = load_with(source, section)
     with results_lock(output):
         answers = answer_all(model, samples, section, output)
-        training = load_training_samples(source.run, tools=tools)
+        training = load_training_samples(source, tools=tools)
         baseline = baseline_of(training, samples, section)
         report = write_scores(answers, answers.section, origin, output, training=training, baseline=baseline)
     warning = None if data is None or section.base else training_rows_warning(samples, training)

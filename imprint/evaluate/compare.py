@@ -9,7 +9,7 @@ from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.command import answers_folder, name_of, read_data
-from imprint.evaluate.held_out import HELD_OUT, held_out_rows, training_rows_warning
+from imprint.evaluate.held_out import HELD_OUT, held_out_rows, say_note, training_rows_warning
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
@@ -62,7 +62,7 @@ def compare(
     tools = open_template(source, section.template).supports_tools
     compared = _read_prompts(source, run, section, data, prompts, limit, tools=tools)
     refuse_unused_decoding(section, given_knobs, compared.samples)
-    training = load_training_samples(run, tools=tools)
+    training = load_training_samples(source, tools=tools)
     baseline = baseline_of(training, compared.samples, section)
 
     def evaluate_side(*, base: bool) -> Answers:
@@ -135,6 +135,7 @@ def _read_prompts(
     if data is not None:
         return _ComparedPrompts(read_data(section, data, limit, tools=tools), str(data), name_of(data), page)
     rows = held_out_rows(source, run, limit, tools=tools, raw_text=RAW_TEXT)
+    say_note(rows.note)
     return _ComparedPrompts(rows.samples, rows.source, HELD_OUT, page)
 
 

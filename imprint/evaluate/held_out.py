@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from imprint.data.dataset import load_held_out
+from imprint.data.dataset import load_held_out, load_samples
+from imprint.data.held_out import HeldOutRecord, rows_of
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, join_lines
+from imprint.runs import RunFolder
+from imprint.terminal import say
 
 HELD_OUT: Final = "held-out"
 """Name of the folder of answers to the held-out rows."""
@@ -29,6 +32,8 @@ class HeldOutRows:
     """The rows, at least one."""
     source: str
     """Where they are from, as text: the file of held-out rows, or that they are those of the training file."""
+    note: Bilingual | None = None
+    """What to say of them: the training file has changed, or it cannot be known whether it has."""
 
 
 def held_out_rows(source: ModelSource, run: RunConfig, limit: int | None, *, tools: bool, raw_text: Bilingual = RAW_TEXT) -> HeldOutRows:
@@ -38,13 +43,56 @@ def held_out_rows(source: ModelSource, run: RunConfig, limit: int | None, *, too
     """
     if not isinstance(run.data, DataSection):
         raise UserError(Bilingual(f"{source.path}: {raw_text.english}", raw_text.chinese))
-    samples = load_held_out(run.data, tools=tools)[:limit]
+    samples, note = run_held_out(source.run_folder, run.data, tools=tools)
     if not samples:
         raise UserError(
             Bilingual(f"{source.path}: this run holds out no rows. Give a file with --data.", "该结果没有留出数据：请用 --data 指定文件。")
         )
     file = run.data.dev
-    return HeldOutRows(samples, f"{run.data.train}, its held-out rows / 其中留出的行" if file is None else str(file))
+    return HeldOutRows(samples[:limit], f"{run.data.train}, its held-out rows / 其中留出的行" if file is None else str(file), note)
+
+
+def run_held_out(folder: RunFolder, section: DataSection, *, tools: bool) -> tuple[list[Sample], Bilingual | None]:
+    """The held-out rows of a run, wherever they stand in the training file now, and what to say of them.
+
+    `tools`: whether the template supports tools. Raises UserError if some are not in the file any more.
+    """
+    if section.dev is not None or not section.dev_share:
+        return load_held_out(section, tools=tools), None
+    record = HeldOutRecord.read(folder)
+    learned, samples = load_samples(section, tools=tools, record=record)
+    if record is None:
+        return samples, Bilingual(
+            f"{folder.path} does not say which rows it held out, since an earlier version wrote it: if {section.train} has changed since "
+            "then, these rows are other ones, and the run may have learned from them.",
+            "该结果由旧版本写入，没有记录留出了哪些行：若训练文件此后有改动，这些行可能是训练过的。",
+        )
+    left, now = len(rows_of(samples)), len(rows_of(learned)) + len(rows_of(samples))
+    if left == record.count and now == record.rows:
+        return samples, None
+    changed = Bilingual(
+        f"{section.train}: has changed since the run was trained: it had {record.rows:,} rows and has {now:,}.",
+        f"训练文件在训练之后有改动：原有 {record.rows:,} 行，现有 {now:,} 行。",
+    )
+    if left == record.count:
+        still = Bilingual(
+            f"All {left:,} rows that the run held out are still in it; only they are answered.",
+            f"训练时留出的 {left:,} 行都还在，只用这些行。",
+        )
+        return samples, join_lines([changed, still])
+    gone = record.count - left
+    advice = Bilingual(
+        f"Of the {record.count:,} rows that the run held out, {gone:,} are not in it any more, and it may have learned from the others. "
+        "Put the old file back, or give rows with --data.",
+        f"训练时留出的 {record.count:,} 行中有 {gone:,} 行已不在其中，其余的行可能是训练过的。请放回原文件，或用 --data 给出问答数据。",
+    )
+    raise UserError(join_lines([changed, advice]))
+
+
+def say_note(note: Bilingual | None) -> None:
+    """Print what is to be said of held-out rows, if anything."""
+    if note is not None:
+        say(str(note))
 
 
 def require_run_folder(source: ModelSource) -> RunConfig:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from imprint.config import read_overrides, recipe_text
-from imprint.data.dataset import load_held_out, load_samples
+from imprint.data.dataset import load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
+from imprint.evaluate.held_out import run_held_out
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.section import ForgettingCommandSection
 from imprint.events import Evaluation, WatchedAnswer, read_events
@@ -24,7 +25,7 @@ from imprint.forgetting.section import ForgettingSection
 from imprint.loading.load import load_model, open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, join_lines
 from imprint.model import Model
 from imprint.report.next_steps import next_steps
 from imprint.report.run_report import Example, ExampleKind, RunReport
@@ -181,7 +182,9 @@ def _shown(examples: Sequence[Example], file: Path) -> tuple[Example, ...]:
 def review(source: ModelSource, section: ForgettingSection, say: Say) -> Forgetting:
     """Measure forgetting with base and tuned model, write forgetting.json and before-after.jsonl, and print a summary."""
     run, folder = source.require_run(NOTHING_TUNED), source.run_folder
-    samples, held_out = run_samples(run, section, tools=open_template(source).supports_tools)
+    samples, held_out, note = run_samples(run, folder, section, tools=open_template(source).supports_tools)
+    if note is not None:
+        say(str(note))
     run_prompts = RunPrompts(samples, run.max_source_length, run.max_target_length)
     with results_lock(folder.path):  # figures and examples are of one measurement
         return _measured(source, section, run_prompts, say, held_out=held_out)
@@ -211,19 +214,23 @@ def read_review(folder: RunFolder) -> tuple[Forgetting | None, list[BeforeAfterR
     return forgetting, read_typed_lines(folder.before_after, BeforeAfterRow, MEASURE_AGAIN, limit=MAX_EXAMPLE_BYTES)
 
 
-def run_samples(run: RunConfig, section: ForgettingSection, *, tools: bool = False) -> tuple[list[Sample], bool]:
-    """Rows of the run's data to answer, and whether they were held out; the first training rows if there are no held-out rows.
+def run_samples(
+    run: RunConfig, folder: RunFolder, section: ForgettingSection, *, tools: bool = False
+) -> tuple[list[Sample], bool, Bilingual | None]:
+    """Rows of the run's data to answer, whether they were held out, and what to say of them.
 
-    `tools`: whether the template supports tools.
+    The rows are the first training rows if there are no held-out rows, and none if the files cannot be read any more: forgetting can be
+    measured without them. `tools`: whether the template supports tools.
     """
     if not isinstance(run.data, DataSection):  # raw text has no prompts
-        return [], False
+        return [], False, None
     count = max(FILLED_ROWS, section.shown_rows) if run.data.fill else section.shown_rows
     try:
-        held_out = load_held_out(run.data, tools=tools)
-        return (held_out or load_samples(run.data, tools=tools)[0])[:count], bool(held_out)
-    except UserError:  # the data files are gone: forgetting can be measured without them
-        return [], False
+        held_out, note = run_held_out(folder, run.data, tools=tools)
+        return (held_out or load_samples(run.data, tools=tools)[0])[:count], bool(held_out), note
+    except UserError as error:
+        without = Bilingual("No rows of the run are shown before and after.", "因此不展示该训练数据的前后对比。")
+        return [], False, join_lines([error.message, without])
 
 
 def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> ModelPair:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from imprint.data.dataset import load_samples
+from imprint.data.held_out import HeldOutRecord
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.answering import Answers, refuse_unknown_labels
 from imprint.evaluate.section import EvaluateSection, reference_limit
 from imprint.files.atomic import write_json
-from imprint.loading.run import RunConfig
+from imprint.loading.source import ModelSource
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.baseline import BASELINE, baseline_predictions
 from imprint.metrics.protocols import PROTOCOLS
@@ -79,15 +80,15 @@ def references_note(limit: int | None) -> str:
     return "references whole" if limit is None else f"references cut to {limit} tokens, as ChatGLM-6B's script cuts them"
 
 
-def load_training_samples(run: RunConfig | None, *, tools: bool) -> list[Sample]:
+def load_training_samples(source: ModelSource, *, tools: bool) -> list[Sample]:
     """The rows that a run was trained on; empty where its data cannot be read any more, or is raw text.
 
     `tools`: whether the template supports tools.
     """
-    if run is None or not isinstance(run.data, DataSection):
+    if source.run is None or not isinstance(source.run.data, DataSection):
         return []
     try:
-        return load_samples(run.data, tools=tools)[0]
+        return load_samples(source.run.data, tools=tools, record=HeldOutRecord.read(source.run_folder))[0]
     except UserError:
         return []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import DataSplits
+from imprint.data.held_out import HeldOutRecord
 from imprint.data.truncation import cut_warning
 from imprint.engine.deepspeed_zero import refuse_unsupported_dtype
 from imprint.engine.launch import launch, local_processes
@@ -181,12 +182,15 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices, start: RunS
 
 
 def save_config(job: TrainJob, start: RunStart) -> Bilingual | None:
-    """Check the disk space; write config.yaml, which makes the folder a run; note the start; returns a warning if space is short.
+    """Check the disk space; write which rows are held out, and config.yaml, which makes the folder a run; note the start.
 
-    This comes after all other checks: a recipe that cannot run leaves no config.yaml.
+    Returns a warning if space is short. This comes after all other checks: a recipe that cannot run leaves no config.yaml.
     """
     width = 4 if job.tuner.adapter is not None else job.tuner.network.dtype.itemsize
     warning = check_disk(job.run, job.trained_parameters, width * job.trained_parameters, job.recipe.train.keep_states)
+    if job.recipe.data.dev is None and job.split.dev_samples:
+        places = {sample.location for sample in job.split.dev_samples}.union(job.split.locations)
+        HeldOutRecord.of(len(places), job.split.dev_samples).write(job.run)
     write_text(job.run.config, dump(job.recipe))
     if job.recipe.train.report:
         record_start(job.run, start)

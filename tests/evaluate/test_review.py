@@ -161,10 +161,14 @@ def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_
     known = resolve_source(run.path).run
     assert known is not None
     without = known.model_copy(update={"data": known.data_section.model_copy(update={"dev_share": 0.0})})
-    samples, held_out = run_samples(without, ForgettingSection(shown_rows=3))
-    assert (len(samples), held_out) == (3, False)
+    samples, held_out, note = run_samples(without, run, ForgettingSection(shown_rows=3))
+    assert (len(samples), held_out, note) == (3, False, None)
     gone: RunConfig = known.model_copy(update={"data": known.data_section.model_copy(update={"train": Path("gone.jsonl")})})
-    assert run_samples(gone, ForgettingSection()) == ([], False)
+    samples, held_out, note = run_samples(gone, run, ForgettingSection())
+    assert (samples, held_out) == ([], False)
+    assert note is not None
+    assert note.english.startswith("gone.jsonl: there is no such file.")
+    assert note.english.endswith("No rows of the run are shown before and after.")
 
 
 def test_a_run_with_filled_rows_asks_them_all(tmp_path: Path) -> None:
@@ -190,7 +194,7 @@ def test_a_run_that_learned_calls_of_tools_is_asked_for_them(tmp_path: Path) -> 
     knobs = [f"model.path={base}", f"data={{train: {rows}, dev_share: 0.5}}", "tune={method: lora, rank: 2}", "train.steps=1", *MEASURED]
     run = tiny_run(tiny_recipe(tmp_path), "tools", *knobs)
     assert [line["reference"] for line in read_jsonl(run.before_after)] == ["{}", "白色。"] * 2
-    known = resolve_source(run.path).run
+    known = resolve_source(run.path)
     assert len(load_training_samples(known, tools=True)) == 4
     assert load_training_samples(known, tools=False) == []  # of a template without tools
 
