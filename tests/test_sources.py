@@ -109,5 +109,5 @@ def test_a_knob_that_opens_a_model_is_honoured_or_refused_by_name(
     said, name = capsys.readouterr().err, knob.partition("=")[0]
     assert here.is_dir()
     assert status == (2 if name in refused else 0), said
-    refusals = (f"{name}: is set by", f"override {name}: is unknown", f"{name}: would be ignored")
+    refusals = (f"{name}: is set by", f"override {knob}: is unknown", f"{name}: would be ignored")
     assert any(refusal in said for refusal in refusals) == (name in refused)
