@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import imprint
-from imprint.data.encode import encode_prompt
 from imprint.inference.generate import generate
 from imprint.inference.sampling import Sampling
 from imprint.loading.load import load_base, load_model
@@ -30,6 +29,7 @@ from imprint.tune.fingerprint import fingerprint
 from imprint.tune.prefix import PrefixShape, init_prefix
 from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model, small_network
 from tests.families import FOLDERS, bloom_base, template_of
+from tests.prompts import encode_prompt
 from tests.tiny import tiny_base
 from tests.tinyrun import losses, tiny_recipe, tiny_run
 

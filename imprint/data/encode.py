@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from imprint.data.sample import Sample
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
-from imprint.templates import Message, Segment, Template, Turns, make_messages, split_rounds
+from imprint.templates import Message, Segment, Template, split_rounds
 
 
 @dataclass(frozen=True)
@@ -108,20 +108,6 @@ def encode_messages(template: Template, messages: Sequence[Message], *, max_sour
     segments = prompt(dropped) if dropped else segments
     cut = max(_total_tokens(segments) - max_source_length, 0)
     return EncodedPrompt(_flatten(_truncate_middle(segments, cut, max_source_length) if cut else segments), dropped, cut, whole)
-
-
-def encode_prompt(
-    template: Template,
-    query: str,
-    history: Turns | None = None,
-    *,
-    max_source_length: int,
-    system: str | None = None,
-    source_prefix: str = "",
-) -> list[int]:
-    """Prompt ids of a question with its history, as `encode_messages`."""
-    messages = make_messages(query, history, system)
-    return encode_messages(template, messages, max_source_length=max_source_length, source_prefix=source_prefix).ids
 
 
 def _truncate_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[Segment]:

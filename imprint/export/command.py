@@ -97,7 +97,8 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     with atomic_file(out) if target == "bundle" else atomic_folder(out) as temporary:
         proof_dtype = section.proof_dtype or ("float32" if (method, target) in ROUNDING else None)
         job = ExportJob(source, run, temporary, out, written_dtype(source, section), section.device, proof_dtype)
-        _write_and_verify(job, WRITERS[method, target], samples)
+        refused = {"dtype"} if (method, target) in OWN_DTYPE else set()
+        _write_and_verify(job, WRITERS[method, target], samples, rounding=[knob for knob in _rounding_knobs(job) if knob not in refused])
         if target != "bundle":
             licence = read_licence(base_folder(run.model.location))
             record = {"from": str(path), "method": method, "target": target, "base": run.model.path, "base_licence": licence}
@@ -218,8 +219,14 @@ def next_steps(method: Method, target: Target, out: Path, run: RunConfig) -> lis
     return lines
 
 
-def _write_and_verify(job: ExportJob, write: Writer, samples: Sequence[Sample]) -> None:
-    """Answer, write, and answer again. Raises UserError if an answer differs, or if memory runs out."""
+def _rounding_knobs(job: ExportJob) -> list[str]:
+    """The knobs whose type is not float32 in this export."""
+    dtypes = {"dtype": str(job.dtype), "proof_dtype": str(job.proof_dtype)}
+    return [knob for knob, dtype in dtypes.items() if dtype.removeprefix("torch.") != "float32"]
+
+
+def _write_and_verify(job: ExportJob, write: Writer, samples: Sequence[Sample], *, rounding: Sequence[str]) -> None:
+    """Answer, write, and answer again. Raises UserError if an answer differs, or if memory runs out; `rounding`: knobs that round."""
     writer = write(job)
     try:
         say(f"{job.source.path}: answers {len(samples)} questions / 正在用训练结果回答问题")
@@ -237,7 +244,7 @@ def _write_and_verify(job: ExportJob, write: Writer, samples: Sequence[Sample]) 
                 "显存或内存不足：请用 device=cpu 或 proof_dtype=bfloat16。",
             )
         ) from error
-    refuse_changed_answers(samples, before, after)
+    refuse_changed_answers(samples, before, after, rounding=rounding)
 
 
 def _is_export(folder: Path) -> bool:

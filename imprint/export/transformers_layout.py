@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,9 @@ def _transformers_answers(
         if exported_ids != (expected := template.tokenizer.encode(sample.query)):
             raise _tokens_differ(sample.query, expected, exported_ids)
         complete = len(ids) < job.run.max_source_length and not job.run.data_section.source_prefix
-        if complete and (exported_ids := reference.encode_chat(_messages(sample))) != ids:
-            raise _tokens_differ(sample.query, ids, exported_ids)
+        plain = ids if sample.context is None else encode_prompts(template, job.run, [replace(sample, context=None)])[0]  # without tools
+        if complete and (exported_ids := reference.encode_chat(_messages(sample))) != plain:
+            raise _tokens_differ(sample.query, plain, exported_ids)
     answers = [reference.generate(ids, MAX_ANSWER_TOKENS) for ids in prompts]
     return [GreedyAnswer(tuple(ids), template.tokenizer.decode(ids)) for ids in answers]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from imprint.data.document_rows import encode_document_start
+from imprint.data.encode import encode_messages
 from imprint.data.limits import limits_of
 from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
@@ -116,5 +117,5 @@ def encode_prompts(job: TrainJob, samples: Sequence[Sample]) -> list[list[int]]:
     section = job.recipe.data
     if isinstance(section, TextsSection):
         return [encode_document_start(job.model.tokenizer, sample.query) for sample in samples]
-    limit = limits_of(section).prompt
-    return [job.model.prompt(sample.query, sample.history, max_source_length=limit, system=sample.system) for sample in samples]
+    limit, template, prefix = limits_of(section).prompt, job.model.template, section.source_prefix
+    return [encode_messages(template, sample.messages, max_source_length=limit, source_prefix=prefix).ids for sample in samples]

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.encode import encode_messages, encode_prompt, encode_sample
+from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_sample_original, encode_sample_original
 from imprint.messages import UserError
 from imprint.templates import Template, make_messages
 from imprint.templates.chatglm import format_chatglm_prompt
 from tests.data.official import TURNS, sample
 from tests.families import FOLDERS, template_of
+from tests.prompts import encode_prompt
 from tests.vocabulary import tiny_template, tiny_tokenizer
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import imprint
-from imprint.data.encode import encode_prompt
 from imprint.data.readers.samples import read_samples
 from imprint.files.atomic import read_jsonl
 from imprint.runs import RunFolder
+from tests.prompts import encode_prompt
 
 FILES = ("generated_predictions.txt", "predictions.jsonl", "scores.json", "answers.jsonl")
 Ask = Callable[..., Path]

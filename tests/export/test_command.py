@@ -12,7 +12,7 @@ from imprint.cli import main
 from imprint.export import command, writers
 from imprint.export.command import export_command
 from imprint.export.section import ExportSection
-from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN
+from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN, Target
 from imprint.files.atomic import write_json
 from imprint.loading.bundle import unpack_cached
 from imprint.loading.load import load_model
@@ -78,6 +78,31 @@ class TestWhatIsWritten:
         assert json.loads((out / "adapter_config.json").read_text())["num_virtual_tokens"] == 8
         assert not (out / "adapter.json").exists()
         assert answer(imprint.load(base_of(run), adapter=out, device="cpu")) == tuned(run)
+
+    @pytest.mark.parametrize(
+        ("method", "target", "knobs", "advised"),
+        [
+            ("prefix", "official", ["proof_dtype=float32"], []),
+            ("lora", "peft", ["proof_dtype=bfloat16"], ["proof_dtype"]),
+            ("lora", "merged", [], ["dtype"]),
+            ("lora", "merged", ["dtype=float32"], []),
+            ("full", "official", ["proof_dtype=bfloat16"], ["dtype", "proof_dtype"]),
+        ],
+    )
+    def test_where_answers_differ_only_knobs_that_would_change_something_are_advised(
+        self,
+        runs: dict[str, RunFolder],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        method: str,
+        target: Target,
+        knobs: list[str],
+        advised: list[str],
+    ) -> None:
+        told: list[list[str]] = []
+        monkeypatch.setattr(command, "refuse_changed_answers", lambda *answers, rounding: told.append(rounding))
+        export_command(runs[method].path, target, tmp_path / "out", overrides=["questions=1", *knobs])
+        assert told == [advised]
 
     @pytest.mark.parametrize("method", ["lora", "full"])
     def test_weights_as_one_model_in_16_bit(self, runs: dict[str, RunFolder], tmp_path: Path, method: str) -> None:

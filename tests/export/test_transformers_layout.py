@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,23 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> RunOf:
         return tiny_run(recipe, "run")
 
     return made
+
+
+@pytest.mark.parametrize("family", ["ChatGLM3-6B", "GLM-4-9B"])
+def test_rows_with_tools_verify_an_export(run_of: RunOf, family: str, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(run_of(family).path, run.path)
+    turns = [{"role": "user", "content": "冷吗？"}, {"role": "assistant", "metadata": "天气", "content": "{}"}]
+    turns += [{"role": "observation", "content": "冷"}, {"role": "assistant", "content": "冷。"}]
+    rows = tmp_path / "tools.jsonl"
+    rows.write_text(json.dumps({"tools": [{"name": "天气"}], "messages": turns}) + "\n", encoding="utf-8")
+    config = run.config.read_text(encoding="utf-8")
+    assert "  dev: null\n" in config
+    run.config.write_text(config.replace("  dev: null\n", f"  dev: {rows}\n"), encoding="utf-8")
+
+    out = export_command(run.path, "transformers", tmp_path / "out", overrides=[EXACT])
+
+    assert json.loads((out / "export.json").read_text())["questions_answered_as_before"] == 2
 
 
 @pytest.mark.parametrize("family", LEAVING)

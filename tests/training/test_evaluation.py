@@ -1,3 +1,4 @@
+import json
 import signal
 from pathlib import Path
 
@@ -5,8 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import imprint
+from imprint.data.dataset import load_samples
+from imprint.data.encode import encode_messages
+from imprint.data.section import DataSection
+from imprint.inference.generate import generate
+from imprint.inference.sampling import Sampling
+from imprint.models.attention import Prefix
+from imprint.models.network import Network
 from imprint.training import evaluation
-from tests.tinyrun import described, learned_tensors, losses, tiny_run
+from tests.bases import base_of
+from tests.tinyrun import described, learned_tensors, losses, tiny_recipe, tiny_run
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
@@ -55,3 +65,23 @@ def test_without_held_out_rows_the_last_state_is_kept(recipe: Path, tmp_path: Pa
 def test_only_the_newest_states_are_kept(recipe: Path, tmp_path: Path) -> None:
     run = tiny_run(recipe, str(tmp_path / "run"), "train.save_every=2", "train.keep_states=2", "train.steps=7")
     assert [state.name for state in run.states()] == ["state-000007", "state-000006"]
+
+
+def test_watched_rows_with_tools_are_asked_with_their_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [{"role": "user", "content": "冷吗？"}, {"role": "assistant", "metadata": "天气", "content": "{}"}]
+    turns += [{"role": "observation", "content": "冷"}, {"role": "assistant", "content": "冷。"}]
+    rows = tmp_path / "tools.jsonl"
+    rows.write_text((json.dumps({"tools": [{"name": "天气"}], "messages": turns}) + "\n") * 4, encoding="utf-8")
+    asked: list[list[int]] = []
+
+    def answer(network: Network, prompts: list[list[int]], sampling: Sampling, *, prefix: Prefix | None) -> list[list[int]]:
+        asked.extend(prompts)
+        return generate(network, prompts, sampling, prefix=prefix)
+
+    monkeypatch.setattr(evaluation, "generate", answer)
+    base = base_of("ChatGLM3-6B", tmp_path / "glm3")
+    data = f"{{train: {rows}, dev_share: 0.25, max_source_length: 200, max_target_length: 4}}"
+    tiny_run(tiny_recipe(tmp_path), "tools", f"model.path={base}", f"data={data}", "tune={method: lora, rank: 2}", "train.steps=1")
+    template, samples = imprint.load(base, device="cpu").template, load_samples(DataSection(train=rows), tools=True)[1]
+    assert len(samples) == 2
+    assert asked == [encode_messages(template, sample.messages, max_source_length=200).ids for sample in samples]

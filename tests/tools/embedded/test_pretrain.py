@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 
 import imprint
 from imprint.config import read_recipe
-from imprint.data.encode import encode_prompt
 from imprint.demo.rows import rows
 from imprint.demo.talk import read_topics
 from imprint.loading.bundle import read_licence
 from imprint.model import Model
 from imprint.templates.chatglm import process_response
 from imprint.training.recipe import Recipe
+from tests.prompts import encode_prompt
 from tools.embedded.abilities import probe_rows
 from tools.embedded.pretrain import RECIPE, configuration, pretrain
 
