@@ -11,7 +11,7 @@ from imprint.loading.base import EMBEDDED, base_folder, fetch
 from imprint.loading.bundle import BundleManifest, read_manifest, unpack_cached
 from imprint.loading.hub.name import hub_name
 from imprint.loading.run import RunConfig
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest, did_you_mean
 from imprint.runs import RunFolder
 from imprint.templates import TemplateName
 from imprint.tune.adapter_folder import read_adapter_metadata
@@ -139,29 +139,34 @@ def resolve_source(path: str | Path, base_path: str | Path | None = None) -> Mod
         problem = (
             "has neither config.yaml nor config.json" if path.is_dir() else "is a file" if path.exists() else "there is no such folder"
         )
-        below = _below_hint(path)
+        meant = _meant(path)
         raise UserError(
             Bilingual(
-                f"{path}: {problem}. {below.english}Give a run folder (the `output` of a recipe), a bundle of one, a model folder, the "
+                f"{path}: {problem}. {meant.english}Give a run folder (the `output` of a recipe), a bundle of one, a model folder, the "
                 f'name of a model of the hub (owner/name), or "{EMBEDDED}"; adapter=... adds an adapter.',
-                f"{below.chinese}请给出训练结果目录、打包文件、模型目录、模型站上的名字（owner/name）或“{EMBEDDED}”；"
+                f"{meant.chinese}请给出训练结果目录、打包文件、模型目录、模型站上的名字（owner/name）或“{EMBEDDED}”；"
                 "可用 adapter=... 加上适配器。",
             )
         )
     return ModelSource(path, folder, None)
 
 
-def _below_hint(folder: Path) -> Bilingual:
-    """Which runs and models are in a folder that is none itself, such as one that `imprint init` has written; empty if none is."""
-    names = ("config.yaml", "config.json")
-    children = sorted(folder.iterdir()) if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else []
-    found = [str(child) for child in children if any((child / name).is_file() for name in names)]
+def _meant(path: Path) -> Bilingual:
+    """Whether a run or a model was meant that is in a folder that is none itself, or beside a name that is not there; empty if none is."""
+    if path.is_dir():
+        found = _openable(path)
+    else:
+        beside = [] if path.exists() else [Path(other).name for other in _openable(path.parent)]
+        found = [str(path.parent / name) for name in closest(path.name, beside)]
     if not found:
         return Bilingual("", "")
-    listed = ", ".join(found[:MAX_BELOW])
-    more = Bilingual(f" and {len(found) - MAX_BELOW} more", f" 等 {len(found)} 个") if len(found) > MAX_BELOW else Bilingual("", "")
-    verb = "is" if len(found) == 1 else "are"
-    return Bilingual(f"Did you mean {listed}{more.english}, which {verb} in it? ", f"是否指其中的 {listed}{more.chinese}？")
+    return did_you_mean([", ".join([*found[:MAX_BELOW], *(["..."] if len(found) > MAX_BELOW else [])])])
+
+
+def _openable(folder: Path) -> list[str]:
+    """The runs and models in a folder, such as one that `imprint init` has written."""
+    children = sorted(folder.iterdir()) if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK) else []
+    return [str(child) for child in children if any((child / name).is_file() for name in ("config.yaml", "config.json"))]
 
 
 def adapter_path(path: str | Path) -> Path:

@@ -88,14 +88,21 @@ def test_any_other_path_is_refused(tmp_path: Path) -> None:
 def test_the_runs_in_a_folder_that_is_none_are_named(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(run.config, tmp_path / "run" / "config.yaml")
-    sentence = rf"has neither config\.yaml nor config\.json\. Did you mean {tmp_path / 'run'}, which is in it\? Give a run folder"
+    sentence = rf"has neither config\.yaml nor config\.json\. Did you mean {tmp_path / 'run'}\? Give a run folder"
     with pytest.raises(UserError, match=sentence):
         resolve_source(tmp_path)
     for number in range(4):
         (tmp_path / f"base-{number}").mkdir()
         (tmp_path / f"base-{number}" / "config.json").touch()
-    with pytest.raises(UserError, match=r"base-2 and 2 more, which are in it\?"):
+    with pytest.raises(UserError, match=r"base-2, \.\.\.\? Give a run folder"):
         resolve_source(tmp_path)
+
+
+def test_a_misspelt_run_is_named(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "identity").mkdir()
+    shutil.copy(run.config, tmp_path / "identity" / "config.yaml")
+    with pytest.raises(UserError, match=rf"there is no such folder\. Did you mean {tmp_path / 'identity'}\? Give a run folder"):
+        resolve_source(tmp_path / "identiy")
 
 
 def test_a_run_without_a_result_has_no_method(run: RunFolder, tmp_path: Path) -> None:
