@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final, Literal
 
 from imprint.data.column_guess import HISTORY, PROMPT, RESPONSE, guessed_columns, knob_words
+from imprint.data.other_layouts import other_layout
 from imprint.data.parsed_turns import ParsedTurn, paired, split_system
 from imprint.data.readers.bad_rows import (
     BadRowError,
@@ -203,6 +204,15 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
         raise row
     if not isinstance(row, dict):
         raise not_an_object(row)
+    try:
+        return _samples_from_object(row, shape, location, tools=tools)
+    except BadRowError as error:
+        if error.is_empty or (layout := other_layout(row, shape.knob_prefix)) is None:
+            raise
+        raise type(error)(layout) from error
+
+
+def _samples_from_object(row: dict[str, object], shape: RowShape, location: str, *, tools: bool) -> list[Sample]:
     if shape.kind != "named":
         refuse_rejected(row)
     if shape.kind == "conversation":
