@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from imprint.config import read_recipe
 from imprint.data.dataset import load_held_out
 from imprint.data.section import DataSection
@@ -23,8 +21,9 @@ from imprint.files.atomic import write_json
 from imprint.forgetting.fill_recall import recalls_fill
 from imprint.forgetting.probes import read_probes
 from imprint.forgetting.result import ProbeResult
+from imprint.inference.decoder import PrefixedNetwork
 from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
+from imprint.inference.request import Request
 from imprint.loading.base import EMBEDDED, base_folder
 from imprint.loading.load import load
 from imprint.training.job import TrainJob
@@ -78,17 +77,17 @@ def probe_callback(points: list[dict[str, float]], recipe: Recipe) -> Callable[[
 
     def answers(job: TrainJob, questions: Sequence[str]) -> list[str]:
         prompts = [job.model.prompt(question) for question in questions]
-        with torch.no_grad():
-            outputs = generate(job.model.network, prompts, Sampling(48), prefix=job.tuner.eval().prefix())
+        model = PrefixedNetwork(job.model.network, job.tuner.eval().prefix())
+        outputs = generate(model, [Request(prompt, 48) for prompt in prompts])
         return [job.model.tokenizer.decode(answer) for answer in outputs]
 
-    def watch(job: TrainJob, progress: TrainProgress) -> None:
+    def watch(job: TrainJob, state: TrainProgress) -> None:
         probe_answers = zip(probes, before, answers(job, [probe.question for probe in probes]), strict=True)
         fates = [ProbeResult.compare(probe.question, probe.accepted, was, now).fate for probe, was, now in probe_answers]
         row_answers = zip(rows, answers(job, [row.query for row in rows]), strict=True)
         new = sum(recalls_fill(row.answer, answer, texts) for row, answer in row_answers) / len(rows)
         counted = [fate for fate in fates if fate != "never"]
-        points.append({"step": progress.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
+        points.append({"step": state.step, "new": new, "kept": sum(fate != "lost" for fate in counted) / len(counted)})
 
     return watch
 

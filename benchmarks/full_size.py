@@ -2,7 +2,8 @@
 
     python benchmarks/full_size.py [--family chatglm2-6b] [--out FILE]
 
-Rows are like those that the original was measured on: 24 to 59 prompt tokens, 64 scored ones. Prints one JSON line per case.
+Rows are as long as the first 1,600 of ADGEN's train.jsonl in ChatGLM-6B's tokens, cut as the original cuts them (adgen_lengths.json: tokens
+of the row, scored ones). Prints one JSON line per case.
 """
 
 import argparse
@@ -18,8 +19,9 @@ import torch
 
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
+from imprint.inference.decoder import PrefixedNetwork
 from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
+from imprint.inference.request import Request
 from imprint.models.chatglm import ChatGLM
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.configs.chatglm import ChatGLMConfig
@@ -62,7 +64,9 @@ START_2 = (64790, 64792)
 """[gMASK] and sop, the first tokens of a row of ChatGLM2-6B."""
 FAMILIES: dict[str, Callable[[], Network]] = {"chatglm-6b": lambda: ChatGLM(CONFIG), "chatglm2-6b": lambda: ChatGLM2(CONFIG_2)}
 PREFIX_LENGTH = 128
-WARM_UP, STEPS = 5, 20
+WARM_UP, STEPS = 8, 30
+LENGTHS: list[list[int]] = json.loads(Path(__file__).with_name("adgen_lengths.json").read_text(encoding="utf-8"))
+"""Tokens and scored tokens of each row."""
 CASES = {
     torch.bfloat16: ((16, False), (16, True), (1, False)),
     torch.float16: ((16, False), (16, True), (1, False), (1, True)),  # the original's are fp16, with checkpointing
@@ -74,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="append the lines to this file too")
     parser.add_argument("--family", choices=FAMILIES, default="chatglm-6b", help="whose shape")
+    parser.add_argument("--dtypes", nargs="*", type=lambda name: getattr(torch, name), help="bfloat16, float16; both if not given")
     options = parser.parse_args()
     out, build = options.out, FAMILIES[options.family]
     device = torch.device("cuda")
@@ -85,7 +90,7 @@ def main() -> None:
             with out.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
-    for dtype in CASES:
+    for dtype in options.dtypes or CASES:
         network = random_network(dtype, device, build)
         for micro_batch, checkpointing in CASES[dtype]:
             report(**train_steps(network, micro_batch, checkpointing=checkpointing))
@@ -110,20 +115,21 @@ def random_network(dtype: torch.dtype, device: torch.device, build: Callable[[],
     return network
 
 
-def random_rows(network: Network, count: int, rng: random.Random) -> tuple[list[list[int]], list[list[int]]]:
-    """Ids and labels of rows with 24 to 59 prompt tokens and 64 scored ones."""
+def random_rows(network: Network, count: int, rng: random.Random, first: int = 0) -> tuple[list[list[int]], list[list[int]]]:
+    """Ids and labels of rows as long as those of ADGEN from row `first` on; the tokens are random."""
     rows, labels = [], []
     special_ids = CONFIG.special_ids
     last = network.vocab_size * 9 // 10
-    for _ in range(count):
-        prompt = [rng.randrange(1000, last) for _ in range(rng.randrange(24, 60))]
-        answer = [rng.randrange(1000, last) for _ in range(63)]
+    for index in range(first, first + count):
+        tokens, scored = LENGTHS[index % len(LENGTHS)]
+        prompt = [rng.randrange(1000, last) for _ in range(tokens - scored - 1)]
+        answer = [rng.randrange(1000, last) for _ in range(scored - 1)]
         if isinstance(network, ChatGLM):
             rows.append([*prompt, special_ids.gmask, special_ids.sop, *answer])
             labels.append([-100] * (len(prompt) + 1) + [special_ids.sop, *answer])
         else:
-            rows.append([*START_2, *prompt, *answer, 2])
-            labels.append([-100] * (len(prompt) + 2) + [*answer, 2])
+            rows.append([*START_2, *prompt, *answer])
+            labels.append([-100] * (len(prompt) + 2) + answer)
     return rows, labels
 
 
@@ -138,10 +144,10 @@ def train_steps(
     rng = random.Random(0)
 
     def step(number: int) -> float:
-        rows, labels = random_rows(network, 16, rng)
+        rows, labels = random_rows(network, 16, rng, 16 * number)
         synchronize(network.device)
         started = time.perf_counter()
-        tokens = 16 * 64
+        tokens = sum(label != -100 for row in labels for label in row)
         for start in range(0, 16, micro_batch):
             batch = pack(rows[start : start + micro_batch], network, labels[start : start + micro_batch]).to(network.device)
             engine.backward(tuner(batch) / tokens, last=start + micro_batch == 16)
@@ -170,7 +176,8 @@ def answer(network: Network, batch: int) -> dict[str, object]:
     rows, _ = random_rows(network, batch, random.Random(1))
     prompts = [[*row[:42], CONFIG.special_ids.gmask, CONFIG.special_ids.sop] if isinstance(network, ChatGLM) else row[:44] for row in rows]
     reset_peak_memory(network.device)
-    tokens, seconds = timed(lambda: sum(map(len, generate(network, prompts, Sampling(64), prefix=prefix))), network.device)
+    requests = [Request(prompt, 64) for prompt in prompts]
+    tokens, seconds = timed(lambda: sum(map(len, generate(PrefixedNetwork(network, prefix), requests))), network.device)
     return {
         "case": "64 new tokens, greedy",
         "dtype": str(network.dtype).removeprefix("torch."),

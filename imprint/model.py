@@ -6,6 +6,7 @@ Legend: T tokens of a row, C hidden size, V vocabulary.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +15,19 @@ from torch import Tensor, nn
 from imprint import arguments
 from imprint.data.encode import encode_messages
 from imprint.inference.generate import generate, stream
-from imprint.inference.sampling import MAX_TOKENS, Sampling
+from imprint.inference.request import MAX_TOKENS, Request, stop_texts
+from imprint.inference.sampling import row_seed
+from imprint.inference.stop_text import before_stop
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.pack import pack
+from imprint.runs import RunFolder
 from imprint.templates import Message, Template, conversation, read_messages, with_turn
 from imprint.tokenizers import VOCABULARY_FILE, TextStream, Tokenizer, missing_tokenizer_error
 from imprint.tune.adapter import Adapter, AdapterMetadata
+from imprint.tune.mounted import MountedAdapters
 
 Turns = Sequence[tuple[str, str]] | Sequence[Mapping[str, object]]
 """Earlier turns, oldest first: (question, answer) pairs, or messages with `role` and `content`."""
@@ -44,15 +49,23 @@ class Model:
             network.stop_ids |= template.stop_ids
         self.network = network
         self.name = name
-        self.adapter: Adapter | None = None
-        """The tuned prefix or LoRA; None for a base."""
         self.description: AdapterMetadata | None = None
         """The content of the adapter's adapter.json."""
         self.source_prefix = ""
         """Text in front of every prompt, as the run was trained."""
         self._template = template
         self._tokenizer_file = tokenizer_file
-        self._adapter_on = True
+        self.adapters = MountedAdapters(network)
+        """The adapters that a request may name, its own included."""
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """The tuned prefix or LoRA; None for a base."""
+        return self.adapters.own
+
+    @adapter.setter
+    def adapter(self, adapter: Adapter | None) -> None:
+        self.adapters.own = adapter
 
     @property
     def has_tokenizer(self) -> bool:
@@ -114,18 +127,31 @@ class Model:
         """Use an adapter that was loaded for this network."""
         self.adapter, self.description = adapter, description
 
+    def mount(self, name: str, folder: str | Path) -> None:
+        """Load a further adapter on the same weights, for requests that name it: an adapter folder, or a run, whose adapter is used.
+
+        Raises UserError for a name that is taken (`base` always is), and for what is no adapter of this base.
+        """
+        path = arguments.path("folder", folder)
+        run = RunFolder(path)
+        self.adapters.mount(arguments.text("name", name), run.adapter if run.config.is_file() else path)
+
+    def unmount(self, name: str) -> None:
+        """Remove a mounted adapter. Raises UserError for an unknown name, and while requests use it."""
+        self.adapters.unmount(arguments.text("name", name))
+
     def adapter_off(self) -> AbstractContextManager[None]:
         """Inside this block the model is its base, bit for bit."""
         return self._switched(on=False)
 
     @contextmanager
     def _switched(self, *, on: bool) -> Iterator[None]:
-        previous, self._adapter_on = self._adapter_on, on
+        previous, self.adapters.own_is_on = self.adapters.own_is_on, on
         try:
             with nullcontext() if self.adapter is None else self.adapter.on() if on else self.adapter.off():
                 yield
         finally:
-            self._adapter_on = previous
+            self.adapters.own_is_on = previous
 
     def merge(self, *, dequantize: bool = False) -> None:
         """Merge a LoRA into the weights permanently; see `Adapter.merge`. Raises UserError if there is none."""
@@ -136,12 +162,12 @@ class Model:
                     "没有可以合并到权重中的 LoRA：请用 adapter=目录 给出一个。",
                 )
             )
-        self.adapter.merge(dequantize=dequantize)
+        self.adapters.merge_own(dequantize=dequantize)
         self.adapter, self.description = None, None
 
     def prefix(self) -> Prefix | None:
         """Keys and values of the adapter in the network's dtype; None without an adapter or while it is off."""
-        if self.adapter is None or not self._adapter_on:
+        if self.adapter is None or not self.adapters.own_is_on:
             return None
         return self.adapter.prefix(self.network.dtype)
 
@@ -191,10 +217,34 @@ class Model:
         top_p: float = 1,
         num_beams: int = 1,
         seed: int | None = None,
+        *,
+        top_k: int = 0,
+        repetition_penalty: float = 1,
+        stop: Sequence[str] | str = (),
+        adapters: Sequence[str | None] | None = None,
     ) -> list[list[int]]:
-        """New ids of each prompt, without the end id; greedy unless a temperature is given. Raises UserError for impossible settings."""
-        sampling = Sampling(max_new_tokens, temperature, top_p, num_beams, seed)
-        return generate(self.network, arguments.id_rows("ids", ids), sampling, prefix=self.prefix())
+        """New ids of each prompt, without the end id; greedy unless a temperature is given.
+
+        `stop`: texts that end an answer, which are part of its ids. `adapters`: the name of a mounted adapter for each prompt, `base` for
+        the base; None takes the model as it is. Raises UserError for impossible settings.
+        """
+        rows = arguments.id_rows("ids", ids)
+        names = _adapter_of_each(adapters, len(rows))
+        requests = [
+            Request(
+                row,
+                max_new_tokens,
+                temperature,
+                top_p,
+                top_k,
+                repetition_penalty,
+                row_seed(seed, index),
+                stop=stop_texts(stop),
+                adapter=names[index],
+            )
+            for index, row in enumerate(rows)
+        ]
+        return generate(self, requests, num_beams=num_beams)
 
     def chat(
         self,
@@ -207,17 +257,22 @@ class Model:
         num_beams: int = 1,
         seed: int | None = None,
         system: str | None = None,
+        top_k: int = 0,
+        repetition_penalty: float = 1,
+        stop: Sequence[str] | str = (),
     ) -> tuple[str, History]:
         """The answer, and the history with this turn added; sampled by default, as ChatGLM-6B's own `chat`.
 
         `max_length` limits prompt and answer together, in tokens, by default to 2,048 or the context length of the base; the oldest turns
-        are dropped where a history is too long. `system` is the system prompt, which is never dropped.
+        are dropped where a history is too long. `system` is the system prompt, which is never dropped. `stop`: texts that end the answer
+        and are no part of it.
         """
         max_length = self.chat_length(max_length)
-        prompt = self._chat_prompt(query, history, system, max_length)
-        sampling = Sampling(max_length - len(prompt), temperature if num_beams == 1 else 0.0, top_p, num_beams, seed)
-        (answer,) = generate(self.network, [prompt], sampling, prefix=self.prefix())
-        text = self.template.display_text(self.tokenizer.decode(answer))
+        prompt, stop = self._chat_prompt(query, history, system, max_length), stop_texts(stop)
+        temperature = temperature if num_beams == 1 else 0.0
+        request = Request(prompt, max_length - len(prompt), temperature, top_p, top_k, repetition_penalty, seed, stop=stop)
+        (answer,) = generate(self, [request], num_beams=num_beams)
+        text = self.template.display_text(before_stop(self.tokenizer.decode(answer), stop, done=True))
         return text, with_turn(history, query, text)
 
     def stream_chat(
@@ -230,40 +285,29 @@ class Model:
         temperature: float = 0.95,
         seed: int | None = None,
         system: str | None = None,
+        top_k: int = 0,
+        repetition_penalty: float = 1,
+        stop: Sequence[str] | str = (),
     ) -> Iterator[tuple[str, History]]:
         """Like `chat`, yielding the answer so far and its history whenever it has grown.
 
         Switching the adapter on or off after this call does not change the stream.
         """
         max_length = self.chat_length(max_length)
-        prompt = self._chat_prompt(query, history, system, max_length)
-        sampling = Sampling(max_length - len(prompt), temperature, top_p, seed=seed)
-        return self._growing_answers(
-            query, history, self._with_current_adapter(stream(self.network, prompt, sampling, prefix=self.prefix()))
-        )
+        prompt, stop = self._chat_prompt(query, history, system, max_length), stop_texts(stop)
+        request = Request(prompt, max_length - len(prompt), temperature, top_p, top_k, repetition_penalty, seed, stop=stop)
+        return self._growing_answers(query, history, stream(self, request), stop)
 
-    def _with_current_adapter(self, tokens: Iterator[int]) -> Iterator[int]:
-        """The tokens, each computed with the adapter switched as it is now."""
-        on = self._adapter_on
-
-        def switched() -> Iterator[int]:
-            while True:
-                with self._switched(on=on):
-                    token = next(tokens, None)
-                if token is None:
-                    return
-                yield token
-
-        return switched()
-
-    def _growing_answers(self, query: str, history: Turns | None, tokens: Iterator[int]) -> Iterator[tuple[str, History]]:
+    def _growing_answers(
+        self, query: str, history: Turns | None, tokens: Iterator[int], stop: Sequence[str]
+    ) -> Iterator[tuple[str, History]]:
         decoder, raw, shown = TextStream(self.tokenizer), "", ""
         for token in tokens:
             raw += decoder.push(token)
-            if (text := self.template.display_text(raw, done=False)) != shown:
+            if (text := self.template.display_text(before_stop(raw, stop, done=False), done=False)) != shown:
                 shown = text
                 yield text, with_turn(history, query, text)
-        text = self.template.display_text(raw + decoder.finish())
+        text = self.template.display_text(before_stop(raw + decoder.finish(), stop, done=True))
         if text != shown or not text:
             yield text, with_turn(history, query, text)
 
@@ -286,3 +330,11 @@ class Model:
     def _chat_prompt(self, query: str, history: Turns | None, system: str | None, max_length: int) -> list[int]:
         max_prompt = max_length - max(int(max_length * ANSWER_SHARE), 1)
         return self.prompt(query, history, max_source_length=max_prompt, system=system)
+
+
+def _adapter_of_each(adapters: Sequence[str | None] | None, rows: int) -> Sequence[str | None]:
+    """The adapter of each prompt. Raises UserError for another number of names than of prompts."""
+    names = [None] * rows if adapters is None else [*adapters]
+    if isinstance(adapters, str) or len(names) != rows:
+        raise arguments.wrong_argument("adapters", f"a list of {rows} names or None, one for each prompt", adapters, f"{rows} 个名称的列表")
+    return names

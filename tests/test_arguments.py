@@ -68,7 +68,7 @@ def test_numbers_of_any_size_are_refused_or_used(talker: Model) -> None:
     for sentence, ask in (
         ("max_length: must be at most 1000000", lambda: talker.chat("a", max_length=huge)),
         ("max_new_tokens: must be at most 1000000", lambda: talker.generate([prompt], huge)),
-        ("num_beams: must be at most 1000", lambda: talker.generate([prompt], 1, num_beams=huge)),
+        ("num_beams: must be 1 to 1000", lambda: talker.generate([prompt], 1, num_beams=huge)),
         ("seed: must be an integer of at most 64 bits", lambda: talker.chat("a", seed=huge)),
     ):
         with pytest.raises(UserError, match=sentence):

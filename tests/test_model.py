@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import imprint
-from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
+from imprint.inference.request import Request
 from imprint.loading.load import load_base, load_model
 from imprint.loading.section import ModelSection
 from imprint.loading.source import resolve_source
@@ -29,6 +28,7 @@ from imprint.tune.fingerprint import fingerprint
 from imprint.tune.prefix import PrefixShape, init_prefix
 from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model, small_network
 from tests.families import FOLDERS, bloom_base, template_of
+from tests.inference.reference import generate_ids
 from tests.prompts import encode_prompt
 from tests.tiny import tiny_base
 from tests.tinyrun import losses, tiny_recipe, tiny_run
@@ -180,9 +180,9 @@ class TestNumbers:
         model = small_model()
         ids = [prompt(model.network, 1, 2), prompt(model.network, 3)]
 
-        assert model.generate(ids, max_new_tokens=5) == generate(model.network, ids, Sampling(5))
-        assert model.generate(ids, 5, 0.8, 0.9, seed=4) == generate(model.network, ids, Sampling(5, 0.8, 0.9, seed=4))
-        assert model.generate(ids, 5, num_beams=3) == generate(model.network, ids, Sampling(5, num_beams=3))
+        assert model.generate(ids, max_new_tokens=5) == generate_ids(model.network, ids, 5)
+        assert model.generate(ids, 5, 0.8, 0.9, seed=4) == generate_ids(model.network, ids, 5, 0.8, 0.9, seed=4)
+        assert model.generate(ids, 5, num_beams=3) == generate_ids(model.network, ids, 5, num_beams=3)
 
 
 class TestAdapterOff:
@@ -262,8 +262,9 @@ class TestChat:
         history = [("这件上衣的颜色是白色" * 3, "版型很宽松")] * 30
         requests: list[tuple[int, int]] = []
 
-        def record(_network: object, prompts: list[list[int]], sampling: Sampling, *, prefix: object) -> list[list[int]]:
-            requests.append((len(prompts[0]), sampling.max_new_tokens))
+        def record(_model: Model, asked: list[Request], *, num_beams: int) -> list[list[int]]:
+            assert num_beams == 1
+            requests.append((len(asked[0].ids), asked[0].max_new_tokens))
             return [[]]
 
         monkeypatch.setattr("imprint.model.generate", record)

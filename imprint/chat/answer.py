@@ -52,5 +52,8 @@ def answer(model: Model, request: ChatRequest) -> Generator[str, None, None]:
             temperature=settings.temperature,
             seed=request.seed,
             system=before.system,
+            top_k=settings.top_k,
+            repetition_penalty=settings.repetition_penalty,
+            stop=settings.stop,
         ):
             yield text

@@ -1,10 +1,11 @@
 """The knobs of `imprint chat`."""
 
-from imprint.config import Field, Section
+from imprint.config import Field
+from imprint.inference.section import DecodingSection
 from imprint.loading.section import OpenSection
 
 
-class SamplingSection(Section):
+class SamplingSection(DecodingSection):
     """Sampling settings; /set changes them during a chat."""
 
     temperature: float = Field(0.95, ge=0, description="0 is greedy, so that answers repeat; a higher temperature varies them more.")

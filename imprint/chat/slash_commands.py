@@ -121,7 +121,7 @@ def _set(conversation: Conversation, argument: str) -> CommandOutcome:
     shown = [knob for knob in KNOBS if not value.strip() and name in ("", knob.path)]
     if shown:
         settings = conversation.settings
-        return CommandOutcome(conversation, "\n".join(f"{knob.path:12}{_value(settings, knob.path):8}{knob.description}" for knob in shown))
+        return CommandOutcome(conversation, "\n".join(f"{knob.path:20}{_value(settings, knob.path):8}{knob.description}" for knob in shown))
     changed = conversation.with_setting(name, value.strip())
     return CommandOutcome(changed, Bilingual(f"{name} is {_value(changed.settings, name)}", "已设置").line)
 
@@ -153,7 +153,9 @@ def _turns(count: int) -> str:
 
 def _value(settings: SamplingSection, name: str) -> str:
     value = getattr(settings, name)
-    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None or isinstance(value, tuple):
+        return " ".join(map(repr, value or ())) or "null"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _short(text: str) -> str:

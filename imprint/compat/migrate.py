@@ -106,8 +106,8 @@ def _unused_rows(name: str, action: str, data: Path) -> Bilingual:
 def evaluation_command(flags: OriginalFlags, data: Path, limit: int | None, *, cuda: bool) -> str:
     """`imprint evaluate` with the original's protocol."""
     section = evaluation_section(flags, cuda=cuda)
-    default = EvaluateSection()
-    knobs = [f"{name}={value}" for name, value in section.model_dump(mode="json").items() if value != getattr(default, name)]
+    default = EvaluateSection().model_dump(mode="json")
+    knobs = [f"{name}={value}" for name, value in section.model_dump(mode="json").items() if value != default[name]]
     if flags.ptuning_checkpoint is not None and not flags.do_train:
         knobs.append(f"adapter={flags.ptuning_checkpoint}")
     model = str(flags.output_dir) if flags.do_train else flags.model_name_or_path

@@ -17,7 +17,10 @@ from imprint.evaluate.section import EvaluateSection
 from imprint.files.atomic import append_jsonl, read_jsonl, write_jsonl, write_text
 from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
-from imprint.inference.sampling import NotFiniteError, Sampling
+from imprint.inference.request import Request
+from imprint.inference.sampling import NotFiniteError, row_seed
+from imprint.inference.section import DecodingSection
+from imprint.inference.stop_text import before_stop
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.means import Summary
 from imprint.metrics.rates import FailureRates, failure_rates
@@ -29,6 +32,8 @@ from imprint.task import ClassificationTask, ContinuationTask, TextTask
 
 ANSWERS = "answers.jsonl"
 MAX_LABEL_TOKENS = 512
+LATER_KNOBS = ("top_k", "repetition_penalty", "stop")
+"""Knobs that answers.jsonl of earlier versions does not name."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +152,9 @@ def _reusable_answers(
     If the first line tells of another model, other questions or settings, a new file is started. Each answer has the key of its settings,
     so that one that another process has written after this first line is not taken for its own.
     """
-    ignored = {"output", "base", "base_path", "adapter", "protocol", "task", "fill"}  # do not change an answer
-    if section.temperature == 0:
-        ignored.add("batch_size")
+    ignored = {"output", "base", "base_path", "adapter", "protocol", "task", "fill", "batch_size"}  # do not change an answer
+    if section.temperature == 0:  # greedy answers of versions without these knobs stay valid
+        ignored |= {name for name in LATER_KNOBS if getattr(section, name) == DecodingSection.model_fields[name].default}
     settings = {
         "model": model.identity,
         "asked": text_digest(repr(questions)),
@@ -222,18 +227,30 @@ def _answer_batch(batch: list[int], questions: list[EvaluationPrompt], model: Mo
 
 
 def _generate_answers(batch: list[int], prompts: list[EvaluationPrompt], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
-    """Generated texts; the seed depends on the batch's first row, so that a resumed command samples the same answers."""
-    limits = [question.limit for question in prompts]
-    sampling = Sampling(max(limits), section.temperature, section.top_p, section.num_beams, section.seed * 1_000_003 + batch[0])
-    answers = generate(model.network, [question.ids for question in prompts], sampling, prefix=model.prefix(), limits=limits)
+    """Generated texts; a row's seed depends on its place in the data alone, not on the rows that are answered with it."""
+    requests = [
+        Request(
+            question.ids,
+            question.limit,
+            section.temperature,
+            section.top_p,
+            section.top_k,
+            section.repetition_penalty,
+            row_seed(section.seed, row),
+            stop=tuple(section.stop),
+        )
+        for row, question in zip(batch, prompts, strict=True)
+    ]
+    answers = generate(model, requests, num_beams=section.num_beams)
+    texts = [before_stop(model.tokenizer.decode(answer), section.stop, done=True) for answer in answers]
     return [
         {
             "row": row,
-            "prediction": model.template.scored_text(model.tokenizer.decode(answer)),
+            "prediction": model.template.scored_text(text),
             "tokens": len(answer),
-            "finished": len(answer) < limit,
+            "finished": len(answer) < request.max_new_tokens or any(stop in text for stop in request.stop),
         }
-        for row, answer, limit in zip(batch, answers, limits, strict=True)
+        for row, answer, text, request in zip(batch, answers, texts, requests, strict=True)
     ]
 
 

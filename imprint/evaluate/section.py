@@ -8,6 +8,7 @@ from pydantic import ValidationInfo, field_validator
 from imprint.config import Field
 from imprint.data.section import DataSection
 from imprint.forgetting.section import ForgettingSection
+from imprint.inference.section import DecodingSection
 from imprint.loading.run import RunConfig, data_knobs
 from imprint.loading.section import BaseSection, OpenSection, PrecisionSection
 from imprint.messages import Bilingual
@@ -15,7 +16,7 @@ from imprint.metrics.protocols import ProtocolName
 from imprint.task import TaskSection, TextTask
 
 
-class EvaluateSection(OpenSection):
+class EvaluateSection(DecodingSection, OpenSection):
     """How answers are generated and scored; null takes what the run was trained with."""
 
     batch_size: int = Field(64, ge=1, description="Prompts per batch.")
@@ -23,10 +24,6 @@ class EvaluateSection(OpenSection):
         None,
         ge=1,
         description="Maximum tokens of an answer; null takes max_target_length, or the original's limit of prompt and answer.",
-    )
-    temperature: float = Field(0.0, ge=0, description="0 answers greedily; the original samples at 0.95.")
-    top_p: float = Field(
-        1.0, gt=0, le=1, description="Sample from the most probable tokens of this joint probability; the original's is 0.7."
     )
     num_beams: int = Field(1, ge=1, description="Beams of beam search; 1 does not search.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling.")
@@ -58,6 +55,12 @@ class EvaluateSection(OpenSection):
     @field_validator("num_beams")
     @classmethod
     def _check_beams(cls, num_beams: int, info: ValidationInfo) -> int:
+        if num_beams > 1 and (name := next((name for name in ("top_k", "stop") if info.data.get(name)), None)):
+            raise ValueError(Bilingual(f"{name} is not used by beam search; leave it out", f"束搜索不支持 {name}；请去掉它"))
+        if num_beams > 1 and info.data.get("repetition_penalty", 1) != 1:
+            raise ValueError(
+                Bilingual("repetition_penalty is not used by beam search; leave it out", "束搜索不支持 repetition_penalty；请去掉它")
+            )
         if num_beams > 1 and info.data.get("temperature"):
             raise ValueError(
                 Bilingual(
@@ -93,7 +96,11 @@ def decoding(section: EvaluateSection) -> str:
     """The decoding method, as text."""
     if section.num_beams > 1:
         return f"{section.num_beams} beams"
-    return "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature:g}, top_p {section.top_p:g}"
+    method = "greedy" if section.temperature == 0 else f"sampled, temperature {section.temperature:g}, top_p {section.top_p:g}"
+    top_k = f", top_k {section.top_k}" if section.top_k and section.temperature else ""
+    penalty = "" if section.repetition_penalty == 1 else f", repetition_penalty {section.repetition_penalty:g}"
+    stop = f", up to {' or '.join(map(repr, section.stop))}" if section.stop else ""
+    return f"{method}{top_k}{penalty}{stop}"
 
 
 class ForgettingCommandSection(PrecisionSection, BaseSection, ForgettingSection):

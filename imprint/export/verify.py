@@ -8,7 +8,7 @@ from imprint.data.encode import encode_messages
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
+from imprint.inference.request import Request
 from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
@@ -53,7 +53,7 @@ def encode_prompts(template: Template, run: RunConfig, samples: Sequence[Sample]
 
 def greedy_answers(model: Model, run: RunConfig, samples: Sequence[Sample]) -> list[GreedyAnswer]:
     """Greedy answers of a model."""
-    answers = generate(model.network, encode_prompts(model.template, run, samples), Sampling(MAX_ANSWER_TOKENS), prefix=model.prefix())
+    answers = generate(model, [Request(ids, MAX_ANSWER_TOKENS) for ids in encode_prompts(model.template, run, samples)])
     return [GreedyAnswer(tuple(ids), model.tokenizer.decode(ids)) for ids in answers]
 
 

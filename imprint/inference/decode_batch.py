@@ -1,57 +1,150 @@
-"""A batch of sequences that are being decoded: prefill, decoding steps, and removal of finished sequences.
+"""Sequences that are being decoded, each in a slot of one key-value cache: they join with their prompts, grow by a token a step, and leave.
 
-Legend: B sequences in the batch, V vocabulary size.
+Legend: B sequences in the batch, K sequences that join, V vocabulary size.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from imprint.messages import Bilingual, UserError
-from imprint.models.attention import KVCache, Prefix
+from imprint.models.attention import Prefix, RowAdapters
 from imprint.models.network import Network
 from imprint.pack import Pack, pack
 
 
+class Adapters(Protocol):
+    """The adapters that sequences may use, by number; -1 is the base."""
+
+    def of_rows(self, numbers: Sequence[int]) -> RowAdapters:
+        """The adapters of a batch whose sequences use these."""
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """One prefix, or none, for all sequences; there are no names to choose by."""
+
+    prefix: Prefix | None = None
+
+    def acquire(self, name: str | None) -> int:
+        """See NamedAdapters."""
+        assert name is None, "only a Model has mounted adapters"
+        return -1
+
+    def release(self, number: int) -> None:
+        """See NamedAdapters."""
+
+    def of_rows(self, numbers: Sequence[int]) -> RowAdapters:  # noqa: ARG002 - all use the same
+        """See Adapters."""
+        return RowAdapters(self.prefix)
+
+
 class DecodeBatch:
-    """Sequences with a common key-value cache; how their tokens are chosen is up to the caller."""
+    """Sequences in the first slots of a cache; how their tokens are chosen is up to the caller."""
 
-    def __init__(self, network: Network, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    def __init__(self, network: Network, adapters: Adapters | None = None) -> None:
         device = network.device
-        spans = [network.context_span(prompt) for prompt in prompts]
-        for prompt, span in zip(prompts, spans, strict=True):
-            if span.bidirectional_length == len(prompt) > 0:
-                raise UserError(
-                    Bilingual(
-                        f"a prompt of {len(prompt)} ids has no <sop>, after which the answer begins. Append [gMASK] and <sop>.",
-                        f"一个 {len(prompt)} 个 id 的提示没有 <sop>，回答从它之后开始：请在末尾加上 [gMASK] 和 <sop>。",
-                    )
-                )
-        self.cache: KVCache = network.new_cache(len(prompts), max(map(len, prompts)) + max_new_tokens)
-        self.prompts = pack(prompts, network).to(device)
-        self.lengths = torch.tensor(self.prompts.lengths, device=device)
-        self.context = torch.tensor([span.bidirectional_length for span in spans], device=device)
-        self.mask_position = torch.tensor([span.mask_position for span in spans], device=device)
+        self.network = network
+        self.adapters: Adapters = adapters or SharedPrefix()
+        self.cache = network.new_cache(0, 0)
+        self.numbers: list[int] = []
+        """The adapter of each sequence."""
+        self.sizes: list[int] = []
+        """Length in tokens of each sequence."""
+        self.lengths, self.bidirectional_lengths, self.mask_positions = (torch.zeros(0, dtype=torch.long, device=device) for _ in range(3))
+        """The same (B,), and what `Network.context_span` says of each prompt (B,)."""
         self.no_targets = torch.empty(0, dtype=torch.long, device=device)
+        self._of_rows: RowAdapters | None = None
 
-    def prefill(self, network: Network, prefix: Prefix | None) -> Tensor:
-        """Run the prompts and fill the cache; returns logits (B, V) of the first new token of each."""
-        self.cache.length = int(self.lengths.max())
-        hidden = network(self.prompts, prefix=prefix, cache=self.cache)
-        return network.logits(hidden[self.lengths.cumsum(0) - 1])
+    @torch.inference_mode()
+    def reserve(self, slots: int, capacity: int) -> None:
+        """Make room for this many sequences of this many tokens."""
+        slots, capacity = max(slots, self.cache.slots), max(capacity, self.cache.capacity)
+        if (slots, capacity) != (self.cache.slots, self.cache.capacity):
+            self.cache.grow(slots, capacity)
 
-    def step(self, network: Network, prefix: Prefix | None, tokens: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def join(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, numbers: Sequence[int] | None = None) -> Tensor:
+        """Append sequences and run their prompts; returns the logits (K, V) of the first new token of each.
+
+        `max_new_tokens`: the room for answers; `numbers`: the adapter of each, -1 (the base) if not given. Raises UserError for prompts
+        that cannot be run; the batch is unchanged then.
+        """
+        spans = [self.network.context_span(prompt) for prompt in prompts]
+        for prompt, span in zip(prompts, spans, strict=True):
+            refuse_open_context(len(prompt), span.bidirectional_length)
+        device, first, count = self.network.device, len(self.sizes), len(prompts)
+        packed = pack(prompts, self.network).to(device)
+        longest = max(packed.lengths)
+        self.reserve(first + count, longest + max_new_tokens)
+        numbers = [-1] * count if numbers is None else numbers
+        adapters = self.adapters.of_rows(numbers)
+        cache = self.cache.view(first, count, longest)
+        hidden = self.network(packed, adapters=adapters, cache=cache)
+        lengths = torch.tensor(packed.lengths, device=device)
+        self.lengths = torch.cat((self.lengths, lengths))
+        self.bidirectional_lengths = torch.cat(
+            (self.bidirectional_lengths, torch.tensor([span.bidirectional_length for span in spans], device=device))
+        )
+        self.mask_positions = torch.cat((self.mask_positions, torch.tensor([span.mask_position for span in spans], device=device)))
+        self.sizes += packed.lengths
+        self.numbers += numbers
+        self._of_rows = None
+        return self.network.logits(hidden[lengths.cumsum(0) - 1])
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> Tensor:
         """Append one token to each sequence (B,); returns logits (B, V) of the next one."""
         count = len(tokens)
         seq_ids = torch.arange(count, device=tokens.device)
-        positions = network.positions(self.lengths, self.context, self.mask_position)
+        positions = self.network.positions(self.lengths, self.bidirectional_lengths, self.mask_positions)
         step = Pack(tokens, positions, seq_ids, self.lengths, self.lengths + 1, (1,) * count, self.no_targets, self.no_targets)
         self.lengths = self.lengths + 1
-        self.cache.length += 1
-        return network.logits(network(step, prefix=prefix, cache=self.cache))
+        self.sizes = [size + 1 for size in self.sizes]
+        adapters = self._of_rows = self._of_rows or self.adapters.of_rows(self.numbers)
+        cache = self.cache.view(0, count, max(self.sizes))
+        return self.network.logits(self.network(step, adapters=adapters, cache=cache))
 
+    @torch.inference_mode()
+    def remove(self, rows: Sequence[int], *, clear: Sequence[int] = ()) -> list[int]:
+        """Drop sequences; the last ones move into their slots. Returns where each remaining sequence was.
+
+        The slots of `clear` are zeroed, because numbers that are not finite would reach the next sequence there, masked or not.
+        """
+        for row in clear:
+            self.cache.clear(row)
+        remaining = len(self.sizes) - len(rows)
+        movers = iter(row for row in range(remaining, len(self.sizes)) if row not in rows)
+        order = [next(movers) if row in rows else row for row in range(remaining)]
+        for target, source in enumerate(order):
+            if source != target:
+                self.cache.move(source, target, self.sizes[source])
+        self._take(order, torch.tensor(order, dtype=torch.long, device=self.lengths.device))
+        return order
+
+    @torch.inference_mode()
     def select(self, rows: Tensor) -> None:
         """Keep these sequences only, in this order; one may be repeated (beams)."""
+        self.reserve(len(rows), self.cache.capacity)
         self.cache.select(rows)
-        self.lengths, self.context, self.mask_position = self.lengths[rows], self.context[rows], self.mask_position[rows]
+        self._take(rows.tolist(), rows)
+
+    def _take(self, order: list[int], rows: Tensor) -> None:
+        self.sizes, self.numbers = [self.sizes[row] for row in order], [self.numbers[row] for row in order]
+        self.lengths, self.bidirectional_lengths = self.lengths[rows], self.bidirectional_lengths[rows]
+        self.mask_positions = self.mask_positions[rows]
+        self._of_rows = None
+
+
+def refuse_open_context(length: int, bidirectional_length: int) -> None:
+    """Raise UserError for a prompt of a prefix language model without the token after which its answer begins."""
+    if bidirectional_length == length > 0:
+        raise UserError(
+            Bilingual(
+                f"a prompt of {length} ids has no <sop>, after which the answer begins. Append [gMASK] and <sop>.",
+                f"一个 {length} 个 id 的提示没有 <sop>，回答从它之后开始：请在末尾加上 [gMASK] 和 <sop>。",
+            )
+        )

@@ -1,95 +1,83 @@
 """Generates answer ids from prompt ids: greedily, sampled or by beam search."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 
-import torch
-
-from imprint.inference.beam import beam_search
-from imprint.inference.decode_batch import DecodeBatch
-from imprint.inference.sampling import NotFiniteError, Sampling, make_sampler, token_ids
-from imprint.models.attention import Prefix
+from imprint.inference.beam import beam_search, refuse_beams
+from imprint.inference.decoder import DecodableModel, Decoder
+from imprint.inference.request import Request, Token
+from imprint.inference.sampling import NotFiniteError
 from imprint.models.network import Network
 
 OnToken = Callable[[int, int], None]
 """Called with the index of a prompt and each new id of its answer."""
 
 
-@torch.inference_mode()
-def generate(
-    network: Network,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    *,
-    prefix: Prefix | None = None,
-    limits: Sequence[int] | None = None,
-    on_token: OnToken | None = None,
-) -> list[list[int]]:
-    """New ids of every prompt, without the end id.
+def generate(model: DecodableModel, requests: Sequence[Request], *, num_beams: int = 1, on_token: OnToken | None = None) -> list[list[int]]:
+    """New ids of every request, without the stop id; a stop text is part of them.
 
-    `limits`: most new tokens of each prompt, where fewer than `max_new_tokens`. `on_token` is called for each token as it is chosen; with
-    beam search, when the search of a prompt has ended. Finished answers leave the batch. Raises NotFiniteError where logits are not finite.
+    All requests are decoded at the same time; finished answers leave the batch. `on_token` is called for each token as it is chosen; with
+    beam search, when the search of a prompt has ended. Raises NotFiniteError where logits are not finite.
     """
-    limits = [min(sampling.max_new_tokens, limit) for limit in limits] if limits else [sampling.max_new_tokens] * len(prompts)
     on_token = on_token or (lambda _row, _token: None)
-    if not prompts:
-        return []
-    if sampling.num_beams > 1:
-        return _search_beams(network, prompts, sampling.num_beams, prefix, limits, on_token)
-    answers: list[list[int]] = [[] for _ in prompts]
-    running = list(range(len(prompts)))
-    batch = DecodeBatch(network, prompts, max(limits))
-    sample = make_sampler(sampling, batch.lengths.device)
-    logits = batch.prefill(network, prefix)
-    while running:
-        tokens = sample(logits)
-        ids = token_ids(tokens, running, len(prompts))
-        for row, token in zip(running, ids, strict=True):
-            if token not in network.stop_ids and limits[row] > 0:
-                answers[row].append(token)
-                on_token(row, token)
-        remaining = [index for index, row in enumerate(running) if len(answers[row]) < limits[row] and ids[index] not in network.stop_ids]
-        if len(remaining) < len(running):
-            running = [running[index] for index in remaining]
-            if not running:
-                break
-            selected = torch.tensor(remaining, device=tokens.device)
-            batch.select(selected)
-            tokens = tokens[selected]
-        logits = batch.step(network, prefix, tokens)
+    for request in requests[:1]:
+        refuse_beams(request, num_beams)
+    if num_beams > 1:
+        return _search_beams(model, requests, num_beams, on_token)
+    answers: list[list[int]] = [[] for _ in requests]
+    for row, token in _new_tokens(model, requests):
+        answers[row].append(token)
+        on_token(row, token)
     return answers
 
 
-def _search_beams(
-    network: Network,
-    prompts: Sequence[Sequence[int]],
-    num_beams: int,
-    prefix: Prefix | None,
-    limits: Sequence[int],
-    on_token: OnToken,
-) -> list[list[int]]:
+def stream(model: DecodableModel, request: Request) -> Iterator[int]:
+    """New ids of one request, one at a time, without the stop id; its adapter is the one that is on at this call.
+
+    Raises NotFiniteError where logits are not finite.
+    """
+    return (token for _, token in _new_tokens(model, [request]))
+
+
+def _new_tokens(model: DecodableModel, requests: Sequence[Request]) -> Iterator[tuple[int, int]]:
+    """(row, id) of every new token but the stop ids, row after row in each step; the requests are admitted at once."""
+    decoder = Decoder(model, slots=max(1, len(requests)))
+    with ExitStack() as on_refusal:
+        on_refusal.callback(decoder.close)
+        rows = {decoder.admit(request): row for row, request in enumerate(requests)}
+        on_refusal.pop_all()
+
+    def tokens_of_all_steps() -> Iterator[tuple[int, int]]:
+        with closing(decoder):
+            while len(decoder):
+                tokens = sorted(decoder.step(), key=lambda token: rows[token.request])
+                _refuse_unfinished(model.network, requests, [(rows[token.request], token) for token in tokens])
+                for token in tokens:
+                    row = rows[token.request]
+                    if token.id not in model.network.stop_ids | requests[row].stop_ids:
+                        yield row, token.id
+
+    return tokens_of_all_steps()
+
+
+def _refuse_unfinished(network: Network, requests: Sequence[Request], tokens: Sequence[tuple[int, Token]]) -> None:
+    """Raise NotFiniteError where a token is none, and UserError where an answer ended because the base reads no further."""
+    for row, token in tokens:
+        if token.finish == "error":
+            raise NotFiniteError(row, len(requests))
+    for row, token in tokens:
+        if token.finish == "length" and token.index + 1 < requests[row].max_new_tokens:
+            network.check_length(len(requests[row].ids) + token.index + 1)
+
+
+def _search_beams(model: DecodableModel, requests: Sequence[Request], num_beams: int, on_token: OnToken) -> list[list[int]]:
     """The answers by beam search, one prompt at a time."""
     answers = []
-    for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
-        answer = beam_search(network, prompt, num_beams, limit, prefix=prefix)
+    for row, request in enumerate(requests):
+        answer = beam_search(model, request, num_beams)
         if answer is None:
-            raise NotFiniteError(row, len(prompts))
+            raise NotFiniteError(row, len(requests))
         answers.append(answer)
         for token in answer:
             on_token(row, token)
     return answers
-
-
-@torch.inference_mode()
-def stream(network: Network, prompt: Sequence[int], sampling: Sampling, *, prefix: Prefix | None = None) -> Iterator[int]:
-    """New ids of one prompt, one at a time, without the end id. Raises NotFiniteError where logits are not finite."""
-    batch = DecodeBatch(network, [prompt], sampling.max_new_tokens)
-    sample = make_sampler(sampling, batch.lengths.device)
-    logits = batch.prefill(network, prefix)
-    for count in range(1, sampling.max_new_tokens + 1):
-        token = sample(logits)
-        (token_id,) = token_ids(token, [0], 1)
-        if token_id in network.stop_ids:
-            return
-        yield token_id
-        if count < sampling.max_new_tokens:
-            logits = batch.step(network, prefix, token)

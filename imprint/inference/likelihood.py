@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imprint.inference.decode_batch import DecodeBatch
+from imprint.inference.decode_batch import DecodeBatch, SharedPrefix
 from imprint.inference.sampling import NotFiniteError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
@@ -47,8 +47,8 @@ def _nodes(options: Sequence[Sequence[int]], depth: int) -> list[tuple[int, ...]
 def _score_options(network: Network, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], prefix: Prefix | None) -> Tensor:
     """The scores (B, O) of one chunk of prompts, on the network's device."""
     count, longest = len(prompts), max(map(len, options))
-    batch = DecodeBatch(network, prompts, longest)
-    logits = batch.prefill(network, prefix)
+    batch = DecodeBatch(network, SharedPrefix(prefix))
+    logits = batch.join(prompts, longest)
     scores: dict[tuple[int, ...], Tensor] = {(): torch.zeros(count, device=logits.device)}
     nodes: list[tuple[int, ...]] = [()]
     for depth in range(longest):
@@ -60,7 +60,7 @@ def _score_options(network: Network, prompts: Sequence[Sequence[int]], options: 
             break
         parents = torch.tensor([nodes.index(ids[:-1]) for ids in children], device=logits.device)
         batch.select((torch.arange(count, device=logits.device)[:, None] * len(nodes) + parents).flatten())
-        logits = batch.step(network, prefix, torch.tensor([ids[-1] for ids in children], device=logits.device).repeat(count))
+        logits = batch.step(torch.tensor([ids[-1] for ids in children], device=logits.device).repeat(count))
         nodes = children
     return torch.stack([scores[tuple(option)] for option in options], 1)
 

@@ -1,29 +1,23 @@
-"""Chooses the next token from logits: greedily, or sampled with a temperature and top-p.
+"""Chooses the next token of every row of a batch from its logits, each by its own settings.
 
-Legend: B sequences, V vocabulary size.
+Every row draws one number per token from its seed and the token's index, so its answer does not depend on the rows beside it.
+Legend: B rows, R of them, V vocabulary size.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from imprint import arguments
+from imprint.inference.request import Request
 from imprint.messages import Bilingual, UserError
 
-GREEDY_TEMPERATURE = 1e-5
-"""Up to this temperature, decoding is greedy."""
-MAX_TOKENS = 1_000_000
-"""The longest answer: memory for all of it is taken at once."""
-MAX_BEAMS = 1000
-SEEDS = range(-(2**63), 2**64)
-"""Seeds that PyTorch takes."""
 NO_TOKEN = -1
 """In place of a token id where the logits are not finite."""
-
-Sampler = Callable[[Tensor], Tensor]
-"""Logits (B, V) -> token ids (B,), NO_TOKEN where the largest logit is not finite."""
+MASK_64 = 2**64 - 1
+GOLDEN_GAMMA, FIRST_FACTOR, SECOND_FACTOR = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+"""The constants of SplitMix64 (Steele, Lea and Flood 2014)."""
 
 
 class NotFiniteError(UserError):
@@ -41,86 +35,96 @@ class NotFiniteError(UserError):
         )
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen, and when to stop."""
+class SamplingRows:
+    """The settings of the rows of a batch, and what was drawn for each."""
 
-    max_new_tokens: int
-    """Maximum number of tokens of an answer."""
-    temperature: float = 0.0
-    """0 takes the most probable token; otherwise logits are divided by it."""
-    top_p: float = 1.0
-    """Sample from the smallest set of tokens that together have this probability."""
-    num_beams: int = 1
-    """Number of beams; 1 means no beam search. Beam search does not sample."""
-    seed: int | None = None
-    """Seed of the sampler; None draws a new one each time."""
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self.vocab_size = vocab_size
+        self.device = device
+        self._requests: list[Request] = []
+        self._seeds: list[int] = []
+        self._counts: list[int] = []
+        self._seen: list[Tensor | None] = []
+        """(V,) True for tokens of prompt and answer; None without a repetition penalty."""
 
-    def __post_init__(self) -> None:
-        """Raise UserError for impossible values and for those of another type."""
-        for name in ("max_new_tokens", "num_beams"):
-            arguments.integer(name, getattr(self, name))
-        for name in ("temperature", "top_p"):
-            arguments.number(name, getattr(self, name))
-        if self.seed is not None:
-            seed = arguments.integer("seed", self.seed)
-            if seed not in SEEDS:
-                raise arguments.wrong_argument("seed", "an integer of at most 64 bits", seed, "不超过 64 位的整数")
-        for name, valid, allowed, chinese in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1", "不小于 1"),
-            ("max_new_tokens", self.max_new_tokens <= MAX_TOKENS, f"at most {MAX_TOKENS}", f"不大于 {MAX_TOKENS}"),
-            ("temperature", 0 <= self.temperature < float("inf"), "0 or more", "不小于 0"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1", "大于 0 且不大于 1"),
-            ("num_beams", self.num_beams >= 1, "at least 1", "不小于 1"),
-            ("num_beams", self.num_beams <= MAX_BEAMS, f"at most {MAX_BEAMS}", f"不大于 {MAX_BEAMS}"),
-        ):
-            if not valid:
-                value = getattr(self, name)
-                raise UserError(Bilingual(f"{name}: must be {allowed}, got {value}.", f"{name} 必须{chinese}，实际为 {value}。"))
-        if self.num_beams > 1 and self.temperature > GREEDY_TEMPERATURE:
-            raise UserError(
-                Bilingual(
-                    f"num_beams: {self.num_beams} beams are searched without sampling; set temperature to 0 or num_beams to 1.",
-                    "束搜索不做采样：请把 temperature 设为 0，或把 num_beams 设为 1。",
-                )
-            )
+    def add(self, request: Request) -> None:
+        """Append a row."""
+        self._requests.append(request)
+        self._seeds.append(secrets.randbits(64) if request.seed is None else int(request.seed) & MASK_64)
+        self._counts.append(0)
+        seen = None
+        if request.repetition_penalty != 1:
+            seen = torch.zeros(self.vocab_size, dtype=torch.bool, device=self.device)
+            seen[torch.tensor(list(request.ids), device=self.device)] = True
+        self._seen.append(seen)
 
+    def take(self, order: Sequence[int]) -> None:
+        """Keep these rows, in this order."""
+        self._requests, self._seeds = [self._requests[row] for row in order], [self._seeds[row] for row in order]
+        self._counts, self._seen = [self._counts[row] for row in order], [self._seen[row] for row in order]
 
-def make_sampler(sampling: Sampling, device: torch.device) -> Sampler:
-    """The sampler of these settings, with a random generator of its own."""
+    def sample(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, V) -> token ids (B,), NO_TOKEN where the largest logit is not finite, and their log-probabilities (B,)."""
+        finite = logits.amax(-1).isfinite()  # for amax, NaN is the largest
+        logits = logits.where(finite[:, None], 0).float()  # a GPU is unusable after an index from NaN
+        penalised = self._penalise(logits)
+        tokens = penalised.argmax(-1)
+        if sampled := [row for row, request in enumerate(self._requests) if not request.greedy]:
+            rows = torch.tensor(sampled, device=self.device)
+            tokens[rows] = self._draw(penalised[rows], [self._requests[row] for row in sampled], rows)
+        log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        self._counts = [count + 1 for count in self._counts]
+        for seen, token in zip(self._seen, tokens, strict=True):
+            if seen is not None:
+                seen[token] = True
+        return tokens.where(finite, NO_TOKEN), log_probs
 
-    def greedy(logits: Tensor) -> Tensor:
-        largest, tokens = logits.max(-1)  # for max, NaN is the largest
-        return tokens.where(largest.isfinite(), NO_TOKEN)
+    def _penalise(self, logits: Tensor) -> Tensor:
+        """Logits after the repetition penalty of the rows that have one."""
+        rows = [row for row, seen in enumerate(self._seen) if seen is not None]
+        if not rows:
+            return logits
+        penalties = torch.tensor([self._requests[row].repetition_penalty for row in rows], device=self.device)[:, None]
+        chosen = logits[rows]
+        lower = torch.where(chosen > 0, chosen / penalties, chosen * penalties)
+        seen = torch.stack([tensor for tensor in self._seen if tensor is not None])
+        return logits.index_copy(0, torch.tensor(rows, device=self.device), torch.where(seen, lower, chosen))
 
-    if sampling.temperature <= GREEDY_TEMPERATURE:
-        return greedy
-    temperature = float(sampling.temperature)
-    generator = torch.Generator(device)
-    if sampling.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(int(sampling.seed))
+    def _draw(self, logits: Tensor, requests: list[Request], rows: Tensor) -> Tensor:
+        """One token for each of some rows (R, V) -> (R,), by inverting the cumulative distribution at the row's number."""
 
-    def sample(logits: Tensor) -> Tensor:
-        finite = logits.amax(-1).isfinite()
-        logits = logits.where(finite[:, None], 0)  # multinomial over NaN makes a GPU unusable
-        probabilities = (logits.float() / temperature).softmax(-1)
-        if sampling.top_p < 1:
-            ordered, ids = probabilities.sort(-1, descending=True)
-            ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0
-            probabilities = torch.zeros_like(probabilities).scatter_(-1, ids, ordered)
-        return torch.multinomial(probabilities, 1, generator=generator)[:, 0].where(finite, NO_TOKEN)
+        def column(name: str, dtype: torch.dtype) -> Tensor:
+            return torch.tensor([getattr(request, name) for request in requests], dtype=dtype, device=self.device)[:, None]
 
-    return sample
+        probabilities = (logits / column("temperature", torch.float32)).softmax(-1)
+        if any(request.top_p < 1 or request.top_k for request in requests):
+            probabilities = truncate(probabilities, column("top_k", torch.long), column("top_p", torch.float32))
+        seeds = [self._seeds[row] for row in rows.tolist()]
+        counts = [self._counts[row] for row in rows.tolist()]
+        numbers = torch.tensor([uniform(seed, count) for seed, count in zip(seeds, counts, strict=True)], dtype=torch.float64)
+        cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+        return torch.searchsorted(cumulative, numbers.to(self.device)[:, None] * cumulative[:, -1:], right=True)[:, 0]
 
 
-def token_ids(tokens: Tensor, rows: Sequence[int], num_prompts: int) -> list[int]:
-    """Sampled tokens (B,) as Python integers, with one copy from the device; `rows` are the prompts they belong to.
+def truncate(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Zero all but the `top_k` (B, 1) most probable tokens (0: none), then all but the smallest set that has `top_p` (B, 1) of the rest."""
+    ordered, ids = probabilities.sort(-1, descending=True)
+    if bool((top_k > 0).any()):
+        ranks = torch.arange(ordered.shape[-1], device=ordered.device)
+        ordered = ordered.where((ranks < top_k) | (top_k == 0), 0)
+        ordered = ordered / ordered.sum(-1, keepdim=True)
+    ordered = ordered.where(ordered.cumsum(-1) - ordered < top_p, 0)
+    return torch.zeros_like(probabilities).scatter_(-1, ids, ordered)
 
-    Raises NotFiniteError for NO_TOKEN.
-    """
-    ids: list[int] = tokens.tolist()
-    if NO_TOKEN in ids:
-        raise NotFiniteError(rows[ids.index(NO_TOKEN)], num_prompts)
-    return ids
+
+def uniform(seed: int, index: int) -> float:
+    """Number `index` of a stream of numbers from 0 (included) to 1 (excluded), computed from both alone (SplitMix64)."""
+    mixed = (seed + (index + 1) * GOLDEN_GAMMA) & MASK_64
+    mixed = ((mixed ^ (mixed >> 30)) * FIRST_FACTOR) & MASK_64
+    mixed = ((mixed ^ (mixed >> 27)) * SECOND_FACTOR) & MASK_64
+    return ((mixed ^ (mixed >> 31)) >> 11) / 2**53
+
+
+def row_seed(seed: int | None, row: int) -> int | None:
+    """The seed of row `row` of prompts that are answered with one seed; the first row has the seed itself, None stays None."""
+    return seed if seed is None or row == 0 else int(uniform(int(seed) & MASK_64, -1 - row) * 2**53)

@@ -1,129 +1,35 @@
-"""Attention over packed sequences, with a prefix shared by all of them and an optional key-value cache.
+"""What the attention of every layer gets in a forward pass, and the backends that compute it.
 
-Legend: T packed tokens, B sequences, L the longest sequence, S keys of a sequence, P prefix length, H heads of keys and values, Q query
-heads that share each of them (1 where every query head has its own), D head size.
+Legend: T packed tokens, B sequences, P prefix length, H heads of keys and values, Q query heads that share each of them (1 where every
+query head has its own), D head size.
 """
 
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
+from functools import cached_property
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
+from imprint.models.cache import KVCache
+from imprint.models.reference_attention import PaddedLayout, ReferenceAttention
 from imprint.pack import Pack
 
 Prefix = list[tuple[Tensor, Tensor]]
 """One (keys, values) pair per layer, each (P, H, D), shared by all sequences without copies."""
 
-MAX_SCORES = 2**27
-"""Most attention scores computed at a time (fp32: half a GiB); larger batches are split."""
-
-
-class KVCache:
-    """Keys and values of up to B sequences of up to S tokens, allocated once."""
-
-    def __init__(
-        self, *, layers: int, rows: int, capacity: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        shape = (rows, heads, capacity, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.length = 0
-        """Length in tokens of the longest sequence: attention reads no further."""
-
-    def update(self, layer: int, pack: Pack, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the pack's keys and values (T, H, D) at their offsets; returns all keys and values of the layer, (B, H, length, D) each."""
-        self.keys[layer][pack.seq_ids, :, pack.offsets] = key
-        self.values[layer][pack.seq_ids, :, pack.offsets] = value
-        return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows (K,), in this order; a row may be repeated."""
-        self.keys = [tensor.index_select(0, rows) for tensor in self.keys]
-        self.values = [tensor.index_select(0, rows) for tensor in self.values]
-
 
 @dataclass(frozen=True)
-class PaddedLayout:
-    """The index of each packed token in a padded (B, L) batch, and its mask: computed once per forward pass, used by every layer."""
+class RowAdapters:
+    """The adapters of a batch, and which of them each sequence uses."""
 
-    index: Tensor | None
-    """(T,) index of each token in the flattened padded batch; None where the pack needs no padding."""
-    rows: int
-    """B."""
-    length: int
-    """L."""
-    masked: Tensor
-    """(B, 1, L, S) True where a key must not be attended to."""
-
-    @classmethod
-    def from_pack(cls, pack: Pack, num_keys: int | None = None) -> "PaddedLayout":
-        """The layout of a pack; `num_keys` is the number of cached keys, None without a cache."""
-        rows, length, device = pack.num_seqs, max(pack.lengths), pack.ids.device
-        index, num_visible = None, pack.num_visible
-        if rows * length != pack.ids.numel():
-            starts = [0, *accumulate(pack.lengths)][:-1]
-            shifts = torch.tensor([row * length - start for row, start in enumerate(starts)], device=device)
-            index = shifts[pack.seq_ids] + torch.arange(pack.ids.numel(), device=device)
-            # padding attends to one key, so that no row of scores is empty
-            num_visible = num_visible.new_ones(rows * length).index_copy_(0, index, num_visible)
-        keys = torch.arange(length if num_keys is None else num_keys, device=device)
-        return cls(index, rows, length, keys >= num_visible.view(rows, 1, length, 1))
-
-    def pad(self, packed: Tensor) -> Tensor:
-        """(T, H, D) -> (B, H, L, D), zeros at the padding."""
-        if self.index is not None:
-            padded = packed.new_zeros((self.rows * self.length, *packed.shape[1:]))
-            packed = padded.index_copy(0, self.index, packed)
-        return packed.view(self.rows, self.length, *packed.shape[1:]).transpose(1, 2)
-
-    def unpad(self, padded: Tensor) -> Tensor:
-        """(B, H, L, D) -> (T, H, D)."""
-        flat = padded.transpose(1, 2).reshape(self.rows * self.length, padded.shape[1], padded.shape[3])
-        return flat if self.index is None else flat[self.index]
-
-
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    layout: PaddedLayout,
-    *,
-    prefix: tuple[Tensor, Tensor] | None,
-    score_scale: float = 1.0,
-    slopes: Tensor | None = None,
-) -> Tensor:
-    """Softmax attention of packed queries over the prefix and their own sequence.
-
-    query (T, H * Q, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix: keys and values (P, H, D)
-    -> (T, H * Q, D). Query heads that share a key head are stacked as further rows of its queries, so keys are never expanded.
-    `score_scale`: queries are divided by it before the product and the fp32 scores multiplied by it, which keeps ChatGLM-6B inside fp16's
-    range. `slopes` (H,): ALiBi (Press et al. 2021); each head adds its slope times the offset of the key. The softmax depends on distances
-    only, so this equals BLOOM's own form. The prefix has the offsets -P ... -1, as text before the sequence would; no token is shifted.
-    """
-    padded_query = layout.pad(query)
-    if key.dim() == 3:
-        key, value = layout.pad(key), layout.pad(value)
-    prefix_key, prefix_value = (None, None) if prefix is None else (prefix[0].transpose(0, 1), prefix[1].transpose(0, 1))
-    heads, key_heads, size = query.shape[1], key.shape[1], query.shape[2]
-    padded_query = padded_query.reshape(layout.rows, key_heads, -1, size)
-    rows_at_once = max(1, MAX_SCORES // (heads * layout.length * key.shape[2]))
-    parts = [
-        SharedPrefixAttention.apply(  # type: ignore[no-untyped-call]
-            padded_query[i : i + rows_at_once],
-            key[i : i + rows_at_once],
-            value[i : i + rows_at_once],
-            layout.masked[i : i + rows_at_once],
-            prefix_key,
-            prefix_value,
-            score_scale,
-            slopes,
-        )
-        for i in range(0, layout.rows, rows_at_once)
-    ]
-    out = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return layout.unpad(out.reshape(layout.rows, heads, layout.length, size))
+    prefix: Prefix | None = None
+    """Keys and values of all prefixes, one after another."""
+    prefix_hidden: Tensor | None = None
+    """(B, P) True where a sequence does not attend to a key of the prefixes; None where all attend to all."""
+    prefix_offsets: Tensor | None = None
+    """(P,) distance of each key from the start of the sequences, below 0; None for -P ... -1."""
+    loras: Tensor | int | None = None
+    """(B,) number of each sequence's mounted LoRA, or one for all, -1 for none; None for the network's default."""
 
 
 @dataclass(frozen=True)
@@ -131,139 +37,48 @@ class ForwardContext:
     """The inputs of every attention in one forward pass."""
 
     pack: Pack
-    layout: PaddedLayout
-    prefix: Prefix | None
-    cache: KVCache | None
+    adapters: RowAdapters = RowAdapters()
+    cache: KVCache | None = None
+    """Keys and values of the tokens before the pack's, whose sequence i is in slot i."""
+    backends: "tuple[AttentionBackend, ...]" = (ReferenceAttention(),)
+    """In order of preference; the last one supports every pass."""
 
-    @classmethod
-    def from_pack(cls, pack: Pack, prefix: Prefix | None = None, cache: KVCache | None = None) -> "ForwardContext":
-        """The context of a pack after a prefix, whose sequences continue those of a cache."""
-        return cls(pack, PaddedLayout.from_pack(pack, None if cache is None else cache.length), prefix, cache)
+    @cached_property
+    def backend(self) -> "AttentionBackend":
+        """The first backend that supports this forward pass."""
+        return next(backend for backend in self.backends if backend.supports(self))
+
+    @cached_property
+    def padded_layout(self) -> PaddedLayout:
+        """The pack as a padded batch."""
+        return PaddedLayout.from_pack(self.pack, None if self.cache is None else self.cache.length)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, score_scale: float = 1.0, slopes: Tensor | None = None
     ) -> Tensor:
         """Attention of layer `layer` (from 0): query (T, H * Q, D), key and value (T, H, D) -> (T, H * Q, D).
 
-        With a cache, keys and values are written to it and attention reads all that it holds; `score_scale` and `slopes` as in `attend`.
+        With a cache, keys and values are written to it and attention reads all that it holds. `score_scale` and `slopes`: see
+        `reference_attention.attend`.
         """
-        if self.cache is not None:
-            key, value = self.cache.update(layer, self.pack, key, value)
-        prefix = None if self.prefix is None else self.prefix[layer]
-        return attend(query, key, value, self.layout, prefix=prefix, score_scale=score_scale, slopes=slopes)
+        return self.backend.attend(layer, query, key, value, self, score_scale=score_scale, slopes=slopes)
 
 
-class SharedPrefixAttention(torch.autograd.Function):
-    """One softmax over the keys of a sequence and of the shared prefix, which is never expanded over sequences.
+class AttentionBackend(Protocol):
+    """One way to compute attention."""
 
-    Only inputs, output and log-sum-exp are saved for the backward pass; the scores are recomputed, as in FlashAttention (Dao et al. 2022).
-    """
+    def supports(self, context: ForwardContext) -> bool:
+        """Whether this backend computes a forward pass of this kind here, with the result of ReferenceAttention up to rounding."""
 
-    @staticmethod
-    def forward(
-        ctx: Any,
+    def attend(
+        self,
+        layer: int,
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        masked: Tensor,
-        prefix_key: Tensor | None,
-        prefix_value: Tensor | None,
+        context: ForwardContext,
+        *,
         score_scale: float,
         slopes: Tensor | None,
     ) -> Tensor:
-        """Query (B, H, Q * L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each, slopes (H,)
-
-        -> (B, H, Q * L, D).
-        """
-        query = query / (query.shape[-1] ** 0.5 * score_scale)
-        scores = _scores(query, key, masked, score_scale, slopes)
-        if prefix_key is not None and prefix_value is not None:
-            prefix_scores = _prefix_scores(query, prefix_key, score_scale, slopes)
-            log_sum = _softmax_(scores, prefix_scores)
-            out = _matmul_shared(prefix_scores.to(query.dtype), prefix_value)
-            out += scores.to(query.dtype) @ value
-        else:
-            log_sum = _softmax_(scores)
-            out = scores.to(query.dtype) @ value
-        ctx.score_scale = score_scale
-        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, slopes, out, log_sum)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        """Gradients to query, key, value and the two prefix tensors."""
-        (grad,) = grads
-        query, key, value, masked, prefix_key, prefix_value, slopes, out, log_sum = ctx.saved_tensors
-        score_scale = ctx.score_scale
-        delta = (grad.float() * out.float()).sum(-1, keepdim=True)  # as FlashAttention calls it
-        weights = _scores(query, key, masked, score_scale, slopes).sub_(log_sum).exp_()
-        grad_value = weights.to(value.dtype).transpose(-1, -2) @ grad
-        grad_scores = weights.mul_((grad @ value.transpose(-1, -2)).float().sub_(delta)).mul_(score_scale).to(query.dtype)
-        grad_query = grad_scores @ key
-        grad_key = grad_scores.transpose(-1, -2) @ query
-        grad_prefix_key = grad_prefix_value = None
-        if prefix_key is not None:
-            weights = _prefix_scores(query, prefix_key, score_scale, slopes).sub_(log_sum).exp_()
-            grad_prefix_value = _fold_batch(weights.to(value.dtype)).transpose(-1, -2) @ _fold_batch(grad)
-            grad_weights = _matmul_shared(grad, prefix_value.transpose(-1, -2)).float()
-            grad_scores = weights.mul_(grad_weights.sub_(delta)).mul_(score_scale).to(query.dtype)
-            grad_query += _matmul_shared(grad_scores, prefix_key)
-            grad_prefix_key = _fold_batch(grad_scores).transpose(-1, -2) @ _fold_batch(query)
-        return (
-            grad_query / (query.shape[-1] ** 0.5 * score_scale),
-            grad_key,
-            grad_value,
-            None,
-            grad_prefix_key,
-            grad_prefix_value,
-            None,
-            None,
-        )
-
-
-def _scores(query: Tensor, key: Tensor, masked: Tensor, score_scale: float, slopes: Tensor | None) -> Tensor:
-    """fp32 scores (B, H, Q * L, S) of the sequence's own keys."""
-    scores = (query @ key.transpose(-1, -2)).float()
-    scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, first=0)
-    scores.unflatten(2, (-1, masked.shape[2])).masked_fill_(masked.unsqueeze(2), float("-inf"))
-    return scores
-
-
-def _prefix_scores(query: Tensor, prefix_key: Tensor, score_scale: float, slopes: Tensor | None) -> Tensor:
-    """fp32 scores (B, H, Q * L, P) of the shared prefix."""
-    scores = _matmul_shared(query, prefix_key.transpose(-1, -2)).float()
-    return _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, first=-prefix_key.shape[1])
-
-
-def _add_alibi_(scores: Tensor, slopes: Tensor | None, *, first: int) -> Tensor:
-    """Add each head's slope times the offset of a key to scores (B, H, Q * L, S), in place; the first key has the offset `first`."""
-    if slopes is not None:
-        scores += slopes[:, None, None] * torch.arange(first, first + scores.shape[-1], device=scores.device)
-    return scores
-
-
-def _softmax_(*parts: Tensor) -> Tensor:
-    """Turn scores (..., S) into the weights of one softmax over all parts, in place; returns its log-sum-exp (..., 1).
-
-    The weights are divided by their sum: subtracting its logarithm from the scores would round at the magnitude of the scores.
-    """
-    largest = parts[0].amax(-1, keepdim=True)
-    for part in parts[1:]:
-        largest = torch.maximum(largest, part.amax(-1, keepdim=True))
-    total = torch.zeros_like(largest)
-    for part in parts:
-        total += part.sub_(largest).exp_().sum(-1, keepdim=True)
-    for part in parts:
-        part.div_(total)
-    return total.log_().add_(largest)
-
-
-def _fold_batch(rows: Tensor) -> Tensor:
-    """(B, H, L, X) -> (H, B*L, X)."""
-    return rows.transpose(0, 1).reshape(rows.shape[1], -1, rows.shape[3])
-
-
-def _matmul_shared(rows: Tensor, prefix: Tensor) -> Tensor:
-    """(B, H, L, X) times one (H, X, Y) for the whole batch -> (B, H, L, Y), as one batched product over heads."""
-    product = _fold_batch(rows) @ prefix
-    return product.view(rows.shape[1], rows.shape[0], rows.shape[2], -1).transpose(0, 1)
+        """See ForwardContext.attend."""

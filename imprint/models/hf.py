@@ -21,8 +21,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from imprint.messages import Bilingual, UserError
-from imprint.models.attention import ForwardContext, KVCache, Prefix
+from imprint.models.attention import ForwardContext, Prefix, RowAdapters
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error, unusable_error
+from imprint.models.cache import KVCache
 from imprint.models.configs.fields import field_error, positive_int, quantization_bits, stop_ids
 from imprint.models.head_probe import probe_logits
 from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
@@ -292,25 +293,19 @@ class TransformersNetwork(Network):
         pack: Pack,
         *,
         prefix: Prefix | None = None,
+        adapters: RowAdapters | None = None,
         cache: KVCache | None = None,
         checkpointing: bool = False,
         hidden_states: list[Tensor] | None = None,
     ) -> Tensor:
         """See Network.forward. Raises UserError for a row that is longer than a sliding window or the learned positions."""
-        length = max(pack.lengths) if cache is None else cache.length
-        if self.limit is not None and length > self.limit:
-            raise UserError(
-                Bilingual(
-                    f"a row of {length} tokens is longer than {self.limit}: beyond that, this base has no positions, or attends through a "
-                    "sliding window, which packed rows do not support. Limit the rows to that length.",
-                    f"有一行长 {length} 个词元，超过 {self.limit}：更长时该底座没有位置编码，或使用滑动窗口，打包的行不支持：请限制行长。",
-                )
-            )
+        self.check_length(max(pack.lengths) if cache is None else cache.length)
         for block in self._blocks:  # transformers checkpoints a block only in training mode
             block.gradient_checkpointing = block.training = checkpointing and torch.is_grad_enabled()
             block._gradient_checkpointing_func = partial(_checkpoint_block, block)
-        context = ForwardContext.from_pack(pack, prefix, cache)
-        with _record_inputs(self._blocks, hidden_states):
+        adapters = adapters or RowAdapters(prefix)
+        context = ForwardContext(pack, adapters, cache, self.attention_backends)
+        with _record_inputs(self._blocks, hidden_states), self.token_loras.use(adapters, pack.seq_ids):
             out = self.get_submodule(self.base_model_prefix)(
                 input_ids=pack.ids[None], position_ids=pack.positions[:1], use_cache=False, **{CONTEXT: context}
             )

@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from imprint.models.attention import ForwardContext, KVCache, Prefix
+from imprint.messages import Bilingual, UserError
+from imprint.models.attention import AttentionBackend, ForwardContext, Prefix, RowAdapters
+from imprint.models.cache import KVCache
 from imprint.models.loss import soft_cap
+from imprint.models.reference_attention import ReferenceAttention
+from imprint.models.token_loras import TokenLoras
 from imprint.pack import ContextSpan, Pack
 from imprint.quant.linear import QuantizedWeight
 
@@ -53,6 +57,8 @@ class Network(nn.Module):
     """Names of weights (N, K) that the files hold as (K, N)."""
     config_fields: frozenset[str] = frozenset()
     """Names of further fields of config.json that set what this architecture computes, beside its sizes."""
+    limit: int | None = None
+    """Length in tokens of the longest row that can be computed; None without such a limit."""
     logit_cap: float | None = None
     """Soft cap of the logits, which bounds their magnitude; None without one."""
     saves_tied_weights: ClassVar[bool] = True
@@ -65,26 +71,44 @@ class Network(nn.Module):
         """Ids that end an answer; `imprint.load` adds those of the chat template."""
         self.quantization_bit = quantization_bit
         """Bits of the weights in the blocks, 8 or 4; None if they are not quantized."""
+        self.attention_backends: tuple[AttentionBackend, ...] = (ReferenceAttention(),)
+        """In order of preference; the last one supports every pass."""
+        self.token_loras = TokenLoras()
+        """The LoRA of each token in the forward pass that runs."""
 
     def forward(
         self,
         pack: Pack,
         *,
         prefix: Prefix | None = None,
+        adapters: RowAdapters | None = None,
         cache: KVCache | None = None,
         checkpointing: bool = False,
         hidden_states: list[Tensor] | None = None,
     ) -> Tensor:
         """Hidden states (T, C) after the final norm, times the scale of the logits where there is one.
 
-        `hidden_states`, if given, gets the input of each block and the output of the final norm appended. `checkpointing` recomputes
-        each block in the backward pass instead of storing its activations.
+        `prefix`: one that all sequences use; or `adapters`: one for each. `hidden_states`, if given, gets the input of each block and the
+        output of the final norm appended. `checkpointing` recomputes each block in the backward pass instead of storing its activations.
         """
-        context = ForwardContext.from_pack(pack, prefix, cache)
-        hidden: Tensor = self.transformer(context, checkpointing=checkpointing, hidden_states=hidden_states)
+        adapters = adapters or RowAdapters(prefix)
+        context = ForwardContext(pack, adapters, cache, self.attention_backends)
+        with self.token_loras.use(adapters, pack.seq_ids):
+            hidden: Tensor = self.transformer(context, checkpointing=checkpointing, hidden_states=hidden_states)
         if hidden_states is not None:
             hidden_states.append(hidden)
         return hidden
+
+    def check_length(self, length: int) -> None:
+        """Raise UserError for a row of more tokens than `limit`."""
+        if self.limit is not None and length > self.limit:
+            raise UserError(
+                Bilingual(
+                    f"a row of {length} tokens is longer than {self.limit}: beyond that, this base has no positions, or attends through a "
+                    "sliding window, which packed rows do not support. Limit the rows to that length.",
+                    f"有一行长 {length} 个词元，超过 {self.limit}：更长时该底座没有位置编码，或使用滑动窗口，打包的行不支持：请限制行长。",
+                )
+            )
 
     @property
     def head_weight(self) -> Tensor:
@@ -136,12 +160,12 @@ class Network(nn.Module):
         quantized = sum(layer.rows * layer.columns for layer in self.modules() if isinstance(layer, QuantizedWeight))
         return quantized + sum(parameter.numel() for parameter in self.parameters())
 
-    def new_cache(self, rows: int, capacity: int) -> KVCache:
+    def new_cache(self, slots: int, capacity: int) -> KVCache:
         """An empty cache in the network's own dtype and on its device."""
         shape = self.shape
-        return KVCache(
+        return KVCache.empty(
             layers=shape.num_layers,
-            rows=rows,
+            slots=slots,
             capacity=capacity,
             heads=shape.num_kv_heads,
             head_dim=shape.head_dim,

@@ -16,8 +16,10 @@ from imprint.data.sample import Sample
 from imprint.data.section import TextsSection
 from imprint.data.truncation import HELD_OUT_ROWS
 from imprint.events import Evaluation, WatchedAnswer, finite_or_none
+from imprint.inference.decoder import PrefixedNetwork
 from imprint.inference.generate import generate
-from imprint.inference.sampling import NotFiniteError, Sampling
+from imprint.inference.request import Request
+from imprint.inference.sampling import NotFiniteError
 from imprint.messages import Bilingual
 from imprint.runtime import is_out_of_memory
 from imprint.training.job import TrainJob
@@ -104,7 +106,8 @@ def generate_answers(job: TrainJob, samples: Sequence[Sample]) -> list[str] | st
     limit = limits_of(job.recipe.data).answer
     try:
         with job.engine.generation_mode():
-            answers = generate(job.model.network, encode_prompts(job, samples), Sampling(limit), prefix=job.tuner.eval().prefix())
+            model = PrefixedNetwork(job.model.network, job.tuner.eval().prefix())
+            answers = generate(model, [Request(ids, limit) for ids in encode_prompts(job, samples)])
     except (NotFiniteError, RuntimeError, MemoryError) as error:
         if not isinstance(error, NotFiniteError) and not (is_out_of_memory(error) and job.engine.replicated):
             raise

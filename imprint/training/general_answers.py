@@ -20,7 +20,8 @@ from imprint.data.section import TextsSection
 from imprint.engine.world import World
 from imprint.files.atomic import append_jsonl, read_jsonl, write_jsonl
 from imprint.inference.generate import generate
-from imprint.inference.sampling import NotFiniteError, Sampling
+from imprint.inference.request import Request
+from imprint.inference.sampling import NotFiniteError, row_seed
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.progress import Progress
@@ -52,8 +53,12 @@ class Questions:
     """The ids of every prompt, in file order; not all of them need be asked."""
     wanted: int
     """How many of them the steps of the run take."""
-    sampling: Sampling
-    """How tokens are chosen; an answer has at most one token less than the length limit, which counts the end."""
+    max_new_tokens: int
+    """One token less than the length limit, which counts the end."""
+    temperature: float
+    """How tokens are chosen; 0 is greedy."""
+    seed: int
+    """Seed of which questions are asked, and of sampling."""
 
 
 def with_base_answers(split: DataSplits, recipe: Recipe, run: RunFolder, model: Model, world: World) -> DataSplits:
@@ -73,7 +78,9 @@ def with_base_answers(split: DataSplits, recipe: Recipe, run: RunFolder, model: 
     questions = Questions(
         [prompt_ids(row) for row in split.general],
         min(len(split.general), epochs * split.general_per_epoch),
-        Sampling(limit - 1, data.mix_general.temperature, seed=seed),
+        limit - 1,
+        data.mix_general.temperature,
+        seed,
     )
     answers = world.on_main(lambda: answer_questions(questions, run, model), slow=True)
     end = model.template.end_id
@@ -87,7 +94,7 @@ def answer_questions(questions: Questions, run: RunFolder, model: Model) -> dict
     settings = _settings(questions, model)
     kept = _read_answers(run, settings, questions, model)
     order = list(range(len(questions.prompts)))
-    random.Random(f"{questions.sampling.seed}/questions").shuffle(order)
+    random.Random(f"{questions.seed}/questions").shuffle(order)
     asked = sorted(order[: len(kept) if begun and kept else questions.wanted])  # a run that has begun goes on with its rows
     pending = [row for row in asked if row not in kept]
     if not pending and len(kept) == len(asked):
@@ -108,9 +115,9 @@ def answer_questions(questions: Questions, run: RunFolder, model: Model) -> dict
 
 def _answer(rows: Sequence[int], questions: Questions, model: Model) -> Iterator[tuple[int, Answer]]:
     """(row, its answer) of each of these questions; a batch that runs out of memory is halved."""
-    sampling = replace(questions.sampling, seed=(questions.sampling.seed or 0) * 1_000_003 + rows[0])
+    limit, temperature, seed = questions.max_new_tokens, questions.temperature, questions.seed
     try:
-        answers = generate(model.network, [questions.prompts[row] for row in rows], sampling)
+        answers = generate(model, [Request(questions.prompts[row], limit, temperature, seed=row_seed(seed, row)) for row in rows])
     except NotFiniteError as error:
         raise error.prefixed(f"data.mix_general.answers, general row {rows[error.row] + 1}: ") from error
     except (RuntimeError, MemoryError) as error:
@@ -118,7 +125,7 @@ def _answer(rows: Sequence[int], questions: Questions, model: Model) -> Iterator
             raise
     else:
         for row, ids in zip(rows, answers, strict=True):
-            yield row, Answer(tuple(ids), len(ids) < sampling.max_new_tokens)
+            yield row, Answer(tuple(ids), len(ids) < limit)
         return
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -132,9 +139,9 @@ def _settings(questions: Questions, model: Model) -> dict[str, Any]:
         "base": fingerprint(model.network),
         "bits": model.network.quantization_bit,
         "questions": hashlib.sha256(json.dumps([list(prompt) for prompt in questions.prompts]).encode()).hexdigest()[:16],
-        "max_new_tokens": questions.sampling.max_new_tokens,
-        "temperature": questions.sampling.temperature,
-        "seed": questions.sampling.seed if questions.sampling.temperature else None,
+        "max_new_tokens": questions.max_new_tokens,
+        "temperature": questions.temperature,
+        "seed": questions.seed if questions.temperature else None,
     }
 
 
@@ -173,7 +180,7 @@ def _is_answer(line: object, questions: Questions, model: Model) -> bool:
     match line:
         case {"row": int(row), "ids": [*ids], "finished": bool()}:
             known = all(type(token) is int and 0 <= token < model.network.vocab_size for token in ids)
-            return known and 0 <= row < len(questions.prompts) and len(ids) <= questions.sampling.max_new_tokens
+            return known and 0 <= row < len(questions.prompts) and len(ids) <= questions.max_new_tokens
     return False
 
 

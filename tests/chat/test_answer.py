@@ -33,9 +33,20 @@ def test_the_system_text_and_the_settings_reach_the_model(model: Model, monkeypa
         yield "好", []
 
     monkeypatch.setattr(model, "stream_chat", stream)
-    conversation = Conversation(SamplingSection(temperature=0.5, top_p=0.9, max_length=99, seed=3), "你是诗人。")
+    conversation = Conversation(
+        SamplingSection(temperature=0.5, top_p=0.9, top_k=7, repetition_penalty=1.1, stop=("。",), max_length=99, seed=3), "你是诗人。"
+    )
     assert list(answer(model, conversation.ask("你好").answered("好").retry())) == ["好"]
-    assert given == {"max_length": 99, "top_p": 0.9, "temperature": 0.5, "seed": 4, "system": "你是诗人。"}
+    assert given == {
+        "max_length": 99,
+        "top_p": 0.9,
+        "temperature": 0.5,
+        "seed": 4,
+        "system": "你是诗人。",
+        "top_k": 7,
+        "repetition_penalty": 1.1,
+        "stop": ("。",),
+    }
 
 
 def test_the_context_is_what_the_base_was_made_for_unless_more_is_asked_for(model: Model) -> None:

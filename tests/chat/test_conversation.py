@@ -76,6 +76,9 @@ def test_a_prefix_is_switched_where_there_is_one() -> None:
         Conversation(SamplingSection()).with_adapter(on=False)
 
 
+ALLOWED = "temperature, top_p, top_k, repetition_penalty, stop, max_length, seed"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
@@ -85,7 +88,7 @@ def test_a_prefix_is_switched_where_there_is_one() -> None:
         ("top_p", "1.5", "/set top_p=1.5: must be at most 1, got 1.5"),
         ("max_length", "2", "/set max_length=2: must be at least 3, got 2"),
         ("seed", "1.5", "/set seed=1.5: must be an integer, got 1.5"),
-        ("temprature", "1", "/set temprature=1: is unknown; did you mean temperature? allowed here: temperature, top_p, max_length, seed"),
+        ("temprature", "1", f"/set temprature=1: is unknown; did you mean temperature? allowed here: {ALLOWED}"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_in_the_words_of_the_recipe(name: str, value: str, sentence: str) -> None:

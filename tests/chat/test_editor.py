@@ -108,7 +108,7 @@ def test_ctrl_c_stops_an_answer_lines_may_be_several_and_what_is_typed_early_wai
         ("/s", ["/system ", "/set ", "/save "]),
         ("/CL", ["/clear"]),
         ("/prefix ", ["on", "off"]),
-        ("/set t", ["temperature", "top_p"]),
+        ("/set t", ["temperature", "top_p", "top_k"]),
         ("/nothing a", []),
         ("你好", []),
         ("//", []),

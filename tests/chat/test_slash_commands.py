@@ -73,16 +73,25 @@ def test_the_adapter_is_shown_and_switched_by_either_name() -> None:
 
 
 def test_settings_are_listed_shown_and_set() -> None:
-    names = ["temperature", "top_p", "max_length", "seed"]
     assert [line.split()[:2] for line in run("/set", START).message.splitlines()] == [
-        [name, value] for name, value in zip(names, ["0.95", "0.7", "null", "null"], strict=True)
+        ["temperature", "0.95"],
+        ["top_p", "0.7"],
+        ["top_k", "0"],
+        ["repetition_penalty", "1"],
+        ["stop", "null"],
+        ["max_length", "null"],
+        ["seed", "null"],
     ]
-    assert run("/set seed", START).message.startswith("seed        null    Seed of sampling")
+    assert run("/set seed", START).message.startswith("seed                null    Seed of sampling")
+    assert run('/set stop ["。", "###"]', START).message == "stop is '。' '###' / 已设置"
+    assert run("/set stop 。", START).conversation.settings.stop == ("。",)
     for typed in ("/set temperature 0.7", "/set temperature=0.7", "/set temperature = 0.7"):
         outcome = run(typed, START)
         assert outcome.conversation.settings.temperature == 0.7
         assert outcome.message == "temperature is 0.7 / 已设置"
-    with pytest.raises(UserError, match=r"^/set dtype=: is unknown; allowed here: temperature, top_p, max_length, seed"):
+    with pytest.raises(
+        UserError, match=r"^/set dtype=: is unknown; allowed here: temperature, top_p, top_k, repetition_penalty, stop, max_length, seed"
+    ):
         run("/set dtype", START)
 
 

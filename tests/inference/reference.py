@@ -4,6 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+from imprint.inference.decoder import PrefixedNetwork
+from imprint.inference.generate import OnToken, generate
+from imprint.inference.request import Request
+from imprint.inference.sampling import row_seed
 from imprint.models.attention import Prefix
 from imprint.models.chatglm import ChatGLM
 from imprint.models.network import Network
@@ -17,6 +21,28 @@ def ending_network(seed: int = 0, *, vocabulary: int = 12) -> ChatGLM:
     network = small_network(seed=seed, vocabulary=vocabulary, std=1.0)
     network.head_weight.mul_(0.3)  # so that no token is almost certain
     return network
+
+
+def generate_ids(
+    network: Network,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    num_beams: int = 1,
+    seed: int | None = None,
+    *,
+    prefix: Prefix | None = None,
+    limits: Sequence[int] | None = None,
+    on_token: OnToken | None = None,
+) -> list[list[int]]:
+    """The answers of a network with a prefix, each prompt as a request with the same settings; `limits` are those of each."""
+    most = [min(max_new_tokens, limit) for limit in limits or [max_new_tokens] * len(prompts)]
+    requests = [
+        Request(prompt, limit, temperature, top_p, seed=row_seed(seed, row))
+        for row, (prompt, limit) in enumerate(zip(prompts, most, strict=True))
+    ]
+    return generate(PrefixedNetwork(network, prefix), requests, num_beams=num_beams, on_token=on_token)
 
 
 def end_id(network: Network) -> int:

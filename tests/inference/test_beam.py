@@ -4,11 +4,11 @@ from itertools import product
 import torch
 
 from imprint.inference.beam import beam_search
-from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
+from imprint.inference.decoder import PrefixedNetwork
+from imprint.inference.request import Request
 from imprint.models.chatglm import ChatGLM
 from tests.cases import prompt, small_network
-from tests.inference.reference import end_id, ending_network, log_probabilities, prefix_for, short_prompts
+from tests.inference.reference import end_id, ending_network, generate_ids, log_probabilities, prefix_for, short_prompts
 
 
 def best_by_search(network: ChatGLM, row: Sequence[int], count: int) -> list[int]:
@@ -32,7 +32,7 @@ class TestBeams:
             network.transformer.final_layernorm.bias.add_(0.5 * network.head_weight[end_id(network)])  # short answers win, too
             for row in (prompt(network, 1), prompt(network, 0, 1)):
                 best = best_by_search(network, row, 3)
-                assert generate(network, [row], Sampling(3, num_beams=64)) == [best]
+                assert generate_ids(network, [row], 3, num_beams=64) == [best]
                 lengths.add(len(best))
 
         assert lengths == {0, 1, 2, 3}
@@ -40,25 +40,24 @@ class TestBeams:
     def test_one_beam_is_greedy(self) -> None:
         network = ending_network(2)
 
-        assert generate(network, short_prompts(network), Sampling(6, num_beams=1)) == generate(network, short_prompts(network), Sampling(6))
+        assert generate_ids(network, short_prompts(network), 6, num_beams=1) == generate_ids(network, short_prompts(network), 6)
 
     def test_rows_are_searched_one_by_one_and_keep_their_order(self) -> None:
         network = ending_network(1)
         prompts = short_prompts(network)
 
-        together = generate(network, prompts, Sampling(5, num_beams=3))
+        together = generate_ids(network, prompts, 5, num_beams=3)
 
-        assert together == [generate(network, [row], Sampling(5, num_beams=3))[0] for row in prompts]
+        assert together == [generate_ids(network, [row], 5, num_beams=3)[0] for row in prompts]
         assert all(len(answer) <= 5 and network.stop_ids.isdisjoint(answer) for answer in together)
 
     def test_a_rows_own_limit_counts(self) -> None:
         network = ending_network(1)
         prompts = short_prompts(network)[:3]
 
-        answers = generate(network, prompts, Sampling(5, num_beams=3), limits=[0, 1, 9])
+        answers = generate_ids(network, prompts, 5, num_beams=3, limits=[2, 1, 9])
 
-        assert answers[0] == []
-        assert answers[1:] == [generate(network, [row], Sampling(n, num_beams=3))[0] for row, n in zip(prompts[1:], (1, 5), strict=True)]
+        assert answers == [generate_ids(network, [row], n, num_beams=3)[0] for row, n in zip(prompts, (2, 1, 5), strict=True)]
 
     def test_the_search_goes_on_though_the_likeliest_tokens_all_end_an_answer(self) -> None:
         network = ending_network(1)
@@ -67,7 +66,7 @@ class TestBeams:
         network.stop_ids = frozenset(likeliest[:4])
 
         for limit in (1, 5):
-            (answer,) = generate(network, [row], Sampling(limit, num_beams=2))
+            (answer,) = generate_ids(network, [row], limit, num_beams=2)
 
             assert len(answer) <= limit
             assert network.stop_ids.isdisjoint(answer)
@@ -76,9 +75,7 @@ class TestBeams:
         network = ending_network(1)
         streamed: dict[int, list[int]] = {row: [] for row in range(6)}
 
-        answers = generate(
-            network, short_prompts(network), Sampling(4, num_beams=2), on_token=lambda row, token: streamed[row].append(token)
-        )
+        answers = generate_ids(network, short_prompts(network), 4, num_beams=2, on_token=lambda row, token: streamed[row].append(token))
 
         assert list(streamed.values()) == answers
 
@@ -87,12 +84,12 @@ class TestBeams:
         prefix = prefix_for(network)
         prompts = short_prompts(network)
 
-        assert generate(network, prompts, Sampling(5, num_beams=2), prefix=prefix) != generate(network, prompts, Sampling(5, num_beams=2))
+        assert generate_ids(network, prompts, 5, num_beams=2, prefix=prefix) != generate_ids(network, prompts, 5, num_beams=2)
 
     def test_no_answer_is_found_where_the_log_probability_is_not_a_number(self) -> None:
         network = small_network()
         row = prompt(network, 1)
-        assert beam_search(network, row, 3, 4) == generate(network, [row], Sampling(4, num_beams=3))[0]
+        assert beam_search(PrefixedNetwork(network), Request(row, 4), 3) == generate_ids(network, [row], 4, num_beams=3)[0]
         network.logits = lambda hidden: torch.full((len(hidden), 40), float("nan"))  # type: ignore[method-assign]
 
-        assert beam_search(network, row, 3, 4) is None
+        assert beam_search(PrefixedNetwork(network), Request(row, 4), 3) is None

@@ -1,13 +1,11 @@
 import pytest
 import torch
 
-from imprint.inference.decode_batch import DecodeBatch
-from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
+from imprint.inference.decode_batch import DecodeBatch, SharedPrefix
 from imprint.messages import UserError
 from imprint.models.network import Network
 from tests.cases import difference, small_chatglm2, small_network
-from tests.inference.reference import log_probabilities, prefix_for, short_prompts
+from tests.inference.reference import generate_ids, log_probabilities, prefix_for, short_prompts
 
 
 class TestCache:
@@ -19,38 +17,67 @@ class TestCache:
         torch.manual_seed(0)
         tokens = torch.randint(30, (8, len(prompts)))
         with torch.inference_mode():
-            batch = DecodeBatch(network, prompts, 8)
-            logits = batch.prefill(network, prefix)
+            batch = DecodeBatch(network, SharedPrefix(prefix))
+            logits = batch.join(prompts, 8)
             for step in range(9):
                 for row, prompt in enumerate(prompts):
                     ids = [*prompt, *tokens[:step, row].tolist()]
                     assert difference(logits[row].log_softmax(-1), log_probabilities(network, ids, prefix)) < 1e-4
                 if step < 8:
-                    logits = batch.step(network, prefix, tokens[step])
+                    logits = batch.step(tokens[step])
 
     def test_rows_may_be_removed_and_reordered(self) -> None:
         network = small_network()
         prompts = short_prompts(network)
         with torch.inference_mode():
-            batch = DecodeBatch(network, prompts, 4)
-            batch.prefill(network, None)
+            batch = DecodeBatch(network)
+            batch.join(prompts, 4)
             batch.select(torch.tensor([3, 0, 3]))
-            logits = batch.step(network, None, torch.tensor([7, 8, 9]))
+            logits = batch.step(torch.tensor([7, 8, 9]))
 
         for row_logits, (row, token) in zip(logits, [(3, 7), (0, 8), (3, 9)], strict=True):
             assert difference(row_logits.log_softmax(-1), log_probabilities(network, [*prompts[row], token])) < 1e-4
 
+    def test_sequences_join_and_leave_between_steps(self) -> None:
+        network = small_network()
+        prompts = short_prompts(network)
+        with torch.inference_mode():
+            batch = DecodeBatch(network)
+            batch.join(prompts[:3], 4)
+            batch.step(torch.tensor([7, 8, 9]))
+            assert batch.remove([0]) == [2, 1]  # the last one moves into the free slot
+            joined = batch.join([prompts[3]], 40)  # more room than there was
+            logits = batch.step(torch.tensor([10, 11, 12]))
+
+        assert difference(joined[0].log_softmax(-1), log_probabilities(network, prompts[3])) < 1e-4
+        rows = [[*prompts[2], 9, 10], [*prompts[1], 8, 11], [*prompts[3], 12]]
+        for row_logits, row in zip(logits, rows, strict=True):
+            assert difference(row_logits.log_softmax(-1), log_probabilities(network, row)) < 1e-4
+
+    def test_what_is_not_finite_in_a_slot_reaches_no_later_sequence(self) -> None:
+        network = small_network()
+        prompts = short_prompts(network)
+        with torch.inference_mode():
+            batch = DecodeBatch(network)
+            batch.join(prompts[:2], 8)
+            for values in batch.cache.values:
+                values[0] = float("nan")
+            batch.remove([0], clear=[0])
+            logits = batch.join([prompts[1]], 8)
+
+        assert difference(logits[0].log_softmax(-1), log_probabilities(network, prompts[1])) < 1e-4
+
 
 class TestRefusals:
-    @pytest.mark.parametrize("sampling", [Sampling(3), Sampling(3, num_beams=2)], ids=["greedy", "beams"])
-    def test_a_prompt_without_sop_is_a_user_error(self, sampling: Sampling) -> None:
+    @pytest.mark.parametrize("num_beams", [1, 2], ids=["greedy", "beams"])
+    def test_a_prompt_without_sop_is_a_user_error(self, num_beams: int) -> None:
         with pytest.raises(
             UserError, match=r"a prompt of 3 ids has no <sop>, after which the answer begins\. Append \[gMASK\] and <sop>\."
         ):
-            generate(small_network(), [[1, 2, 3]], sampling)
+            generate_ids(small_network(), [[1, 2, 3]], 3, num_beams=num_beams)
 
-    @pytest.mark.parametrize("sampling", [Sampling(3), Sampling(3, num_beams=2)], ids=["greedy", "beams"])
+    @pytest.mark.parametrize("num_beams", [1, 2], ids=["greedy", "beams"])
     @pytest.mark.parametrize("network", [small_network(), small_chatglm2()], ids=["ChatGLM-6B", "ChatGLM2-6B"])
-    def test_an_empty_prompt_is_a_user_error_in_every_family(self, network: Network, sampling: Sampling) -> None:
+    def test_an_empty_prompt_is_a_user_error_in_every_family(self, network: Network, num_beams: int) -> None:
         with pytest.raises(UserError, match=r"ids\[0\]: is empty\. Give at least one token id\."):
-            generate(network, [[]], sampling)
+            generate_ids(network, [[]], 3, num_beams=num_beams)

@@ -1,13 +1,18 @@
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import pytest
 import torch
 
 from imprint.inference.decode_batch import DecodeBatch
-from imprint.inference.generate import generate, stream
-from imprint.inference.sampling import NotFiniteError, Sampling
+from imprint.inference.decoder import PrefixedNetwork
+from imprint.inference.generate import stream
+from imprint.inference.request import Request
+from imprint.inference.sampling import NotFiniteError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from tests.cases import CASES, Case, prompt, small_network
-from tests.inference.reference import end_id, ending_network, greedy, prefix_for, short_prompts
+from tests.inference.reference import end_id, ending_network, generate_ids, greedy, prefix_for, short_prompts
 
 
 class TestAgainstTheOriginal:
@@ -30,14 +35,12 @@ class TestGreedy:
         prefix = prefix_for(network) if with_prefix else None
         prompts = short_prompts(network)
 
-        answers = generate(network, prompts, Sampling(7), prefix=prefix)
+        answers = generate_ids(network, prompts, 7, prefix=prefix)
 
         assert answers == [greedy(network, row, 7, prefix) for row in prompts]
 
     def test_rows_end_at_different_times(self) -> None:
-        lengths = {
-            len(answer) for seed in range(8) for answer in generate(ending_network(seed), short_prompts(ending_network()), Sampling(7))
-        }
+        lengths = {len(answer) for seed in range(8) for answer in generate_ids(ending_network(seed), short_prompts(ending_network()), 7)}
 
         assert {0, 7} <= lengths  # so that the test above has seen rows leave the batch, some at once
         assert len(lengths) >= 4
@@ -47,13 +50,13 @@ class TestGreedy:
         sizes: list[int] = []
         step = DecodeBatch.step
 
-        def counted(self: DecodeBatch, network: Network, prefix: Prefix | None, tokens: torch.Tensor) -> torch.Tensor:
+        def counted(self: DecodeBatch, tokens: torch.Tensor) -> torch.Tensor:
             sizes.append(len(tokens))
-            return step(self, network, prefix, tokens)
+            return step(self, tokens)
 
         monkeypatch.setattr(DecodeBatch, "step", counted)
         prompts = short_prompts(network)[:3]
-        answers = generate(network, prompts, Sampling(6), limits=[1, 4, 6])
+        answers = generate_ids(network, prompts, 6, limits=[1, 4, 6])
 
         assert [len(answer) for answer in answers] == [1, 4, 6]
         assert sizes == [2, 2, 2, 1, 1]  # the last token of a row is not fed any more
@@ -62,65 +65,67 @@ class TestGreedy:
         for seed in range(4):
             network = ending_network(seed)
             for count in (1, 2, 5):
-                answers = generate(network, short_prompts(network), Sampling(count))
+                answers = generate_ids(network, short_prompts(network), count)
                 assert all(len(answer) <= count and network.stop_ids.isdisjoint(answer) for answer in answers)
 
     def test_a_rows_own_limit_cuts_its_answer_only(self) -> None:
         network = ending_network(1)
         prompts = short_prompts(network)
-        answers = generate(network, prompts, Sampling(7))
-        limits = [0, 1, 2, 7, 100, 3]
+        answers = generate_ids(network, prompts, 7)
+        limits = [1, 1, 2, 7, 100, 3]
 
-        assert generate(network, prompts, Sampling(7), limits=limits) == [
-            answer[:limit] for answer, limit in zip(answers, limits, strict=True)
-        ]
+        assert generate_ids(network, prompts, 7, limits=limits) == [answer[:limit] for answer, limit in zip(answers, limits, strict=True)]
 
     def test_on_token_is_called_for_each_token(self) -> None:
         network = ending_network(1)
         streamed: dict[int, list[int]] = {row: [] for row in range(6)}
 
-        answers = generate(network, short_prompts(network), Sampling(7), on_token=lambda row, token: streamed[row].append(token))
+        answers = generate_ids(network, short_prompts(network), 7, on_token=lambda row, token: streamed[row].append(token))
 
         assert list(streamed.values()) == answers
 
     def test_no_prompt_is_no_answer(self) -> None:
-        assert generate(small_network(), [], Sampling(3)) == []
+        assert generate_ids(small_network(), [], 3) == []
+
+
+def streamed(network: Network, row: Sequence[int], max_new_tokens: int, *, prefix: Prefix | None = None) -> Iterator[int]:
+    return stream(PrefixedNetwork(network, prefix), Request(row, max_new_tokens))
 
 
 class TestStream:
-    @pytest.mark.parametrize("sampling", [Sampling(7), Sampling(7, 0.9, 0.8, seed=3)], ids=["greedy", "sampled"])
-    def test_it_gives_what_generate_gives(self, sampling: Sampling) -> None:
+    @pytest.mark.parametrize("settings", [{}, {"temperature": 0.9, "top_p": 0.8, "seed": 3}], ids=["greedy", "sampled"])
+    def test_it_gives_what_generate_gives(self, settings: dict[str, Any]) -> None:
         for seed in range(3):
             network = ending_network(seed)
             for row in short_prompts(network):
-                assert [list(stream(network, row, sampling))] == generate(network, [row], sampling)
+                assert [list(stream(PrefixedNetwork(network), Request(row, 7, **settings)))] == generate_ids(network, [row], 7, **settings)
 
     def test_the_prefix_counts(self) -> None:
         network = ending_network(2)
         prefix = prefix_for(network)
 
-        answers = [list(stream(network, row, Sampling(7), prefix=prefix)) for row in short_prompts(network)]
+        answers = [list(streamed(network, row, 7, prefix=prefix)) for row in short_prompts(network)]
 
         assert answers == [greedy(network, row, 7, prefix) for row in short_prompts(network)]
         assert answers != [greedy(network, row, 7) for row in short_prompts(network)]
 
     def test_tokens_come_one_at_a_time(self) -> None:
         network = small_network()
-        steps = stream(network, prompt(network, 1), Sampling(1000))
+        steps = streamed(network, prompt(network, 1), 1000)
 
         assert [next(steps) for _ in range(3)] == greedy(network, prompt(network, 1), 3)
 
 
-SAMPLINGS = {"greedy": Sampling(6), "sampled": Sampling(6, 1.0, 0.9, seed=1), "beams": Sampling(6, num_beams=3)}
+SAMPLINGS: dict[str, dict[str, Any]] = {"greedy": {}, "sampled": {"temperature": 1.0, "top_p": 0.9, "seed": 1}, "beams": {"num_beams": 3}}
 
 
 class TestLogitsThatAreNotFinite:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
-    def test_the_row_is_named_and_what_to_do(self, sampling: Sampling, value: float) -> None:
+    @pytest.mark.parametrize("settings", SAMPLINGS.values(), ids=SAMPLINGS)
+    def test_the_row_is_named_and_what_to_do(self, settings: dict[str, Any], value: float) -> None:
         network = small_network()
         prompts = [prompt(network, 1), prompt(network, 2, 3), prompt(network, 4)]
-        assert len(generate(network, prompts, sampling)) == 3
+        assert len(generate_ids(network, prompts, 6, **settings)) == 3
         step = network.logits
 
         def broken(hidden: torch.Tensor) -> torch.Tensor:
@@ -129,14 +134,15 @@ class TestLogitsThatAreNotFinite:
             return logits
 
         network.logits = broken  # type: ignore[method-assign]
-        location = "prompt 1 of 3" if sampling.num_beams > 1 else "prompt 2 of 3"
+        location = "prompt 1 of 3" if "num_beams" in settings else "prompt 2 of 3"
         with pytest.raises(NotFiniteError, match=f"^{location}: the network computes numbers that are not finite.*Use float32 or bfloat16"):
-            generate(network, prompts, sampling)
+            generate_ids(network, prompts, 6, **settings)
 
-    @pytest.mark.parametrize("sampling", [SAMPLINGS["greedy"], SAMPLINGS["sampled"]], ids=["greedy", "sampled"])
-    def test_it_is_raised_in_the_middle_of_an_answer_too(self, sampling: Sampling) -> None:
+    @pytest.mark.parametrize("settings", [SAMPLINGS["greedy"], SAMPLINGS["sampled"]], ids=["greedy", "sampled"])
+    def test_it_is_raised_in_the_middle_of_an_answer_too(self, settings: dict[str, Any]) -> None:
         network = small_network()
-        whole = list(stream(network, prompt(network, 1), sampling))
+        request = Request(prompt(network, 1), 6, **settings)
+        whole = list(stream(PrefixedNetwork(network), request))
         calls: list[int] = []
         step = network.logits
 
@@ -147,11 +153,11 @@ class TestLogitsThatAreNotFinite:
         network.logits = broken  # type: ignore[method-assign]
         streamed: list[int] = []
         with pytest.raises(NotFiniteError, match=r"^prompt 1 of 1: the network computes numbers that are not finite"):
-            for token in stream(network, prompt(network, 1), sampling):
+            for token in stream(PrefixedNetwork(network), request):
                 streamed.append(token)
         calls.clear()
         with pytest.raises(NotFiniteError, match=r"^prompt 1 of 1: the network computes numbers that are not finite"):
-            generate(network, [prompt(network, 1)], sampling, on_token=lambda _, token: streamed.append(token))
+            generate_ids(network, [prompt(network, 1)], 6, **settings, on_token=lambda _, token: streamed.append(token))
         assert streamed == [*whole[:2], *whole[:2]]
 
     def test_a_logit_of_minus_infinity_does_no_harm(self) -> None:
@@ -164,5 +170,5 @@ class TestLogitsThatAreNotFinite:
             return logits
 
         network.logits = without_a_word  # type: ignore[method-assign]
-        for sampling in SAMPLINGS.values():
-            assert 5 not in generate(network, [prompt(network, 1)], sampling)[0]
+        for settings in SAMPLINGS.values():
+            assert 5 not in generate_ids(network, [prompt(network, 1)], 6, **settings)[0]

@@ -9,8 +9,6 @@ from transformers import AutoModelForCausalLM
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
 import imprint
-from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
 from imprint.model import Model
 from imprint.models.bloom import Bloom, alibi_slopes
 from imprint.models.checkpoint import load_network, quantized_layers, save_network
@@ -20,6 +18,7 @@ from imprint.quant.formats import BITS, SCALE
 from imprint.tune.prefix import PrefixShape, init_prefix
 from tests import reference_models
 from tests.cases import difference
+from tests.inference.reference import generate_ids
 from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
 
 HEADS = (2, 3, 6)
@@ -93,7 +92,7 @@ class TestAgainstTransformers:
     def test_greedy_ids(self, heads: int, after_norm: bool) -> None:  # noqa: FBT001
         model, ours = pair(heads, after_norm=after_norm)
 
-        assert generate(ours, ROWS, Sampling(6)) == [reference_models.greedy(model, row, 6) for row in ROWS]
+        assert generate_ids(ours, ROWS, 6) == [reference_models.greedy(model, row, 6) for row in ROWS]
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 5, 8, 12, 14, 16, 20, 32, 112])
@@ -107,7 +106,7 @@ def test_cached_steps_are_one_pass() -> None:
     _, ours = pair()
     prefix = [(keys.detach(), values.detach()) for keys, values in prefix_of(ours)]
 
-    answers = generate(ours, ROWS, Sampling(8), prefix=prefix)
+    answers = generate_ids(ours, ROWS, 8, prefix=prefix)
 
     for row, answer in zip(ROWS, answers, strict=True):
         assert answer

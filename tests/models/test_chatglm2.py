@@ -9,9 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import imprint
-from imprint.inference.decode_batch import DecodeBatch
-from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
+from imprint.inference.decode_batch import DecodeBatch, SharedPrefix
 from imprint.model import Model
 from imprint.models.attention import Prefix
 from imprint.models.chatglm2 import Attention, ChatGLM2, rotary, rotate
@@ -32,6 +30,7 @@ from tests.cases import (
     small_chatglm2,
     write_config,
 )
+from tests.inference.reference import generate_ids
 
 ROWS = [[3, 1, 4, 1, 5, 9, 2, 6], [5], [3, 5, 8]]
 EMBEDDING = "transformer.embedding.word_embeddings.weight"
@@ -129,10 +128,10 @@ class TestCache:
         new = [[7, 8, 9, 10], [11, 12, 13, 14], [15, 16, 17, 18]]
         whole = [[*row, *more] for row, more in zip(ROWS, new, strict=True)]
         expected = network.logits(network(pack(whole, network), prefix=prefix)).split([len(row) for row in whole])
-        batch = DecodeBatch(network, ROWS, 4)
+        batch = DecodeBatch(network, SharedPrefix(prefix))
 
-        steps = [batch.prefill(network, prefix)]
-        steps += [batch.step(network, prefix, torch.tensor(tokens)) for tokens in zip(*new, strict=True)]
+        steps = [batch.join(ROWS, 4)]
+        steps += [batch.step(torch.tensor(tokens)) for tokens in zip(*new, strict=True)]
 
         for index, row in enumerate(ROWS):
             assert difference(torch.stack([step[index] for step in steps]), expected[index][len(row) - 1 :]) < 1e-4
@@ -147,7 +146,7 @@ class TestCache:
         network = small_chatglm2()
         prefix = prefix_of(network) if with_prefix else None
 
-        together = generate(network, ROWS, Sampling(12), prefix=prefix)
+        together = generate_ids(network, ROWS, 12, prefix=prefix)
 
         for row, answer in zip(ROWS, together, strict=True):
             actual: list[int] = []
@@ -160,12 +159,12 @@ class TestCache:
 
     def test_an_answer_ends_with_any_of_the_ends(self) -> None:
         plain = small_chatglm2(fields={"eos_token_id": None})
-        (long,) = generate(plain, ROWS[:1], Sampling(12))
+        (long,) = generate_ids(plain, ROWS[:1], 12)
         index = next(index for index, token in enumerate(long) if index and token not in long[:index])
         ending = small_chatglm2(fields={"eos_token_id": [39, long[index]]})
 
         assert len(long) == 12
-        assert generate(ending, ROWS[:1], Sampling(12)) == [long[:index]]
+        assert generate_ids(ending, ROWS[:1], 12) == [long[:index]]
 
 
 class TestTraining:

@@ -7,8 +7,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
 from imprint.messages import UserError
 from imprint.model import Model
 from imprint.models.attention import ForwardContext
@@ -21,6 +19,7 @@ from imprint.pack import pack
 from imprint.quant.formats import BITS, SCALE
 from tests import reference_models
 from tests.cases import difference, write_config
+from tests.inference.reference import generate_ids
 from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
 
 CPU = torch.device("cpu")
@@ -109,13 +108,13 @@ class TestAgainstTransformers:
     def test_greedy_ids_from_a_cache_are_those_of_generate(self, verified: tuple[Any, Network, Path]) -> None:
         model, ours, _ = verified
 
-        assert generate(ours, ROWS, Sampling(10)) == [reference_models.greedy(model, row, 10) for row in ROWS]
+        assert generate_ids(ours, ROWS, 10) == [reference_models.greedy(model, row, 10) for row in ROWS]
 
     def test_cached_steps_behind_a_prefix_are_one_pass(self, verified: tuple[Any, Network, Path]) -> None:
         _, ours, _ = verified
         prefix = [(keys.detach(), values.detach()) for keys, values in prefix_of(ours)]
 
-        for row, answer in zip(ROWS, generate(ours, ROWS, Sampling(6), prefix=prefix), strict=True):
+        for row, answer in zip(ROWS, generate_ids(ours, ROWS, 6, prefix=prefix), strict=True):
             grown = list(row)
             for token in answer:
                 assert int(ours.logits(ours(pack([grown], ours), prefix=prefix)[-1:]).argmax()) == token
@@ -293,7 +292,7 @@ class TestBehindTheHead:
         assert difference(loss, expected) <= 1e-5
         for a, b in zip(torch.autograd.grad(loss, tensors), torch.autograd.grad(expected, tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
-        assert generate(ours, ROWS, Sampling(5)) == [reference_models.greedy(model, row, 5) for row in ROWS]
+        assert generate_ids(ours, ROWS, 5) == [reference_models.greedy(model, row, 5) for row in ROWS]
         batch = pack(ROWS, ours, LABELS)
         losses = token_losses(ours(batch)[batch.targets], ours.head_weight, batch.labels, ours.logit_cap)
         assert float(losses.mean()) == pytest.approx(float(reference_models.loss(model, ROWS, LABELS).detach()), rel=1e-5)
@@ -342,7 +341,7 @@ class TestRefusals:
         with pytest.raises(UserError, match="a row of 9 tokens is longer than 8: beyond that, this base has no positions, or attends"):
             our_logits(ours, ROWS)
         with pytest.raises(UserError, match="a row of 9 tokens is longer than 8"):
-            generate(ours, [ROWS[0][:8]], Sampling(4))
+            generate_ids(ours, [ROWS[0][:8]], 4)
 
     def test_a_row_beyond_the_positions_that_were_learned_is_refused(self, tmp_path: Path) -> None:
         _, ours = pair(tmp_path / "base", "opt", ffn_dim=48, max_position_embeddings=8)

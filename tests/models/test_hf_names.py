@@ -9,8 +9,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from imprint.export.quantized import quantize
-from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
 from imprint.models.checkpoint import load_network, save_network
 from imprint.models.hf import is_supported
 from imprint.models.network import Network
@@ -18,6 +16,7 @@ from imprint.quant.formats import BITS
 from imprint.tune.lora.files import read_lora
 from tests import reference_models
 from tests.cases import difference
+from tests.inference.reference import generate_ids
 from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
 
 KINDS = ("gpt2", "gpt_neox", "exaone", "gpt_bigcode")
@@ -57,7 +56,7 @@ def test_a_folder_with_older_names_is_read(published: tuple[str, Any, Path]) -> 
     loss, expected = our_loss(ours, prefix), reference_models.loss(model, ROWS, LABELS, None if kind == "gpt_bigcode" else prefix)
     for row, logits in zip(ROWS, our_logits(ours, ROWS), strict=True):
         assert difference(logits, reference_models.logits(model, row)) <= 1e-4
-    assert generate(ours, ROWS, Sampling(5)) == [reference_models.greedy(model, row, 5) for row in ROWS]
+    assert generate_ids(ours, ROWS, 5) == [reference_models.greedy(model, row, 5) for row in ROWS]
     if kind != "gpt_bigcode":  # its cache is of one head
         assert difference(loss, expected) <= 1e-5
         for a, b in zip(torch.autograd.grad(loss, tensors), torch.autograd.grad(expected, tensors), strict=True):

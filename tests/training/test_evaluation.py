@@ -10,10 +10,9 @@ import imprint
 from imprint.data.dataset import load_samples
 from imprint.data.encode import encode_messages
 from imprint.data.section import DataSection
+from imprint.inference.decoder import PrefixedNetwork
 from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
-from imprint.models.attention import Prefix
-from imprint.models.network import Network
+from imprint.inference.request import Request
 from imprint.training import evaluation
 from tests.bases import base_of
 from tests.tinyrun import described, learned_tensors, losses, tiny_recipe, tiny_run
@@ -74,9 +73,9 @@ def test_watched_rows_with_tools_are_asked_with_their_tools(tmp_path: Path, monk
     rows.write_text((json.dumps({"tools": [{"name": "天气"}], "messages": turns}) + "\n") * 4, encoding="utf-8")
     asked: list[list[int]] = []
 
-    def answer(network: Network, prompts: list[list[int]], sampling: Sampling, *, prefix: Prefix | None) -> list[list[int]]:
-        asked.extend(prompts)
-        return generate(network, prompts, sampling, prefix=prefix)
+    def answer(model: PrefixedNetwork, requests: list[Request]) -> list[list[int]]:
+        asked.extend(list(request.ids) for request in requests)
+        return generate(model, requests)
 
     monkeypatch.setattr(evaluation, "generate", answer)
     base = base_of("ChatGLM3-6B", tmp_path / "glm3")

@@ -11,9 +11,10 @@ from imprint.config import read_recipe
 from imprint.data.general_rows import answered_row
 from imprint.files.atomic import append_jsonl, read_jsonl, write_jsonl
 from imprint.inference.generate import generate
-from imprint.inference.sampling import NotFiniteError, Sampling
+from imprint.inference.request import Request
+from imprint.inference.sampling import NotFiniteError
 from imprint.messages import UserError
-from imprint.models.network import Network
+from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.training.general_answers import Questions, answer_questions
 from imprint.training.recipe import Recipe
@@ -45,9 +46,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many questions were asked in each batch."""
     counts: list[int] = []
 
-    def counting(network: Network, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
-        counts.append(len(prompts))
-        return generate(network, prompts, sampling)
+    def counting(model: Model, requests: Sequence[Request]) -> list[list[int]]:
+        counts.append(len(requests))
+        return generate(model, requests)
 
     monkeypatch.setattr(general_answers, "generate", counting)
     return counts
@@ -138,7 +139,7 @@ def test_answers_of_another_base_or_other_settings_are_given_anew_before_trainin
         write_jsonl(fresh.general_answers, spoiled)
         asked.clear()
         model = imprint.load(recipe.parent / "base", device="cpu")
-        questions = Questions([model.prompt(question) for question in TEXTS], QUESTIONS, Sampling(23, seed=0))
+        questions = Questions([model.prompt(question) for question in TEXTS], QUESTIONS, 23, 0.0, 0)
         assert len(answer_questions(questions, fresh, model)) == QUESTIONS
         assert sum(asked) == QUESTIONS
         assert read_jsonl(fresh.general_answers) == lines
@@ -189,16 +190,16 @@ def test_every_method_learns_them_also_on_quantized_weights(recipe: Path, knobs:
 def test_memory_that_runs_out_halves_the_batch_and_a_network_without_numbers_is_told(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = kept(tiny_run(recipe, "whole", "train.steps=1"))
 
-    def small(network: Network, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
-        if len(prompts) > 2:
+    def small(model: Model, requests: Sequence[Request]) -> list[list[int]]:
+        if len(requests) > 2:
             raise torch.OutOfMemoryError
-        return generate(network, prompts, sampling)
+        return generate(model, requests)
 
     monkeypatch.setattr(general_answers, "generate", small)
     assert kept(tiny_run(recipe, "small", "train.steps=1")) == whole
 
-    def broken(_network: Network, prompts: Sequence[Sequence[int]], _sampling: Sampling) -> list[list[int]]:
-        raise NotFiniteError(0, len(prompts))
+    def broken(_model: Model, requests: Sequence[Request]) -> list[list[int]]:
+        raise NotFiniteError(0, len(requests))
 
     monkeypatch.setattr(general_answers, "generate", broken)
     with pytest.raises(UserError, match=r"data\.mix_general\.answers, general row \d: prompt 1 of 9"):

@@ -76,6 +76,14 @@ class LoraLinear(Linear):
         total: Tensor = torch.addmm(out.flatten(0, -2), inner, matrix_b.t(), alpha=self.scale).view(*x.shape[:-1], -1)
         return total
 
+    def saved_matrices(self) -> tuple[Tensor, Tensor]:
+        """A and B for the unchanged weight, detached; a subtracted initial part is in further rows of A and columns of B."""
+        matrix_a, matrix_b = self.matrix_a.detach(), self.matrix_b.detach()
+        if self.initial_part is None:
+            return matrix_a, matrix_b
+        initial_a, initial_b = self.initial_part
+        return torch.cat((matrix_a, initial_a)), torch.cat((matrix_b, -initial_b), 1)
+
     def merged_weight(self, weight: Tensor) -> Tensor:
         """A weight (N, K) of any dtype with the LoRA added, in fp32."""
         product = self.matrix_b.detach() @ self.matrix_a.detach()

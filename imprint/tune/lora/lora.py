@@ -1,7 +1,7 @@
 """A LoRA on a network: attached and detached, saved under peft's names, and merged into the weights."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
+from imprint.models.token_loras import NO_LORA
 from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
 from imprint.tune.adapter import LoraMetadata
+from imprint.tune.lora.mounted import MountedLoras
 from imprint.tune.lora.shape import LoraShape
 from imprint.tune.method import AdapterMethod
 from imprint.tune.peft_files import TENSORS_FILE
@@ -39,30 +41,49 @@ class Lora:
         self.network = network
         self.shape = shape
         self.layers: dict[str, LoraLinear] = attach(network, shape, init)
+        self.mounted_as: int | None = None
+        """Its number among the mounted LoRAs, where its linears have left the network; None while they replace the network's own."""
+
+    def mount(self, loras: MountedLoras, number: int) -> None:
+        """Take the linears out of the network for good and compute the LoRA beside others, without gradients."""
+        self._replace(self.layers, on=False)
+        self.mounted_as = number
+        loras.add(number, self.layers)
+
+    def off(self) -> AbstractContextManager[None]:
+        """See Adapter."""
+        return self._switched(on=False)
+
+    def on(self) -> AbstractContextManager[None]:
+        """See Adapter."""
+        return self._switched(on=True)
 
     @contextmanager
-    def off(self) -> Iterator[None]:
-        """See Adapter."""
-        attached = {name: layer for name, layer in self.layers.items() if self.network.get_submodule(name) is layer}
-        for name, layer in attached.items():
-            self.network.set_submodule(name, layer.linear)
+    def _switched(self, *, on: bool) -> Iterator[None]:
+        if self.is_mounted():
+            with self.network.token_loras.with_default(self._default(on=on)):
+                yield
+            return
+        moved = {name: layer for name, layer in self.layers.items() if (self.network.get_submodule(name) is layer) != on}
+        self._replace(moved, on=on)
         try:
             yield
         finally:
-            for name, layer in attached.items():
-                self.network.set_submodule(name, layer)
+            if not self.is_mounted():
+                self._replace(moved, on=not on)
+            elif moved:  # it was mounted inside the block
+                self.network.token_loras.default = self._default(on=not on)
 
-    @contextmanager
-    def on(self) -> Iterator[None]:
-        """See Adapter."""
-        detached = {name: layer for name, layer in self.layers.items() if self.network.get_submodule(name) is not layer}
-        for name, layer in detached.items():
-            self.network.set_submodule(name, layer)
-        try:
-            yield
-        finally:
-            for name, layer in detached.items():
-                self.network.set_submodule(name, layer.linear)
+    def is_mounted(self) -> bool:
+        """Whether its linears have left the network."""
+        return self.mounted_as is not None
+
+    def _default(self, *, on: bool) -> int:
+        return NO_LORA if self.mounted_as is None or not on else self.mounted_as
+
+    def _replace(self, layers: Mapping[str, "LoraLinear"], *, on: bool) -> None:
+        for name, layer in layers.items():
+            self.network.set_submodule(name, layer if on else layer.linear)
 
     def named_tensors(self) -> dict[str, nn.Parameter]:
         """See Adapter; under peft's full names."""
@@ -84,10 +105,7 @@ class Lora:
         """
         tensors: dict[str, Tensor] = {name: tensor.detach() for name, tensor in self.named_tensors().items()}
         for name, layer in self.layers.items():
-            if layer.initial_part is not None:
-                initial_a, initial_b = layer.initial_part
-                tensors[f"{PEFT_PREFIX}{name}.{LORA_A}"] = torch.cat((layer.matrix_a.detach(), initial_a))
-                tensors[f"{PEFT_PREFIX}{name}.{LORA_B}"] = torch.cat((layer.matrix_b.detach(), -initial_b), 1)
+            tensors[f"{PEFT_PREFIX}{name}.{LORA_A}"], tensors[f"{PEFT_PREFIX}{name}.{LORA_B}"] = layer.saved_matrices()
         doubled = any(layer.initial_part is not None for layer in self.layers.values())
         return self.shape.doubled() if doubled else self.shape, tensors
 

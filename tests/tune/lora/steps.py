@@ -8,14 +8,13 @@ from torch import Tensor
 import imprint
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
-from imprint.inference.generate import generate
-from imprint.inference.sampling import Sampling
 from imprint.models.network import Network
 from imprint.pack import Pack, pack
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.tuner import Tuner, build_tuner
 from tests.cases import Case, ends
+from tests.inference.reference import generate_ids
 
 PRECISIONS = ("float32", "bfloat16", "float16", "INT8", "INT4")
 QKV = "transformer.layers.0.attention.query_key_value"
@@ -83,7 +82,7 @@ def losses(one: Tuner, batch: Pack, steps: int, *, rate: float = 0.01) -> list[f
 
 def greedy(network: Network) -> list[list[int]]:
     """Greedy answers to the golden prompts."""
-    return generate(network, Case("chatglm1-base").prompts, Sampling(12))
+    return generate_ids(network, Case("chatglm1-base").prompts, 12)
 
 
 def saved(one: Tuner, folder: Path) -> Path:

@@ -1,0 +1,268 @@
+"""Attention in plain PyTorch: the proof of every other backend.
+
+Legend: T packed tokens, B sequences, L the longest sequence, S keys of a sequence, P prefix length, H heads of keys and values, Q query
+heads that share each of them (1 where every query head has its own), D head size.
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from imprint.pack import Pack
+
+if TYPE_CHECKING:
+    from imprint.models.attention import ForwardContext
+
+MAX_SCORES = 2**27
+"""Most attention scores computed at a time (fp32: half a GiB); larger batches are split."""
+
+
+class ReferenceAttention:
+    """The backend for every device, dtype and context, with gradients."""
+
+    def supports(self, context: "ForwardContext") -> bool:  # noqa: ARG002
+        """See AttentionBackend: always."""
+        return True
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        context: "ForwardContext",
+        *,
+        score_scale: float,
+        slopes: Tensor | None,
+    ) -> Tensor:
+        """See AttentionBackend."""
+        if context.cache is not None:
+            key, value = context.cache.update(layer, context.pack, key, value)
+        adapters = context.adapters
+        return attend(
+            query,
+            key,
+            value,
+            context.padded_layout,
+            prefix=None if adapters.prefix is None else adapters.prefix[layer],
+            hidden=adapters.prefix_hidden,
+            offsets=adapters.prefix_offsets,
+            score_scale=score_scale,
+            slopes=slopes,
+        )
+
+
+@dataclass(frozen=True)
+class PaddedLayout:
+    """The index of each packed token in a padded (B, L) batch, and its mask: computed once per forward pass, used by every layer."""
+
+    index: Tensor | None
+    """(T,) index of each token in the flattened padded batch; None where the pack needs no padding."""
+    rows: int
+    """B."""
+    length: int
+    """L."""
+    masked: Tensor
+    """(B, 1, L, S) True where a key must not be attended to."""
+
+    @classmethod
+    def from_pack(cls, pack: Pack, num_keys: int | None = None) -> "PaddedLayout":
+        """The layout of a pack; `num_keys` is the number of cached keys, None without a cache."""
+        rows, length, device = pack.num_seqs, max(pack.lengths), pack.ids.device
+        index, num_visible = None, pack.num_visible
+        if rows * length != pack.ids.numel():
+            starts = [0, *accumulate(pack.lengths)][:-1]
+            shifts = torch.tensor([row * length - start for row, start in enumerate(starts)], device=device)
+            index = shifts[pack.seq_ids] + torch.arange(pack.ids.numel(), device=device)
+            # padding attends to one key, so that no row of scores is empty
+            num_visible = num_visible.new_ones(rows * length).index_copy_(0, index, num_visible)
+        keys = torch.arange(length if num_keys is None else num_keys, device=device)
+        return cls(index, rows, length, keys >= num_visible.view(rows, 1, length, 1))
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(T, H, D) -> (B, H, L, D), zeros at the padding."""
+        if self.index is not None:
+            padded = packed.new_zeros((self.rows * self.length, *packed.shape[1:]))
+            packed = padded.index_copy(0, self.index, packed)
+        return packed.view(self.rows, self.length, *packed.shape[1:]).transpose(1, 2)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(B, H, L, D) -> (T, H, D)."""
+        flat = padded.transpose(1, 2).reshape(self.rows * self.length, padded.shape[1], padded.shape[3])
+        return flat if self.index is None else flat[self.index]
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: PaddedLayout,
+    *,
+    prefix: tuple[Tensor, Tensor] | None,
+    hidden: Tensor | None = None,
+    offsets: Tensor | None = None,
+    score_scale: float = 1.0,
+    slopes: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention of packed queries over the prefix and their own sequence.
+
+    query (T, H * Q, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix: keys and values (P, H, D)
+    -> (T, H * Q, D). Query heads that share a key head are stacked as further rows of its queries, so keys are never expanded.
+    `score_scale`: queries are divided by it before the product and the fp32 scores multiplied by it, which keeps ChatGLM-6B inside fp16's
+    range. `slopes` (H,): ALiBi (Press et al. 2021); each head adds its slope times the offset of the key. The softmax depends on distances
+    only, so this equals BLOOM's own form. The prefix has the offsets -P ... -1, as text before the sequence would; no token is shifted.
+    `hidden` (B, P) and `offsets` (P,) are those of RowAdapters, where the prefix is several ones.
+    """
+    padded_query = layout.pad(query)
+    if key.dim() == 3:
+        key, value = layout.pad(key), layout.pad(value)
+    prefix_key, prefix_value = (None, None) if prefix is None else (prefix[0].transpose(0, 1), prefix[1].transpose(0, 1))
+    heads, key_heads, size = query.shape[1], key.shape[1], query.shape[2]
+    padded_query = padded_query.reshape(layout.rows, key_heads, -1, size)
+    rows_at_once = max(1, MAX_SCORES // (heads * layout.length * key.shape[2]))
+    parts = [
+        SharedPrefixAttention.apply(  # type: ignore[no-untyped-call]
+            padded_query[i : i + rows_at_once],
+            key[i : i + rows_at_once],
+            value[i : i + rows_at_once],
+            layout.masked[i : i + rows_at_once],
+            prefix_key,
+            prefix_value,
+            None if hidden is None else hidden[i : i + rows_at_once],
+            offsets,
+            score_scale,
+            slopes,
+        )
+        for i in range(0, layout.rows, rows_at_once)
+    ]
+    out = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return layout.unpad(out.reshape(layout.rows, heads, layout.length, size))
+
+
+class SharedPrefixAttention(torch.autograd.Function):
+    """One softmax over the keys of a sequence and of the shared prefix, which is never expanded over sequences.
+
+    Only inputs, output and log-sum-exp are saved for the backward pass; the scores are recomputed, as in FlashAttention (Dao et al. 2022).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        masked: Tensor,
+        prefix_key: Tensor | None,
+        prefix_value: Tensor | None,
+        hidden: Tensor | None,
+        offsets: Tensor | None,
+        score_scale: float,
+        slopes: Tensor | None,
+    ) -> Tensor:
+        """Query (B, H, Q * L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each, slopes (H,)
+
+        -> (B, H, Q * L, D). `hidden` (B, P) and `offsets` (P,): see RowAdapters.
+        """
+        query = query / (query.shape[-1] ** 0.5 * score_scale)
+        scores = _scores(query, key, masked, score_scale, slopes)
+        if prefix_key is not None and prefix_value is not None:
+            prefix_scores = _prefix_scores(query, prefix_key, hidden, offsets, score_scale, slopes)
+            log_sum = _softmax_(scores, prefix_scores)
+            out = _matmul_shared(prefix_scores.to(query.dtype), prefix_value)
+            out += scores.to(query.dtype) @ value
+        else:
+            log_sum = _softmax_(scores)
+            out = scores.to(query.dtype) @ value
+        ctx.score_scale = score_scale
+        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, hidden, offsets, slopes, out, log_sum)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Gradients to query, key, value and the two prefix tensors."""
+        (grad,) = grads
+        query, key, value, masked, prefix_key, prefix_value, hidden, offsets, slopes, out, log_sum = ctx.saved_tensors
+        score_scale = ctx.score_scale
+        delta = (grad.float() * out.float()).sum(-1, keepdim=True)  # as FlashAttention calls it
+        weights = _scores(query, key, masked, score_scale, slopes).sub_(log_sum).exp_()
+        grad_value = weights.to(value.dtype).transpose(-1, -2) @ grad
+        grad_scores = weights.mul_((grad @ value.transpose(-1, -2)).float().sub_(delta)).mul_(score_scale).to(query.dtype)
+        grad_query = grad_scores @ key
+        grad_key = grad_scores.transpose(-1, -2) @ query
+        grad_prefix_key = grad_prefix_value = None
+        if prefix_key is not None:
+            weights = _prefix_scores(query, prefix_key, hidden, offsets, score_scale, slopes).sub_(log_sum).exp_()
+            grad_prefix_value = _fold_batch(weights.to(value.dtype)).transpose(-1, -2) @ _fold_batch(grad)
+            grad_weights = _matmul_shared(grad, prefix_value.transpose(-1, -2)).float()
+            grad_scores = weights.mul_(grad_weights.sub_(delta)).mul_(score_scale).to(query.dtype)
+            grad_query += _matmul_shared(grad_scores, prefix_key)
+            grad_prefix_key = _fold_batch(grad_scores).transpose(-1, -2) @ _fold_batch(query)
+        return (
+            grad_query / (query.shape[-1] ** 0.5 * score_scale),
+            grad_key,
+            grad_value,
+            None,
+            grad_prefix_key,
+            grad_prefix_value,
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _scores(query: Tensor, key: Tensor, masked: Tensor, score_scale: float, slopes: Tensor | None) -> Tensor:
+    """fp32 scores (B, H, Q * L, S) of the sequence's own keys."""
+    scores = (query @ key.transpose(-1, -2)).float()
+    offsets = None if slopes is None else torch.arange(scores.shape[-1], device=scores.device)
+    scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, offsets)
+    scores.unflatten(2, (-1, masked.shape[2])).masked_fill_(masked.unsqueeze(2), float("-inf"))
+    return scores
+
+
+def _prefix_scores(
+    query: Tensor, prefix_key: Tensor, hidden: Tensor | None, offsets: Tensor | None, score_scale: float, slopes: Tensor | None
+) -> Tensor:
+    """fp32 scores (B, H, Q * L, P) of the shared prefix, or of the prefix that each sequence uses."""
+    scores = _matmul_shared(query, prefix_key.transpose(-1, -2)).float()
+    if slopes is not None and offsets is None:
+        offsets = torch.arange(-prefix_key.shape[1], 0, device=scores.device)
+    scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, offsets)
+    return scores if hidden is None else scores.masked_fill_(hidden[:, None, None], float("-inf"))
+
+
+def _add_alibi_(scores: Tensor, slopes: Tensor | None, offsets: Tensor | None) -> Tensor:
+    """Add each head's slope times the offset of a key (S,) to scores (B, H, Q * L, S), in place."""
+    if slopes is not None and offsets is not None:
+        scores += slopes[:, None, None] * offsets
+    return scores
+
+
+def _softmax_(*parts: Tensor) -> Tensor:
+    """Turn scores (..., S) into the weights of one softmax over all parts, in place; returns its log-sum-exp (..., 1).
+
+    The weights are divided by their sum: subtracting its logarithm from the scores would round at the magnitude of the scores.
+    """
+    largest = parts[0].amax(-1, keepdim=True)
+    for part in parts[1:]:
+        largest = torch.maximum(largest, part.amax(-1, keepdim=True))
+    total = torch.zeros_like(largest)
+    for part in parts:
+        total += part.sub_(largest).exp_().sum(-1, keepdim=True)
+    for part in parts:
+        part.div_(total)
+    return total.log_().add_(largest)
+
+
+def _fold_batch(rows: Tensor) -> Tensor:
+    """(B, H, L, X) -> (H, B*L, X)."""
+    return rows.transpose(0, 1).reshape(rows.shape[1], -1, rows.shape[3])
+
+
+def _matmul_shared(rows: Tensor, prefix: Tensor) -> Tensor:
+    """(B, H, L, X) times one (H, X, Y) for the whole batch -> (B, H, L, Y), as one batched product over heads."""
+    product = _fold_batch(rows) @ prefix
+    return product.view(rows.shape[1], rows.shape[0], rows.shape[2], -1).transpose(0, 1)

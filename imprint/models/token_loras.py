@@ -1,0 +1,47 @@
+"""Tells the LoRAs that are mounted on a network which tokens of the running forward pass use them.
+
+A linear sees hidden states only, so what belongs to each token is kept here for the length of the pass. Legend: T packed tokens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from imprint.models.attention import RowAdapters
+
+NO_LORA = -1
+
+
+class TokenLoras:
+    """The number of the LoRA of each token; one thread runs the network."""
+
+    def __init__(self) -> None:
+        self.default = NO_LORA
+        """The LoRA of a forward pass that names none."""
+        self._current: Tensor | int | None = None
+
+    @property
+    def current(self) -> Tensor | int:
+        """(T, 1), or one number for all tokens."""
+        return self.default if self._current is None else self._current
+
+    @contextmanager
+    def use(self, adapters: RowAdapters, seq_ids: Tensor) -> Iterator[None]:
+        """Inside this block every token has the LoRA of its sequence; `seq_ids` (T,)."""
+        previous = self._current
+        loras = adapters.loras
+        self._current = loras[seq_ids][:, None] if isinstance(loras, Tensor) else loras
+        try:
+            yield
+        finally:
+            self._current = previous
+
+    @contextmanager
+    def with_default(self, number: int) -> Iterator[None]:
+        """Inside this block a forward pass that names no LoRA uses this one."""
+        previous, self.default = self.default, number
+        try:
+            yield
+        finally:
+            self.default = previous

@@ -1,0 +1,178 @@
+"""Adapters on one network, by name: requests of one batch use different ones, or none, over one copy of the weights.
+
+Legend: B sequences of a batch, P keys of all prefixes that they use.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from imprint.messages import Bilingual, UserError
+from imprint.models.attention import Prefix, RowAdapters
+from imprint.models.network import Network
+from imprint.models.token_loras import NO_LORA
+from imprint.tune.adapter import Adapter
+from imprint.tune.adapter_folder import load_adapter
+from imprint.tune.lora.lora import Lora
+from imprint.tune.lora.mounted import MountedLoras
+
+BASE, OWN = -1, 0
+"""The numbers of the base without an adapter, and of the adapter that the model was loaded with."""
+BASE_NAME = "base"
+"""The name by which a request asks for the base."""
+
+
+@dataclass(frozen=True)
+class JoinedPrefixes:
+    """Several prefixes, one after another."""
+
+    numbers: tuple[int, ...]
+    """Their numbers."""
+    pairs: Prefix
+    """Keys and values of all of them."""
+    owners: Tensor
+    """(P,) the number of the prefix that a key belongs to."""
+    offsets: Tensor
+    """(P,) distance of each key from the start of a sequence."""
+
+    @classmethod
+    def of(cls, prefixes: Mapping[int, Prefix], device: torch.device) -> "JoinedPrefixes":
+        """Join prefixes, given by number."""
+        lengths = {number: len(pairs[0][0]) for number, pairs in prefixes.items()}
+        layers = zip(*prefixes.values(), strict=True)
+        pairs = [(torch.cat([key for key, _ in layer]), torch.cat([value for _, value in layer])) for layer in layers]
+        owners = torch.tensor([number for number, length in lengths.items() for _ in range(length)], device=device)
+        offsets = torch.tensor([offset for length in lengths.values() for offset in range(-length, 0)], device=device)
+        return cls(tuple(prefixes), pairs, owners, offsets)
+
+
+class MountedAdapters:
+    """The adapters that requests may name, and the adapter that the model was loaded with."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.own: Adapter | None = None
+        self.own_is_on = True
+        self._adapters: dict[int, Adapter] = {}
+        self._numbers: dict[str, int] = {}
+        self._next_number = count(OWN + 1)
+        self._users: Counter[int] = Counter()
+        self._loras = MountedLoras(network)
+        self._last_joined: JoinedPrefixes | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the mounted adapters."""
+        return tuple(self._numbers)
+
+    def mount(self, name: str, folder: Path) -> None:
+        """Load an adapter under a name. Raises UserError for a name that is taken, and for what is no adapter of this base."""
+        if name in self._numbers or name == BASE_NAME:
+            raise UserError(
+                Bilingual(f'mount: the name "{name}" is taken. Choose another one.', f"名称 {name} 已被占用：请换一个。"),
+            )
+        self._free_linears()
+        adapter, _ = load_adapter(folder, self.network)
+        number = next(self._next_number)
+        if isinstance(adapter, Lora):
+            adapter.mount(self._loras, number)
+        self._numbers[name], self._adapters[number] = number, adapter
+
+    def merge_own(self, *, dequantize: bool) -> None:
+        """Merge the model's own LoRA into the weights; see `Adapter.merge`. Raises UserError while others are mounted."""
+        assert isinstance(self.own, Lora)
+        if self._numbers:
+            names = ", ".join(self._numbers)
+            raise UserError(
+                Bilingual(
+                    f"merge: other adapters are mounted on the same weights ({names}). Unmount them first.",
+                    f"同一权重上还挂载着其他适配器（{names}）：请先卸载。",
+                )
+            )
+        if self.own.mounted_as is not None:
+            self._loras.remove(OWN)
+        self.own.merge(dequantize=dequantize)
+        self.own = None
+
+    def unmount(self, name: str) -> None:
+        """Remove an adapter. Raises UserError for an unknown name, and while requests use it."""
+        number = self._number_of(name)
+        if self._users[number]:
+            users = self._users[number]
+            raise UserError(
+                Bilingual(
+                    f'unmount: {users} requests use "{name}". Wait until they have ended, or cancel them.',
+                    f"有 {users} 个请求正在使用 {name}：请等待其结束或取消它们。",
+                )
+            )
+        if isinstance(self._adapters.pop(number), Lora):
+            self._loras.remove(number)
+        del self._numbers[name]
+        self._last_joined = None
+
+    def acquire(self, name: str | None) -> int:
+        """See NamedAdapters."""
+        if name is None:
+            number = OWN if self.own is not None and self.own_is_on else BASE
+        else:
+            number = BASE if name == BASE_NAME else self._number_of(name)
+        self._users[number] += 1
+        return number
+
+    def release(self, number: int) -> None:
+        """See NamedAdapters."""
+        self._users[number] -= 1
+
+    def of_rows(self, numbers: Sequence[int]) -> RowAdapters:
+        """See Adapters."""
+        used = tuple(sorted({*numbers}))
+        if isinstance(self.own, Lora) and self.own.mounted_as is None:
+            if used == ((OWN,) if self.own_is_on else (BASE,)):
+                return RowAdapters()
+            self._free_linears()
+        prefixes = {number: adapter for number in used if (adapter := self._adapter(number)) and not isinstance(adapter, Lora)}
+        of_row = torch.tensor([*numbers], device=self.network.device)
+        loras: Tensor | int = NO_LORA if prefixes.keys() | {BASE} >= {*used} else of_row
+        if not prefixes:
+            return RowAdapters(loras=loras)
+        if len(used) == 1:
+            return RowAdapters(self._pairs(prefixes[used[0]]), loras=loras)
+        prefix = self._joined(tuple(prefixes))
+        return RowAdapters(prefix.pairs, prefix.owners != of_row[:, None], prefix.offsets, loras)
+
+    def _adapter(self, number: int) -> Adapter | None:
+        return self.own if number == OWN else self._adapters.get(number)
+
+    def _number_of(self, name: str) -> int:
+        if name in self._numbers:
+            return self._numbers[name]
+        known = ", ".join([BASE_NAME, *self._numbers])
+        raise UserError(
+            Bilingual(
+                f'adapter: none is mounted as "{name}". Mounted: {known}. Call model.mount(name, folder) first.',
+                f"没有名为 {name} 的适配器；已有 {known}。请先调用 model.mount(name, folder)。",
+            )
+        )
+
+    def _free_linears(self) -> None:
+        """Take the model's own LoRA out of the network's modules, so that rows can do without it."""
+        if isinstance(self.own, Lora) and self.own.mounted_as is None:
+            self.own.mount(self._loras, OWN)
+            self.network.token_loras.default = OWN if self.own_is_on else NO_LORA
+
+    def _pairs(self, adapter: Adapter) -> Prefix:
+        prefix = adapter.prefix(self.network.dtype)
+        assert prefix is not None, "only a LoRA has none"
+        return prefix
+
+    def _joined(self, numbers: tuple[int, ...]) -> JoinedPrefixes:
+        """The prefixes of these numbers, one after another; the last ones asked for are kept."""
+        if self._last_joined is None or self._last_joined.numbers != numbers:
+            pairs = {number: self._pairs(adapter) for number in numbers if (adapter := self._adapter(number))}
+            self._last_joined = JoinedPrefixes.of(pairs, self.network.device)
+        return self._last_joined
