@@ -15,6 +15,7 @@ from imprint.tune.adapter import Adapter, AdapterMetadata
 from imprint.tune.adapter_folder import save_adapter
 from imprint.tune.fingerprint import fingerprint
 from imprint.tune.lora.lora import Lora
+from imprint.tune.lora.mounted import MountedLoras
 from imprint.tune.lora.shape import LoraShape, resolve_targets
 from imprint.tune.prefix import PrefixShape, init_prefix
 from tests.bases import base_of
@@ -44,13 +45,15 @@ class Pool:
 def adapters_of(base: Path, folder: Path, *, quantized: bool = False) -> dict[str, Path]:
     """Two prefixes of different lengths and two LoRAs of different ranks and targets for a base, with random tensors."""
     folders = {name: folder / name for name in ("short", "long", "narrow", "wide")}
+    network = imprint.load(base, device="cpu", quantize=4 if quantized else None).network
     for index, (name, path) in enumerate(folders.items()):
-        network = imprint.load(base, device="cpu", quantize=4 if quantized else None).network
         torch.manual_seed(index)
         adapter = _random_prefix(network, 2 + 3 * index) if index < 2 else _random_lora(network, name)
         with adapter.off():
             metadata = AdapterMetadata("base", fingerprint(network), adapter.metadata("random"), "chatglm")
         save_adapter(path, adapter, metadata)
+        if isinstance(adapter, Lora):
+            adapter.mount(MountedLoras(network), 0)  # out of the network, in which the next one is made
     return folders
 
 

@@ -128,7 +128,8 @@ def _logits_without(network: Network, token: int) -> Callable[[torch.Tensor], to
     return logits
 
 
-KINDS = [*((family, False) for family in FAMILIES), ("ChatGLM-6B", True), ("Qwen3", True)]
+KINDS = [("ChatGLM-6B", False), ("ChatGLM2-6B", False), ("BLOOM", False), ("Qwen3", False), ("ChatGLM-6B", True)]
+"""(family, whether it is quantized to 4 bits): a prefix language model, grouped queries, ALiBi, a transformers class."""
 
 
 class TestSchedules:
@@ -136,11 +137,12 @@ class TestSchedules:
     def test_an_answer_does_not_depend_on_who_joins_and_leaves(self, tmp_path: Path, family: str, quantized: bool) -> None:  # noqa: FBT001
         pool = pool_of(family, tmp_path, quantized=quantized)
 
-        assert sum(run_schedule(pool, random.Random(seed)) for seed in range(25)) > 100
+        assert sum(run_schedule(pool, random.Random(seed)) for seed in range(12)) > 40
 
     @pytest.mark.long
+    @pytest.mark.parametrize("quantized", [False, True])
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_nor_in_a_thousand_schedules(self, tmp_path: Path, family: str) -> None:
-        pool = pool_of(family, tmp_path, size=60)
+    def test_nor_in_a_thousand_schedules(self, tmp_path: Path, family: str, quantized: bool) -> None:  # noqa: FBT001
+        pool = pool_of(family, tmp_path, quantized=quantized, size=60)
 
         assert sum(run_schedule(pool, random.Random(seed)) for seed in range(1000)) > 4000
