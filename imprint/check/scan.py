@@ -126,11 +126,12 @@ class DataScan:
             self._needed[1][-1] = max((row.needed_answer for row in rows), default=0)
 
     def _measure(self, sample: Sample) -> EncodedRow:
-        """Count a sample's tokens and check its answer; returns it whole. Raises UserError if the template refuses it."""
-        row = self._settings.encode_untruncated(sample)
+        """Count a sample's tokens and check its answer; returns its row. Raises UserError if the template refuses it."""
+        given = self._settings.limits is not None
+        row = self._settings.encode(sample) if given else self._settings.measure(sample)
         self.prompt_lengths.add(row.needed_prompt)
         self.answer_lengths.add(row.needed_answer)
-        if self._settings.limits is not None:
+        if given:
             self._count_cut(sample, row)
         if row.labels[-1] != self._settings.template.end_id:
             self.findings["no_end_token"].add(sample.location, sample.answer)
@@ -140,15 +141,13 @@ class DataScan:
             self.findings["loops"].add(sample.location, sample.answer)
         return row
 
-    def _count_cut(self, sample: Sample, whole: EncodedRow) -> None:
-        """Count what the limits cut from a sample."""
-        if whole.needed_prompt <= self.prompt_lengths.limit and whole.needed_answer <= self.answer_lengths.limit:
+    def _count_cut(self, sample: Sample, row: EncodedRow) -> None:
+        """Count what the limits cut from a sample; `row` is what they leave."""
+        if row.needed_prompt <= self.prompt_lengths.limit and row.needed_answer <= self.answer_lengths.limit:
             return
-        row = self._settings.encode(sample)
-        (prompt, answer), (kept_prompt, kept_answer) = _prompt_and_answer_lengths(whole), _prompt_and_answer_lengths(row)
-        self.prompt_lengths.lose(prompt - kept_prompt)
-        self.answer_lengths.lose(answer - kept_answer)
-        if kept_answer < answer and not self._ends_a_sentence(row):
+        self.prompt_lengths.lose(row.needed_prompt - row.labels.count(IGNORE_INDEX))
+        self.answer_lengths.lose(row.cut_answer_tokens)
+        if row.cut_answer_tokens and not self._ends_a_sentence(row):
             self.findings["half"].add(
                 sample.location, _ending(self._settings.tokenizer.decode(row.ids[-EXCERPT_CHARACTERS:])) if self._shows("half") else ""
             )
@@ -173,7 +172,7 @@ class DataScan:
         prompt, answer = next(self._again, (0, 0))
         if prompt > self.prompt_lengths.limit or answer > self.answer_lengths.limit:
             for sample in samples_from_row(value, shape, location, tools=self.supports_tools):
-                self._count_cut(sample, self._settings.encode_untruncated(sample))
+                self._count_cut(sample, self._settings.encode(sample))
 
     @property
     def needed(self) -> LengthLimits:
@@ -192,12 +191,6 @@ class DataScan:
     def _shows(self, kind: str) -> bool:
         """Whether an example of this kind would still be shown."""
         return len(self.findings[kind].examples) < EXAMPLES
-
-
-def _prompt_and_answer_lengths(row: EncodedRow) -> tuple[int, int]:
-    """(number of ids that are not scored, number of scored ids) of a row."""
-    read = row.labels.count(IGNORE_INDEX)
-    return read, len(row.labels) - read
 
 
 def _excerpt(text: str, match: re.Match[str]) -> str:

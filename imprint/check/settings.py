@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from imprint.check.section import CheckSection
 from imprint.config import read_overrides
-from imprint.data.encode import EncodedRow, encode_sample
+from imprint.data.encode import EncodedRow, encode_sample, has_long_prompt
 from imprint.data.limits import UNLIMITED, LengthLimits
 from imprint.data.original import encode_sample_original
 from imprint.data.readers.documents import PLAIN_SUFFIXES, list_text_files
@@ -29,6 +29,8 @@ TRAINED_LENGTH: Final = 2048
 """Maximum length in tokens that is assumed where no model is given: that of ChatGLM-6B's pre-training."""
 SHORT: Final = 512
 """Tokens of a row that every base reads; its maximum length need not be looked up."""
+MEASURED_TOKENS: Final = 4096
+"""Tokens of a long prompt that are encoded to measure it."""
 ROW_KNOBS: Final = tuple(name for name in CheckSection.model_fields if name in DataSection.model_fields and name != "kind")
 """Knobs that the data section of rows has too."""
 TEXT_KNOBS: Final = tuple(name for name in CheckSection.model_fields if name in TextsSection.model_fields and name != "kind")
@@ -107,6 +109,11 @@ class CheckSettings:
     def encode_untruncated(self, sample: Sample) -> EncodedRow:
         """The row as in training without length limits."""
         return self._encode(sample, UNLIMITED, UNLIMITED)
+
+    def measure(self, sample: Sample) -> EncodedRow:
+        """The row with the tokens that it needs; of a long prompt only the end is there, and its tokens are estimated."""
+        long = self.truncation != "original" and has_long_prompt(sample.messages)
+        return self._encode(sample, MEASURED_TOKENS if long else UNLIMITED, UNLIMITED)
 
     def summary(self) -> str:
         """The settings as one printed line."""

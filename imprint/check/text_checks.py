@@ -17,6 +17,8 @@ MID_SENTENCE: Final = re.compile(r"[，、,;；:：（(《“‘【]\s*$")
 """End of a text that stops in mid-sentence."""
 NGRAM_LENGTH: Final = 4
 """Characters of an n-gram that is counted as repeated."""
+MAX_COMPARED: Final = 2**20
+"""Characters of a text that is checked for repetition."""
 MIN_NGRAMS: Final = 24
 """Minimum n-grams of a text that is checked for repetition."""
 
@@ -49,8 +51,8 @@ def language(text: str) -> str:
 
 
 def repeats_itself(text: str) -> bool:
-    """Whether more than half of a text's 4-grams of characters are repetitions, whitespace ignored."""
-    plain = "".join(text.split())
+    """Whether more than half of a text's 4-grams of characters are repetitions, whitespace ignored; of a long text, those of its start."""
+    plain = "".join(text[:MAX_COMPARED].split())
     count = len(plain) - NGRAM_LENGTH + 1
     if count < MIN_NGRAMS:
         return False

@@ -108,11 +108,12 @@ def load_splits(
     train_samples, dev_samples = load_samples(section, tools=template.supports_tools)
     general = None if mix is None else load_general_rows(mix, base or Path(), tools=template.supports_tools)
     given = with_given(section, LengthLimits(UNLIMITED, UNLIMITED))
+    readable = with_given(section, LengthLimits(max_length, UNLIMITED))  # the chosen limits are not larger
     with Progress(
         Bilingual("encoding rows", "编码数据"), len(train_samples), "row", quiet=quiet or len(train_samples) < PROGRESS_FROM_ROWS
     ) as progress:
-        train = encode_samples(section, template, progress.track(train_samples), given)
-    dev = encode_samples(section, template, dev_samples, given)
+        train = encode_samples(section, template, progress.track(train_samples), readable)
+    dev = encode_samples(section, template, dev_samples, readable)
     general_rows = [] if general is None else encode_samples(with_chat_prompts(section), template, general.samples, given)
     limits, notes = given, list[str]()
     if UNLIMITED in (given.prompt, given.answer):

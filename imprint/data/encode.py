@@ -4,13 +4,20 @@ A training row is the prompt, the answer and its end id, without padding. Labels
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from imprint.data.sample import Sample
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 from imprint.templates import Message, Segment, Template, split_rounds
+
+LONG_MESSAGES: Final = 32
+LONG_CHARACTERS: Final = 2**16
+"""A prompt with more messages and more characters is long: see `has_long_prompt`."""
+COUNTED_CHARACTERS: Final = 2**13
+"""Characters of the last rounds by which the tokens of a long prompt are counted."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class EncodedRow:
     cut_answer_tokens: int = 0
     """Number of tokens cut from the answer."""
     needed_prompt: int = field(default=0, compare=False)
-    """The smallest `max_source_length` that cuts nothing from the prompt; 0 in raw text."""
+    """The smallest `max_source_length` that cuts nothing from the prompt, about that of a long one that is cut; 0 in raw text."""
     needed_answer: int = field(default=0, compare=False)
     """The smallest `max_target_length` that cuts nothing from the answer; 0 in raw text."""
     sequence_starts: tuple[int, ...] = ()
@@ -57,7 +64,7 @@ class EncodedPrompt:
     cut_tokens: int = 0
     """Number of tokens cut from the middle of the rest."""
     whole_tokens: int = 0
-    """Tokens of the prompt before anything was truncated."""
+    """Tokens of the prompt before anything was truncated; about as many if it is long: see `has_long_prompt`."""
 
     @property
     def cut(self) -> bool:
@@ -74,7 +81,8 @@ def encode_sample(
     its last tokens are cut, never the end id.
     """
     messages = sample.messages
-    answer = template.answer(messages, sample.answer, sample.tool, sample.rest)  # first, since a template may encode the prompt with it
+    last = _last_rounds(messages)
+    answer = template.answer(last, sample.answer, sample.tool, sample.rest)  # first, since a template may encode the prompt with it
     prompt = encode_messages(template, messages, max_source_length=max_source_length, source_prefix=source_prefix)
     target = [*answer[: max_target_length - 1], template.end_id]
     return EncodedRow(
@@ -101,13 +109,54 @@ def encode_messages(template: Template, messages: Sequence[Message], *, max_sour
     def prompt(dropped: int) -> tuple[Segment, ...]:
         return template.prompt([*system, *(message for round_messages in rounds[dropped:] for message in round_messages)], source_prefix)
 
-    segments = prompt(0)
-    if (whole := _total_tokens(segments)) <= max_source_length:
+    if has_long_prompt(messages) and (whole := _counted_tokens(rounds, prompt)) > 2 * max_source_length:
+        segments: Sequence[Segment] = ()
+    elif (whole := _total_tokens(segments := prompt(0))) <= max_source_length:
         return EncodedPrompt(_flatten(segments), whole_tokens=whole)
-    dropped = bisect_left(range(max(len(rounds) - 1, 0)), True, key=lambda turns: _total_tokens(prompt(turns)) <= max_source_length)
+    dropped = _dropped_rounds(len(rounds), lambda turns: _total_tokens(prompt(turns)) <= max_source_length)
     segments = prompt(dropped) if dropped else segments
     cut = max(_total_tokens(segments) - max_source_length, 0)
     return EncodedPrompt(_flatten(_truncate_middle(segments, cut, max_source_length) if cut else segments), dropped, cut, whole)
+
+
+def has_long_prompt(messages: Sequence[Message]) -> bool:
+    """Whether these messages are so many and so long that their tokens are counted by those of the last rounds.
+
+    Each answer of a conversation is a sample with all messages before it: encoding them all again for each takes time quadratic in the
+    length of the conversation.
+    """
+    return len(messages) > LONG_MESSAGES and _characters(messages) > LONG_CHARACTERS
+
+
+def _last_rounds(messages: Sequence[Message]) -> list[Message]:
+    """The messages, of a long prompt only the last ones, with which a template may encode an answer."""
+    if not has_long_prompt(messages):
+        return list(messages)
+    system, rounds = split_rounds(messages)
+    return [*system, *(message for round_messages in rounds[-2:] for message in round_messages)]
+
+
+def _counted_tokens(rounds: Sequence[Sequence[Message]], prompt: Callable[[int], Sequence[Segment]]) -> int:
+    """About how many tokens the prompt of all rounds has, by those of the last ones; `prompt` encodes all rounds but the first ones."""
+    sizes = [_characters(messages) for messages in rounds]
+    kept, characters = 0, 0
+    while kept < len(rounds) and characters < COUNTED_CHARACTERS:
+        kept += 1
+        characters += sizes[-kept]
+    return round(_total_tokens(prompt(len(rounds) - kept)) * sum(sizes) / max(characters, 1))
+
+
+def _dropped_rounds(count: int, fits: Callable[[int], bool]) -> int:
+    """The fewest of `count` rounds to drop so that the rest `fits`, at least one being kept; looked for from the end."""
+    kept = 1
+    while kept < count and fits(count - kept):
+        kept *= 2
+    first, last = max(count - kept, 0), max(count - max(kept // 2, 1), 0)
+    return first + bisect_left(range(first, last), True, key=fits)
+
+
+def _characters(messages: Sequence[Message]) -> int:
+    return sum(len(message.text) for message in messages)
 
 
 def _truncate_middle(segments: Sequence[Segment], cut: int, limit: int) -> list[Segment]:

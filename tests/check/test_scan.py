@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from imprint.check import settings
 from imprint.check.duplicates import duplicated
 from imprint.check.scan import DataScan
 from imprint.check.settings import CheckSettings, read_settings
+from imprint.data import encode
 from imprint.data.shapes import Columns, detect_shape
 from imprint.messages import Bilingual
+from imprint.tokenizers import Tokenizer
 from tests.check.rows import SOUND, row
 from tests.families import template_of
 
@@ -72,11 +75,36 @@ def test_every_row_ends_in_its_end_token_whatever_is_cut() -> None:
 
 
 def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = CheckSettings.encode_untruncated
-    monkeypatch.setattr(
-        CheckSettings, "encode_untruncated", lambda used, sample: replace(row := encode(used, sample), labels=(*row.labels[:-1], 7))
-    )
+    encode = CheckSettings.encode
+    monkeypatch.setattr(CheckSettings, "encode", lambda used, sample: replace(row := encode(used, sample), labels=(*row.labels[:-1], 7)))
     assert found(SOUND[0]) == {"no_end_token": 1}
+
+
+def test_a_conversation_takes_time_in_proportion_to_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "LONG_CHARACTERS", 2000)
+    monkeypatch.setattr(encode, "COUNTED_CHARACTERS", 500)
+    monkeypatch.setattr(settings, "MEASURED_TOKENS", 64)
+    used = read_settings(None, ["max_target_length=64"])
+    read: list[int] = []
+    tokenize = type(used.tokenizer).encode
+
+    def counted(tokenizer: Tokenizer, text: str) -> list[int]:
+        read.append(len(text))
+        return tokenize(tokenizer, text)
+
+    monkeypatch.setattr(type(used.tokenizer), "encode", counted)
+    characters: dict[int, int] = {}
+    for turns in (60, 120, 240):
+        value = {"messages": [{"role": role, "content": LONG[:60]} for _ in range(turns) for role in ("user", "assistant")]}
+        scan, shape = DataScan(used), detect_shape(value, Columns())
+        read.clear()
+        assert scan.add("a:1", value, shape) is None
+        assert scan.choose_limits()
+        scan.add_cut("a:1", value, shape)
+        assert scan.prompt_lengths.total == turns
+        assert scan.prompt_lengths.cut
+        characters[turns] = sum(read)
+    assert characters[240] - characters[120] < 2.2 * (characters[120] - characters[60]), characters
 
 
 def test_lengths_are_counted_before_anything_is_cut() -> None:

@@ -1,5 +1,6 @@
 import pytest
 
+from imprint.check import text_checks
 from imprint.check.text_checks import (
     LANGUAGES,
     LOST_CHARACTER,
@@ -63,6 +64,11 @@ def test_a_good_text_is_no_mojibake(text: str) -> None:
 
 def test_a_text_about_lost_characters_has_lost_none() -> None:
     assert LOST_CHARACTER.search("“锟斤拷”是怎么来的？") is None
+
+
+def test_only_the_start_of_a_long_text_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_checks, "MAX_COMPARED", 200)
+    assert not repeats_itself("".join(map(chr, range(0x4E00, 0x4F00))) + "这件衣服很好看。" * 99)
 
 
 def test_a_text_of_repetitions_repeats_itself() -> None:

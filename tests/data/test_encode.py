@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from imprint.data import encode
 from imprint.data.encode import encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_sample_original, encode_sample_original
 from imprint.messages import UserError
@@ -36,6 +37,29 @@ def test_a_long_prompt_loses_its_oldest_turns_first() -> None:
     assert row.dropped_turns == 1
     assert row.cut_prompt_tokens == 0
     assert tokenizer.decode(row.ids[:room]) == format_chatglm_prompt("类型#上衣", TURNS[1:]).replace("：", ":")
+
+
+def test_no_more_turns_are_dropped_than_must_be() -> None:
+    turns = tuple((f"问{number}" * (1 + number % 3), "白色。" * (1 + number % 5)) for number in range(23))
+    lengths = [len(encode_prompt(tiny_template(), "类型#上衣", turns[dropped:], max_source_length=10**6)) for dropped in range(24)]
+    assert lengths == sorted(lengths, reverse=True)
+    for limit in range(lengths[-1], lengths[0] + 2):
+        fewest = next(dropped for dropped, length in enumerate(lengths) if length <= limit)
+        row = encode_sample(tiny_template(), sample(history=turns), max_source_length=limit, max_target_length=64)
+        assert (row.dropped_turns, row.needed_prompt) == (fewest, lengths[0]), limit
+
+
+def test_the_tokens_of_a_long_conversation_are_estimated_and_its_row_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    random.seed(0)
+    turns = tuple((f"问{number}" * random.randint(1, 9), "白色。" * random.randint(1, 9)) for number in range(200))
+    exact = encode_sample(tiny_template(), sample(history=turns), max_source_length=300, max_target_length=64)
+    monkeypatch.setattr(encode, "LONG_CHARACTERS", 1000)
+    monkeypatch.setattr(encode, "COUNTED_CHARACTERS", 500)
+    row = encode_sample(tiny_template(), sample(history=turns), max_source_length=300, max_target_length=64)
+    assert row == exact
+    assert row.needed_prompt == pytest.approx(exact.needed_prompt, rel=0.1)
+    whole = encode_sample(tiny_template(), sample(history=turns), max_source_length=10**6, max_target_length=64)
+    assert (whole.needed_prompt, whole.cut) == (exact.needed_prompt, False)
 
 
 def test_a_system_text_outlives_old_turns() -> None:
