@@ -4,7 +4,7 @@ Legend: T tokens of a row, C hidden size, V vocabulary.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from imprint.models.attention import Prefix
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.runs import RunFolder
 from imprint.templates import Message, Template, conversation, read_messages, with_turn
 from imprint.tokenizers import VOCABULARY_FILE, TextStream, Tokenizer, missing_tokenizer_error
 from imprint.tune.adapter import Adapter, AdapterMetadata
@@ -53,6 +52,8 @@ class Model:
         """The content of the adapter's adapter.json."""
         self.source_prefix = ""
         """Text in front of every prompt, as the run was trained."""
+        self.find_adapter: Callable[[Path], Path] = lambda path: path
+        """The adapter's path for a folder that a user names: `imprint.load` finds that of a run or a bundle."""
         self._template = template
         self._tokenizer_file = tokenizer_file
         self.adapters = MountedAdapters(network)
@@ -83,6 +84,10 @@ class Model:
     def tokenizer(self) -> Tokenizer:
         """The folder's tokenizer. Raises UserError where it has none."""
         return self.template.tokenizer
+
+    def new_text(self) -> Callable[[int], str]:
+        """A function from each next token of an answer to the characters that it completes."""
+        return TextStream(self.tokenizer).push
 
     @property
     def device(self) -> torch.device:
@@ -128,13 +133,12 @@ class Model:
         self.adapter, self.description = adapter, description
 
     def mount(self, name: str, folder: str | Path) -> None:
-        """Load a further adapter on the same weights, for requests that name it: an adapter folder, or a run, whose adapter is used.
+        """Load a further adapter on the same weights, for requests that name it; `folder` is what `adapter` of `imprint.load` takes.
 
-        Raises UserError for a name that is taken (`base` always is), and for what is no adapter of this base.
+        The model's own LoRA computes without gradients from then on. Raises UserError for a name that is taken (`base` always is), and for
+        what is no adapter of this base.
         """
-        path = arguments.path("folder", folder)
-        run = RunFolder(path)
-        self.adapters.mount(arguments.text("name", name), run.adapter if run.config.is_file() else path)
+        self.adapters.mount(arguments.text("name", name), self.find_adapter(arguments.path("folder", folder)))
 
     def unmount(self, name: str) -> None:
         """Remove a mounted adapter. Raises UserError for an unknown name, and while requests use it."""

@@ -42,6 +42,10 @@ class RunFolder:
         path = self.path.absolute()
         return f"{path.parent.name}/{path.name}" if path.name == STARTER_OUTPUT and path.parent.name else path.name
 
+    def uses(self, name: str) -> bool:
+        """Whether a run reads or writes something of this name in its folder."""
+        return name in OWN_NAMES or STATE.match(name) is not None
+
     @property
     def config(self) -> Path:
         """The recipe with every knob resolved, written when training starts; a folder without it is no run."""
@@ -155,7 +159,7 @@ class RunFolder:
         """Raise UserError if a file or folder of the run is a link that leads out of it, or a pipe: it may be untrusted."""
         if self.path.is_dir():
             for entry in sorted(self.path.iterdir()):
-                if entry.name.startswith(".") or is_own_name(entry.name):
+                if entry.name.startswith(".") or self.uses(entry.name):
                     refuse_special_entries(self.path, entry)
 
     def is_locked(self) -> bool:
@@ -201,11 +205,6 @@ class RunFolder:
                     path.unlink()
                     self.path.rmdir()
             lock.release()
-
-
-def is_own_name(name: str) -> bool:
-    """Whether a run reads or writes something of this name in its folder."""
-    return name in OWN_NAMES or STATE.match(name) is not None
 
 
 def remove_state(state: Path) -> None:

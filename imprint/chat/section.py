@@ -1,8 +1,7 @@
 """The knobs of `imprint chat`."""
 
 from imprint.config import Field
-from imprint.inference.section import DecodingSection
-from imprint.loading.section import OpenSection
+from imprint.loading.section import DecodingSection, OpenSection
 
 
 class SamplingSection(DecodingSection):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 from imprint.messages import Bilingual
 from imprint.terminal import say
@@ -24,17 +25,15 @@ def train(options: argparse.Namespace) -> int:
     path = find_recipe(options.recipe)
     recipe = read_recipe(path, options.overrides, Recipe)  # a mistake is told before PyTorch is imported, which takes seconds
     if not recipe.data.train.exists() and (words := demo_command(path.absolute(), recipe.data.train)) is not None:
-        make_demo(words)
+        make_demo(words, options.parse)
     announce(f"tuning by {path}", f"按 {path} 微调")
     from imprint.training.run import train_command
 
     return train_command(recipe, [str(options.recipe), *options.overrides])
 
 
-def make_demo(words: list[str]) -> None:
-    """Run the `imprint demo ...` that makes the rows of a shipped recipe, and say so."""
-    from imprint.cli.parser import parse
-
+def make_demo(words: list[str], parse: Callable[[list[str]], argparse.Namespace]) -> None:
+    """Run the `imprint demo ...` that makes the rows of a shipped recipe, and say so; `parse` reads its command line."""
     command = f"imprint {' '.join(words)}"
     say(Bilingual(f"making the rows of this recipe first, as `{command}` does", f"先生成这份配方的数据，同 {command}").line)
     options = parse(words)

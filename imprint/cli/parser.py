@@ -49,6 +49,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if rest and not (hasattr(options, "overrides") and all("=" in word and not word.startswith("-") for word in rest)):
         options.parser.reject(rest, takes_knobs=hasattr(options, "overrides"))
     options.overrides = [*getattr(options, "overrides", []), *rest]
+    options.parse = parse
     return options
 
 

@@ -5,13 +5,13 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 from imprint.data.sample import Sample
 from imprint.files.atomic import write_json
 from imprint.files.typed_json import read_typed
 from imprint.messages import Bilingual
-from imprint.runs import RunFolder
 from imprint.templates import Message
 
 DIGEST_CHARACTERS: Final = 16
@@ -36,14 +36,14 @@ class HeldOutRecord:
         """The record of a file of `rows` rows, and of the samples of those held out."""
         return cls(rows, " ".join(map(_row_digest, rows_of(held_out))))
 
-    def write(self, run: RunFolder) -> None:
+    def write(self, file: Path) -> None:
         """Write the record into a run folder."""
-        write_json(run.held_out, asdict(self))
+        write_json(file, asdict(self))
 
     @classmethod
-    def read(cls, run: RunFolder) -> "HeldOutRecord | None":
+    def read(cls, file: Path) -> "HeldOutRecord | None":
         """The record of a run; None if it has none, because an earlier version wrote it. Raises UserError for a damaged file."""
-        return read_typed(run.held_out, cls, ADVICE) if run.held_out.is_file() else None
+        return read_typed(file, cls, ADVICE) if file.is_file() else None
 
     @property
     def count(self) -> int:

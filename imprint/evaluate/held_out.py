@@ -59,7 +59,7 @@ def run_held_out(folder: RunFolder, section: DataSection, *, tools: bool) -> tup
     """
     if section.dev is not None or not section.dev_share:
         return load_held_out(section, tools=tools), None
-    record = HeldOutRecord.read(folder)
+    record = HeldOutRecord.read(folder.held_out)
     learned, samples = load_samples(section, tools=tools, record=record)
     if record is None:
         return samples, Bilingual(

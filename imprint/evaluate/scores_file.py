@@ -88,7 +88,7 @@ def load_training_samples(source: ModelSource, *, tools: bool) -> list[Sample]:
     if source.run is None or not isinstance(source.run.data, DataSection):
         return []
     try:
-        return load_samples(source.run.data, tools=tools, record=HeldOutRecord.read(source.run_folder))[0]
+        return load_samples(source.run.data, tools=tools, record=HeldOutRecord.read(source.run_folder.held_out))[0]
     except UserError:
         return []
 

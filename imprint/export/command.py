@@ -35,7 +35,6 @@ from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import without_stale_quantization_config
 from imprint.models.families import build_network, read_config
-from imprint.runs import is_own_name
 from imprint.runtime import DTYPES, is_out_of_memory
 from imprint.terminal import clip_columns, say
 from imprint.tune.method import Method
@@ -158,7 +157,7 @@ def default_destination(source: ModelSource, target: Target) -> Path:
 def refuse_own_name(out: Path, source: ModelSource) -> None:
     """Raise UserError for a name in the run folder under which the run itself looks for something else, such as its result."""
     run = source.run_folder.path
-    if source.kind == "run" and out.parent.resolve() == run.resolve() and is_own_name(out.name):
+    if source.kind == "run" and out.parent.resolve() == run.resolve() and source.run_folder.uses(out.name):
         raise UserError(
             Bilingual(
                 f"{out}: is a name that the run itself uses. Give another one, or leave it out: {run / 'export-...'} is written then.",

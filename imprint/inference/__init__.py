@@ -14,7 +14,7 @@ __all__ = ["Decoder", "Request", "Token"]
 
 
 def __getattr__(name: str) -> object:
-    """Import what is heavy when it is asked for (PEP 562), so that the knobs beside it can be read without torch."""
+    """Import what is heavy when it is asked for (PEP 562), so that a command starts quickly."""
     if name in __all__:
         return getattr(import_module(f"imprint.inference.{'decoder' if name == 'Decoder' else 'request'}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Continuous batching: requests join and leave a running batch between its steps, each with its own settings."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Protocol
@@ -16,7 +16,6 @@ from imprint.inference.stop_text import StopSearch
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.tokenizers import Tokenizer
 
 DEFAULT_SLOTS = 64
 """Most requests that are decoded at a time; more wait."""
@@ -39,9 +38,8 @@ class DecodableModel(Protocol):
     def network(self) -> Network:
         """The network."""
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Its tokenizer, which only stop texts ask for."""
+    def new_text(self) -> Callable[[int], str]:
+        """A function from each next token of a text to the characters that it completes; only stop texts ask for it."""
 
     @property
     def adapters(self) -> NamedAdapters:
@@ -55,9 +53,8 @@ class PrefixedNetwork:
     network: Network
     prefix: Prefix | None = None
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """See DecodableModel; there is none."""
+    def new_text(self) -> Callable[[int], str]:
+        """See DecodableModel; there is no tokenizer."""
         raise AssertionError("stop texts need a Model")
 
     @property
@@ -116,7 +113,7 @@ class Decoder:
         limit = request.max_new_tokens
         if network.limit is not None:
             limit = min(limit, network.limit - len(request.ids) + 1)
-        stop = StopSearch(request.stop, self.model.tokenizer) if request.stop else None
+        stop = StopSearch(request.stop, self.model.new_text()) if request.stop else None
         adapter = self.model.adapters.acquire(request.adapter)
         running = RunningRequest(next(self._numbers), request, adapter, limit, stop)
         self._waiting.append(running)

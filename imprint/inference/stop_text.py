@@ -1,22 +1,21 @@
 """Finds the end of an answer at a stop text: in its tokens as they come, and in its text."""
 
-from collections.abc import Sequence
-
-from imprint.tokenizers import TextStream, Tokenizer
+from collections.abc import Callable, Sequence
 
 
 class StopSearch:
     """Looks for stop texts in the growing text of one answer; only as much of the text as a stop text can reach is kept."""
 
-    def __init__(self, stop: Sequence[str], tokenizer: Tokenizer) -> None:
+    def __init__(self, stop: Sequence[str], add: Callable[[int], str]) -> None:
         self.stop = stop
-        self._stream = TextStream(tokenizer)
+        self._add = add
+        """A token -> the characters that it completes."""
         self._longest = max(map(len, stop))
         self._text = ""
 
     def push(self, token: int) -> bool:
         """Whether a stop text is complete with this token."""
-        self._text += self._stream.push(token)
+        self._text += self._add(token)
         found = any(text in self._text for text in self.stop)
         self._text = self._text[1 - self._longest :] if self._longest > 1 else ""
         return found

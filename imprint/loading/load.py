@@ -17,6 +17,7 @@ from imprint.models.families import build_network, read_config
 from imprint.quant.formats import BITS
 from imprint.runtime import choose_device, choose_dtype
 from imprint.templates import Template, TemplateName, read_template
+from imprint.templates import writes_date as template_writes_date
 from imprint.tokenizers import Tokenizer, missing_tokenizer_error, tokenizer_file
 from imprint.tune.adapter_folder import load_adapter
 
@@ -73,6 +74,7 @@ def load_base(
     network = load_network(folder, dtype=choose_dtype(dtype, chosen_device), device=chosen_device, bits=quantize)
     fields = read_config(folder)
     model = Model(network, read_template(folder, fields, template, date=date), str(folder), tokenizer_file=tokenizer_file(fields))
+    model.find_adapter = adapter_path
     if tells_bos:
         tell_missing_bos(model, folder)
     _merge_run_loras(model, path, quantize)
@@ -134,6 +136,11 @@ def open_template(source: ModelSource, template: TemplateName | None = None) -> 
     if opened is None:
         raise missing_tokenizer_error(folder, tokenizer_file(fields))
     return opened
+
+
+def writes_date(location: str | Path, template: TemplateName) -> bool:
+    """Whether the chat template of a base writes today's date; no weights are read."""
+    return template_writes_date(base_folder(location), template)
 
 
 def read_max_length(source: ModelSource) -> int:

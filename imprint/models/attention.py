@@ -4,16 +4,17 @@ Legend: T packed tokens, B sequences, P prefix length, H heads of keys and value
 query head has its own), D head size.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from torch import Tensor
 
 from imprint.models.cache import KVCache
-from imprint.models.reference_attention import PaddedLayout, ReferenceAttention
 from imprint.pack import Pack
 
+L = TypeVar("L")
 Prefix = list[tuple[Tensor, Tensor]]
 """One (keys, values) pair per layer, each (P, H, D), shared by all sequences without copies."""
 
@@ -37,21 +38,23 @@ class ForwardContext:
     """The inputs of every attention in one forward pass."""
 
     pack: Pack
+    backends: "Sequence[AttentionBackend]"
+    """In order of preference; the last one supports every pass."""
     adapters: RowAdapters = RowAdapters()
     cache: KVCache | None = None
     """Keys and values of the tokens before the pack's, whose sequence i is in slot i."""
-    backends: "tuple[AttentionBackend, ...]" = (ReferenceAttention(),)
-    """In order of preference; the last one supports every pass."""
+    _layouts: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def layout(self, make: "Callable[[ForwardContext], L]") -> L:
+        """What `make` derives from the context: computed once for the layers of a pass."""
+        if make not in self._layouts:
+            self._layouts[make] = make(self)
+        return cast("L", self._layouts[make])
 
     @cached_property
     def backend(self) -> "AttentionBackend":
         """The first backend that supports this forward pass."""
         return next(backend for backend in self.backends if backend.supports(self))
-
-    @cached_property
-    def padded_layout(self) -> PaddedLayout:
-        """The pack as a padded batch."""
-        return PaddedLayout.from_pack(self.pack, None if self.cache is None else self.cache.length)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, score_scale: float = 1.0, slopes: Tensor | None = None

@@ -92,7 +92,7 @@ class Network(nn.Module):
         output of the final norm appended. `checkpointing` recomputes each block in the backward pass instead of storing its activations.
         """
         adapters = adapters or RowAdapters(prefix)
-        context = ForwardContext(pack, adapters, cache, self.attention_backends)
+        context = ForwardContext(pack, self.attention_backends, adapters, cache)
         with self.token_loras.use(adapters, pack.seq_ids):
             hidden: Tensor = self.transformer(context, checkpointing=checkpointing, hidden_states=hidden_states)
         if hidden_states is not None:

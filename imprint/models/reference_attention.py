@@ -6,15 +6,13 @@ heads that share each of them (1 where every query head has its own), D head siz
 
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from imprint.models.attention import ForwardContext
 from imprint.pack import Pack
-
-if TYPE_CHECKING:
-    from imprint.models.attention import ForwardContext
 
 MAX_SCORES = 2**27
 """Most attention scores computed at a time (fp32: half a GiB); larger batches are split."""
@@ -23,7 +21,7 @@ MAX_SCORES = 2**27
 class ReferenceAttention:
     """The backend for every device, dtype and context, with gradients."""
 
-    def supports(self, context: "ForwardContext") -> bool:  # noqa: ARG002
+    def supports(self, context: ForwardContext) -> bool:  # noqa: ARG002
         """See AttentionBackend: always."""
         return True
 
@@ -33,7 +31,7 @@ class ReferenceAttention:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        context: "ForwardContext",
+        context: ForwardContext,
         *,
         score_scale: float,
         slopes: Tensor | None,
@@ -46,7 +44,7 @@ class ReferenceAttention:
             query,
             key,
             value,
-            context.padded_layout,
+            context.layout(PaddedLayout.from_context),
             prefix=None if adapters.prefix is None else adapters.prefix[layer],
             hidden=adapters.prefix_hidden,
             offsets=adapters.prefix_offsets,
@@ -67,6 +65,11 @@ class PaddedLayout:
     """L."""
     masked: Tensor
     """(B, 1, L, S) True where a key must not be attended to."""
+
+    @classmethod
+    def from_context(cls, context: ForwardContext) -> "PaddedLayout":
+        """The layout of a forward pass."""
+        return cls.from_pack(context.pack, None if context.cache is None else context.cache.length)
 
     @classmethod
     def from_pack(cls, pack: Pack, num_keys: int | None = None) -> "PaddedLayout":

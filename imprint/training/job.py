@@ -114,7 +114,9 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
                 "没有任何要学习的词元：请检查 data.response_column 是否是回答所在的列。",
             )
         )
-    tuner = build_tuner(model.network, resolve_adapter(recipe.tune), model.tokenizer, checkpointing=recipe.train.checkpointing)
+    tuner = build_tuner(
+        model.network, resolve_adapter(recipe.tune), lambda text: model.tokenizer.encode(text), checkpointing=recipe.train.checkpointing
+    )
     with tuner.adapter_off():
         base_parameters = model.network.num_parameters
     section, batches = recipe.train, build_batches(recipe, split)

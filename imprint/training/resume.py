@@ -14,13 +14,13 @@ from imprint.data.token_file import TokenFileRows
 from imprint.engine.world import SINGLE, World
 from imprint.events import Finished, last_start, read_events, read_rescues
 from imprint.files.atomic import remove_leftovers
-from imprint.loading.base import BaseReference, base_folder, fetch
+from imprint.loading.base import BaseReference, fetch
 from imprint.loading.hub.name import hub_name, parse_name
+from imprint.loading.load import writes_date
 from imprint.loading.run import RunConfig
 from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state
-from imprint.templates import writes_date
 from imprint.training.recipe import Recipe
 from imprint.training.state import DamagedStateError, SavedState, read_progress, read_saved_state
 
@@ -82,7 +82,7 @@ def _start_date(recipe: Recipe) -> str | None:
     model = recipe.model
     if model.date is None and (before := _started_with(RunFolder(recipe.output))) is not None:
         return before.date
-    dated = writes_date(base_folder(model.location), model.template)
+    dated = writes_date(model.location, model.template)
     if model.date is not None and not dated:
         raise UserError(
             Bilingual(

@@ -190,7 +190,7 @@ def save_config(job: TrainJob, start: RunStart) -> Bilingual | None:
     warning = check_disk(job.run, job.trained_parameters, width * job.trained_parameters, job.recipe.train.keep_states)
     if job.recipe.data.dev is None and job.split.dev_samples:
         places = {sample.location for sample in job.split.dev_samples}.union(job.split.locations)
-        HeldOutRecord.of(len(places), job.split.dev_samples).write(job.run)
+        HeldOutRecord.of(len(places), job.split.dev_samples).write(job.run.held_out)
     write_text(job.run.config, dump(job.recipe))
     if job.recipe.train.report:
         record_start(job.run, start)

@@ -1,6 +1,6 @@
 """A network and its trainable parameters: those of an adapter, or the network's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Self
@@ -13,7 +13,6 @@ from imprint.models.checkpoint import save_network
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.pack import Pack
-from imprint.tokenizers import Tokenizer
 from imprint.tune.adapter import Adapter, AdapterMetadata
 from imprint.tune.adapter_folder import load_adapter, save_adapter
 from imprint.tune.fingerprint import fingerprint
@@ -23,6 +22,9 @@ from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import resolve_targets, shape_from_section
 from imprint.tune.prefix import DEFAULT_LENGTH, PrefixShape, init_prefix
 from imprint.tune.section import AnySection, FullSection, PrefixSection
+
+Encode = Callable[[str], Sequence[int]]
+"""A text -> its token ids."""
 
 
 class Tuner(nn.Module):
@@ -83,7 +85,7 @@ class Tuner(nn.Module):
         save_adapter(folder, self.adapter, metadata, original=original)
 
 
-def build_tuner(network: Network, section: AnySection, tokenizer: Tokenizer, *, checkpointing: bool) -> Tuner:
+def build_tuner(network: Network, section: AnySection, encode: Encode, *, checkpointing: bool) -> Tuner:
     """Prepare a network for a tuning method, with a new adapter or the one that `tune.adapter` continues.
 
     Raises UserError where that adapter does not match the recipe.
@@ -98,7 +100,7 @@ def build_tuner(network: Network, section: AnySection, tokenizer: Tokenizer, *, 
         adapter = Lora(network, shape_from_section(section, network), init=section.init)
     else:
         shape = PrefixShape.from_network(network, section.length or DEFAULT_LENGTH, projection=bool(section.projection))
-        text_ids = tokenizer.encode(section.text) if section.start == "text" else []
+        text_ids = encode(section.text) if section.start == "text" else []
         adapter = init_prefix(network, shape, section.start, text_ids)
     return Tuner(network, section, adapter, checkpointing=checkpointing)
 

@@ -51,10 +51,10 @@ def test_rows_that_are_gone_or_changed_are_not_found(tmp_path: Path) -> None:
 
 def test_a_record_is_read_as_it_was_written_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    assert HeldOutRecord.read(run) is None
+    assert HeldOutRecord.read(run.held_out) is None
     record = HeldOutRecord.of(3, [Sample("问", "答", None, "rows.jsonl:1")])
-    record.write(run)
-    assert HeldOutRecord.read(run) == record
+    record.write(run.held_out)
+    assert HeldOutRecord.read(run.held_out) == record
     run.held_out.write_text('{"rows": "many"}', encoding="utf-8")
     with pytest.raises(UserError, match=r"held-out.json: is not what Imprint wrote .* Give rows with --data, or delete the file"):
-        HeldOutRecord.read(run)
+        HeldOutRecord.read(run.held_out)

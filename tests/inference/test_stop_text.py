@@ -1,6 +1,7 @@
 import pytest
 
 from imprint.inference.stop_text import StopSearch, before_stop
+from imprint.tokenizers import TextStream
 from tests.vocabulary import tiny_tokenizer
 
 
@@ -27,6 +28,6 @@ def test_a_stop_text_is_found_across_tokens() -> None:
     ids = tokenizer.encode("这件上衣的颜色是白色，版型很宽松。")
     texts = [tokenizer.decode(ids[: index + 1]) for index in range(len(ids))]
     for stop in ("颜色", "白", "宽松。", "衣的颜"):
-        search = StopSearch([stop, "从不出现"], tokenizer)
+        search = StopSearch([stop, "从不出现"], TextStream(tokenizer).push)
         found = [search.push(token) for token in ids]
         assert found.index(True) == next(index for index, text in enumerate(texts) if stop in text)

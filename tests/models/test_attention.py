@@ -67,6 +67,6 @@ def test_the_first_backend_that_supports_a_pass_computes_it() -> None:
 
     backends = (Never(), ReferenceAttention())
 
-    assert ForwardContext(pack(ROWS, network), backends=backends).backend is backends[1]
-    assert ForwardContext(pack([[1]] * 100, network), backends=backends).backend is backends[0]
+    assert ForwardContext(pack(ROWS, network), backends).backend is backends[1]
+    assert ForwardContext(pack([[1]] * 100, network), backends).backend is backends[0]
     assert isinstance(network.attention_backends[-1], ReferenceAttention)

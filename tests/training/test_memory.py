@@ -65,7 +65,7 @@ def begin(base: Path, dropout: float = 0.0) -> tuple[Tuner, Engine]:
     model = imprint.load(base, device="cpu")
     torch.manual_seed(1)
     tuner = build_tuner(
-        model.network, PrefixSection(length=4, start="random", prefix_dropout=dropout), model.tokenizer, checkpointing=False
+        model.network, PrefixSection(length=4, start="random", prefix_dropout=dropout), model.tokenizer.encode, checkpointing=False
     )
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(), 10, device=model.device)
     tuner.train()

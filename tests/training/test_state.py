@@ -27,7 +27,7 @@ FILES = (PROGRESS, TRAINED, OPTIMIZER, RANDOM)
 def begin(base: Path, length: int = 4) -> tuple[Tuner, Engine]:
     """A prefix of random numbers on the tiny base, with its optimizer."""
     model = imprint.load(base, device="cpu")
-    tuner = build_tuner(model.network, PrefixSection(length=length, start="random"), model.tokenizer, checkpointing=False)
+    tuner = build_tuner(model.network, PrefixSection(length=length, start="random"), model.tokenizer.encode, checkpointing=False)
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(), 10, device=model.device)
     return tuner, engine
 

@@ -23,6 +23,7 @@ from imprint.tune.section import FullSection, PrefixSection
 from imprint.tune.tuner import Tuner, build_tuner
 from tests.cases import CHATGLM2_TUNED, GOLDEN, TUNED, Case, difference, ends, prompt, small_network, without_padding
 from tests.tiny import tiny_base
+from tests.tune.lora.steps import no_text
 
 CPU = torch.device("cpu")
 PREFIX = PrefixSection(length=4, start="random")
@@ -204,7 +205,7 @@ class TestSaving:
     def test_full_tuning_saves_a_model_folder(self, tmp_path: Path) -> None:
         case = Case("chatglm1-base")
         network = case.load().network
-        tuner = build_tuner(network, FULL, None, checkpointing=False)  # type: ignore[arg-type]  # full tuning needs no tokenizer
+        tuner = build_tuner(network, FULL, no_text, checkpointing=False)
         train(tuner, [golden_pack(network, case.expected["input_ids"], case.expected["labels"])] * 2, OptimizerSection(warmup_steps=0), 2)
 
         tuner.save(tmp_path / "model", base="base", base_folder=case.folder, template="chatglm", step=2, scores={})
@@ -221,7 +222,7 @@ class TestStart:
         tokenizer = read_tokenizer(folder, read_config(folder))
         assert tokenizer is not None
 
-        tuner = build_tuner(network, PrefixSection(length=9, text="这件上衣"), tokenizer, checkpointing=True)
+        tuner = build_tuner(network, PrefixSection(length=9, text="这件上衣"), tokenizer.encode, checkpointing=True)
 
         expected = init_prefix(network, PrefixShape.from_network(network, 9, projection=False), "text", tokenizer.encode("这件上衣"))
         assert isinstance(tuner.adapter, PrefixEncoder)
@@ -234,7 +235,9 @@ class TestStart:
         assert case.adapter is not None
         expected = torch.load(case.adapter, weights_only=True)
         for adapter in (case.adapter, tmp_path / "again"):
-            tuner = build_tuner(imprint.load(case.folder, device="cpu").network, PrefixSection(adapter=adapter), None, checkpointing=False)  # type: ignore[arg-type]
+            tuner = build_tuner(
+                imprint.load(case.folder, device="cpu").network, PrefixSection(adapter=adapter), no_text, checkpointing=False
+            )
 
             parameters = tuner.trainable_parameters()
             assert parameters.keys() == expected.keys()
@@ -249,7 +252,7 @@ class TestStart:
         case = Case("chatglm1-ptuning")
         section = PrefixSection.model_validate({"adapter": case.adapter, knob: {"length": 9, "projection": True}[knob]})
         with pytest.raises(UserError, match=rf"tune\.{knob}: {sentence} in .*, which tune\.adapter names\. Leave tune\.{knob} out\."):
-            build_tuner(case.load().network, section, None, checkpointing=False)  # type: ignore[arg-type]
+            build_tuner(case.load().network, section, no_text, checkpointing=False)
 
     def test_full_tuning_has_no_prefix(self) -> None:
         network = small_network()

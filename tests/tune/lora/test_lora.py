@@ -235,7 +235,7 @@ def test_a_run_learns_and_describes_its_result(run: RunFolder) -> None:
 def test_a_lora_is_in_the_network_unless_it_is_off(recipe: Path, tmp_path: Path) -> None:
     folder = recipe.parent / "base"
     talker = imprint.load(folder, device="cpu")
-    tuner = build_tuner(talker.network, LoraSection(method="lora", alpha=90.0), talker.tokenizer, checkpointing=False)
+    tuner = build_tuner(talker.network, LoraSection(method="lora", alpha=90.0), talker.tokenizer.encode, checkpointing=False)
     for parameter in tuner.trainable_parameters().values():
         torch.nn.init.normal_(parameter)
     tuner.save(tmp_path / "adapter", base="base", base_folder=folder, template="chatglm", step=1, scores={})
