@@ -43,6 +43,7 @@ def gguf_file(path: Path, metadata: Mapping[str, object]) -> Path:
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(len(names))
     writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(names)
     writer.add_token_types([3 if index in special else 1 for index in range(len(names))])
     writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in fields["model"]["merges"]])

@@ -10,7 +10,7 @@ from imprint.export.destination import refuse_destination, with_file_name
 from imprint.files.atomic import atomic_folder, write_json
 from imprint.loading.load import load_base
 from imprint.models.checkpoint import save_weights
-from imprint.models.gguf import NAME, link_alone, read_metadata, read_network
+from imprint.models.gguf import read_metadata, read_network
 from imprint.terminal import say
 from imprint.tokenizers.gguf import generation_config, write_tokenizer
 
@@ -34,8 +34,7 @@ def import_gguf(file: Path, out: Path) -> Path:
     with atomic_folder(out) as temporary:
         write_json(temporary / "config.json", fields)
         write_json(temporary / "generation_config.json", generation_config(metadata))
-        with link_alone(file) as folder:
-            write_tokenizer(folder, NAME, metadata, temporary)
+        write_tokenizer(metadata, temporary)
         save_weights(temporary, tensors, torch.bfloat16)
         write_json(temporary / RECORD, {"file": file.name, "licence": str(metadata.get("general.license", ""))})
         size = sum(tensor.nbytes for tensor in tensors.values())

@@ -1,59 +1,228 @@
-"""The tokenizer of a GGUF file, written as tokenizer.json and tokenizer_config.json.
+"""The tokenizer of a GGUF file, written as tokenizer.json, tokenizer_config.json and chat_template.jinja, from the metadata alone.
 
-transformers converts vocabulary and merges. What it drops is taken from the metadata: whether texts begin with BOS, and further tokens
-that end an answer; tokens that it adds are left out. Without `add_bos_token`, vocabularies of SentencePiece begin with BOS and byte-level
-ones do not, as in llama.cpp (`llama_vocab::impl::load` in src/llama-vocab.cpp).
+Vocabularies are byte-level (`gpt2`), or of SentencePiece's BPE (`llama`, `gemma4`). What a file leaves out is as in llama.cpp
+(`llama_vocab::impl::load` in src/llama-vocab.cpp): vocabularies of SentencePiece begin with BOS and put a space before every text. Source
+of the metadata: docs/gguf.md of github.com/ggml-org/ggml; of the form: the `tokenizers` library.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from imprint.files.atomic import write_json
-from imprint.files.reading import read_json_object
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.hf import TOKENIZER_JSON
-from imprint.tokenizers.special_tokens import TOKENIZER_CONFIG
+from imprint.terminal import say
+from imprint.tokenizers.hf import TOKENIZER_JSON, bytes_of_letters
+from imprint.tokenizers.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG
+from imprint.tokenizers.splitting import DEFAULT, SPLITTINGS, Splitting
+from imprint.tokenizers.tokenizer import SPACE
 
 SECTION: Final = "tokenizer.ggml."
 END_KEYS: Final = ("eos_token_id", "eot_token_id", "eom_token_id")
 """The ids that end an answer: of a text, of a turn, of a message before a tool's answer."""
+NAMED: Final[Mapping[str, str]] = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+    "mask_token": "mask_token_id",
+}
+"""Name in tokenizer_config.json -> key of its id."""
+BYTE_LEVEL: Final = "gpt2"
+PIECES: Final = ("llama", "gemma4")
+PIECE_DEFAULTS: Final[Mapping[str, int]] = {"unknown_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+"""Ids of SentencePiece where a file names none."""
+NEEDED: Final = ("bos_token_id", *END_KEYS)
+"""Ids without which answers begin or end wrongly; one of the others that is not in the vocabulary is none, as in llama.cpp."""
+UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6
+"""Types of tokens."""
 
 
-def write_tokenizer(folder: Path, gguf_name: str, metadata: Mapping[str, Any], out: Path) -> None:
-    """Write the tokenizer of the GGUF file `folder / gguf_name` into the folder `out`. Raises UserError where its BOS is not in it."""
-    from transformers import AutoTokenizer
+def write_tokenizer(metadata: Mapping[str, Any], out: Path) -> None:
+    """Write the tokenizer of a GGUF file with this metadata into the folder `out`.
 
-    AutoTokenizer.from_pretrained(folder, gguf_file=gguf_name).save_pretrained(out)
-    bos = metadata.get(f"{SECTION}bos_token_id")
-    adds_bos = bool(metadata.get(f"{SECTION}add_bos_token", metadata.get(f"{SECTION}model") == "llama"))
-    fields = read_json_object(out / TOKENIZER_CONFIG)
-    write_json(out / TOKENIZER_CONFIG, fields | {"add_bos_token": adds_bos and bos is not None})
-    content = json.loads((out / TOKENIZER_JSON).read_text(encoding="utf-8"))
-    size = len(metadata.get(f"{SECTION}tokens", ()))  # transformers adds default special tokens of its own, which have no embedding
-    content["added_tokens"] = [token for token in content.get("added_tokens", ()) if token["id"] < size]
-    content["post_processor"] = _post_processor(_token_name(metadata, bos), bos) if adds_bos and bos is not None else None
+    Raises UserError for another kind of vocabulary, for one that is not whole, and for special ids that are not in it.
+    """
+    tokens = _list(metadata, "tokens")
+    kind = metadata.get(f"{SECTION}model")
+    if kind not in (BYTE_LEVEL, *PIECES):
+        raise _refusal("model", f"is {kind!s:.40}, and {', '.join((BYTE_LEVEL, *PIECES))} can be read", "不支持这种词表")
+    ids = special_ids(metadata)
+    names = {name: str(tokens[ids[key]]) for name, key in NAMED.items() if key in ids}
+    adds_bos = _adds_bos(metadata) and "bos_token" in names
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _added_tokens(metadata, tokens, set(ids.values())),
+        **(_byte_level(metadata, tokens) if kind == BYTE_LEVEL else _pieces(metadata, tokens, names.get("unk_token"))),
+        "post_processor": _post_processor(names["bos_token"], ids["bos_token_id"]) if adds_bos else None,
+    }
     write_json(out / TOKENIZER_JSON, content)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, "add_bos_token": adds_bos}
+    write_json(out / TOKENIZER_CONFIG, settings | names)
+    if template := metadata.get("tokenizer.chat_template"):
+        (out / CHAT_TEMPLATE).write_text(str(template), encoding="utf-8", newline="")
+
+
+def special_ids(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """Key -> id of the special tokens that the metadata name. Raises UserError where BOS or an end is not in the vocabulary."""
+    size = len(metadata.get(f"{SECTION}tokens", ()))
+    defaults = {key: token for key, token in PIECE_DEFAULTS.items() if token < size} if metadata.get(f"{SECTION}model") == "llama" else {}
+    given = {key: metadata[f"{SECTION}{key}"] for key in (*NAMED.values(), *END_KEYS) if f"{SECTION}{key}" in metadata}
+    known = {key: token for key, token in given.items() if type(token) is int and 0 <= token < size}
+    for key in NEEDED:
+        if key in given and key not in known:
+            raise _refusal(key, f"is {given[key]!s:.40}, and the vocabulary has {size} tokens", f"特殊词元（{key}）不在词表中")
+    return defaults | known
 
 
 def generation_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a generation_config.json: BOS, and every id that ends an answer."""
-    ends = [metadata[key] for name in END_KEYS if (key := f"{SECTION}{name}") in metadata]
-    bos = metadata.get(f"{SECTION}bos_token_id")
-    return {**({} if bos is None else {"bos_token_id": bos}), **({"eos_token_id": sorted(set(ends))} if ends else {})}
+    ids = special_ids(metadata)
+    ends = sorted({ids[key] for key in END_KEYS if key in ids})
+    return {**({"bos_token_id": ids["bos_token_id"]} if "bos_token_id" in ids else {}), **({"eos_token_id": ends} if ends else {})}
 
 
-def _token_name(metadata: Mapping[str, Any], token: int) -> str:
-    names = metadata.get(f"{SECTION}tokens", ())
-    if not 0 <= token < len(names):
-        raise UserError(
-            Bilingual(
-                f"{SECTION}bos_token_id: is {token}, and the vocabulary has {len(names)} tokens. Download the GGUF file again.",
-                "起始符（bos_token_id）不在词表中：请重新下载该 GGUF 文件。",
-            )
+def _adds_bos(metadata: Mapping[str, Any]) -> bool:
+    """Whether texts begin with BOS."""
+    default = metadata.get(f"{SECTION}model") == "llama" or SPLITTINGS.get(str(metadata.get(f"{SECTION}pre")), DEFAULT).adds_bos
+    return bool(metadata.get(f"{SECTION}add_bos_token", default))
+
+
+def _added_tokens(metadata: Mapping[str, Any], tokens: Sequence[str], named: set[int]) -> list[dict[str, Any]]:
+    """Tokens that are found in a text before anything else: those for control are special, those of the user are not."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return [
+        {"id": token, "content": name, **flags, "special": special}
+        for token, (name, kind) in enumerate(zip(tokens, _types(metadata, tokens), strict=True))
+        if (special := kind == CONTROL or token in named) or (kind == USER_DEFINED and name.strip(" "))
+    ]
+
+
+def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any]:
+    """Model and splitting of a byte-level vocabulary; tokens that are found as they stand need not be written in letters of bytes."""
+    letters = bytes_of_letters()
+    spelled = {value: letter for letter, value in letters.items()}
+    vocabulary = {
+        token
+        if kind in (CONTROL, USER_DEFINED) or letters.keys() >= set(token)
+        else "".join(spelled[value] for value in token.encode()): index
+        for index, (token, kind) in enumerate(zip(tokens, _types(metadata, tokens), strict=True))
+    }
+    splitting = _splitting(metadata)
+    splits = [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False} for pattern in splitting.patterns]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+        "decoder": byte_level,
+        "model": _model(vocabulary, _given_merges(metadata, vocabulary)) | {"ignore_merges": splitting.keeps_words},
+    }
+
+
+def _splitting(metadata: Mapping[str, Any]) -> Splitting:
+    """The splitting that the file names; GPT-2's, which is said, for a name that is not known."""
+    name = metadata.get(f"{SECTION}pre")
+    if name not in SPLITTINGS:
+        found = "is missing" if name is None else f"is {name!s:.40}, which is not known"
+        notice = Bilingual(
+            f"{SECTION}pre {found}: texts are split as GPT-2 does, and their ids may differ from those that the model learned. "
+            "Check its answers, or take the model's own release.",
+            "分词方式未知：按 GPT-2 切分，编码可能与模型训练时不同；请检查回答，或使用模型的原始发布。",
         )
-    return str(names[token])
+        say(f"note: {notice}")
+    return SPLITTINGS.get(str(name), DEFAULT)
+
+
+def _pieces(metadata: Mapping[str, Any], tokens: Sequence[str], unknown: str | None) -> dict[str, Any]:
+    """Model, normalizer and decoder of a SentencePiece vocabulary with byte fallback."""
+    respelled = [SPACE * len(token) if token and not token.strip(" ") else token for token in tokens]
+    vocabulary = {token: index for index, token in enumerate(respelled)}
+    merges = _given_merges(metadata, vocabulary) if f"{SECTION}merges" in metadata else _made_merges(metadata, respelled)
+    prefix = bool(metadata.get(f"{SECTION}add_space_prefix", metadata.get(f"{SECTION}model") == "llama"))
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    prepend = {"type": "Prepend", "prepend": SPACE}
+    decoders: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [prepend, spaces]} if prefix else spaces,
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [*decoders, strip] if prefix else decoders},
+        "model": _model(vocabulary, merges) | {"unk_token": unknown, "fuse_unk": True, "byte_fallback": True},
+    }
+
+
+def _made_merges(metadata: Mapping[str, Any], tokens: Sequence[str]) -> list[list[str]]:
+    """The merges of a SentencePiece vocabulary: each pair of tokens that forms a token, highest score first.
+
+    The scores of Gemma do not follow its merges; the places of its tokens do. Tokens for control are not made of others.
+    """
+    by_place = str(metadata.get("general.architecture")).startswith("gemma")
+    scores = [-float(place) for place in range(len(tokens))] if by_place else _list(metadata, "scores", len(tokens))
+    usable = {
+        token: place
+        for place, (token, kind) in enumerate(zip(tokens, _types(metadata, tokens), strict=True))
+        if kind not in (UNKNOWN, CONTROL, BYTE)
+    }
+    merges = [
+        (-scores[place], place, -cut, token[:cut], token[cut:])
+        for token, place in usable.items()
+        for cut in range(1, len(token))
+        if token[:cut] in usable and token[cut:] in usable
+    ]
+    return [[left, right] for _score, _place, _cut, left, right in sorted(merges)]
+
+
+def _given_merges(metadata: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[list[str]]:
+    """The merges of the file; one whose parts or result are not in the vocabulary never applies."""
+    places = ((merge, merge.find(" ", 1)) for merge in _list(metadata, "merges"))
+    pairs = ((merge[:place], merge[place + 1 :]) for merge, place in places if place > 0)
+    return [[left, right] for left, right in pairs if {left, right, left + right} <= vocabulary.keys()]
+
+
+def _model(vocabulary: Mapping[str, int], merges: list[list[str]]) -> dict[str, Any]:
+    """A BPE model in the form of the tokenizers library."""
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": dict(vocabulary),
+        "merges": merges,
+    }
+
+
+def _types(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Sequence[int]:
+    """The type of each token; none has one in old files."""
+    return _list(metadata, "token_type", len(tokens)) if f"{SECTION}token_type" in metadata else [0] * len(tokens)
+
+
+def _list(metadata: Mapping[str, Any], key: str, length: int | None = None) -> list[Any]:
+    """A list of the metadata. Raises UserError where it is missing, or not of the length."""
+    values = metadata.get(f"{SECTION}{key}")
+    if not isinstance(values, list) or not values:
+        raise _refusal(key, "is missing", "词表不完整")
+    if length is not None and len(values) != length:
+        raise _refusal(key, f"has {len(values)} entries, and the vocabulary has {length} tokens", "词表不完整")
+    return values
+
+
+def _refusal(key: str, found: str, chinese: str) -> UserError:
+    return UserError(
+        Bilingual(
+            f"{SECTION}{key}: {found}. Download the GGUF file again, or take one of another model.",
+            f"{chinese}：请重新下载该 GGUF 文件，或换一个模型。",
+        )
+    )
 
 
 def _post_processor(name: str, token: int) -> dict[str, Any]:

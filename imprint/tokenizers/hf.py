@@ -70,7 +70,7 @@ class HFTokenizer:
         self._added = {index: token.content.encode() for index, token in added.items()}
         self._added |= dict.fromkeys(self.controls.values(), b"")
         kinds = {str(decoder["type"]) for decoder in decoders}
-        self._bytes = _bytes_of_letters() if kinds & BYTE_DECODERS else {}
+        self._bytes = bytes_of_letters() if kinds & BYTE_DECODERS else {}
         self.replaces_each_byte = not self._bytes
         """Whether each invalid byte decodes to one U+FFFD, as with byte pieces; in byte-level vocabularies an incomplete character does."""
         self._strips_first_space = any(decoder["type"] == "Strip" and decoder.get("start") for decoder in decoders) or any(
@@ -414,7 +414,7 @@ def _decoders(decoder: object) -> Iterator[Mapping[str, object]]:
             yield decoder
 
 
-def _bytes_of_letters() -> dict[str, int]:
+def bytes_of_letters() -> dict[str, int]:
     """Letter -> byte of a byte-level vocabulary: printable bytes as printable, the others as letters from U+0100 on.
 
     Source: `bytes_to_unicode` in the GPT-2 release, which every byte-level tokenizer.json follows.
