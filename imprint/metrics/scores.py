@@ -70,6 +70,7 @@ class _Pair:
     def __init__(self, prediction: str, reference: str) -> None:
         self.prediction, self.reference = prediction, reference
         self.blank = not prediction.strip() or not reference.strip()
+        self._word_bleu: tuple[list[str], list[str], float] | None = None
 
     @cached_property
     def words(self) -> tuple[list[str], list[str]]:
@@ -94,6 +95,12 @@ class _Pair:
         """BLEU-4 over characters."""
         return _bleu(list(self.prediction), list(self.reference))
 
+    def word_bleu(self, predicted: list[str], expected: list[str]) -> float:
+        """BLEU-4 over words as a protocol strips them; most pairs have the same ones under all protocols."""
+        if self._word_bleu is None or self._word_bleu[:2] != (predicted, expected):
+            self._word_bleu = predicted, expected, _bleu(predicted, expected)
+        return self._word_bleu[2]
+
 
 def _score(pair: _Pair, protocol: Protocol) -> RowScore:
     empty = not pair.prediction.strip()
@@ -107,7 +114,7 @@ def _score(pair: _Pair, protocol: Protocol) -> RowScore:
         rouge = plain_rouge(predicted, expected)
     else:
         rouge = pair.chinese_rouge if protocol.bleu_tokens == "characters" else pair.trimmed_rouge
-    bleu = pair.character_bleu if protocol.bleu_tokens == "characters" else _bleu(predicted, expected)
+    bleu = pair.character_bleu if protocol.bleu_tokens == "characters" else pair.word_bleu(predicted, expected)
     scores = [100 * value for value in (*rouge, bleu)]
     if protocol.decimals is not None:
         scores = [round(value, protocol.decimals) for value in scores]

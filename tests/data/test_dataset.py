@@ -3,13 +3,16 @@ from pathlib import Path
 
 import pytest
 
+from imprint.data import dataset
 from imprint.data.dataset import load_held_out, load_samples, load_splits
+from imprint.data.encode import EncodedRow, encode_sample
 from imprint.data.limits import LengthLimits
 from imprint.data.original import encode_original
+from imprint.data.sample import Sample
 from imprint.data.section import DataSection, MixSection
 from imprint.data.truncation import TruncationReport
 from imprint.messages import UserError
-from imprint.templates import read_template
+from imprint.templates import Template, read_template
 from tests.families import fields_of, published_folder, template_of
 from tests.vocabulary import tiny_template, tiny_tokenizer
 
@@ -192,6 +195,28 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
         ),
         f'{tmp_path}/dev.csv: CSV in GB18030; "question" is the question, "answer" the answer; not read: "问".',
     )
+
+
+def test_prompts_that_the_base_cannot_read_whole_are_encoded_as_far_as_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [{"role": role, "content": "白色上衣" * 5} for _ in range(40) for role in ("user", "assistant")]
+    rows = tmp_path / "talk.jsonl"
+    rows.write_text((json.dumps({"messages": turns}) + "\n") * 2, encoding="utf-8")
+    lengths: list[int] = []
+
+    def measured(template: Template, sample: Sample, *, max_source_length: int, max_target_length: int, source_prefix: str) -> EncodedRow:
+        row = encode_sample(
+            template, sample, max_source_length=max_source_length, max_target_length=max_target_length, source_prefix=source_prefix
+        )
+        lengths.append(row.labels.count(-100))
+        return row
+
+    monkeypatch.setattr(dataset, "encode_sample", measured)
+    section = DataSection(train=rows, dev_share=0.5)
+    chosen = load_splits(section, tiny_template(), max_length=128)
+    assert max(lengths) <= 128
+    assert chosen.limits is not None
+    given = load_splits(section.model_copy(update=chosen.limits.knobs), tiny_template(), max_length=128)
+    assert (chosen.train, chosen.dev, chosen.limits) == (given.train, given.dev, given.limits)
 
 
 def test_placeholders_are_filled_on_both_sides_and_each_text_must_have_a_place_in_what_is_learned(tmp_path: Path) -> None:

@@ -130,6 +130,18 @@ def test_several_protocols_at_once_are_each_by_itself_and_cut_each_text_once(mon
     assert sorted(cut) == sorted(predictions + references)
 
 
+def test_words_that_protocols_share_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[list[str], list[str]]] = []
+
+    def counted(predicted: list[str], expected: list[str]) -> float:
+        compared.append((predicted, expected))
+        return 0.5
+
+    monkeypatch.setattr("imprint.metrics.scores._bleu", counted)
+    score_protocols(["黑色上衣", "黑色 上衣"], ["白色上衣", "白色上衣"], list(PROTOCOLS))
+    assert len(compared) == 2 + 3, "characters and words; of the second pair also the words without the space"
+
+
 def test_an_answer_of_many_thousand_words_is_scored() -> None:
     (row,) = score_rows(["好看，" * 900], ["好看。"], "swift")
 
