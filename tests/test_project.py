@@ -169,6 +169,39 @@ def test_every_test_asserts_something() -> None:
     ] == []
 
 
+def own_imports(path: Path) -> set[str]:
+    """The files of the package that a file imports, wherever in it: modules, and packages by their __init__.py."""
+    found = set()
+    for node in nodes(path):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for module in names:
+            file = ROOT.joinpath(*module.split("."))
+            found |= {name(one) for one in (file.with_suffix(".py"), file / "__init__.py") if one in SOURCES}
+    return found - {name(path)}
+
+
+def test_rooms_are_tied_by_few_imports() -> None:
+    def room(path: str) -> str:
+        return path.split("/")[1]
+
+    arrows = {(room(name(path)), room(file)) for path in SOURCES for file in own_imports(path)}
+
+    assert len({(above, below) for above, below in arrows if above != below and below != "__init__.py"}) < 230
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    waiting = {name(path): {file for file in own_imports(path) if not file.endswith("__init__.py")} for path in SOURCES}
+    while ready := [file for file, needed in waiting.items() if not needed & waiting.keys()]:
+        for file in ready:
+            del waiting[file]
+
+    assert waiting == {}
+
+
 def test_a_heavy_library_has_one_door() -> None:
     found: dict[str, set[str]] = {library: set() for library in DOORS}
     for path in SOURCES:
