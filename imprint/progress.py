@@ -49,8 +49,8 @@ class JobProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the end at this speed; None before the first unit is done."""
-        return (self.total - self.done) / self.per_second if self.per_second > 0 else None
+        """Seconds until the end at this speed, none where more was done than expected; None before the first unit is done."""
+        return max(self.total - self.done, 0) / self.per_second if self.per_second > 0 else None
 
     def rate(self, unit: str) -> str:
         """The speed, such as "2.5 row/s" or "4.0 s/row"."""

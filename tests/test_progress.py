@@ -170,3 +170,7 @@ def test_where_there_is_room_the_title_is_in_both_languages() -> None:
     with Progress(CHECKING, 2, "row", subject="rows.jsonl", console=Console(file=out, force_terminal=True, width=120)) as progress:
         progress.advance(2)
     assert "checking 检查 rows.jsonl" in last_line(out)
+
+
+def test_where_more_is_done_than_expected_no_time_is_left() -> None:
+    assert JobProgress(done=12, total=10, start=0, seconds=3.0).parts("row", {})[-1][1] == "0:00 left 剩余"

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +14,8 @@ from imprint.files.reading import read_text
 from imprint.messages import Bilingual, UserError, join_lines
 
 S = TypeVar("S", bound=Section)
+ROW_SUFFIXES: Final = (".jsonl", ".csv", ".tsv", ".xlsx", ".parquet")
+"""Endings of files of rows, which no recipe has."""
 
 
 def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:
@@ -21,6 +23,14 @@ def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:
 
     Raises UserError with one line for each problem: the file or the override, the dotted path, what was found, what is allowed.
     """
+    if path.suffix.lower() in ROW_SUFFIXES and path.is_file():
+        raise UserError(
+            Bilingual(
+                f"{path}: is a file of rows, not a recipe. Give it behind a recipe as data.train={path}; `imprint init` lists recipes to "
+                "start from.",
+                f"{path}：这是数据文件，不是配方。请写在配方之后：data.train={path}；用 imprint init 查看可起步的配方。",
+            )
+        )
     values = parse(recipe_text(path), str(path))
     if not isinstance(values, dict | None):
         found = quote_value(values)
@@ -178,7 +188,7 @@ def _changed_tags(
             continue
         recipe = before.get(name, {})
         old, new = recipe.get(tag), now.get(tag)
-        if old is None or new is None or old == new:
+        if old is None or new is None or old == new or any(one.path == f"{name}.{tag}" for one in problems):
             continue
         kept = {f"{name}.{key}" for key, value in recipe.items() if key != tag and now.get(key) is value}
         rest = [one for one in rest if one.path not in kept]

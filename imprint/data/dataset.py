@@ -10,7 +10,7 @@ from imprint.data.batches import longest_first_batches
 from imprint.data.encode import EncodedRow, encode_sample
 from imprint.data.general_rows import complete_rows, general_per_epoch, load_general_rows, with_chat_prompts, with_room_for_answers
 from imprint.data.held_out import HeldOutRecord, rows_of
-from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, with_given
+from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, chosen_note, with_given
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes
 from imprint.data.readers.bad_rows import MissingColumnsError
@@ -119,7 +119,7 @@ def load_splits(
     if UNLIMITED in (given.prompt, given.answer):
         own = [[*train, *dev]] if section.dev is None else [train, dev]
         limits = agree(choose_limits(section, own, max_length, with_room_for_answers(mix, general_rows)))
-        notes.append(Bilingual(f"{limits}: chosen from the rows", "长度上限按数据选定").line)
+        notes.append(chosen_note(section, limits).line)
         train = _shorten(train, train_samples, section, template, limits)
         dev = _shorten(dev, dev_samples, section, template, limits)
     columns = Columns(section.prompt_column, section.response_column, section.history_column, "data.")

@@ -34,8 +34,10 @@ def load_general_rows(section: MixSection, base: Path, *, tools: bool = False) -
     if from_base and not (base / GENERAL_FILE).is_file():
         raise UserError(
             Bilingual(
-                f"data.mix_general.rows: the base {base} has no general rows ({GENERAL_FILE}). Give a file of question and answer rows.",
-                f"该底座不带通用数据（{GENERAL_FILE}）：请在 data.mix_general.rows 中给出自己的通用问答文件。",
+                f"data.mix_general.rows: the base {base} has no general rows ({GENERAL_FILE}). Give a file of question and answer rows, "
+                "data.mix_general.rows=FILE, or mix none in: data.mix_general=null (more is forgotten).",
+                f"底座 {base} 不带通用数据（{GENERAL_FILE}）：请用 data.mix_general.rows=文件 给出自己的通用问答；"
+                "或不混入：data.mix_general=null（会忘得更多）。",
             )
         )
     if section.asks_base:

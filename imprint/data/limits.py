@@ -7,6 +7,7 @@ from typing import Final
 
 from imprint.data.encode import EncodedRow
 from imprint.data.section import DataSection, TextsSection
+from imprint.messages import Bilingual
 
 UNLIMITED: Final = 10**9
 """A limit that cuts nothing."""
@@ -51,6 +52,12 @@ def limits_of(section: DataSection | TextsSection) -> LengthLimits:
     assert section.max_source_length is not None, "chosen when the rows were loaded"
     assert section.max_target_length is not None
     return LengthLimits(section.max_source_length, section.max_target_length)
+
+
+def chosen_note(section: DataSection, limits: LengthLimits) -> Bilingual:
+    """Says which limits were chosen, apart from one that the section gives."""
+    chosen = " ".join(f"data.{name}={limit}" for name, limit in limits.knobs.items() if getattr(section, name) is None)
+    return Bilingual(f"{chosen}: chosen from the rows", "长度上限按数据选定")
 
 
 def with_given(section: DataSection, chosen: LengthLimits) -> LengthLimits:

@@ -268,7 +268,10 @@ def _column(row: Mapping[str, object], shape: RowShape, role: str) -> object:
         )
     elif guess:
         words = knob_words(guess)
-        hint, chinese = f" A guess from the first row, if it is right: {words}", f"按首行猜测（请核对）：{words}"
+        hint, chinese = (
+            f" Perhaps {words} (a guess from the first row: see whether it is right).",
+            f"也许是 {words}（按首行猜测，请核对）。",
+        )
     which, whose = ("the first row has", "首行有的") if knob is None else (f"{knob} names", f" {knob} 指定的")
     raise MissingColumnError(
         Bilingual(

@@ -120,7 +120,8 @@ def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, targe
             Bilingual(
                 f"--to {target}: {path} was tuned with the method {method!r}, and {reason.english}. "
                 f"It can go to: {', '.join(possible_targets(method, family))}.",
-                f"{reason.chinese}。",
+                f"--to {target}：{path} 的微调方法是 {method!r}，{reason.chinese}。"
+                f"可导出为：{'、'.join(possible_targets(method, family))}。",
             )
         )
     base_run = run_of_base(run.model.location)

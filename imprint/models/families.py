@@ -31,8 +31,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(
             Bilingual(
-                f"{folder}: there is no such folder. Give the folder that holds the model's config.json and weights.",
-                "没有这个目录：请给出含有 config.json 和权重的模型目录。",
+                f"{folder}: there is no such folder. Give the folder that holds the model's config.json and weights, or a model of the hub "
+                "by owner and name, such as Qwen/Qwen3-4B, which is downloaded.",
+                f"{folder}：没有这个目录。请给出含有 config.json 和权重的模型目录；"
+                "或写模型站上的“所有者/名字”，例如 Qwen/Qwen3-4B，会自动下载。",
             )
         )
     if not path.is_file():

@@ -25,7 +25,7 @@ def test_a_base_brings_its_own_rows_and_any_file_may_take_their_place(base: Path
 
 
 def test_a_base_without_general_rows_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no general rows \(general\.jsonl\)\. Give a file"):
+    with pytest.raises(UserError, match=r"has no general rows \(general\.jsonl\)\. Give a file .*data\.mix_general=null"):
         load_general_rows(MixSection(), tmp_path)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data.encode import EncodedRow
-from imprint.data.limits import LengthLimits, choose_limits, limits_of, needed_limits, quantile
+from imprint.data.limits import LengthLimits, choose_limits, chosen_note, limits_of, needed_limits, quantile
 from imprint.data.section import DataSection
 
 
@@ -48,3 +48,8 @@ def test_prompt_and_answer_fit_into_what_the_base_reads(needed: tuple[int, int],
 def test_a_quantile_is_a_length_that_occurs() -> None:
     assert [quantile(Counter(range(1, 101)), share) for share in (0, 0.5, 0.99, 1)] == [1, 50, 99, 100]
     assert quantile(Counter(), 0.5) == 0
+
+
+def test_a_limit_that_was_given_is_not_told_as_chosen() -> None:
+    section = DataSection(train=Path("x"), max_target_length=64)
+    assert chosen_note(section, LengthLimits(29, 64)).english == "data.max_source_length=29: chosen from the rows"

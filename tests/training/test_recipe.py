@@ -85,6 +85,10 @@ def test_another_method_behind_the_knobs_of_a_recipe_names_the_cure(recipe: Path
     assert "exists only with" not in told, "what each knob of the recipe belongs to would hide the cure"
     assert main(["train", str(recipe), "tune.method=lora", "tune.length=3"]) == 2
     assert "override tune.length=3: exists only with" in capsys.readouterr().err, "one that was typed is told"
+    assert main(["train", str(recipe), "tune.method=qlora"]) == 2
+    told = capsys.readouterr().err
+    assert 'must be one of prefix, lora, full, got "qlora"' in told
+    assert "To replace them all" not in told, "a method that does not exist is no cure"
     assert main(["train", str(recipe), "tune={method: lora}", "train.stepz=1"]) == 2
     assert "To replace them all" not in capsys.readouterr().err
 

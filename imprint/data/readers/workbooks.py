@@ -158,17 +158,20 @@ def _cell_text(value: object) -> str:
 
 
 class _CountedFile(io.FileIO):
-    """A file that reports the bytes read from it."""
+    """A file that reports the bytes read from it, each once: some of an archive are read again."""
 
     def __init__(self, path: Path, report_bytes: ReportBytes | None) -> None:
         super().__init__(path)
         self._report_bytes = report_bytes
+        self._left = path.stat().st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read and report bytes."""
         data = super().read(-1 if size is None else size) or b""
-        if self._report_bytes is not None:
-            self._report_bytes(len(data))
+        new = min(len(data), self._left)
+        self._left -= new
+        if self._report_bytes is not None and new:
+            self._report_bytes(new)
         return data
 
 

@@ -148,3 +148,9 @@ def test_an_empty_text_is_the_value_of_a_formula(tmp_path: Path) -> None:
             archive.writestr(name, content)
 
     assert list(workbook_rows(path)) == [(f"{path}!a:2", {"q": "1", "more": "", "a": "2"})]
+
+
+def test_no_more_bytes_are_counted_than_the_file_has(tmp_path: Path) -> None:
+    path, counted = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], *([f"{number}", "b"] for number in range(3000))]), list[int]()
+    assert len(list(workbook_rows(path, counted.append))) == 3000
+    assert 0 < sum(counted) <= path.stat().st_size
