@@ -1,8 +1,8 @@
 """ROUGE and BLEU-4 of each row under one or several protocols."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.protocols import Protocol, get_protocol
@@ -122,6 +122,12 @@ def _score(pair: _Pair, protocol: Protocol) -> RowScore:
 
 
 def _bleu(predicted: list[str], expected: list[str]) -> float:
+    return float(_sentence_bleu()([expected], predicted))
+
+
+@cache
+def _sentence_bleu() -> Callable[[list[list[str]], list[str]], float]:
+    """NLTK's BLEU with its third smoothing; imported once, since an import takes longer than some rows."""
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # slow import, needed only when scoring
 
-    return float(sentence_bleu([expected], predicted, smoothing_function=SmoothingFunction().method3))
+    return partial(sentence_bleu, smoothing_function=SmoothingFunction().method3)
