@@ -27,7 +27,7 @@ OVERRIDE: Final = re.compile(r"[a-z_.]+=")
 
 
 def check_command(files: Sequence[str], *, dev: str | None, model: str | None, fix: Path | None, overrides: Sequence[str]) -> int:
-    """Check files and print the findings; with `fix` also write a repaired file. Returns exit status 0 if there is no error, else 1.
+    """Check files and print the findings; with `fix` also write a repaired file. Returns exit status 0 if no error is left, else 1.
 
     A file that cannot be read is reported, and the others are checked. Raises UserError if none can be read, and for wrong arguments.
     """
@@ -73,8 +73,8 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
     if fix is not None:
         say(*outcome_lines(write_repaired(fix, files, settings.columns, scan, held_out), fix, style))
     say(*conclusion_lines(arguments, scan, findings, len(unreadable), fix, style))
-    failed = unreadable or not scan.samples or any(KINDS[name].severity == "error" for name in findings)
-    return 1 if failed else 0
+    errors = [name for name in findings if KINDS[name].severity == "error" and (fix is None or not KINDS[name].fix)]
+    return 1 if unreadable or not scan.samples or errors else 0
 
 
 def _split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:

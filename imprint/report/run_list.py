@@ -19,6 +19,8 @@ MAX_CELL = 1000
 """Columns of a cell that are printed; a run of a stranger may have names of any length."""
 MAX_DEPTH = 6
 """Depth in folders to which runs are searched."""
+SCORES_SEPARATOR = "; "
+"""Between the scores of two evaluations of a run."""
 RunState = Literal["running", "finished", "stopped", "unreadable"]
 STATE_NAMES: Mapping[RunState, Bilingual] = {
     "running": Bilingual("running", "训练中"),
@@ -90,7 +92,7 @@ def runs_command(folder: Path, *, as_json: bool) -> None:
 
 
 def fitting_lines(rows: Sequence[tuple[str, ...]], columns: int | None) -> list[str]:
-    """The runs as a table; where it is wider than `columns`, each as lines of its own: path, state and losses, and scores, clipped."""
+    """The runs as a table; where it is wider than `columns`, each as lines of its own, clipped: path and state, losses, and the scores of each evaluation."""
     table = list(table_lines([tuple(title.line for title in HEADER), *rows]))
     if columns is None or all(width(line) <= columns for line in table):
         return table
@@ -101,7 +103,7 @@ def fitting_lines(rows: Sequence[tuple[str, ...]], columns: int | None) -> list[
         lines += [
             f"{printable(path)}  {state}  {method}",
             clip_columns(facts, columns),
-            *([clip_columns(f"  {last}", columns)] if last != "-" else []),
+            *(clip_columns(f"  {part}", columns) for part in last.split(SCORES_SEPARATOR) if part != "-"),
         ]
     return lines
 
@@ -165,7 +167,7 @@ def _latest_notice(events: Sequence[Event]) -> str | None:
 
 
 def _cells(entry: RunEntry) -> tuple[str, ...]:
-    last_cell = "; ".join(
+    last_cell = SCORES_SEPARATOR.join(
         f"{name}: " + ", ".join(f"{metric} {value:.4g}" for metric, value in scores.items()) for name, scores in entry.scores.items()
     )
     if entry.state == "unreadable":

@@ -25,7 +25,7 @@ def fix(folder: Path, *rows: object, dev: list[object] | None = None) -> tuple[l
     held_out = None if dev is None else write(folder / "dev.jsonl", dev)
     out = folder / "out.jsonl"
     status = check_command([write(folder / "in.jsonl", rows)], dev=held_out, model=None, fix=out, overrides=[])
-    assert status == 1
+    assert status == 0
     assert check_command([str(out)], dev=held_out, model=None, fix=None, overrides=[]) == 0
     reject = rejected_file(out)
     return lines(out), lines(reject) if reject.exists() else []
@@ -76,7 +76,7 @@ def test_a_line_in_another_encoding_than_the_others_is_decoded(tmp_path: Path) -
     write(tmp_path / "in.jsonl", SOUND)
     with (tmp_path / "in.jsonl").open("ab") as file:
         file.write('{"content": "另一种编码", "summary": "答。"}\n'.encode("gb18030"))
-    assert check_command([str(tmp_path / "in.jsonl")], dev=None, model=None, fix=tmp_path / "out.jsonl", overrides=[]) == 1
+    assert check_command([str(tmp_path / "in.jsonl")], dev=None, model=None, fix=tmp_path / "out.jsonl", overrides=[]) == 0
     assert lines(tmp_path / "out.jsonl")[-1] == row("另一种编码", "答。")
 
 
@@ -84,7 +84,7 @@ def test_a_line_with_an_undecodable_byte_is_rejected(tmp_path: Path) -> None:
     write(tmp_path / "in.jsonl", SOUND)
     with (tmp_path / "in.jsonl").open("ab") as file:
         file.write('{"content": "坏了一个字节'.encode() + b'\xff", "summary": "x"}\n')
-    assert check_command([str(tmp_path / "in.jsonl")], dev=None, model=None, fix=tmp_path / "out.jsonl", overrides=[]) == 1
+    assert check_command([str(tmp_path / "in.jsonl")], dev=None, model=None, fix=tmp_path / "out.jsonl", overrides=[]) == 0
     assert lines(tmp_path / "out.jsonl") == SOUND
     (rejected,) = [json.loads(line) for line in (tmp_path / "out.rejected.jsonl").read_text(encoding="utf-8").splitlines()]
     assert "byte 0xFF" in rejected["reason"]

@@ -149,3 +149,9 @@ def test_a_list_wider_than_the_terminal_is_folded() -> None:
     assert all(width(line) <= 80 for line in lines)
     assert "rouge-0 12.34" in lines[2]
     assert "2.345" in lines[1]
+
+
+def test_in_a_folded_list_each_evaluation_has_a_line() -> None:
+    scores = [f"{name}: rouge-1 24.39, rouge-2 0, rouge-l 9.369, bleu-4 2.506" for name in ("held-out", "held-out-base")]
+    row = ("runs/a", "finished / 已完成", "lora", "60/60", "1.234", "2.345", "; ".join(scores))
+    assert fitting_lines([row], 80)[2:] == [f"  {one}" for one in scores]
