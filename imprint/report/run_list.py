@@ -92,7 +92,10 @@ def runs_command(folder: Path, *, as_json: bool) -> None:
 
 
 def fitting_lines(rows: Sequence[tuple[str, ...]], columns: int | None) -> list[str]:
-    """The runs as a table; where it is wider than `columns`, each as lines of its own, clipped: path and state, losses, and the scores of each evaluation."""
+    """The runs as a table; where it is wider than `columns`, each as lines of its own: path and state, losses, scores of each evaluation.
+
+    All but the path are clipped to `columns`.
+    """
     table = list(table_lines([tuple(title.line for title in HEADER), *rows]))
     if columns is None or all(width(line) <= columns for line in table):
         return table

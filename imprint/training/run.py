@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import DataSplits
 from imprint.data.held_out import HeldOutRecord
@@ -236,19 +238,27 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainProgress:
     return progress
 
 
+def _millions(count: int, digits: int) -> str:
+    """A number of parameters in millions, or of a tiny network as it is: 0.0 M would say nothing."""
+    return f"{count / 1e6:.{digits}f} M" if round(count / 1e6, digits) else f"{count:,}"
+
+
 def print_start(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
     """Print what is trained."""
     show = run_log.bar.say
     network = job.model.network
     bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
     processes = f" by {job.world.size} processes" if job.world.size > 1 else ""
-    base, trained = f"{job.base_parameters / 1e6:.1f} M", f"{job.trained_parameters / 1e6:.2f} M"
+    base, trained = _millions(job.base_parameters, 1), _millions(job.trained_parameters, 2)
     show(
         Bilingual(
             f"base {job.model.name}: {base} parameters{bits} on {job.model.device}; {trained} are trained{processes}",
             f"底座参数 {base}，训练其中 {trained}",
         ).line
     )
+    if network.dtype == torch.float16 and job.model.device.type == "cpu":
+        slow = "float16 is many times slower than float32 on a CPU; leave model.dtype out for float32"
+        show(Bilingual(slow, "在 CPU 上 float16 比 float32 慢许多倍；去掉 model.dtype 即用 float32").line)
     for line in (*job.engine.notices(), *job.split.sources):
         show(line)
     cut = cut_notice(job)

@@ -237,6 +237,14 @@ def test_a_run_without_its_recipe_is_not_gone_on_with(recipe: Path, capsys: pyte
     assert "its config.yaml is gone. Put it back" in capsys.readouterr().err
 
 
+def test_float16_on_a_cpu_is_told_as_slow_and_a_tiny_base_by_its_number(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(recipe), f"output={recipe.parent / 'half'}", "train.steps=1", "model.dtype=float16"]) == 0
+    said = capsys.readouterr().out
+    assert "float16 is many times slower than float32 on a CPU; leave model.dtype out" in said
+    assert "0.0 M" not in said
+    assert "0.00 M" not in said
+
+
 def test_a_recipe_that_cannot_run_does_not_bind_its_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = recipe.parent / "mistaken"
     assert main(["train", str(recipe), f"output={folder}", "model.path=nowhere"]) == 2
