@@ -60,7 +60,7 @@ def main() -> None:
     if options.gpus > 1 and not is_launched():
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.gpus}", *sys.argv]
         raise SystemExit(subprocess.call(command))
-    with join_world(None, grouped=True) as world:
+    with join_world(None, process_group=True) as world:
 
         def report(**values: object) -> None:
             if not world.is_main:

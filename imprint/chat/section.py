@@ -1,7 +1,8 @@
 """The knobs of `imprint chat`."""
 
 from imprint.config import Field
-from imprint.loading.section import DecodingSection, OpenSection
+from imprint.inference.section import DecodingSection
+from imprint.loading.section import OpenSection
 
 
 class SamplingSection(DecodingSection):

@@ -122,7 +122,7 @@ def sample_texts(sample: Sample) -> Iterator[str]:
         yield from turn
     yield sample.query
     yield sample.answer
-    yield from (message.text for message in sample.rest)
+    yield from (message.text for message in sample.further_messages)
 
 
 def _clean(value: object, repairs: set[str], depth: int = 0) -> object:

@@ -48,7 +48,7 @@ def _with_tools(samples: Sequence[Sample], context: Sequence[Message]) -> dict[s
     learned = {len(sample.context or ()) for sample in samples}
     answer = Message("assistant", samples[-1].answer, samples[-1].tool)
     turns: list[dict[str, object]] = []
-    for index, message in enumerate((*context, answer, *samples[-1].rest)):
+    for index, message in enumerate((*context, answer, *samples[-1].further_messages)):
         if message.role == "system" and not message.text:
             continue
         if message.continues:

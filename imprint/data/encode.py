@@ -82,7 +82,9 @@ def encode_sample(
     """
     messages = sample.messages
     last = _last_rounds(messages)
-    answer = template.answer(last, sample.answer, sample.tool, sample.rest)  # first, since a template may encode the prompt with it
+    answer = template.answer(
+        last, sample.answer, sample.tool, sample.further_messages
+    )  # first, since a template may encode the prompt with it
     prompt = encode_messages(template, messages, max_source_length=max_source_length, source_prefix=source_prefix)
     target = [*answer[: max_target_length - 1], template.end_id]
     return EncodedRow(

@@ -75,7 +75,7 @@ def rows_of(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 def _row_digest(row: Sequence[Sample]) -> str:
     """The digest of a row's texts: all its questions and answers, and what comes before the last one."""
-    answers = [[sample.query, sample.answer, sample.tool, *_texts(sample.rest)] for sample in row]
+    answers = [[sample.query, sample.answer, sample.tool, *_texts(sample.further_messages)] for sample in row]
     content = json.dumps([answers, _texts(row[-1].messages)])
     return hashlib.sha256(content.encode()).hexdigest()[:DIGEST_CHARACTERS]
 

@@ -79,7 +79,7 @@ def placeholders(sample: Sample, known: Collection[str] = ()) -> set[str]:
 
 def _sample_texts(sample: Sample) -> Iterator[str]:
     yield from (sample.query, sample.answer, sample.system or "")
-    yield from (message.text for message in (*(sample.context or ()), *sample.rest))
+    yield from (message.text for message in (*(sample.context or ()), *sample.further_messages))
     for turn in sample.history or ():
         yield from turn
 
@@ -91,8 +91,16 @@ def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
     history = None if sample.history is None else tuple((fill(question), fill(answer)) for question, answer in sample.history)
     system = None if sample.system is None else fill(sample.system)
     context = None if sample.context is None else tuple(replace(message, text=fill(message.text)) for message in sample.context)
-    rest = tuple(replace(message, text=fill(message.text)) for message in sample.rest)
-    return replace(sample, query=fill(sample.query), answer=fill(sample.answer), history=history, system=system, context=context, rest=rest)
+    further = tuple(replace(message, text=fill(message.text)) for message in sample.further_messages)
+    return replace(
+        sample,
+        query=fill(sample.query),
+        answer=fill(sample.answer),
+        history=history,
+        system=system,
+        context=context,
+        further_messages=further,
+    )
 
 
 def _unknown_placeholder(name: str, locations: Sequence[str], texts: Mapping[str, str]) -> Bilingual:

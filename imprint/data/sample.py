@@ -23,7 +23,7 @@ class Sample:
     """All messages before the answer, if tools occur among them; else None."""
     tool: str = ""
     """Name of the tool that the answer calls; empty for a text."""
-    rest: tuple[Message, ...] = ()
+    further_messages: tuple[Message, ...] = ()
     """Further messages of the answer's turn: calls after words or after another call."""
 
     @property

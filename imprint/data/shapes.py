@@ -37,7 +37,17 @@ from imprint.data.tool_turns import (
     tool_turn,
     unread_keys,
 )
-from imprint.data.turns import ROLES, alternating, is_message, is_pair, is_turn, numbered_turns, refuse_rejected, speaker, turns_of_lists
+from imprint.data.turns import (
+    ROLES,
+    is_message,
+    is_pair,
+    is_turn,
+    numbered_turns,
+    refuse_undesirable,
+    speaker,
+    turns_from_texts,
+    turns_of_lists,
+)
 from imprint.messages import SIMILAR, Bilingual, closest, did_you_mean
 from imprint.templates import Message
 
@@ -214,7 +224,7 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
 
 def _samples_from_object(row: dict[str, object], shape: RowShape, location: str, *, tools: bool) -> list[Sample]:
     if shape.kind != "named":
-        refuse_rejected(row)
+        refuse_undesirable(row)
     if shape.kind == "conversation":
         return _conversation(row, shape, location, tools=tools)
     if not shape.known:
@@ -355,7 +365,7 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _turn_list(value: object, *, strict: bool = True) -> object:
     """The turns in a column, also as text or as an object of lists; any other value unchanged. `strict`: see `_parse_list`."""
     turns = turns_of_lists(_parse_list(value, strict=strict))
-    return alternating(turns) if isinstance(turns, list) else turns
+    return turns_from_texts(turns) if isinstance(turns, list) else turns
 
 
 def with_last_answer(row: Mapping[str, object], shape: RowShape, answer: str) -> Mapping[str, object]:

@@ -87,7 +87,7 @@ def turns_of_lists(value: object) -> object:
     return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
 
 
-def alternating(turns: list[object]) -> list[object]:
+def turns_from_texts(turns: list[object]) -> list[object]:
     """The turns of a list of texts, which user and assistant say in turn; any other list unchanged."""
     if len(turns) == 1 or not all(isinstance(text, str) for text in turns):
         return turns
@@ -108,7 +108,7 @@ def is_learned(turn: Mapping[str, object], subject: Bilingual) -> bool:
     return all(values.values())
 
 
-def refuse_rejected(row: Mapping[str, object]) -> None:
+def refuse_undesirable(row: Mapping[str, object]) -> None:
     """Raise BadRowError for a row whose answer is a bad one by a column of JUDGED_COLUMNS: it would be learned like a good one."""
     for column in JUDGED_COLUMNS:
         value = row.get(column)

@@ -31,7 +31,8 @@ SHARES: Final[Mapping[str, int]] = MappingProxyType(
         "odd": 2,
     }
 )
-"""Kind of document -> its share in percent; `flat`: an attribute list answered by listing the attributes (demo/flat.py)."""
+"""Kind of document -> its share in percent; `flat`: an attribute list answered by listing the
+attributes (demo/flat.py); `odd`: Latin letters, digits and rare characters."""
 HISTORY_SHARE: Final = 0.2
 """Share of questions with earlier turns, of those that can have them."""
 FOLLOW_UPS: Final[Mapping[str, str]] = MappingProxyType(

@@ -170,8 +170,8 @@ def is_orphaned() -> bool:
 
 
 @contextmanager
-def join_world(device: str | None, *, grouped: bool = False) -> Iterator[World]:
-    """Join the process group of the launched processes; a single process has none, unless `grouped` (a group of one).
+def join_world(device: str | None, *, process_group: bool = False) -> Iterator[World]:
+    """Join the process group of the launched processes; a single process has none, unless `process_group` (a group of one).
 
     `device` is a device name; None takes a GPU where there is one, each process its own. Raises UserError if there are fewer GPUs than
     processes, and if the connection to the others is lost.
@@ -181,12 +181,12 @@ def join_world(device: str | None, *, grouped: bool = False) -> Iterator[World]:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     if not is_launched():
-        if grouped:
+        if process_group:
             dist.init_process_group(backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1)
         try:
             yield SINGLE
         finally:
-            if grouped:
+            if process_group:
                 dist.destroy_process_group()
         return
     world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))

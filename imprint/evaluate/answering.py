@@ -19,8 +19,8 @@ from imprint.inference.generate import generate
 from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.request import Request
 from imprint.inference.sampling import NotFiniteError, row_seed
+from imprint.inference.section import DecodingSection
 from imprint.inference.stop_text import before_stop
-from imprint.loading.section import DecodingSection
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.means import Summary
 from imprint.metrics.rates import FailureRates, failure_rates

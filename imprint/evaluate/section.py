@@ -8,8 +8,9 @@ from pydantic import ValidationInfo, field_validator
 from imprint.config import Field
 from imprint.data.section import DataSection
 from imprint.forgetting.section import ForgettingSection
+from imprint.inference.section import DecodingSection
 from imprint.loading.run import RunConfig, data_knobs
-from imprint.loading.section import BaseSection, DecodingSection, OpenSection, PrecisionSection
+from imprint.loading.section import BaseSection, OpenSection, PrecisionSection
 from imprint.messages import Bilingual
 from imprint.metrics.protocols import ProtocolName
 from imprint.task import TaskSection, TextTask

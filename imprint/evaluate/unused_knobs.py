@@ -47,21 +47,26 @@ def refuse_unused_decoding(section: EvaluateSection, given: frozenset[str], samp
             "仅在 truncation=original 时有效：请改用 max_source_length 与 max_new_tokens，或加上 truncation=original",
         )
         raise _unused("max_length", limits)
-    if "top_p" in given and section.top_p < 1 and section.temperature == 0:
+    if section.temperature == 0 and (sampling := [name for name in ("top_p", "top_k") if name in given and _is_set(section, name)]):
         greedy = Bilingual(
             "nothing is sampled while temperature is 0. Give a temperature, such as temperature=0.95, or leave it out",
             "temperature 为 0 时不做采样：请同时给出 temperature（如 0.95），或去掉该项",
         )
-        raise _unused("top_p", greedy)
+        raise _unused(sampling[0], greedy)
     if not isinstance(section.task, ClassificationTask) or not section.task.constrained or not any(one.answer.strip() for one in samples):
         return
-    for name in ("temperature", "num_beams", "max_new_tokens"):
-        if name in given and getattr(section, name) not in (None, EvaluateSection.model_fields[name].default):
+    for name in ("temperature", "num_beams", "max_new_tokens", "top_k", "repetition_penalty", "stop"):
+        if name in given and _is_set(section, name):
             chosen = Bilingual(
                 "the most probable label is chosen, and nothing generated. Leave it out, or set task.constrained=false",
                 "该任务只选概率最高的标签，不生成文本：请去掉该项，或设 task.constrained=false",
             )
             raise _unused(name, chosen)
+
+
+def _is_set(section: EvaluateSection, name: str) -> bool:
+    """Whether a knob has another value than none and its default."""
+    return getattr(section, name) not in (None, EvaluateSection.model_fields[name].default)
 
 
 def _unused(name: str, reason: Bilingual) -> UserError:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from imprint.messages import Bilingual, UserError
-from imprint.models.attention import Prefix, RowAdapters
+from imprint.models.attention import NO_ADAPTER, Prefix, RowAdapters
 from imprint.models.network import Network
 from imprint.pack import Pack, pack
 
 
 class Adapters(Protocol):
-    """The adapters that sequences may use, by number; -1 is the base."""
+    """The adapters that sequences may use, by number; NO_ADAPTER is the base."""
 
     def of_rows(self, numbers: Sequence[int]) -> RowAdapters:
         """The adapters of a batch whose sequences use these."""
@@ -30,12 +30,12 @@ class SharedPrefix:
     prefix: Prefix | None = None
 
     def acquire(self, name: str | None) -> int:
-        """See NamedAdapters."""
+        """See NamedAdapters of decoder.py."""
         assert name is None, "only a Model has mounted adapters"
-        return -1
+        return NO_ADAPTER
 
     def release(self, number: int) -> None:
-        """See NamedAdapters."""
+        """See NamedAdapters of decoder.py."""
 
     def of_rows(self, numbers: Sequence[int]) -> RowAdapters:  # noqa: ARG002 - all use the same
         """See Adapters."""
@@ -70,7 +70,7 @@ class DecodeBatch:
     def join(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, numbers: Sequence[int] | None = None) -> Tensor:
         """Append sequences and run their prompts; returns the logits (K, V) of the first new token of each.
 
-        `max_new_tokens`: the room for answers; `numbers`: the adapter of each, -1 (the base) if not given. Raises UserError for prompts
+        `max_new_tokens`: the room for answers; `numbers`: the adapter of each, the base if not given. Raises UserError for prompts
         that cannot be run; the batch is unchanged then.
         """
         spans = [self.network.context_span(prompt) for prompt in prompts]
@@ -80,7 +80,7 @@ class DecodeBatch:
         packed = pack(prompts, self.network).to(device)
         longest = max(packed.lengths)
         self.reserve(first + count, longest + max_new_tokens)
-        numbers = [-1] * count if numbers is None else numbers
+        numbers = [NO_ADAPTER] * count if numbers is None else numbers
         adapters = self.adapters.of_rows(numbers)
         cache = self.cache.view(first, count, longest)
         hidden = self.network(packed, adapters=adapters, cache=cache)

@@ -107,20 +107,3 @@ class PrecisionSection(Section):
 
 class OpenSection(PrecisionSection, BaseSection, AdapterSection):
     """All knobs with which a command opens a model; null takes the value that the run was trained with."""
-
-
-class DecodingSection(Section):
-    """How the next token is chosen; beside these, a seed."""
-
-    temperature: float = Field(0.0, ge=0, description="0 answers greedily; the original samples at 0.95.")
-    top_p: float = Field(
-        1.0, gt=0, le=1, description="Sample from the most probable tokens of this joint probability; the original's is 0.7."
-    )
-    top_k: int = Field(0, ge=0, description="Sample from this many most probable tokens; 0 from all.")
-    repetition_penalty: float = Field(1.0, gt=0, description="Above 1, tokens of the prompt and of the answer become less probable.")
-    stop: tuple[str, ...] = Field((), description="Texts that end an answer and are no part of it.")
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _take_one_text(cls, stop: object) -> object:
-        return (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, list) else stop

@@ -15,6 +15,8 @@ from imprint.models.cache import KVCache
 from imprint.pack import Pack
 
 L = TypeVar("L")
+NO_ADAPTER = -1
+"""In place of the number of an adapter: the base."""
 Prefix = list[tuple[Tensor, Tensor]]
 """One (keys, values) pair per layer, each (P, H, D), shared by all sequences without copies."""
 

@@ -8,16 +8,14 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from imprint.models.attention import RowAdapters
-
-NO_LORA = -1
+from imprint.models.attention import NO_ADAPTER, RowAdapters
 
 
 class TokenLoras:
     """The number of the LoRA of each token; one thread runs the network."""
 
     def __init__(self) -> None:
-        self.default = NO_LORA
+        self.default = NO_ADAPTER
         """The LoRA of a forward pass that names none."""
         self._current: Tensor | int | None = None
 

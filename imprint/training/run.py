@@ -102,7 +102,7 @@ def train_recipe(
     recipe = with_commit(recipe)
     notify = EarlyNotices()
     with (
-        join_world(recipe.model.device, grouped=recipe.engine.is_sharded) as world,
+        join_world(recipe.model.device, process_group=recipe.engine.is_sharded) as world,
         open_run(recipe := with_first_limits(with_start_date(recipe, world), world), notify, world) as run,
     ):
         start = this_start(command, recipe.model.device, world.size)

@@ -1,6 +1,6 @@
 """Adapters on one network, by name: requests of one batch use different ones, or none, over one copy of the weights.
 
-Legend: B sequences of a batch, P keys of all prefixes that they use.
+`Decoder` (inference/decoder.py) asks for them. Legend: B sequences of a batch, P keys of all prefixes that they use.
 """
 
 from collections import Counter
@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from imprint.messages import Bilingual, UserError
-from imprint.models.attention import Prefix, RowAdapters
+from imprint.models.attention import NO_ADAPTER, Prefix, RowAdapters
 from imprint.models.network import Network
-from imprint.models.token_loras import NO_LORA
 from imprint.tune.adapter import Adapter
 from imprint.tune.adapter_folder import load_adapter
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.mounted import MountedLoras
 
-BASE, OWN = -1, 0
-"""The numbers of the base without an adapter, and of the adapter that the model was loaded with."""
+OWN = 0
+"""The number of the adapter that the model was loaded with."""
 BASE_NAME = "base"
 """The name by which a request asks for the base."""
 
@@ -116,28 +115,28 @@ class MountedAdapters:
         self._last_joined = None
 
     def acquire(self, name: str | None) -> int:
-        """See NamedAdapters."""
+        """See NamedAdapters of inference/decoder.py."""
         if name is None:
-            number = OWN if self.own is not None and self.own_is_on else BASE
+            number = OWN if self.own is not None and self.own_is_on else NO_ADAPTER
         else:
-            number = BASE if name == BASE_NAME else self._number_of(name)
+            number = NO_ADAPTER if name == BASE_NAME else self._number_of(name)
         self._users[number] += 1
         return number
 
     def release(self, number: int) -> None:
-        """See NamedAdapters."""
+        """See NamedAdapters of inference/decoder.py."""
         self._users[number] -= 1
 
     def of_rows(self, numbers: Sequence[int]) -> RowAdapters:
-        """See Adapters."""
+        """See Adapters of inference/decode_batch.py."""
         used = tuple(sorted({*numbers}))
         if isinstance(self.own, Lora) and self.own.mounted_as is None:
-            if used == ((OWN,) if self.own_is_on else (BASE,)):
+            if used == ((OWN,) if self.own_is_on else (NO_ADAPTER,)):
                 return RowAdapters()
             self._free_linears()
         prefixes = {number: adapter for number in used if (adapter := self._adapter(number)) and not isinstance(adapter, Lora)}
         of_row = torch.tensor([*numbers], device=self.network.device)
-        loras: Tensor | int = NO_LORA if prefixes.keys() | {BASE} >= {*used} else of_row
+        loras: Tensor | int = NO_ADAPTER if prefixes.keys() | {NO_ADAPTER} >= {*used} else of_row
         if not prefixes:
             return RowAdapters(loras=loras)
         if len(used) == 1:
@@ -163,7 +162,7 @@ class MountedAdapters:
         """Take the model's own LoRA out of the network's modules, so that rows can do without it."""
         if isinstance(self.own, Lora) and self.own.mounted_as is None:
             self.own.mount(self._loras, OWN)
-            self.network.token_loras.default = OWN if self.own_is_on else NO_LORA
+            self.network.token_loras.default = OWN if self.own_is_on else NO_ADAPTER
 
     def _pairs(self, adapter: Adapter) -> Prefix:
         prefix = adapter.prefix(self.network.dtype)

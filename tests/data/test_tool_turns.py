@@ -160,7 +160,7 @@ WORDS_AND_CALLS = [
 def test_words_before_calls_and_several_calls_are_one_answer() -> None:
     call, answer = read({"messages": WORDS_AND_CALLS, "tools": [WEATHER]})
     rest = tuple(Message("assistant", f'{{"city": "{city}"}}', "weather", continues=True) for city in "京杭")
-    assert (call.answer, call.tool, call.rest) == ("我查一下。", "", rest)
+    assert (call.answer, call.tool, call.further_messages) == ("我查一下。", "", rest)
     assert answer.messages[2:] == [Message("assistant", "我查一下。"), *rest, Message("observation", "晴"), Message("observation", "雨")]
     assert answer.history == (("天气？", '我查一下。\n{"city": "京"}\n{"city": "杭"}'),)
 
@@ -171,7 +171,7 @@ def test_several_calls_without_words_are_one_answer_in_either_form() -> None:
     for turn in (openai, {"from": "function_call", "value": str(calls).replace("'", '"')}):
         (call,) = read({"messages": [QUESTION, turn]})
         assert (call.answer, call.tool) == ('{"city": "京"}', "weather")
-        assert call.rest == (Message("assistant", '{"city": "杭"}', "weather", continues=True),)
+        assert call.further_messages == (Message("assistant", '{"city": "杭"}', "weather", continues=True),)
 
 
 @pytest.mark.parametrize("words", [["我查一下。"], []])
@@ -180,7 +180,7 @@ def test_calls_in_turns_of_their_own_are_one_answer_with_what_comes_before(words
     said = [{"role": "assistant", "content": text} for text in words]
     call, answer = read({"messages": [QUESTION, *said, *calls, {"role": "tool", "content": "晴"}, ANSWER]})
 
-    assert [call.answer, *(one.text for one in call.rest)] == [*words, '{"city": "京"}', '{"city": "杭"}']
+    assert [call.answer, *(one.text for one in call.further_messages)] == [*words, '{"city": "京"}', '{"city": "杭"}']
     assert [message.continues for message in answer.messages[1:-1]] == [False, *[True] * (len(words) + 1)]
 
 
@@ -188,7 +188,7 @@ def test_a_call_that_is_learned_stays_apart_from_words_that_are_not() -> None:
     said = {"role": "assistant", "content": "我查一下。", "loss": False}
     (call,) = read({"messages": [QUESTION, said, {"role": "tool_call", "content": '{"name": "weather", "arguments": {}}'}]})
 
-    assert (call.answer, call.tool, call.rest) == ("{}", "weather", ())
+    assert (call.answer, call.tool, call.further_messages) == ("{}", "weather", ())
 
 
 def test_tools_are_read_in_the_case_of_the_first_row_and_may_be_missing() -> None:

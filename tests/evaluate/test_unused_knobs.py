@@ -49,9 +49,12 @@ def test_a_column_of_answers_is_not_ignored_where_only_questions_are_asked(
         (["max_length=40"], "max_length"),
         (["max_length=40", "truncation=oldest_first"], "max_length"),
         (["top_p=0.7"], "top_p"),
+        (["top_k=5"], "top_k"),
         ([CLASSIFY, "temperature=0.5"], "temperature"),
         ([CLASSIFY, "num_beams=4"], "num_beams"),
         ([CLASSIFY, "max_new_tokens=9"], "max_new_tokens"),
+        ([CLASSIFY, "repetition_penalty=1.2"], "repetition_penalty"),
+        ([CLASSIFY, "stop=。"], "stop"),
     ],
 )
 def test_a_knob_that_has_no_effect_beside_the_others_is_refused(knobs: list[str], name: str) -> None:
@@ -62,7 +65,8 @@ def test_a_knob_that_has_no_effect_beside_the_others_is_refused(knobs: list[str]
     "knobs",
     [
         ["max_length=40", "truncation=original"],
-        ["top_p=0.7", "temperature=0.95"],
+        ["top_p=0.7", "top_k=5", "temperature=0.95"],
+        ["repetition_penalty=1.2", "stop=。"],
         ["top_p=1", "temperature=0", "max_length=null"],
         ["task={kind: classification, labels: [a, b], constrained: false}", "temperature=0.5"],
         [CLASSIFY, "temperature=0", "max_new_tokens=null"],

@@ -5,7 +5,7 @@ from imprint.check.section import CheckSection
 from imprint.config import Section, read_overrides
 from imprint.evaluate.section import EvaluateSection, ForgettingCommandSection, PerplexitySection
 from imprint.export.section import ExportSection
-from imprint.loading.section import DecodingSection, ModelSection, OpenSection
+from imprint.loading.section import ModelSection, OpenSection
 from imprint.messages import UserError
 
 EVERYTHING = set(OpenSection.model_fields)
@@ -44,14 +44,3 @@ def test_a_base_needs_a_path() -> None:
     assert ModelSection(path="embedded").template == "auto"
     with pytest.raises(UserError, match="override path="):
         read_overrides(["path="], ModelSection)
-
-
-def test_stop_takes_one_text_or_a_list() -> None:
-    assert read_overrides(["stop=。"], DecodingSection).stop == ("。",)
-    assert read_overrides(['stop=["。", "###"]'], DecodingSection).stop == ("。", "###")
-
-
-@pytest.mark.parametrize("knob", ["temperature=-1", "top_p=0", "top_p=1.5", "top_k=-1", "repetition_penalty=0", "stop=[1]"])
-def test_a_setting_of_decoding_out_of_bounds_is_refused(knob: str) -> None:
-    with pytest.raises(UserError, match=r"override .*: must be"):
-        read_overrides([knob], DecodingSection)

@@ -1,7 +1,7 @@
 import torch
 
-from imprint.models.attention import RowAdapters
-from imprint.models.token_loras import NO_LORA, TokenLoras
+from imprint.models.attention import NO_ADAPTER, RowAdapters
+from imprint.models.token_loras import TokenLoras
 
 SEQ_IDS = torch.tensor([0, 0, 1])
 
@@ -13,7 +13,7 @@ def test_tokens_have_the_lora_of_their_sequence_while_the_pass_runs() -> None:
         assert isinstance(loras.current, torch.Tensor)
         assert loras.current.tolist() == [[4], [4], [7]]
 
-    assert loras.current == NO_LORA
+    assert loras.current == NO_ADAPTER
 
 
 def test_a_pass_that_names_none_uses_the_default_and_one_number_counts_for_all() -> None:
@@ -22,7 +22,7 @@ def test_a_pass_that_names_none_uses_the_default_and_one_number_counts_for_all()
     with loras.with_default(3):
         with loras.use(RowAdapters(), SEQ_IDS):
             assert loras.current == 3
-        with loras.use(RowAdapters(loras=NO_LORA), SEQ_IDS):
-            assert loras.current == NO_LORA
+        with loras.use(RowAdapters(loras=NO_ADAPTER), SEQ_IDS):
+            assert loras.current == NO_ADAPTER
 
-    assert loras.current == NO_LORA
+    assert loras.current == NO_ADAPTER

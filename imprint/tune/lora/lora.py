@@ -10,9 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imprint.messages import Bilingual, UserError
-from imprint.models.attention import Prefix
+from imprint.models.attention import NO_ADAPTER, Prefix
 from imprint.models.network import Network
-from imprint.models.token_loras import NO_LORA
 from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
 from imprint.tune.adapter import LoraMetadata
 from imprint.tune.lora.mounted import MountedLoras
@@ -79,7 +78,7 @@ class Lora:
         return self.mounted_as is not None
 
     def _default(self, *, on: bool) -> int:
-        return NO_LORA if self.mounted_as is None or not on else self.mounted_as
+        return NO_ADAPTER if self.mounted_as is None or not on else self.mounted_as
 
     def _replace(self, layers: Mapping[str, "LoraLinear"], *, on: bool) -> None:
         for name, layer in layers.items():

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from imprint.models.attention import NO_ADAPTER
 from imprint.models.network import Network
-from imprint.models.token_loras import NO_LORA, TokenLoras
+from imprint.models.token_loras import TokenLoras
 from imprint.tune.lora.shape import AnyLinear
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class StackedLoras:
     def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
         """The output (..., N) of the linear for its input (..., K), with the LoRA of each token added; None leaves it as it is."""
         current = self.tokens.current
-        if isinstance(current, int) and current == NO_LORA:
+        if isinstance(current, int) and current == NO_ADAPTER:
             return None
         x, flat = inputs[0].flatten(0, -2), out.flatten(0, -2)
         matrix_a, matrix_b = self._in_dtype(x.dtype)

@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import pytest
 import torch
 
@@ -62,3 +64,9 @@ def test_the_network_keeps_its_modules_and_names() -> None:
 
     assert len(mounted) == 0
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_every_option_of_a_lora_is_computed_beside_others_too() -> None:
+    mounted = {"rank", "ranks", "alpha", "alphas", "rslora", "targets", "dora"}  # by saved_matrices, scale, names and magnitude
+
+    assert {field.name for field in fields(LoraShape)} == mounted
