@@ -94,12 +94,15 @@ def measure(folder: Path, dtype: str) -> dict[str, float]:
 
     from imprint.models.checkpoint import load_network
     from imprint.models.weight_files import weight_files
+    from imprint.quant.formats import FORMATS
 
     torch.set_num_threads(1)
     torch.zeros(1).half().float().sum()  # the first operation loads libraries, which are not counted
     before, started = peak_bytes(), time.perf_counter()
-    bits = int(dtype[3:]) if dtype.startswith("int") else None
-    network = load_network(folder, dtype=getattr(torch, "float16" if bits else dtype), device=torch.device("cpu"), bits=bits)
+    quantized = next((one for one in FORMATS if one.title == dtype), None)
+    network = load_network(
+        folder, dtype=getattr(torch, "float16" if quantized else dtype), device=torch.device("cpu"), weight_format=quantized
+    )
     seconds = time.perf_counter() - started
     tensors = network.state_dict().values()
     for tensor in tensors:  # a mapped weight is in memory only once it is read

@@ -23,6 +23,7 @@ from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
 from imprint.models.network import Network
 from imprint.pack import pack
+from imprint.quant.row_int import RowInt
 from imprint.runtime import peak_memory_bytes
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
@@ -32,12 +33,12 @@ from imprint.tune.tuner import Tuner
 ROWS, EPOCHS = 20, 50
 WARM_UP, STEPS = 3, 12
 CASES = (
-    (16, torch.float16, ((4, False, "attention"), (4, True, "attention"))),
-    (8, torch.float16, ((4, False, "attention"), (4, True, "attention"))),
-    (4, torch.float16, ((4, False, "attention"), (4, True, "attention"))),
-    (16, torch.bfloat16, ((4, False, "attention"), (16, False, "attention"), (16, True, "attention"), (16, False, "all"))),
+    (None, torch.float16, ((4, False, "attention"), (4, True, "attention"))),
+    (RowInt(8), torch.float16, ((4, False, "attention"), (4, True, "attention"))),
+    (RowInt(4), torch.float16, ((4, False, "attention"), (4, True, "attention"))),
+    (None, torch.bfloat16, ((4, False, "attention"), (16, False, "attention"), (16, True, "attention"), (16, False, "all"))),
 )
-"""(Bits of the base, compute dtype, cases); a case is (batch size, whether activations are recomputed, LoRA targets)."""
+"""(Weight format of the base, compute dtype, cases); a case is (batch size, whether activations are recomputed, LoRA targets)."""
 
 
 def main() -> None:
@@ -47,12 +48,13 @@ def main() -> None:
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
     tiny, device = arguments.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
-    for bits, dtype, cases in CASES:
-        network = random_network(bits, dtype if gpu else torch.float32, device, tiny=tiny)
+    for weight_format, dtype, cases in CASES:
+        network = random_network(weight_format, dtype if gpu else torch.float32, device, tiny=tiny)
         for batch, checkpointing, targets in cases:
             result = lora_steps(network, batch, checkpointing=checkpointing, targets=targets, steps=1 if tiny else STEPS)
+            precision = weight_format.title if weight_format else "16 bit"
             line = json.dumps(
-                {"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, "bits": bits, **result}
+                {"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, "format": precision, **result}
             )
             print(line, flush=True)
             if arguments.out:

@@ -1,6 +1,6 @@
-"""Training and generation speed on a quantized base of ChatGLM-6B's exact shape with random weights: 16 bit, INT8, INT4.
+"""Training and generation speed on a quantized base of ChatGLM-6B's exact shape with random weights: 16 bit, and every weight format.
 
-    python benchmarks/quantized.py [--out FILE] [--tiny] [--bits 4]
+    python benchmarks/quantized.py [--out FILE] [--tiny] [--format 4]
 
 Rows and steps are those of full_size.py. `--tiny`, the default without a GPU, only checks that the script runs.
 Prints one JSON line per case.
@@ -18,20 +18,22 @@ import torch
 from full_size import CONFIG, answer, synchronize, timed, train_steps
 
 from imprint.models.chatglm import ChatGLM
-from imprint.quant.formats import SCALE, dequantize, quantize
+from imprint.quant.formats import FORMATS
+from imprint.quant.weight_format import SCALE, WeightFormat
 
 CASES = ((16, True), (16, False), (1, True), (1, False))
 """(Micro-batch size, whether activations are recomputed)."""
 TINY = replace(CONFIG, hidden_size=32, num_layers=2, num_attention_heads=2, inner_hidden_size=64)
 STD = 0.02
-"""Standard deviation of the random weights, at any number of bits."""
+"""Standard deviation of the random weights, in any format."""
+PRECISIONS: dict[str, WeightFormat | None] = {"16": None, **{str(one.name): one for one in FORMATS}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="append the lines to this file too")
     parser.add_argument("--tiny", action="store_true", help="a tiny network, one step per case")
-    parser.add_argument("--bits", type=int, choices=(16, 8, 4), action="append", help="only these; may be repeated")
+    parser.add_argument("--format", choices=PRECISIONS, action="append", help="only these; may be repeated")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="compute dtype; float16 on a GPU by default")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
@@ -45,33 +47,35 @@ def main() -> None:
             with arguments.out.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
-    for bits in arguments.bits or (16, 8, 4):
-        if bits < 16:
-            report(bits=bits, **conversion(bits, dtype, device, tiny=tiny))
-        network = random_network(bits, dtype, device, tiny=tiny)
+    for name in arguments.format or PRECISIONS:
+        weight_format = PRECISIONS[name]
+        if weight_format:
+            report(format=name, **conversion(weight_format, dtype, device, tiny=tiny))
+        network = random_network(weight_format, dtype, device, tiny=tiny)
         weight_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
-        report(bits=bits, case="weights in memory", gb=round(weight_bytes / 1e9, 3))
+        report(format=name, case="weights in memory", gb=round(weight_bytes / 1e9, 3))
         for micro_batch, checkpointing in CASES:
             steps = 1 if tiny else 20 if micro_batch == 16 else 6
-            report(bits=bits, **train_steps(network, micro_batch, checkpointing=checkpointing, warm_up=min(steps, 3), steps=steps))
+            report(format=name, **train_steps(network, micro_batch, checkpointing=checkpointing, warm_up=min(steps, 3), steps=steps))
         for batch in (1, 4 if tiny else 64):
-            report(bits=bits, **answer(network, batch))
+            report(format=name, **answer(network, batch))
         del network
         gc.collect()
         torch.cuda.empty_cache()
 
 
-def random_network(bits: int, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> ChatGLM:
-    """A network with random weights, initialized on the device; at 8 and 4 bits, random integers."""
+def random_network(weight_format: WeightFormat | None, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> ChatGLM:
+    """A network with random weights, initialized on the device; quantized, random integers."""
     config = TINY if tiny else CONFIG
     with torch.device("meta"):
-        network = ChatGLM(config if bits == 16 else replace(config, quantization_bit=bits)).to(dtype)
+        network = ChatGLM(replace(config, weight_format=weight_format)).to(dtype)
     network = network.to_empty(device=device).requires_grad_(False).eval()
     torch.manual_seed(0)
     for name, tensor in network.state_dict().items():
         if tensor.dtype == torch.int8:
             tensor.random_(-128, 128)
         elif name.endswith(SCALE):
+            bits = 8 if weight_format and weight_format.name == 8 else 4
             tensor.fill_(STD * 12**0.5 / 2**bits)  # scale at which uniform integers of this many bits have this deviation
         elif tensor.dim() > 1:
             tensor.normal_(std=STD)
@@ -86,15 +90,15 @@ def _repeat(function: Callable[[], object], count: int) -> int:
     return count
 
 
-def conversion(bits: int, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> dict[str, object]:
+def conversion(weight_format: WeightFormat, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> dict[str, object]:
     """Time to quantize and to dequantize the largest weight of a block."""
     config = TINY if tiny else CONFIG
     weight = torch.randn(config.inner_hidden_size, config.hidden_size, device=device).to(dtype) * STD
-    integers, scale = quantize(weight, bits)
+    tensors = weight_format.quantize(weight)
     times = {}
     work: dict[str, Callable[[], object]] = {
-        "quantize": lambda: quantize(weight, bits),
-        "dequantize": lambda: dequantize(integers, scale, bits, dtype),
+        "quantize": lambda: weight_format.quantize(weight),
+        "dequantize": lambda: weight_format.dequantize(tensors, slice(None), dtype),
     }
     for name, function in work.items():
         synchronize(device)

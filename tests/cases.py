@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -14,13 +14,19 @@ import imprint
 from imprint.model import Model
 from imprint.models.chatglm import ChatGLM
 from imprint.models.chatglm2 import ChatGLM2
-from imprint.models.checkpoint import quantized_layers
 from imprint.models.configs.chatglm import ChatGLMConfig
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.network import Network
-from imprint.quant.formats import SCALE, quantize
+from imprint.models.quantized_layers import quantized_layers
+from imprint.quant.formats import find_format
+from imprint.quant.names import FormatName
+from imprint.quant.row_int import RowInt
+from imprint.quant.weight_format import SCALE, WEIGHT, WeightFormat
 
 N = TypeVar("N", bound=Network)
+Bits = Literal[8, 4]
+BITS: Final[tuple[Bits, ...]] = (8, 4)
+"""Names of the original's weight formats."""
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("chatglm1-base", "chatglm1-ptuning", "chatglm1-ptuning-projection")
 TUNED = CASES[1:]
@@ -161,7 +167,18 @@ def prompt(network: Network, *text: int) -> list[int]:
     return [*text, special_ids.gmask, special_ids.sop]
 
 
-def quantized_folder(folder: Path, bits: int, *, embeddings: bool = False) -> Path:
+def format_of(name: FormatName | None) -> WeightFormat | None:
+    """The weight format of this name; None for none."""
+    return None if name is None else find_format(name)
+
+
+def quantize(weight: Tensor, bits: Bits, scale_dtype: torch.dtype | None = torch.float16) -> tuple[Tensor, Tensor]:
+    """Integers and scales of the original's formats."""
+    tensors = RowInt(bits, scale_dtype).quantize(weight)
+    return tensors[WEIGHT], tensors[SCALE]
+
+
+def quantized_folder(folder: Path, bits: Bits, *, embeddings: bool = False) -> Path:
     """The golden base as the original's quantized folders are: packed integers and scales in a pytorch_model.bin, the head stored too."""
     base = Case("chatglm1-base").folder
     tensors = load_file(base / "model.safetensors")
@@ -177,7 +194,7 @@ def quantized_folder(folder: Path, bits: int, *, embeddings: bool = False) -> Pa
 
 def plain_twin(network: Network) -> ChatGLM:
     """A network of plain fp32 weights, equal to the numbers that a quantized one stands for."""
-    twin = ChatGLM(replace(as_chatglm(network).config, quantization_bit=None, quantization_embeddings=False))
+    twin = ChatGLM(replace(as_chatglm(network).config, weight_format=None, quantization_embeddings=False))
     numbers = {name: layer.dequantize(torch.float32) for name, layer in quantized_layers(network).items()}
     twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | numbers)
     return twin.requires_grad_(requires_grad=False).eval()

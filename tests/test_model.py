@@ -18,6 +18,8 @@ from imprint.loading.section import ModelSection
 from imprint.loading.source import resolve_source
 from imprint.messages import UserError
 from imprint.model import Model
+from imprint.quant.row_int import RowInt
+from imprint.quant.weight_format import WeightFormat
 from imprint.runs import RunFolder
 from imprint.templates import make_messages
 from imprint.templates.chatglm import process_response
@@ -26,7 +28,7 @@ from imprint.tune.adapter import AdapterMetadata, PrefixMetadata
 from imprint.tune.adapter_folder import save_adapter
 from imprint.tune.fingerprint import fingerprint
 from imprint.tune.prefix import PrefixShape, init_prefix
-from tests.cases import CASES, TUNED, Case, as_chatglm, difference, prompt, small_model, small_network
+from tests.cases import CASES, TUNED, Bits, Case, as_chatglm, difference, prompt, small_model, small_network
 from tests.families import FOLDERS, bloom_base, template_of
 from tests.inference.reference import generate_ids
 from tests.prompts import encode_prompt
@@ -83,8 +85,8 @@ class TestLoad:
             imprint.load(base, device="abacus")
 
     @pytest.mark.parametrize("bits", [2, 16, "4", 0])
-    def test_other_bits_than_the_originals_are_refused(self, base: Path, bits: int) -> None:
-        with pytest.raises(UserError, match=rf"^quantize: must be 8, 4 or None, got {bits!r}\."):
+    def test_other_bits_than_the_originals_are_refused(self, base: Path, bits: Bits) -> None:
+        with pytest.raises(UserError, match=rf"^quantize: must be 8, 4, int4-g128 or None, got {bits!r}\."):
             imprint.load(base, quantize=bits)
 
     def test_a_folder_without_tokenizer_computes_but_cannot_talk(self, tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ class TestLoad:
         class Found(Exception):  # noqa: N818
             pass
 
-        def note(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None) -> None:
+        def note(folder: Path, *, dtype: torch.dtype, device: torch.device, weight_format: WeightFormat | None) -> None:
             raise Found(folder)
 
         monkeypatch.setattr("imprint.loading.load.load_network", note)
@@ -381,15 +383,15 @@ class TestQuantizedRuns:
     def test_it_is_evaluated_in_its_precision(self, run: RunFolder) -> None:
         model = load_model(resolve_source(run.path), device="cpu")
 
-        assert model.network.quantization_bit == 4
+        assert model.network.weight_format == RowInt(4)
         assert model.adapter is not None
         assert model.identity == imprint.load(run.path.parent / "base", adapter=run.adapter, quantize=4, device="cpu").identity
-        assert load_model(resolve_source(run.path), base=True).network.quantization_bit == 4
+        assert load_model(resolve_source(run.path), base=True).network.weight_format == RowInt(4)
 
     def test_its_adapter_may_be_put_on_the_plain_base(self, run: RunFolder) -> None:
         model = imprint.load(run.path.parent / "base", adapter=run.adapter, device="cpu")
 
-        assert model.network.quantization_bit is None
+        assert model.network.weight_format is None
         assert model.adapter is not None
 
     def test_a_folder_that_is_quantized_trains_the_same(self, run: RunFolder) -> None:

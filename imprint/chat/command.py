@@ -55,8 +55,8 @@ def loaded_message(model: Model, source: ModelSource, section: ChatSection, seco
             base = str(path)
     elif run is not None and not section.base:
         base, adapter = model.name, f"all parameters tuned 全参数微调 (from {base})"
-    bits = model.network.quantization_bit
-    precision = (f"int{bits}, " if bits else "") + str(model.network.dtype).removeprefix("torch.")
+    quantized = model.network.weight_format
+    precision = (f"{quantized.title}, " if quantized else "") + str(model.network.dtype).removeprefix("torch.")
     return f"loaded 已加载: base 底座 {base} · {adapter} · {precision} · {model.device} · {seconds:.1f} s"
 
 

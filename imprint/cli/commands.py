@@ -160,8 +160,9 @@ def quantize(options: argparse.Namespace) -> None:
     """`imprint quantize`."""
     announce(f"quantizing {options.folder}", f"量化 {options.folder}")
     from imprint.export.quantized import quantize
+    from imprint.quant.names import FORMAT_NAMES
 
-    quantize(options.folder, options.output, options.bits)
+    quantize(options.folder, options.output, {str(name): name for name in FORMAT_NAMES}[str(options.format)])
 
 
 def export(options: argparse.Namespace) -> None:

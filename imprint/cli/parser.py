@@ -13,6 +13,7 @@ from imprint.cli import commands as run
 from imprint.cli.problems import parser_problem, unknown_words
 from imprint.export.targets import TARGETS
 from imprint.messages import Bilingual
+from imprint.quant.names import FORMAT_NAMES
 from imprint.terminal import say, terminal_columns
 
 if TYPE_CHECKING:
@@ -318,6 +319,27 @@ def _add_perplexity(commands: "argparse._SubParsersAction[_Parser]") -> None:
     _add_overrides(perplexity, "imprint.evaluate.section:PerplexitySection")
 
 
+def _add_quantize(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    quantize = _add_command(commands, "quantize", run.quantize, Bilingual("write a base with quantized weights", "量化底座").line)
+    quantize.add_argument(
+        "folder", metavar="MODEL", help=Bilingual("a model folder, or owner/name of the hub", "模型目录或 owner/name").line
+    )
+    quantize.add_argument("output", type=Path, metavar="OUT", help=Bilingual("the folder to write", "输出目录").line)
+    precision = quantize.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--format",
+        choices=[str(name) for name in FORMAT_NAMES],
+        default="4",
+        help=Bilingual(
+            "4 and 8 bits are the original's formats, int4-g128 is closer to the base and read by Imprint only; 4 if not given",
+            "4、8 为原版格式；int4-g128 误差更小，但只有 Imprint 能读",
+        ).line,
+    )
+    precision.add_argument(
+        "--bits", dest="format", type=int, choices=(4, 8), help=Bilingual("the same for 4 and 8", "同上，只有 4 和 8").line
+    )
+
+
 def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
     imported = _add_command(
         commands, "import", run.import_model, Bilingual("write a GGUF file as a model folder", "把 GGUF 文件转为模型目录").line
@@ -326,15 +348,7 @@ def _add_conversion(commands: "argparse._SubParsersAction[_Parser]") -> None:
         "file", type=Path, metavar="FILE.gguf", help=Bilingual("a model in llama.cpp's format", "llama.cpp 格式的模型").line
     )
     imported.add_argument("output", type=Path, metavar="OUT", help=Bilingual("the folder to write", "输出目录").line)
-    quantize = _add_command(commands, "quantize", run.quantize, Bilingual("write a base in 4 or 8 bits", "把底座量化为 4 或 8 位").line)
-    quantize.add_argument(
-        "folder", metavar="MODEL", help=Bilingual("a model folder, or owner/name of the hub", "模型目录或 owner/name").line
-    )
-    quantize.add_argument("output", type=Path, metavar="OUT", help=Bilingual("the folder to write", "输出目录").line)
-    quantize.add_argument(
-        "--bits", type=int, choices=(4, 8), default=4, help=Bilingual("bits of a weight; 4 if not given", "每个权重的位数").line
-    )
-
+    _add_quantize(commands)
     export = _add_command(
         commands,
         "export",

@@ -10,7 +10,7 @@ from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.export.destination import refuse_destination, with_file_name
 from imprint.export.section import ExportSection
-from imprint.export.targets import Target, possible_targets, refusal
+from imprint.export.targets import QUANTIZED, Target, possible_targets, refusal
 from imprint.export.transformers_layout import transformers_model
 from imprint.export.verify import refuse_changed_answers, verification_samples
 from imprint.export.writers import (
@@ -49,28 +49,25 @@ NOTHING_TO_EXPORT = Bilingual(
 WRITERS: dict[tuple[Method, Target], Writer] = {
     ("prefix", "official"): official_prefix,
     ("prefix", "peft"): peft_adapter,
-    ("prefix", "int8"): quantized_base_with_adapter(8),
-    ("prefix", "int4"): quantized_base_with_adapter(4),
+    **{("prefix", target): quantized_base_with_adapter(name) for target, name in QUANTIZED.items()},
     ("prefix", "bundle"): bundle,
     ("lora", "peft"): peft_adapter,
     ("lora", "merged"): merged,
     ("lora", "transformers"): transformers_model,
-    ("lora", "int8"): quantized_merge(8),
-    ("lora", "int4"): quantized_merge(4),
+    **{("lora", target): quantized_merge(name) for target, name in QUANTIZED.items()},
     ("lora", "bundle"): bundle,
     ("full", "official"): official_model,
     ("full", "merged"): merged,
     ("full", "transformers"): transformers_model,
-    ("full", "int8"): quantized_model(8),
-    ("full", "int4"): quantized_model(4),
+    **{("full", target): quantized_model(name) for target, name in QUANTIZED.items()},
     ("full", "bundle"): bundle,
 }
 """The writer of each method and target."""
 ROUNDING = {("lora", "merged"), ("lora", "transformers"), ("full", "transformers")}
 """Exports whose answers before and after are computed by different code, which rounds 16 bits differently."""
-WITHOUT_BASE = {("prefix", "official"), ("prefix", "peft"), ("prefix", "int8"), ("prefix", "int4"), ("lora", "peft")}
+WITHOUT_BASE = {("prefix", "official"), ("prefix", "peft"), *(("prefix", target) for target in QUANTIZED), ("lora", "peft")}
 """Exports of the adapter without the weights it was tuned on, or with those of the base's folder."""
-OWN_DTYPE = {*WITHOUT_BASE, ("prefix", "bundle"), ("lora", "bundle"), ("full", "bundle"), ("full", "int8"), ("full", "int4")}
+OWN_DTYPE = {*WITHOUT_BASE, ("prefix", "bundle"), ("lora", "bundle"), ("full", "bundle"), *(("full", target) for target in QUANTIZED)}
 """Exports that write each tensor in the type that it is stored in."""
 
 

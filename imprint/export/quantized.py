@@ -1,4 +1,4 @@
-"""`imprint quantize MODEL OUT`: quantize a model folder to the original's 8 or 4 bits, shard by shard."""
+"""`imprint quantize MODEL OUT`: quantize a model folder, shard by shard."""
 
 import math
 import shutil
@@ -22,22 +22,23 @@ from imprint.models.checkpoint import (
     PREFIX_PART,
     network_tensors,
     quantize_stored,
-    quantized_fields,
-    quantized_layers,
     read_tensors,
     refuse_not_finite,
     resolve_tied_name,
-    scale_name,
     split_into_shards,
+    without_stale_quantization_config,
     write_index,
 )
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
+from imprint.models.quantized_layers import folder_format, quantized_layers, quantized_tensors, tensors_of, with_format
 from imprint.models.stored_weights import refuse_missing
 from imprint.models.weight_files import shard_names
 from imprint.progress import Progress
-from imprint.quant.formats import BITS
+from imprint.quant.formats import find_format
 from imprint.quant.linear import QuantizedWeight
+from imprint.quant.names import FormatName
+from imprint.quant.weight_format import WeightFormat
 from imprint.terminal import say
 
 SHARD_BYTES = 10**9
@@ -46,27 +47,27 @@ DISK_RESERVE = 2**20
 """Bytes for config.json, tokenizer and the like."""
 
 
-def quantize(folder: str | Path, out: str | Path, bits: int) -> Path:
-    """Write the model of `folder` to the folder `out`, its blocks' weights quantized to 8 or 4 bits under the original's names.
+def quantize(folder: str | Path, out: str | Path, bits: FormatName) -> Path:
+    """Write the model of `folder` to the folder `out`, its blocks' weights quantized under the original's names.
 
+    `bits`: 8 or 4, the original's formats, or "int4-g128", which no other program reads.
     Everything else keeps the type it is stored in, fp16 in the official folders. The folder appears complete, and read back, or not at all.
     Raises UserError for a run with an adapter, a folder that is already quantized or damaged, and an unusable output path or disk.
     """
     path, out = arguments.path("folder", folder), arguments.path("out", out)
-    if bits not in BITS:
-        raise UserError(Bilingual(f"bits: must be 8 or 4, got {bits!r}.", "bits 只能是 8 或 4。"))
+    weight_format = find_format(bits, "bits")
     model = resolve_source(folder if isinstance(folder, str) else path)
     if model.run is not None and model.method != "full":
         raise UserError(
             Bilingual(
                 f"{folder}: is a run whose adapter is beside its base, and the base alone would be written. Use imprint export {folder} "
-                f"--to int{bits}, or give the base's own folder.",
+                f"--to {weight_format.title}, or give the base's own folder.",
                 "该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。",
             )
         )
     source, out = model.network_folder, with_file_name(Path(out))
     refuse_destination(out, [source], written_before=_is_quantized, otherwise="holds no quantized model")
-    plan = QuantizationPlan.from_folder(source, bits)
+    plan = QuantizationPlan.from_folder(source, weight_format)
     _check_disk(out, plan.bytes_after)
     with atomic_folder(out) as temporary:
         write_quantized(plan, temporary, out)
@@ -91,17 +92,17 @@ class QuantizationPlan:
     """Bytes of each tensor that will be written, in the order in which they are read."""
 
     @classmethod
-    def from_folder(cls, source: Path, bits: int) -> "QuantizationPlan":
+    def from_folder(cls, source: Path, weight_format: WeightFormat) -> "QuantizationPlan":
         """Scan the folder once. Raises UserError if it is quantized already or does not match its config.json."""
-        fields = read_config(source)
-        if stored_bits := fields.get("quantization_bit"):
+        fields = without_stale_quantization_config(read_config(source), source)
+        if stored := folder_format(fields, source):
             raise UserError(
                 Bilingual(
-                    f"{source}: is quantized to {stored_bits} bits already. Give the folder it was made from.",
-                    f"该目录已量化为 {stored_bits} 位：请给出量化前的目录。",
+                    f"{source}: is quantized to {stored.label.english} already. Give the folder it was made from.",
+                    f"该目录已量化为{stored.label.chinese}：请给出量化前的目录。",
                 )
             )
-        fields = quantized_fields(fields, bits, source)
+        fields = with_format(fields, weight_format, source)
         with torch.device("meta"):
             network = build_network(fields, source)
         before, sizes = _sizes(source, network, quantized_layers(network))
@@ -115,7 +116,8 @@ class QuantizationPlan:
     @property
     def size_summary(self) -> str:
         """Size before and after, as text."""
-        return f"{self.network.quantization_bit} bits, {_size(self.bytes_after)} instead of {_size(self.bytes_before)}"
+        assert self.network.weight_format is not None
+        return f"{self.network.weight_format.label.english}, {_size(self.bytes_after)} instead of {_size(self.bytes_before)}"
 
 
 def write_quantized(plan: QuantizationPlan, temporary: Path, out: Path) -> None:
@@ -139,7 +141,7 @@ def write_quantized(plan: QuantizationPlan, temporary: Path, out: Path) -> None:
 
 def _is_quantized(folder: Path) -> bool:
     """Whether a folder is what this command writes."""
-    return (folder / "config.json").is_file() and bool(read_config(folder).get("quantization_bit"))
+    return (folder / "config.json").is_file() and folder_format(read_config(folder), folder) is not None
 
 
 def _check_disk(out: Path, needed: int) -> None:
@@ -158,14 +160,14 @@ def _check_disk(out: Path, needed: int) -> None:
 def _sizes(source: Path, network: Network, layers: Mapping[str, QuantizedWeight]) -> tuple[int, dict[str, int]]:
     """(bytes of the stored weights, bytes of each tensor to write in reading order)."""
     expected = network.state_dict()
-    before, sizes, missing = 0, {}, expected.keys() - set(map(scale_name, layers))
+    before, sizes = 0, dict[str, int]()
+    missing = expected.keys() - (quantized_tensors(network).keys() - layers.keys())
     for name, tensor in network_tensors(source, network):
         before += tensor.nbytes
         if PREFIX_PART not in name:
             missing.discard(resolve_tied_name(source, name, network, expected))
-        sizes[name] = layers[name].weight.nbytes if name in layers else tensor.nbytes
-        if name in layers:
-            sizes[scale_name(name)] = layers[name].rows * (layers[name].scale_dtype or tensor.dtype).itemsize
+        parts = tensors_of(name, layers[name]) if name in layers else {}
+        sizes |= {part: stored.nbytes(tensor.dtype) for part, stored in parts.items()} or {name: tensor.nbytes}
     refuse_missing(source, missing - sizes.keys())
     return before, sizes
 

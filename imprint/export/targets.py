@@ -6,10 +6,13 @@ A family is named by its network class: `ChatGLM` is ChatGLM-6B.
 from typing import Final, Literal, get_args
 
 from imprint.messages import Bilingual
+from imprint.quant.names import FormatName, format_label
 from imprint.tune.method import Method
 
-Target = Literal["official", "peft", "merged", "transformers", "int8", "int4", "bundle"]
+Target = Literal["official", "peft", "merged", "transformers", "int8", "int4", "int4-g128", "bundle"]
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
+QUANTIZED: Final[dict[Target, FormatName]] = {"int8": 8, "int4": 4, "int4-g128": "int4-g128"}
+"""The targets with quantized weights, and their weight formats."""
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 WRITTEN: Final[dict[tuple[Method, Target], str]] = {
@@ -18,8 +21,7 @@ WRITTEN: Final[dict[tuple[Method, Target], str]] = {
         "prefix",
         "peft",
     ): "peft's PREFIX_TUNING in adapter_config.json and adapter_model.safetensors, keys turned by the positions that peft counts",
-    ("prefix", "int8"): "the base in 8 bits, the prefix beside it",
-    ("prefix", "int4"): "the base in 4 bits, the prefix beside it",
+    **{("prefix", target): f"the base in {format_label(name).english}, the prefix beside it" for target, name in QUANTIZED.items()},
     ("prefix", "bundle"): "one archive: prefix, recipe, report, checksums",
     (
         "lora",
@@ -27,14 +29,12 @@ WRITTEN: Final[dict[tuple[Method, Target], str]] = {
     ): "adapter_config.json and adapter_model.safetensors, for the base's own class: of ChatGLM to GLM-4-9B the original's, not `glm`",
     ("lora", "merged"): "16-bit safetensors under the official names",
     ("lora", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer; ChatGLM-6B has no such class",
-    ("lora", "int8"): "merged, then in 8 bits",
-    ("lora", "int4"): "merged, then in 4 bits",
+    **{("lora", target): f"merged, then in {format_label(name).english}" for target, name in QUANTIZED.items()},
     ("lora", "bundle"): "one archive: adapter, recipe, report, checksums",
     ("full", "official"): "16-bit .bin files in the official layout",
     ("full", "merged"): "16-bit safetensors under the official names",
     ("full", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer; ChatGLM-6B has no such class",
-    ("full", "int8"): "the tuned model in 8 bits",
-    ("full", "int4"): "the tuned model in 4 bits",
+    **{("full", target): f"the tuned model in {format_label(name).english}" for target, name in QUANTIZED.items()},
     ("full", "bundle"): "one archive: model, recipe, report, checksums",
 }
 """What each possible combination writes."""

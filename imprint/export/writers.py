@@ -24,6 +24,8 @@ from imprint.model import Model
 from imprint.models.auxiliary_files import copy_auxiliary_files
 from imprint.models.checkpoint import save_network
 from imprint.models.families import read_config
+from imprint.quant.formats import find_format
+from imprint.quant.names import FormatName
 from imprint.tune.adapter import Adapter
 from imprint.tune.adapter_folder import save_original
 from imprint.tune.peft_prefix import write_peft_prefix
@@ -71,15 +73,15 @@ class ExportJob:
         assert folder is not None, "the method of the run was read from it"
         return folder
 
-    def open(self, *, bits: int | None = None) -> Model:
+    def open(self, *, quantize: FormatName | None = None) -> Model:
         """The tuned model of the run."""
-        return load_model(self.source, quantize=bits, dtype=self.proof_dtype, device=self.device)
+        return load_model(self.source, quantize=quantize, dtype=self.proof_dtype, device=self.device)
 
-    def load_export(self, folder: Path, *, adapter: Path | None = None, bits: int | None = None) -> Model:
+    def load_export(self, folder: Path, *, adapter: Path | None = None, quantize: FormatName | None = None) -> Model:
         """Load the written files as other tools will, in the precision of `open`."""
         section = self.run.model
         dtype, device = self.proof_dtype or section.dtype, self.device or section.device
-        model = load(folder, adapter=adapter, quantize=bits, dtype=dtype, device=device, template=section.template)
+        model = load(folder, adapter=adapter, quantize=quantize, dtype=dtype, device=device, template=section.template)
         model.source_prefix = self.run.data_section.source_prefix
         return model
 
@@ -115,7 +117,7 @@ def official_prefix(job: ExportJob) -> Iterator[AnswerFunction]:
     assert model.adapter is not None
     write_official_prefix(job.temporary, job.base, model.adapter)
     del model
-    yield job.answer_function(job.load_export(job.base, adapter=job.temporary, bits=job.run.model.quantize))
+    yield job.answer_function(job.load_export(job.base, adapter=job.temporary, quantize=job.run.model.quantize))
 
 
 def official_model(job: ExportJob) -> Iterator[AnswerFunction]:
@@ -172,17 +174,17 @@ def peft_adapter(job: ExportJob) -> Iterator[AnswerFunction]:
     else:
         model.adapter.save_files(job.temporary, base_name(job.run))
     del model
-    yield job.answer_function(job.load_export(job.base, adapter=job.temporary, bits=job.run.model.quantize))
+    yield job.answer_function(job.load_export(job.base, adapter=job.temporary, quantize=job.run.model.quantize))
 
 
-def quantized_base_with_adapter(bits: int) -> Writer:
+def quantized_base_with_adapter(name: FormatName) -> Writer:
     """The quantized base with the adapter's folder in it."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
-        model = job.open(bits=bits)
+        model = job.open(quantize=name)
         yield job.answer_function(model)
         del model
-        write_quantized(QuantizationPlan.from_folder(job.base, bits), job.temporary, job.out)
+        write_quantized(QuantizationPlan.from_folder(job.base, find_format(name)), job.temporary, job.out)
         refuse_outside_links(job.adapter, job.adapter.rglob("*"))
         shutil.copytree(job.adapter, job.temporary / "adapter")
         yield job.answer_function(job.load_export(job.temporary, adapter=job.temporary / "adapter"))
@@ -190,18 +192,18 @@ def quantized_base_with_adapter(bits: int) -> Writer:
     return write
 
 
-def quantized_model(bits: int) -> Writer:
+def quantized_model(name: FormatName) -> Writer:
     """The tuned model, quantized; verified against the same rounding at loading."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
-        yield job.answer_function(job.load_export(job.tuned, bits=bits))
-        write_quantized(QuantizationPlan.from_folder(job.tuned, bits), job.temporary, job.out)
+        yield job.answer_function(job.load_export(job.tuned, quantize=name))
+        write_quantized(QuantizationPlan.from_folder(job.tuned, find_format(name)), job.temporary, job.out)
         yield job.answer_function(job.load_export(job.temporary))
 
     return write
 
 
-def quantized_merge(bits: int) -> Writer:
+def quantized_merge(name: FormatName) -> Writer:
     """A LoRA merged into the weights, which are then quantized."""
 
     def write(job: ExportJob) -> Iterator[AnswerFunction]:
@@ -209,8 +211,8 @@ def quantized_merge(bits: int) -> Writer:
         model = job.open()
         _save_merged(job, model, merged_folder)
         del model
-        yield job.answer_function(job.load_export(merged_folder, bits=bits))
-        write_quantized(QuantizationPlan.from_folder(merged_folder, bits), job.temporary, job.out)
+        yield job.answer_function(job.load_export(merged_folder, quantize=name))
+        write_quantized(QuantizationPlan.from_folder(merged_folder, find_format(name)), job.temporary, job.out)
         shutil.rmtree(merged_folder)
         yield job.answer_function(job.load_export(job.temporary))
 

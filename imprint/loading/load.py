@@ -14,7 +14,8 @@ from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.checkpoint import load_network
 from imprint.models.families import build_network, read_config
-from imprint.quant.formats import BITS
+from imprint.quant.formats import find_format
+from imprint.quant.names import FormatName
 from imprint.runtime import choose_device, choose_dtype
 from imprint.templates import Template, TemplateName, read_template
 from imprint.templates import writes_date as template_writes_date
@@ -26,7 +27,7 @@ def load(
     folder: str | Path,
     *,
     adapter: str | Path | None = None,
-    quantize: int | None = None,
+    quantize: FormatName | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     template: TemplateName = "auto",
@@ -38,8 +39,9 @@ def load(
 
     A run is loaded as its base with the prefix or LoRA, which `adapter_off()` switches off, or as the model of full tuning; arguments that
     are None take the value of its recipe. `adapter`: an adapter folder of Imprint, a run (its adapter is used), a LoRA folder of peft, an
-    original prefix file of any name, or its folder. `quantize`: round the weights of the blocks to 8 or 4 bits while loading; for a folder
-    that is quantized already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16 or float16 on a GPU.
+    original prefix file of any name, or its folder. `quantize`: round the weights of the blocks to 8 or 4 bits, or to "int4-g128", while
+    loading; for a folder that is quantized already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16
+    or float16 on a GPU.
     `template`: the prompt template where the folder does not determine it. Raises UserError for a folder that cannot be loaded.
     """
     path = arguments.path("folder", folder)
@@ -55,7 +57,7 @@ def load(
 def load_base(
     path: str | Path,
     *,
-    quantize: int | None = None,
+    quantize: FormatName | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     template: TemplateName = "auto",
@@ -68,10 +70,9 @@ def load_base(
     where the tokenizer leaves out a BOS that the base needs. Raises UserError for a run with a prefix, which
     cannot be merged into the weights.
     """
-    if quantize not in (None, *BITS):
-        raise UserError(Bilingual(f"quantize: must be 8, 4 or None, got {quantize!r}.", "quantize 只能是 8、4 或 None。"))
+    weight_format = None if quantize is None else find_format(quantize, optional=True)
     folder, chosen_device = base_folder(path), choose_device(device)
-    network = load_network(folder, dtype=choose_dtype(dtype, chosen_device), device=chosen_device, bits=quantize)
+    network = load_network(folder, dtype=choose_dtype(dtype, chosen_device), device=chosen_device, weight_format=weight_format)
     fields = read_config(folder)
     model = Model(network, read_template(folder, fields, template, date=date), str(folder), tokenizer_file=tokenizer_file(fields))
     model.find_adapter = adapter_path
@@ -86,7 +87,7 @@ def load_model(
     *,
     base: bool = False,
     adapter: str | Path | None = None,
-    quantize: int | None = None,
+    quantize: FormatName | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     template: TemplateName | None = None,
@@ -177,7 +178,7 @@ def _base_and_adapter(source: ModelSource, *, base: bool, adapter: str | Path | 
     return source.run.model.location, source.run_folder.adapter
 
 
-def _merge_run_loras(model: Model, path: str | Path, quantize: int | None) -> None:
+def _merge_run_loras(model: Model, path: str | Path, quantize: FormatName | None) -> None:
     """Merge the LoRA of a run that serves as a base into the weights, after those of the runs that are its own bases."""
     run = run_of_base(path)
     if run is None or find_folder(run.model) is not None:

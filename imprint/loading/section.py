@@ -3,13 +3,14 @@
 import re
 from datetime import date
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import field_validator
 
 from imprint.config import Field, Section
 from imprint.loading.hub.name import COMMIT, parse_name
 from imprint.messages import Bilingual
+from imprint.quant.names import FormatName
 from imprint.templates import TEMPLATE_HELP, TemplateName
 
 DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -30,8 +31,10 @@ class ModelSection(Section):
         description="Of a model of the hub: the commit that is used, 40 hexadecimal digits; null takes what the hub has when the run "
         "begins, and what opens the run later takes the same.",
     )
-    quantize: Literal[4, 8] | None = Field(
-        None, description="Quantize the base's weights to 8 or 4 bits, like the original's quantization_bit; null leaves them unchanged."
+    quantize: FormatName | None = Field(
+        None,
+        description="Quantize the base's weights: 8 or 4 bits, like the original's quantization_bit, or int4-g128, 4 bits with a scale for "
+        "every 128 columns, which is closer to the unquantized base; null leaves them unchanged.",
     )
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU if there is one.")
@@ -97,7 +100,7 @@ DEVICE_HELP = "Device to compute on; null takes the run's, else a GPU if there i
 class PrecisionSection(Section):
     """The precision and device of a model."""
 
-    quantize: Literal[4, 8] | None = Field(None, description="Quantize the base's weights to 8 or 4 bits; null takes the run's.")
+    quantize: FormatName | None = Field(None, description="Quantize the base's weights to 8 or 4 bits, or int4-g128; null takes the run's.")
     dtype: str | None = Field(
         None,
         description="float32, bfloat16 or float16; null takes the run's, else float32 on the CPU and 16 bit on a GPU.",

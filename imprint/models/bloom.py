@@ -36,7 +36,7 @@ class Bloom(Network):
                 max_length=config.max_length,
             ),
             stop_ids=config.stop_ids,
-            quantization_bit=config.quantization_bit,
+            weight_format=config.weight_format,
         )
         self.config = config
         self.transformer = Transformer(config)
@@ -98,8 +98,8 @@ class Attention(nn.Module):
         super().__init__()
         self.index = index
         self.heads = config.num_heads
-        self.query_key_value = make_linear(config.hidden_size, 3 * config.hidden_size, config.quantization_bit)
-        self.dense = make_linear(config.hidden_size, config.hidden_size, config.quantization_bit)
+        self.query_key_value = make_linear(config.hidden_size, 3 * config.hidden_size, config.weight_format)
+        self.dense = make_linear(config.hidden_size, config.hidden_size, config.weight_format)
 
     def forward(self, x: Tensor, context: ForwardContext, slopes: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
@@ -114,8 +114,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: BloomConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = make_linear(config.hidden_size, MLP_RATIO * config.hidden_size, config.quantization_bit)
-        self.dense_4h_to_h = make_linear(MLP_RATIO * config.hidden_size, config.hidden_size, config.quantization_bit)
+        self.dense_h_to_4h = make_linear(config.hidden_size, MLP_RATIO * config.hidden_size, config.weight_format)
+        self.dense_4h_to_h = make_linear(MLP_RATIO * config.hidden_size, config.hidden_size, config.weight_format)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""

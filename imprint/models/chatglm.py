@@ -39,7 +39,7 @@ class ChatGLM(Network):
                 max_length=config.max_sequence_length,
             ),
             stop_ids=frozenset({config.special_ids.eop}),
-            quantization_bit=config.quantization_bit,
+            weight_format=config.weight_format,
         )
         self.config = config
         self.transformer = Transformer(config)
@@ -113,8 +113,8 @@ class Attention(nn.Module):
         super().__init__()
         self.index = index
         self.heads = config.num_attention_heads
-        self.query_key_value = make_linear(config.hidden_size, 3 * config.hidden_size, config.quantization_bit)
-        self.dense = make_linear(config.hidden_size, config.hidden_size, config.quantization_bit)
+        self.query_key_value = make_linear(config.hidden_size, 3 * config.hidden_size, config.weight_format)
+        self.dense = make_linear(config.hidden_size, config.hidden_size, config.weight_format)
 
     def forward(self, x: Tensor, context: ForwardContext, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
@@ -130,8 +130,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__()
-        self.dense_h_to_4h = make_linear(config.hidden_size, config.inner_hidden_size, config.quantization_bit)
-        self.dense_4h_to_h = make_linear(config.inner_hidden_size, config.hidden_size, config.quantization_bit)
+        self.dense_h_to_4h = make_linear(config.hidden_size, config.inner_hidden_size, config.weight_format)
+        self.dense_4h_to_h = make_linear(config.inner_hidden_size, config.hidden_size, config.weight_format)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
@@ -140,8 +140,8 @@ class MLP(nn.Module):
 
 
 def _embedding(config: ChatGLMConfig) -> nn.Embedding | QuantizedEmbedding:
-    if config.quantization_bit and config.quantization_embeddings:
-        return QuantizedEmbedding(config.vocab_size, config.hidden_size, config.quantization_bit)
+    if config.weight_format and config.quantization_embeddings:
+        return QuantizedEmbedding(config.vocab_size, config.hidden_size, config.weight_format)
     return empty_embedding(config.vocab_size, config.hidden_size)
 
 

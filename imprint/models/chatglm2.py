@@ -32,7 +32,7 @@ class ChatGLM2(Network):
                 max_length=config.seq_length,
             ),
             stop_ids=config.stop_ids,
-            quantization_bit=config.quantization_bit,
+            weight_format=config.weight_format,
         )
         self.config = config
         self.transformer = Transformer(config)
@@ -144,8 +144,8 @@ def _norm(config: ChatGLM2Config) -> nn.RMSNorm:
 
 
 def _linear(config: ChatGLM2Config, in_features: int, out_features: int, *, bias: bool = False) -> nn.Linear | QuantizedLinear:
-    """A linear layer; if quantized, its scales have the dtype of the weights."""
-    return make_linear(in_features, out_features, config.quantization_bit, bias=bias, scale_dtype=None)
+    """A linear layer, quantized if the blocks are."""
+    return make_linear(in_features, out_features, config.weight_format, bias=bias)
 
 
 def rotary(positions: Tensor, config: ChatGLM2Config, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

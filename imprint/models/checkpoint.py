@@ -20,7 +20,16 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.auxiliary_files import copy_auxiliary_files
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
+from imprint.models.quantized_layers import (
+    folder_format,
+    loaded_dtype,
+    quantized_layers,
+    quantized_tensors,
+    sibling_name,
+    with_format,
+)
 from imprint.models.stored_weights import (
+    PLAIN_TYPES,
     common_wrapper,
     duplicate_error,
     is_plain,
@@ -36,8 +45,8 @@ from imprint.models.stored_weights import (
 )
 from imprint.models.weight_files import shard_names, weight_files
 from imprint.models.weight_values import blocks_equal, is_finite, nearly_equal, not_finite_error, overflow_error, same_values
-from imprint.quant.formats import SCALE, quantize
 from imprint.quant.linear import QuantizedWeight
+from imprint.quant.weight_format import WeightFormat
 from imprint.terminal import say
 
 MAPPED_BYTES = 64 * 2**20
@@ -47,24 +56,23 @@ WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
 SHARD_BYTES = 2 * 10**9
 
 
-def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, bits: int | None = None) -> Network:
+def load_network(folder: Path, *, dtype: torch.dtype, device: torch.device, weight_format: WeightFormat | None = None) -> Network:
     """The network of a model folder, frozen, in evaluation mode.
 
-    Weights stay mapped to their file where neither dtype nor device changes. `bits`, 8 or 4, quantizes the blocks' weights one by one, from
-    their stored dtype. Raises UserError for a missing shard or tensor, a wrong shape, values that are not finite, a damaged or unsafe file,
-    and a folder that is quantized to another number of bits.
+    Weights stay mapped to their file where neither dtype nor device changes. `weight_format` quantizes the blocks' weights one by one,
+    from their stored dtype. Raises UserError for a missing shard or tensor, a wrong shape, values that are not finite, a damaged or unsafe
+    file, and a folder that is quantized to another format.
     """
-    fields = read_config(folder)
-    built_fields = quantized_fields(fields, bits, folder)
+    fields = without_stale_quantization_config(read_config(folder), folder)
     with torch.device("meta"):
-        network = build_network(built_fields, folder)
-    to_quantize = {} if fields.get("quantization_bit") else quantized_layers(network)
+        network = build_network(with_format(fields, weight_format, folder), folder)
+    to_quantize = quantized_layers(network) if folder_format(fields, folder) is None else {}
     missing, copies = _set_stored(folder, network, to_quantize, dtype, device)
     for original in copies.keys() & missing - to_quantize.keys():  # a tied head that is stored in place of the embedding
         name, read_again = copies[original]
         tensor = read_again()
         _check_shape(folder, name, tensor, network.state_dict()[original].shape)
-        _set_tensor(network, original, tensor.to(device, stored_dtype(original, tensor, dtype)))
+        _set_tensor(network, original, tensor.to(device, loaded_dtype(original, tensor, dtype, quantized_tensors(network))))
         refuse_not_finite(folder, name, network.get_parameter(original))
         missing.discard(original)
     refuse_missing(folder, missing)
@@ -80,9 +88,9 @@ def _set_stored(
 
     No tensor that was read is held on to, since it would keep what was read through the same mapping in memory.
     """
-    expected = network.state_dict()
+    expected, quantized = network.state_dict(), quantized_tensors(network)
     copies: dict[str, tuple[str, Callable[[], Tensor]]] = {}
-    missing = expected.keys() - set(map(scale_name, to_quantize))
+    missing = expected.keys() - (quantized.keys() - to_quantize.keys() if to_quantize else set())
     for name, tensor, read_again in _named_tensors(folder, network):
         if PREFIX_PART in name:
             continue  # a prefix in a full checkpoint is loaded as an adapter
@@ -96,7 +104,7 @@ def _set_stored(
         else:
             _check_dtype(folder, name, tensor, expected[name])
             _check_shape(folder, name, tensor, expected[name].shape)
-            value = tensor.to(device, stored_dtype(name, tensor, dtype))
+            value = tensor.to(device, loaded_dtype(name, tensor, dtype, quantized))
             refuse_not_finite(folder, name, tensor if value.itemsize > tensor.itemsize else value)  # the fewer bytes
             # a small tensor that stays mapped would keep everything read through the same mapping in memory
             _set_tensor(network, name, value.clone() if to_quantize and value.nbytes < MAPPED_BYTES else value)
@@ -128,19 +136,20 @@ def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tenso
 def _named_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor, Callable[[], Tensor]]]:
     """As `network_tensors`, each with a function that reads it again as it is stored, mapped anew, or holds it if it cannot be mapped."""
     seen: dict[str, Callable[[], Tensor]] = {}
-    own_name = _names_of(folder, network)
+    own_name, expected = _names_of(folder, network), network.state_dict()
     for file, stored, tensor in ((path, *found) for path in weight_files(folder) for found in _read_file(path)):
         name = own_name(stored)
         if network.is_computed(name):
             continue
         refuse_empty(folder, stored, tensor)
-        refuse_other_type(folder, stored, tensor)
+        if name not in expected or expected[name].dtype != tensor.dtype:
+            refuse_other_type(folder, stored, tensor)
         again = partial(_read_tensor, file, stored)
         block = MAPPED_BYTES if _is_mapped(file) else tensor.nbytes
         if name in seen and not blocks_equal(seen[name], again, same_values, block):
             raise duplicate_error(folder, name)
         seen.setdefault(name, again)
-        value = tensor.t().contiguous() if name in network.transposed and tensor.is_floating_point() else tensor
+        value = tensor.t().contiguous() if name in network.transposed and tensor.dtype in PLAIN_TYPES else tensor
         yield name, value, again if _is_mapped(file) else _giving(tensor)
 
 
@@ -174,31 +183,9 @@ def without_stale_quantization_config(fields: dict[str, Any], folder: Path) -> d
     return {name: value for name, value in fields.items() if name != "quantization_config"}
 
 
-def quantized_fields(fields: dict[str, Any], bits: int | None, folder: Path) -> dict[str, Any]:
-    """The fields of config.json with this number of bits; None leaves them. Raises UserError where the folder has other bits."""
-    fields = without_stale_quantization_config(fields, folder)
-    stored_bits = fields.get("quantization_bit")
-    if bits is None or stored_bits == bits:
-        return fields
-    if stored_bits:
-        raise UserError(
-            Bilingual(
-                f"{folder}: is quantized to {stored_bits} bits already, and {bits} are asked for. Leave `quantize` out, or give the folder "
-                "of the same model that is not quantized.",
-                f"该目录已量化为 {stored_bits} 位，不能再读成 {bits} 位：请去掉 quantize，或给出同一模型未量化的目录。",
-            )
-        )
-    return {**fields, "quantization_bit": bits, "quantization_embeddings": False}
-
-
-def quantized_layers(network: Network) -> dict[str, QuantizedWeight]:
-    """The quantized layers, by the names of their weights."""
-    return {f"{name}.weight": layer for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
-
-
 def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWeight) -> dict[str, Tensor]:
-    """Quantize a weight as stored in a folder: name -> integers and scales. Raises UserError where it does not fit the layer."""
-    if not weight.is_floating_point():
+    """Quantize a weight as stored in a folder: name -> the tensors of its format. Raises UserError where it does not fit the layer."""
+    if weight.dtype not in PLAIN_TYPES:
         raise UserError(
             Bilingual(
                 f'{folder}: {name!r} holds {weight.dtype} values, but config.json has no "quantization_bit". Take config.json from the '
@@ -207,21 +194,16 @@ def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWei
             )
         )
     _check_shape(folder, name, weight, torch.Size((layer.rows, layer.columns)))
-    integers, scale = quantize(weight, layer.bits, layer.scale_dtype)
-    if not is_finite(scale):
+    tensors = layer.weight_format.quantize(weight)
+    if not all(map(is_finite, tensors.values())):
         refuse_not_finite(folder, name, weight)
         raise UserError(
             Bilingual(
-                f"{folder}: {name!r} holds values too large for fp16 scales. Download the weights again.",
-                f"{name!r} 的数值超出 fp16 缩放系数的范围：请重新下载权重。",
+                f"{folder}: {name!r} holds values too large for the scales of {layer.weight_format.title}. Download the weights again.",
+                f"{name!r} 的数值超出 {layer.weight_format.title} 缩放系数的范围：请重新下载权重。",
             )
         )
-    return {name: integers, scale_name(name): scale}
-
-
-def scale_name(name: str) -> str:
-    """The name of the scales of a quantized weight."""
-    return name.removesuffix("weight") + SCALE
+    return {sibling_name(name, part): tensors[part] for part in layer.stored}
 
 
 def resolve_tied_name(folder: Path, name: str, network: Network, expected: Collection[str]) -> str:
@@ -239,25 +221,18 @@ def resolve_tied_name(folder: Path, name: str, network: Network, expected: Colle
     return original
 
 
-def stored_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a tensor in a network that computes in `dtype`: integers and their scales keep their own."""
-    return dtype if tensor.is_floating_point() and not name.endswith(SCALE) else tensor.dtype
-
-
 def _set_tensor(network: Network, name: str, tensor: Tensor) -> None:
-    """Set the network's tensor of this name: a buffer of integers or scales, or a frozen parameter."""
+    """Set the network's tensor of this name: a buffer of a quantized weight, or a frozen parameter."""
     path, _, last = name.rpartition(".")
     layer = network.get_submodule(path)
-    if isinstance(layer, QuantizedWeight) and last == SCALE:
-        tensor = tensor.to(layer.scale_dtype or tensor.dtype)
     setattr(layer, last, torch.nn.Parameter(tensor, requires_grad=False) if last in dict(layer.named_parameters(recurse=False)) else tensor)
 
 
 def _check_dtype(folder: Path, name: str, tensor: Tensor, expected: Tensor) -> None:
-    """Raise UserError unless both are floating-point, or both have the same integer dtype."""
-    if tensor.is_floating_point() == expected.is_floating_point() and (tensor.is_floating_point() or tensor.dtype == expected.dtype):
+    """Raise UserError unless both are plain floating-point numbers, or of the same dtype."""
+    if tensor.dtype == expected.dtype or (tensor.dtype in PLAIN_TYPES and expected.dtype in PLAIN_TYPES):
         return
-    needed, chinese = ("floating-point", "浮点数") if expected.is_floating_point() else ("torch.int8", "torch.int8")
+    needed, chinese = ("floating-point", "浮点数") if expected.dtype in PLAIN_TYPES else (str(expected.dtype), str(expected.dtype))
     raise UserError(
         Bilingual(
             f'{folder}: {name!r} holds {tensor.dtype} values, config.json calls for {needed} values ("quantization_bit" says whether '
@@ -418,26 +393,30 @@ def save_network(
     """
     dtype = dtype or network.dtype
     tensors = network.state_dict(keep_vars=gather is not None)
-    transposed = {network.stored_name(name) for name in network.transposed if tensors[name].is_floating_point()}
+    quantized = quantized_tensors(network)
+    transposed = {network.stored_name(name) for name in network.transposed - quantized.keys()}
+    dtypes = {network.stored_name(name): loaded_dtype(name, tensor, dtype, quantized) for name, tensor in tensors.items()}
     tensors = {network.stored_name(name): tensor for name, tensor in tensors.items()}
     if network.saves_tied_weights and not tied_once:
         for copy, original in network.tied.items():
-            tensors |= {copy + name.removeprefix(original): tensor for name, tensor in tensors.items() if name.startswith(original)}
+            copied = {copy + name.removeprefix(original): name for name in tensors if name.startswith(original)}
+            tensors |= {name: tensors[own] for name, own in copied.items()}
+            dtypes |= {name: dtypes[own] for name, own in copied.items()}
     with atomic_folder(folder) if is_main else nullcontext(folder) as part:
         if is_main:
             copy_auxiliary_files(source, part)
             fields = read_config(source)
             fields["dtype" if "dtype" in fields else "torch_dtype"] = str(dtype).removeprefix("torch.")
-            if network.quantization_bit is None:  # the source folder may be quantized all the same
+            if network.weight_format is None:  # the source folder may be quantized all the same
                 fields = {name: value for name, value in fields.items() if not name.startswith("quantization_")}
-            write_json(part / "config.json", quantized_fields(fields, network.quantization_bit, source))
-        save_weights(part, tensors, dtype, as_bin=as_bin, shard_bytes=shard_bytes, gather=gather, is_main=is_main, transposed=transposed)
+            write_json(part / "config.json", with_format(without_stale_quantization_config(fields, source), network.weight_format, source))
+        save_weights(part, tensors, dtypes, as_bin=as_bin, shard_bytes=shard_bytes, gather=gather, is_main=is_main, transposed=transposed)
 
 
 def save_weights(
     folder: Path,
     tensors: Mapping[str, Tensor],
-    dtype: torch.dtype,
+    dtypes: Mapping[str, torch.dtype] | torch.dtype,
     *,
     as_bin: bool = False,
     shard_bytes: int = SHARD_BYTES,
@@ -445,8 +424,12 @@ def save_weights(
     is_main: bool = True,
     transposed: Collection[str] = (),
 ) -> None:
-    """Write tensors into a folder that exists and read them back; those in `transposed` as (K, N), other arguments as in `save_network`."""
-    dtypes = {name: stored_dtype(name, tensor, dtype) for name, tensor in tensors.items()}
+    """Write tensors into a folder that exists and read them back; those in `transposed` as (K, N), other arguments as in `save_network`.
+
+    `dtypes`: that of each tensor, or one for all that are floating-point.
+    """
+    if isinstance(dtypes, torch.dtype):
+        dtypes = {name: loaded_dtype(name, tensor, dtypes, {}) for name, tensor in tensors.items()}
     stem, ending = ("pytorch_model", "bin") if as_bin else ("model", "safetensors")
     sizes = {name: getattr(tensor, "ds_numel", tensor.numel()) * dtypes[name].itemsize for name, tensor in tensors.items()}
     shards = split_into_shards(sizes, shard_bytes)

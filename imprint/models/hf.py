@@ -24,18 +24,20 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.attention import ForwardContext, Prefix, RowAdapters
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error, unusable_error
 from imprint.models.cache import KVCache
-from imprint.models.configs.fields import field_error, positive_int, quantization_bits, stop_ids
+from imprint.models.configs.fields import field_error, positive_int, stop_ids, weight_format
 from imprint.models.head_probe import probe_logits
 from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
 from imprint.models.network import ModelShape, Network
 from imprint.pack import Pack, pack
-from imprint.quant.linear import QuantizedLinear
+from imprint.quant.formats import QUANTIZATION_FIELDS, has_foreign_config
+from imprint.quant.linear import QuantizedLinear, make_linear
+from imprint.quant.weight_format import WeightFormat
 
 ATTENTION = "imprint"
 """The name under which our attention is registered in transformers."""
 VERIFIED = frozenset({"glm", "glm4", "llama", "mistral", "qwen2", "qwen3"})
 """Model types that the tests compare with transformers' own attention; any other is compared when its weights have been loaded."""
-EXCLUDED_FIELDS = ("quantization_bit", "quantization_embeddings", "torch_dtype", "dtype", "auto_map")
+EXCLUDED_FIELDS = (*QUANTIZATION_FIELDS, "torch_dtype", "dtype", "auto_map")
 """Fields of a config.json that transformers does not get: our own, the dtype (chosen by the caller) and code (never run)."""
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 """Supported layer types."""
@@ -78,7 +80,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
     `generation`: the fields of generation_config.json, which may name further end ids. Raises UserError where the model computes
     something that does not work with packed rows, a prefix or our cache.
     """
-    bits = quantization_bits(fields, {})
+    quantized = weight_format(fields, {})
     config = _config(fields)
     model_type = config.model_type
     max_length = _max_length(config)
@@ -94,8 +96,8 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
             "it is a mixture of experts, whose weights are laid out differently in the files and in the model.",
             "它是混合专家模型，权重在文件中与在模型中的布局不同。",
         )
-    if bits:
-        _quantize_linears(blocks, bits, model_type)
+    if quantized:
+        _quantize_linears(blocks, quantized, model_type)
     if not blocks:
         raise field_error("it describes a model without layers.", "所描述的模型没有任何层。")
     attentions = probe_attention(model.eval(), model_type)
@@ -118,14 +120,14 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
         hidden_size=hidden_size,
         max_length=min([max_length, *limits]),
     )
-    network = TransformersNetwork(model, blocks, shape, stop_ids=ends, quantization_bit=bits, limit=min(limits, default=None))
+    network = TransformersNetwork(model, blocks, shape, stop_ids=ends, weight_format=quantized, limit=min(limits, default=None))
     network.logit_scale, network.logit_cap, network.transposed = rule.scale, rule.cap, transposed
     return network
 
 
 def _config(fields: dict[str, Any]) -> PreTrainedConfig:
     """Transformers' config object of the fields. Raises UserError where transformers cannot read them."""
-    if fields.get("quantization_config"):
+    if has_foreign_config(fields):
         method = fields["quantization_config"]
         method = method.get("quant_method") if isinstance(method, dict) else method
         raise UserError(
@@ -216,7 +218,7 @@ def _head_shape(model: Any, model_type: str) -> torch.Size:
     return head.weight.shape
 
 
-def _quantize_linears(blocks: list[GradientCheckpointingLayer], bits: int, model_type: str) -> None:
+def _quantize_linears(blocks: list[GradientCheckpointingLayer], quantized: WeightFormat, model_type: str) -> None:
     """Replace the linears of the blocks by quantized ones without weights."""
     linears = [(block, name, layer) for block in blocks for name, layer in block.named_modules() if type(layer) is nn.Linear]
     if not linears:
@@ -226,13 +228,13 @@ def _quantize_linears(blocks: list[GradientCheckpointingLayer], bits: int, model
             "其各块中没有 nn.Linear，无可量化的权重：请去掉 quantize。",
         )
     for block, name, layer in linears:
-        if bits == 4 and layer.in_features % 2:
+        if problem := quantized.width_problem(layer.in_features):
             raise unusable_error(
                 model_type,
-                f"{name!r} has {layer.in_features} columns, but at 4 bits two columns share a byte.",
-                f"{name!r} 有 {layer.in_features} 列，而 4 位量化时每两列共用一个字节。",
+                f"the width of {name!r}, {layer.in_features}, {problem.english}.",
+                f"{name!r} 的宽度 {layer.in_features} {problem.chinese}。",
             )
-        block.set_submodule(name, QuantizedLinear(layer.in_features, layer.out_features, bits, bias=layer.bias is not None))
+        block.set_submodule(name, make_linear(layer.in_features, layer.out_features, quantized, bias=layer.bias is not None))
 
 
 class TransformersNetwork(Network):
@@ -249,10 +251,10 @@ class TransformersNetwork(Network):
         shape: ModelShape,
         *,
         stop_ids: frozenset[int],
-        quantization_bit: int | None,
+        weight_format: WeightFormat | None,
         limit: int | None,
     ) -> None:
-        super().__init__(shape, stop_ids=stop_ids, quantization_bit=quantization_bit)
+        super().__init__(shape, stop_ids=stop_ids, weight_format=weight_format)
         self.config = model.config
         config = type(model.config)
         self.config_fields = frozenset((*inspect.signature(config).parameters, *dir(config), *config.attribute_map))

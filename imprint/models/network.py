@@ -21,6 +21,7 @@ from imprint.models.reference_attention import ReferenceAttention
 from imprint.models.token_loras import TokenLoras
 from imprint.pack import ContextSpan, Pack
 from imprint.quant.linear import QuantizedWeight
+from imprint.quant.weight_format import WeightFormat
 
 COMPUTED_ENDINGS = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "rotary_pos_emb.inv_freq", "position_ids")
 """Ends of the names of tensors that files of every architecture may hold although they follow from config.json."""
@@ -64,13 +65,13 @@ class Network(nn.Module):
     saves_tied_weights: ClassVar[bool] = True
     """Whether this architecture's official files contain the copies; then they are written too."""
 
-    def __init__(self, shape: ModelShape, *, stop_ids: frozenset[int], quantization_bit: int | None) -> None:
+    def __init__(self, shape: ModelShape, *, stop_ids: frozenset[int], weight_format: WeightFormat | None) -> None:
         super().__init__()
         self.shape = shape
         self.stop_ids = stop_ids
         """Ids that end an answer; `imprint.load` adds those of the chat template."""
-        self.quantization_bit = quantization_bit
-        """Bits of the weights in the blocks, 8 or 4; None if they are not quantized."""
+        self.weight_format = weight_format
+        """The format of the weights in the blocks; None if they are not quantized."""
         self.attention_backends: tuple[AttentionBackend, ...] = (ReferenceAttention(),)
         """In order of preference; the last one supports every pass."""
         self.token_loras = TokenLoras()

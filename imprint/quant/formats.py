@@ -1,50 +1,75 @@
-"""ChatGLM's weight formats: INT8 and INT4 with one scale a row.
+"""The weight formats, and which of them a name or a config.json means."""
 
-Legend: N rows (output features), K columns (input features). Source: quantization.py of THUDM/chatglm-6b and THUDM/chatglm-6b-int4, whose
-scales are fp16, and of THUDM/chatglm2-6b and THUDM/chatglm3-6b, whose scales have the dtype of the weights (fp16 in the official folders).
-"""
+from collections.abc import Mapping
+from typing import Any
 
-import torch
-from torch import Tensor
+from imprint.messages import Bilingual, UserError
+from imprint.quant.group_int4 import METHOD, GroupInt4
+from imprint.quant.names import FormatName
+from imprint.quant.row_int import RowInt
+from imprint.quant.weight_format import WeightFormat
 
-BITS = (8, 4)
-"""The formats, by bits per integer."""
-SCALE = "weight_scale"
-"""Name of the scales that belong to a `weight`."""
-CHUNK_WEIGHTS = 2**20
-"""Weights quantized at a time, to limit the memory for intermediate results."""
+FORMATS: tuple[WeightFormat, ...] = (RowInt(8), RowInt(4), GroupInt4())
+BITS_FIELD, CONFIG_FIELD = "quantization_bit", "quantization_config"
+QUANTIZATION_FIELDS = (BITS_FIELD, "quantization_embeddings", CONFIG_FIELD)
+"""The fields of a config.json that say how weights are quantized."""
 
 
-def quantize(weight: Tensor, bits: int, scale_dtype: torch.dtype | None = torch.float16) -> tuple[Tensor, Tensor]:
-    """A weight (N, K) -> integers and scales (N,). Integers are int8 (N, K); at 4 bits (N, K / 2), two columns per byte, first one high.
+def find_format(name: FormatName, knob: str = "quantize", *, optional: bool = False) -> WeightFormat:
+    """The format of this name. Raises UserError, which names the `knob`, for a name that none has; `optional`: None was allowed, too."""
+    found = next((one for one in FORMATS if type(one.name) is type(name) and one.name == name), None)
+    if found is None:
+        *names, last = [*(str(one.name) for one in FORMATS), *(["None"] if optional else [])]
+        allowed, chinese = f"{', '.join(names)} or {last}", f"{'、'.join(names)} 或 {last}"
+        raise UserError(Bilingual(f"{knob}: must be {allowed}, got {name!r}.", f"{knob} 只能是 {chinese}。"))
+    return found
 
-    The scale is the row's largest magnitude over the largest integer, in `scale_dtype`, or the weight's own dtype if None. The division is
-    in the weight's own dtype, as in the original: fp16 and fp32 give some different integers. bf16 is divided in fp32, because in bf16 the
-    largest quotient rounds to 128, which int8 does not have. The scale of a row that is not finite is not finite.
+
+def stored_format(fields: Mapping[str, Any]) -> WeightFormat | None:
+    """The format that the fields of a config.json name; None where the weights are plain, or quantized by another program.
+
+    Raises UserError for a format that is not known, and for two.
     """
-    chunks = weight.split(max(1, CHUNK_WEIGHTS // weight.shape[1]))
-    parts = [_quantize_rows(chunk, bits, scale_dtype or weight.dtype) for chunk in chunks]
-    return torch.cat([integers for integers, _ in parts]), torch.cat([scale for _, scale in parts])
+    bits, config = fields.get(BITS_FIELD) or None, fields.get(CONFIG_FIELD)
+    if bits is not None and _is_own(config):
+        raise UserError(
+            Bilingual(
+                f'config.json: "{BITS_FIELD}" and "{CONFIG_FIELD}" name two formats. Take config.json from the folder of the weights.',
+                f'config.json："{BITS_FIELD}" 与 "{CONFIG_FIELD}" 是两种格式，只能有一种：请使用与权重同一目录的 config.json。',
+            )
+        )
+    if config is not None and _is_own(config):
+        return _own_format(config)
+    found = next((one for one in FORMATS if bits is not None and type(bits) is int and one.fields.get(BITS_FIELD) == bits), None)
+    if bits is not None and found is None:
+        raise UserError(
+            Bilingual(
+                f'config.json: "{BITS_FIELD}" must be 8, 4 or null, got {bits!r}. These are the two formats of the official folders.',
+                f'config.json："{BITS_FIELD}" 只能是 8、4 或 null，实际为 {bits!r}；官方目录只有这两种格式。',
+            )
+        )
+    return found
 
 
-def _quantize_rows(weight: Tensor, bits: int, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    assert bits in BITS
-    if weight.dtype == torch.bfloat16:
-        weight = weight.float()
-    largest = 2 ** (bits - 1) - 1
-    scale = (weight.abs().amax(-1) / largest).to(scale_dtype)
-    # a row of zeros gives 0 / 0; a subnormal scale is so coarse that the quotient may leave the range and would wrap around
-    integers = (weight / scale[:, None]).round_().nan_to_num_(0).clamp_(-largest, largest).to(torch.int8)
-    return integers if bits == 8 else (integers[:, ::2] << 4) | (integers[:, 1::2] & 15), scale
+def has_foreign_config(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields of a config.json say that another program has quantized the weights."""
+    return bool(fields.get(CONFIG_FIELD)) and not _is_own(fields[CONFIG_FIELD])
 
 
-def dequantize(integers: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
-    """Integers and scales -> the weight (N, K) in `dtype`: the exact product in fp32, rounded to the scale's dtype as in the original."""
-    factor = scale.float()[:, None]
-    if bits == 8:
-        product = torch.empty_like(integers, dtype=scale.dtype)
-        return torch.mul(integers, factor, out=product).to(dtype)
-    product = torch.empty((*integers.shape, 2), dtype=scale.dtype, device=integers.device)
-    torch.mul(integers & -16, factor / 16, out=product[..., 0])  # each nibble times 16: one operation instead of two
-    torch.mul(integers << 4, factor / 16, out=product[..., 1])
-    return product.flatten(-2).to(dtype)
+def _is_own(config: object) -> bool:
+    return isinstance(config, dict) and config.get("quant_method") == METHOD
+
+
+def _own_format(config: Mapping[str, Any]) -> WeightFormat:
+    """The format of a `quantization_config` that Imprint has written."""
+    found = next((one for one in FORMATS if one.fields.get(CONFIG_FIELD) == config), None)
+    if found is None:
+        known = ", ".join(one.title for one in FORMATS if CONFIG_FIELD in one.fields)
+        raise UserError(
+            Bilingual(
+                f'config.json: "{CONFIG_FIELD}" is {dict(config)!r}, which this version does not know; of its own it has {known}. '
+                "Use the version that wrote the folder, or quantize the original folder again.",
+                f'config.json："{CONFIG_FIELD}" 的格式是此版本不认识的（自有格式：{known}）：请使用写出该目录的版本，或重新量化。',
+            )
+        )
+    return found

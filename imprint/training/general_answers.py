@@ -135,9 +135,10 @@ def _answer(rows: Sequence[int], questions: Questions, model: Model) -> Iterator
 
 def _settings(questions: Questions, model: Model) -> dict[str, Any]:
     """What an answer depends on, the first line of the file."""
+    weight_format = model.network.weight_format
     return {
         "base": fingerprint(model.network),
-        "bits": model.network.quantization_bit,
+        "bits": weight_format and weight_format.name,
         "questions": hashlib.sha256(json.dumps([list(prompt) for prompt in questions.prompts]).encode()).hexdigest()[:16],
         "max_new_tokens": questions.max_new_tokens,
         "temperature": questions.temperature,

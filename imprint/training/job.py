@@ -121,7 +121,7 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
         base_parameters = model.network.num_parameters
     section, batches = recipe.train, build_batches(recipe, split)
     steps = section.steps or batches.total_steps(section.epochs)
-    if recipe.engine.deepspeed is not None and model.network.quantization_bit:
+    if recipe.engine.deepspeed is not None and model.network.weight_format:
         raise UserError(
             Bilingual(
                 "engine.deepspeed: does not support a quantized base, whose scales it would round. Leave it out: a prefix or a LoRA "

@@ -247,12 +247,12 @@ def print_start(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None
     """Print what is trained."""
     show = run_log.bar.say
     network = job.model.network
-    bits = f" in {network.quantization_bit} bits" if network.quantization_bit else ""
+    precision = f" in {network.weight_format.label.english}" if network.weight_format else ""
     processes = f" by {job.world.size} processes" if job.world.size > 1 else ""
     base, trained = _millions(job.base_parameters, 1), _millions(job.trained_parameters, 2)
     show(
         Bilingual(
-            f"base {job.model.name}: {base} parameters{bits} on {job.model.device}; {trained} are trained{processes}",
+            f"base {job.model.name}: {base} parameters{precision} on {job.model.device}; {trained} are trained{processes}",
             f"底座参数 {base}，训练其中 {trained}",
         ).line
     )

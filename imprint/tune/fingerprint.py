@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from imprint.models.checkpoint import quantized_layers
 from imprint.models.network import Network
+from imprint.models.quantized_layers import quantized_layers
 
 PRECISION_LOSS = 0.01
 """Relative difference that rounding may cause; bfloat16 causes 0.004."""

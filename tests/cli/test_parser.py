@@ -27,7 +27,7 @@ SURFACE = {
     "data convert": {"--help", "FILE", "OUT", "a.b=c"},
     "doctor": {"--help"},
     "import": {"--help", "FILE.gguf", "OUT"},
-    "quantize": {"--help", "MODEL", "OUT", "--bits"},
+    "quantize": {"--help", "MODEL", "OUT", "--format", "--bits"},
     "export": {"--help", "RUN", "OUT", "--to", "--prompts", "a.b=c"},
     "main": {"--help", "--flag value"},
     "migrate": {"--help", "train.sh", "RECIPE.yaml"},

@@ -12,7 +12,7 @@ from imprint.cli import main
 from imprint.export import command, writers
 from imprint.export.command import export_command
 from imprint.export.section import ExportSection
-from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN, Target
+from imprint.export.targets import METHODS, QUANTIZED, REFUSED, TARGETS, WRITTEN, Target
 from imprint.files.atomic import write_json
 from imprint.loading.bundle import unpack_cached
 from imprint.loading.load import load_model
@@ -20,6 +20,8 @@ from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import load_pickle, read_tensors
 from imprint.models.families import read_config
+from imprint.quant.formats import find_format, stored_format
+from imprint.quant.names import FormatName
 from imprint.runs import RunFolder
 from tests.tinyrun import talking_run, tiny_recipe, tiny_run
 
@@ -41,7 +43,7 @@ def answer(model: imprint.model.Model) -> list[int]:
     return found
 
 
-def tuned(run: RunFolder, bits: int | None = None) -> list[int]:
+def tuned(run: RunFolder, bits: FormatName | None = None) -> list[int]:
     return answer(load_model(resolve_source(run.path), quantize=bits))
 
 
@@ -123,16 +125,16 @@ class TestWhatIsWritten:
         assert load_pickle(out / "pytorch_model.bin").keys() == load_file(run.model / "model.safetensors").keys()
         assert answer(imprint.load(out, device="cpu")) == tuned(run)
 
-    @pytest.mark.parametrize("bits", [8, 4])
+    @pytest.mark.parametrize("target", QUANTIZED)
     @pytest.mark.parametrize("method", METHODS)
-    def test_in_few_bits(self, runs: dict[str, RunFolder], tmp_path: Path, method: str, bits: int) -> None:
+    def test_in_few_bits(self, runs: dict[str, RunFolder], tmp_path: Path, method: str, target: Target) -> None:
         run = runs[method]
 
-        out = export_command(run.path, "int8" if bits == 8 else "int4", tmp_path / "out")
+        out = export_command(run.path, target, tmp_path / "out")
 
-        assert json.loads((out / "config.json").read_text())["quantization_bit"] == bits
+        assert stored_format(json.loads((out / "config.json").read_text())) == find_format(QUANTIZED[target])
         model = imprint.load(out, adapter=out / "adapter" if method == "prefix" else None, device="cpu")
-        assert method == "lora" or answer(model) == tuned(run, bits)
+        assert method == "lora" or answer(model) == tuned(run, QUANTIZED[target])
         assert sorted(entry.name for entry in out.iterdir() if entry.is_dir()) == (["adapter"] if method == "prefix" else [])
 
     def test_what_was_proven_is_on_record(self, runs: dict[str, RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,14 +144,17 @@ class TestWhatIsWritten:
         assert (record["method"], record["target"], record["questions_answered_as_before"]) == ("full", "merged", 3)
         assert "3 questions are answered as before, token for token" in capsys.readouterr().out
 
-    def test_a_lora_on_a_folder_of_integers_as_one_model_of_numbers(self, runs: dict[str, RunFolder], tmp_path: Path) -> None:
-        base, recipe = imprint.quantize(base_of(runs["lora"]), tmp_path / "base", 4), runs["lora"].path.parent / "recipe.yaml"
-        run = tiny_run(recipe, "on-integers", f"model.path={base}", "tune={method: lora, rank: 4}", "train.steps=2")
+    @pytest.mark.parametrize("name", [4, "int4-g128"])
+    def test_a_lora_on_a_folder_of_integers_as_one_model_of_numbers(
+        self, runs: dict[str, RunFolder], tmp_path: Path, name: FormatName
+    ) -> None:
+        base, recipe = imprint.quantize(base_of(runs["lora"]), tmp_path / "base", name), runs["lora"].path.parent / "recipe.yaml"
+        run = tiny_run(recipe, f"on-integers-{name}", f"model.path={base}", "tune={method: lora, rank: 4}", "train.steps=2")
 
         for target in ("merged", "int8"):
             export_command(run.path, target, tmp_path / target)
 
-        assert "quantization_bit" not in read_config(tmp_path / "merged")
+        assert not any(field.startswith("quantization") for field in read_config(tmp_path / "merged"))
         assert read_config(tmp_path / "int8")["quantization_bit"] == 8
         assert answer(imprint.load(tmp_path / "merged", device="cpu")) == tuned(run)
 

@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from imprint.cli import main
 from imprint.export import quantized as export
 from imprint.messages import UserError
 from imprint.models.checkpoint import read_tensors
-from imprint.quant.formats import BITS
-from tests.cases import Case, difference, quantized_folder, small_fields, small_network, write_config
+from imprint.quant.group_int4 import GroupInt4
+from tests.cases import BITS, Bits, Case, difference, quantized_folder, small_fields, small_network, write_config
 from tests.tiny import tiny_base
 from tests.tinyrun import tiny_recipe, tiny_run
 
@@ -30,7 +31,7 @@ def stored(folder: Path, dtype: torch.dtype) -> Path:
     return folder
 
 
-def refusal(folder: Path, out: Path, bits: int = 4) -> str:
+def refusal(folder: Path, out: Path, bits: Bits = 4) -> str:
     with pytest.raises(UserError) as caught:
         imprint.quantize(folder, out, bits)
     return str(caught.value)
@@ -40,7 +41,7 @@ def refusal(folder: Path, out: Path, bits: int = 4) -> str:
 class TestWhatIsWritten:
     @pytest.mark.parametrize(("dtype", "name"), [(torch.float32, ""), (torch.float16, "-from-fp16")])
     def test_integers_and_scales_are_the_originals_and_the_rest_stays(
-        self, tmp_path: Path, bits: int, dtype: torch.dtype, name: str
+        self, tmp_path: Path, bits: Bits, dtype: torch.dtype, name: str
     ) -> None:
         source = stored(tmp_path / "base", dtype)
 
@@ -54,7 +55,7 @@ class TestWhatIsWritten:
 
     @pytest.mark.parametrize("shard_bytes", [10**9, 10**5])
     def test_the_folder_loads_and_computes_what_the_original_does(
-        self, tmp_path: Path, bits: int, shard_bytes: int, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, bits: Bits, shard_bytes: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(export, "SHARD_BYTES", shard_bytes)
         expected = load_file(CASE.folder / f"int{bits}.safetensors")["expected.logits"]
@@ -67,7 +68,7 @@ class TestWhatIsWritten:
         assert json.loads((folder / "config.json").read_text())["quantization_bit"] == bits
         assert len(list(folder.glob("*.safetensors"))) == {(10**9, 8): 1, (10**9, 4): 1, (10**5, 8): 6, (10**5, 4): 4}[shard_bytes, bits]
 
-    def test_it_is_what_loading_in_these_bits_gives(self, tmp_path: Path, bits: int) -> None:
+    def test_it_is_what_loading_in_these_bits_gives(self, tmp_path: Path, bits: Bits) -> None:
         source = tiny_base(tmp_path / "base")
 
         imprint.quantize(source, tmp_path / "out", bits)
@@ -76,6 +77,51 @@ class TestWhatIsWritten:
         assert found.identity == imprint.load(source, quantize=bits, device="cpu").identity
         assert found.identity != imprint.load(source, device="cpu").identity
         assert found.tokenizer.decode(found.tokenizer.encode("白色上衣")) == "白色上衣"
+
+
+class TestInt4G128:
+    @pytest.mark.parametrize("shard_bytes", [10**9, 10**5])
+    @pytest.mark.parametrize("name", ["chatglm1-base", "chatglm2-base", "glm4-base"])
+    def test_the_folder_is_read_back_as_what_loading_gives(
+        self, tmp_path: Path, name: str, shard_bytes: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(export, "SHARD_BYTES", shard_bytes)
+        case = Case(name)
+        expected = imprint.load(case.folder, quantize="int4-g128", dtype="float32", device="cpu")
+
+        folder = imprint.quantize(case.folder, tmp_path / "out", "int4-g128")
+
+        for quantize in (None, "int4-g128"):
+            found = imprint.load(folder, quantize=cast(Any, quantize), dtype="float32", device="cpu")
+            assert found.network.weight_format == GroupInt4()
+            assert all(torch.equal(a, b) for a, b in zip(found.logits(case.rows), expected.logits(case.rows), strict=True))
+        fields = json.loads((folder / "config.json").read_text())
+        assert "quantization_bit" not in fields
+        assert fields["quantization_config"] == {"quant_method": "imprint", "format": "int4-g128", "bits": 4, "group_size": 128}
+        assert {tensor.dtype for key, tensor in read_tensors(folder) if key.endswith("weight_scale")} == {torch.float16}
+
+    def test_it_is_another_format_than_4(self, tmp_path: Path) -> None:
+        folder = imprint.quantize(CASE.folder, tmp_path / "out", "int4-g128")
+
+        assert f"{folder}: is quantized to int4-g128 already. Give the folder it was made from." in refusal(folder, tmp_path / "again")
+        with pytest.raises(UserError, match="is quantized to int4-g128 already, and 4 bits are asked for"):
+            imprint.load(folder, quantize=4, device="cpu")
+
+    def test_a_config_of_another_kind_of_weights_is_told(self, tmp_path: Path) -> None:
+        folder = imprint.quantize(CASE.folder, tmp_path / "out", "int4-g128")
+        fields = json.loads((folder / "config.json").read_text())
+        for changed, sentence in (
+            ({"quantization_config": None}, r"holds torch\.int8 values, config\.json calls for floating-point values"),
+            ({"quantization_config": None, "quantization_bit": 4}, "has the shape"),
+            ({"quantization_config": {**fields["quantization_config"], "group_size": 64}}, "which this version does not know"),
+        ):
+            write_config(folder, {**fields, **changed})
+            with pytest.raises(UserError, match=sentence):
+                imprint.load(folder, device="cpu")
+
+    def test_the_command_names_the_format(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["quantize", str(CASE.folder), str(tmp_path / "out"), "--format", "int4-g128"]) == 0
+        assert "out: int4-g128, 0.31 MB instead of 1.47 MB; read back without a difference" in capsys.readouterr().out
 
 
 class TestTheCommand:
@@ -87,8 +133,8 @@ class TestTheCommand:
         assert "quantizing 量化: 2/2" in printed
 
     def test_its_own_folder_may_be_written_again(self, tmp_path: Path) -> None:
-        for bits in (8, 4):
-            imprint.quantize(CASE.folder, tmp_path / "out", bits)
+        for bits in (8, "int4-g128", 4):
+            imprint.quantize(CASE.folder, tmp_path / "out", cast(Any, bits))
 
         assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization_bit"] == 4
 
@@ -104,8 +150,8 @@ class TestTheCommand:
 
 class TestRefusals:
     @pytest.mark.parametrize("bits", [2, 16, "4"])
-    def test_other_bits(self, tmp_path: Path, bits: int) -> None:
-        assert refusal(CASE.folder, tmp_path / "out", bits).startswith(f"bits: must be 8 or 4, got {bits!r}.\n")
+    def test_other_bits(self, tmp_path: Path, bits: Bits) -> None:
+        assert refusal(CASE.folder, tmp_path / "out", bits).startswith(f"bits: must be 8, 4 or int4-g128, got {bits!r}.\n")
 
     def test_a_folder_that_is_quantized_already(self, tmp_path: Path) -> None:
         source = quantized_folder(tmp_path / "base", 8)

@@ -17,7 +17,7 @@ def test_every_method_and_target_has_a_way_or_a_reason() -> None:
 
 
 def test_what_is_refused_is_not_possible() -> None:
-    assert possible_targets("prefix", "ChatGLM2") == ["official", "peft", "int8", "int4", "bundle"]
+    assert possible_targets("prefix", "ChatGLM2") == ["official", "peft", "int8", "int4", "int4-g128", "bundle"]
     assert "peft" in possible_targets("lora", "ChatGLM2")
     assert "peft" not in possible_targets("full", "ChatGLM2")
 

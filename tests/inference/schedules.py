@@ -11,6 +11,7 @@ import imprint
 from imprint.inference import Decoder, Request
 from imprint.model import Model
 from imprint.models.network import Network
+from imprint.quant.names import FormatName
 from imprint.tune.adapter import Adapter, AdapterMetadata
 from imprint.tune.adapter_folder import save_adapter
 from imprint.tune.fingerprint import fingerprint
@@ -76,7 +77,7 @@ def pool_of(family: str, folder: Path, *, quantized: bool = False, size: int = 2
     """A pool for a family; the base is quantized to 4 bits if `quantized`."""
     base = base_of(family, folder / "base", std=0.3)
     adapters = adapters_of(base, folder / "adapters", quantized=quantized)
-    quantize = 4 if quantized else None
+    quantize: FormatName | None = 4 if quantized else None
     models = {name: imprint.load(base, device="cpu", quantize=quantize, adapter=path) for name, path in adapters.items()}
     model = imprint.load(base, device="cpu", quantize=quantize)
     question = model.prompt("这件上衣的颜色是")

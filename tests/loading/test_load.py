@@ -11,6 +11,7 @@ from imprint.loading.load import load_base, load_model, load_with, open_template
 from imprint.loading.section import OpenSection
 from imprint.loading.source import resolve_source
 from imprint.messages import UserError
+from imprint.quant.row_int import RowInt
 from imprint.runs import RunFolder
 from tests.tinyrun import tiny_recipe, tiny_run
 
@@ -68,9 +69,9 @@ class TestRuns:
         (tmp_path / "config.yaml").write_text(changed, encoding="utf-8")
         shutil.copytree(runs["prefix"].adapter, tmp_path / "adapter")
         model = imprint.load(tmp_path)
-        assert (model.network.quantization_bit, model.source_prefix) == (8, "颜色")
+        assert (model.network.weight_format, model.source_prefix) == (RowInt(8), "颜色")
         requantized = imprint.load(tmp_path, quantize=4, dtype=torch.bfloat16)
-        assert (requantized.network.quantization_bit, requantized.network.dtype) == (4, torch.bfloat16)
+        assert (requantized.network.weight_format, requantized.network.dtype) == (RowInt(4), torch.bfloat16)
         with pytest.raises(UserError, match="template: plain does not fit the tokenizer of"):
             imprint.load(tmp_path, template="plain")
 
@@ -114,8 +115,8 @@ class TestBases:
             assert load_with(resolve_source(run.path), OpenSection(base=True)).identity == identity(base)
 
     def test_bits_are_8_or_4(self) -> None:
-        with pytest.raises(UserError, match="quantize: must be 8, 4 or None, got 3"):
-            imprint.load(EMBEDDED, quantize=3)
+        with pytest.raises(UserError, match="quantize: must be 8, 4, int4-g128 or None, got 3"):
+            imprint.load(EMBEDDED, quantize=3)  # type: ignore[arg-type]
 
 
 class TestTokenizers:

@@ -11,13 +11,15 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 import imprint
 from imprint.model import Model
 from imprint.models.bloom import Bloom, alibi_slopes
-from imprint.models.checkpoint import load_network, quantized_layers, save_network
+from imprint.models.checkpoint import load_network, save_network
 from imprint.models.configs.bloom import BloomConfig
+from imprint.models.quantized_layers import quantized_layers
 from imprint.pack import pack
-from imprint.quant.formats import BITS, SCALE
+from imprint.quant.names import FORMAT_NAMES, FormatName
+from imprint.quant.weight_format import SCALE
 from imprint.tune.prefix import PrefixShape, init_prefix
 from tests import reference_models
-from tests.cases import difference
+from tests.cases import difference, format_of
 from tests.inference.reference import generate_ids
 from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
 
@@ -188,12 +190,12 @@ def test_the_head_is_in_memory_and_in_the_folder_once(tmp_path: Path) -> None:
     assert not any(parameter.is_meta for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", FORMAT_NAMES)
 class TestQuantized:
-    def test_it_computes_with_the_numbers_that_it_stands_for(self, tmp_path: Path, bits: int) -> None:
+    def test_it_computes_with_the_numbers_that_it_stands_for(self, tmp_path: Path, bits: FormatName) -> None:
         model, folder = official(tmp_path / "base", kind="bare")
 
-        ours = load_network(folder, dtype=torch.float32, device=CPU, bits=bits)
+        ours = load_network(folder, dtype=torch.float32, device=CPU, weight_format=format_of(bits))
         layers = quantized_layers(ours)
         plain = {name: tensor for name, tensor in ours.state_dict().items() if not name.endswith(SCALE)}
         model.load_state_dict({**plain, **{name: layer.dequantize(torch.float32) for name, layer in layers.items()}}, strict=False)
@@ -207,12 +209,12 @@ class TestQuantized:
         for a, b in zip(actual, torch.autograd.grad(reference_models.loss(model, ROWS, LABELS, prefix), tensors), strict=True):
             assert difference(a, b) <= 1e-4 * max(1.0, float(b.abs().max()))
 
-    def test_a_quantized_folder_is_the_base_quantized_as_it_is_read(self, tmp_path: Path, bits: int) -> None:
+    def test_a_quantized_folder_is_the_base_quantized_as_it_is_read(self, tmp_path: Path, bits: FormatName) -> None:
         _, folder = official(tmp_path / "base", kind="bare")
         quantized = imprint.load(folder, quantize=bits, dtype="float32", device="cpu")
 
         ready = imprint.load(imprint.quantize(folder, tmp_path / "quantized", bits), dtype="float32", device="cpu")
 
-        assert ready.network.quantization_bit == bits
+        assert ready.network.weight_format == format_of(bits)
         for a, b in zip(quantized.logits(ROWS), ready.logits(ROWS), strict=True):
             assert torch.equal(a, b)

@@ -9,8 +9,7 @@ import imprint
 from imprint.model import Model
 from imprint.models.chatglm import rotary, rotate
 from imprint.pack import ContextSpan, pack
-from imprint.quant.formats import BITS
-from tests.cases import CASES, TUNED, Case, difference, plain_twin, prompt, quantized_folder, small_network
+from tests.cases import BITS, CASES, TUNED, Bits, Case, difference, plain_twin, prompt, quantized_folder, small_network
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -118,7 +117,7 @@ class TestContextSpan:
 @pytest.mark.parametrize("bits", BITS)
 class TestQuantized:
     @pytest.mark.parametrize("ready", [False, True])
-    def test_logits_and_loss_are_those_of_the_original(self, tmp_path: Path, bits: int, ready: bool) -> None:  # noqa: FBT001
+    def test_logits_and_loss_are_those_of_the_original(self, tmp_path: Path, bits: Bits, ready: bool) -> None:  # noqa: FBT001
         case = Case("chatglm1-base")
         golden = load_file(case.folder / f"int{bits}.safetensors")
         folder = quantized_folder(tmp_path / "base", bits) if ready else case.folder
@@ -133,7 +132,7 @@ class TestQuantized:
     @pytest.mark.parametrize("embeddings", [False, True])
     @pytest.mark.parametrize("name", TUNED)
     def test_gradients_of_a_prefix_are_those_of_autograd_on_the_numbers(
-        self, tmp_path: Path, *, bits: int, embeddings: bool, checkpointing: bool, name: str
+        self, tmp_path: Path, *, bits: Bits, embeddings: bool, checkpointing: bool, name: str
     ) -> None:
         case = Case(name)
         folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
@@ -153,7 +152,7 @@ class TestQuantized:
             assert difference(parameter.grad, expected) <= 1e-5 * float(expected.abs().max())
 
     @pytest.mark.parametrize("embeddings", [False, True])
-    def test_it_answers_as_the_numbers_do(self, tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+    def test_it_answers_as_the_numbers_do(self, tmp_path: Path, bits: Bits, embeddings: bool) -> None:  # noqa: FBT001
         case = Case("chatglm1-base")
         ours = imprint.load(quantized_folder(tmp_path / "base", bits, embeddings=embeddings), dtype="float32", device="cpu")
         plain = Model(plain_twin(ours.network), None, "plain")
@@ -164,7 +163,7 @@ class TestQuantized:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
     @pytest.mark.parametrize("embeddings", [False, True])
-    def test_it_computes_in_the_type_that_was_asked_for(self, tmp_path: Path, *, bits: int, dtype: torch.dtype, embeddings: bool) -> None:
+    def test_it_computes_in_the_type_that_was_asked_for(self, tmp_path: Path, *, bits: Bits, dtype: torch.dtype, embeddings: bool) -> None:
         model = imprint.load(quantized_folder(tmp_path / "base", bits, embeddings=embeddings), dtype=dtype, device="cpu")
         network, rows = model.network, Case("chatglm1-base").rows
 
@@ -175,7 +174,7 @@ class TestQuantized:
         assert {logits.dtype for logits in model.logits(rows)} == {dtype}
 
     @pytest.mark.gpu
-    def test_a_gpu_computes_the_same(self, tmp_path: Path, bits: int) -> None:
+    def test_a_gpu_computes_the_same(self, tmp_path: Path, bits: Bits) -> None:
         case = Case(TUNED[0])
         folder = quantized_folder(tmp_path / "base", bits, embeddings=True)
         actual = []

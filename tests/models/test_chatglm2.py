@@ -13,16 +13,20 @@ from imprint.inference.decode_batch import DecodeBatch, SharedPrefix
 from imprint.model import Model
 from imprint.models.attention import Prefix
 from imprint.models.chatglm2 import Attention, ChatGLM2, rotary, rotate
-from imprint.models.checkpoint import load_network, quantized_layers, save_network
+from imprint.models.checkpoint import load_network, save_network
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.loss import target_loss
+from imprint.models.quantized_layers import quantized_layers
 from imprint.pack import pack
-from imprint.quant.formats import BITS, SCALE
 from imprint.quant.linear import QuantizedLinear
+from imprint.quant.names import FormatName
+from imprint.quant.weight_format import SCALE
 from imprint.tune.prefix import PrefixEncoder, PrefixShape, init_prefix
 from tests.cases import (
+    BITS,
     CHATGLM2_CASES,
     CHATGLM2_TUNED,
+    Bits,
     Case,
     chatglm2_fields,
     difference,
@@ -243,7 +247,7 @@ class TestPrefix:
 
 def quantized_twin(network: ChatGLM2) -> ChatGLM2:
     """A network of plain fp32 weights, equal to the dequantized weights of a quantized one."""
-    twin = ChatGLM2(replace(network.config, quantization_bit=None))
+    twin = ChatGLM2(replace(network.config, weight_format=None))
     dequantized = {name: layer.dequantize(torch.float32) for name, layer in quantized_layers(network).items()}
     twin.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if not name.endswith(SCALE)} | dequantized)
     return twin.requires_grad_(requires_grad=False).eval()
@@ -262,7 +266,7 @@ def stored_base(folder: Path, dtype: torch.dtype) -> Path:
 class TestQuantized:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
     def test_a_folder_in_the_originals_format_is_written_read_and_written_again(
-        self, tmp_path: Path, bits: int, dtype: torch.dtype
+        self, tmp_path: Path, bits: Bits, dtype: torch.dtype
     ) -> None:
         base = stored_base(tmp_path / "base", dtype)
         stored = load_file(base / "model.safetensors")
@@ -289,7 +293,7 @@ class TestQuantized:
         assert written.keys() == again.keys()
         assert all(torch.equal(again[name], written[name]) for name in written)
 
-    def test_as_it_is_read_it_becomes_what_the_command_writes(self, tmp_path: Path, bits: int) -> None:
+    def test_as_it_is_read_it_becomes_what_the_command_writes(self, tmp_path: Path, bits: Bits) -> None:
         base = stored_base(tmp_path / "base", torch.float16)
         imprint.quantize(base, tmp_path / "quantized", bits)
         rows = Case("chatglm2-base").rows
@@ -300,7 +304,7 @@ class TestQuantized:
         assert all(torch.equal(a, b) for a, b in zip(one.logits(rows), other.logits(rows), strict=True))
         assert one.generate(rows, 8) == other.generate(rows, 8)
 
-    def test_the_four_linears_of_a_block_are_quantized_and_nothing_else(self, bits: int) -> None:
+    def test_the_four_linears_of_a_block_are_quantized_and_nothing_else(self, bits: Bits) -> None:
         network = small_chatglm2(fields={"quantization_bit": bits})
 
         layers = {name: module for name, module in network.named_modules() if isinstance(module, QuantizedLinear)}
@@ -311,7 +315,7 @@ class TestQuantized:
 
     @pytest.mark.parametrize("checkpointing", [False, True])
     @pytest.mark.parametrize("name", CHATGLM2_TUNED)
-    def test_a_prefix_learns_on_it_as_on_the_numbers(self, bits: int, checkpointing: bool, name: str) -> None:  # noqa: FBT001
+    def test_a_prefix_learns_on_it_as_on_the_numbers(self, bits: Bits, checkpointing: bool, name: str) -> None:  # noqa: FBT001
         case = Case(name)
         ours = imprint.load(case.folder, adapter=case.adapter, quantize=bits, dtype="float32", device="cpu")
         assert isinstance(ours.network, ChatGLM2)
@@ -414,7 +418,7 @@ class TestParts:
     @pytest.mark.gpu
     @pytest.mark.parametrize("bits", [None, *BITS])
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-    def test_a_gpu_in_sixteen_bits_stays_near_and_learns(self, dtype: str, bits: int | None) -> None:
+    def test_a_gpu_in_sixteen_bits_stays_near_and_learns(self, dtype: str, bits: FormatName | None) -> None:
         case = Case(CHATGLM2_TUNED[0])
         exact = imprint.load(case.folder, adapter=case.adapter, quantize=bits, dtype="float32", device="cpu")
         model = imprint.load(case.folder, adapter=case.adapter, quantize=bits, dtype=dtype, device="cuda")

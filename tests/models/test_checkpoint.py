@@ -15,12 +15,13 @@ from torch import Tensor
 
 from imprint.messages import UserError
 from imprint.models import checkpoint
-from imprint.models.checkpoint import load_network, load_pickle, quantized_layers, read_tensors, save_network
+from imprint.models.checkpoint import load_network, load_pickle, read_tensors, save_network
 from imprint.models.families import build_network
 from imprint.models.network import Network
+from imprint.models.quantized_layers import quantized_layers
 from imprint.models.weight_files import weight_files
-from imprint.quant.formats import BITS, quantize
-from tests.cases import as_chatglm, quantized_folder, small_fields, small_network, write_config
+from imprint.quant.weight_format import SCALE
+from tests.cases import BITS, Bits, as_chatglm, format_of, quantize, quantized_folder, small_fields, small_network, write_config
 from tests.tiny import tiny_base
 
 CPU = torch.device("cpu")
@@ -371,44 +372,45 @@ class TestSaving:
 @pytest.mark.parametrize("bits", BITS)
 class TestQuantized:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-    def test_weights_are_quantized_from_the_type_they_are_stored_in(self, tmp_path: Path, bits: int, dtype: torch.dtype) -> None:
+    def test_weights_are_quantized_from_the_type_they_are_stored_in(self, tmp_path: Path, bits: Bits, dtype: torch.dtype) -> None:
         tensors = {name: tensor.half() for name, tensor in weights().items()}
 
-        network = load_network(base(tmp_path / "base", tensors), dtype=dtype, device=CPU, bits=bits)
+        network = load_network(base(tmp_path / "base", tensors), dtype=dtype, device=CPU, weight_format=format_of(bits))
 
         layers = quantized_layers(network)
         assert len(layers) == 8
         for name, layer in layers.items():
             integers, scale = quantize(tensors[name], bits)
             assert torch.equal(layer.weight, integers)
-            assert torch.equal(layer.weight_scale, scale)
+            assert torch.equal(layer.tensors[SCALE], scale)
         assert {parameter.dtype for parameter in network.parameters()} == {dtype}
         assert not any(tensor.requires_grad for tensor in network.state_dict().values())
 
     @pytest.mark.parametrize("embeddings", [False, True])
-    def test_a_quantized_folder_is_read_as_it_is(self, tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+    def test_a_quantized_folder_is_read_as_it_is(self, tmp_path: Path, bits: Bits, embeddings: bool) -> None:  # noqa: FBT001
         folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
         tensors = load_pickle(folder / "pytorch_model.bin")
 
         for requested in (None, bits):
-            assert equal(load_network(folder, dtype=torch.float32, device=CPU, bits=requested), tensors)
+            assert equal(load_network(folder, dtype=torch.float32, device=CPU, weight_format=format_of(requested)), tensors)
 
-    def test_other_bits_than_the_folders_are_refused(self, tmp_path: Path, bits: int) -> None:
+    def test_other_bits_than_the_folders_are_refused(self, tmp_path: Path, bits: Bits) -> None:
         folder = quantized_folder(tmp_path / "base", bits)
 
         with pytest.raises(UserError) as caught:
-            load_network(folder, dtype=torch.float32, device=CPU, bits=12 - bits)
+            load_network(folder, dtype=torch.float32, device=CPU, weight_format=format_of(4 if bits == 8 else 8))
 
-        assert f"{folder}: is quantized to {bits} bits already, and {12 - bits} are asked for. Leave `quantize` out" in str(caught.value)
+        asked = f"{folder}: is quantized to {bits} bits already, and {12 - bits} bits are asked for. Leave `quantize` out"
+        assert asked in str(caught.value)
 
-    def test_the_config_of_another_folder_is_refused(self, tmp_path: Path, bits: int) -> None:
+    def test_the_config_of_another_folder_is_refused(self, tmp_path: Path, bits: Bits) -> None:
         folder = quantized_folder(tmp_path / "base", bits)
         fields = json.loads((folder / "config.json").read_text())
 
         write_config(folder, {**fields, "quantization_bit": None})
         assert "weight' holds torch.int8 values, config.json calls for floating-point values" in refusal(folder)
         with pytest.raises(UserError, match=r'holds torch\.int8 values, but config.json has no "quantization_bit"'):
-            load_network(folder, dtype=torch.float32, device=CPU, bits=bits)
+            load_network(folder, dtype=torch.float32, device=CPU, weight_format=format_of(bits))
         write_config(folder, {**fields, "quantization_bit": 12 - bits})
         assert "has the shape" in refusal(folder)
         write_config(folder, {**fields, "quantization_embeddings": True})
@@ -416,7 +418,7 @@ class TestQuantized:
         write_config(base(tmp_path / "plain", weights()), {**small_fields(), "quantization_bit": bits})
         assert "weight' holds torch.float32 values, config.json calls for torch.int8 values" in refusal(tmp_path / "plain")
 
-    def test_scales_that_are_missing_are_named(self, tmp_path: Path, bits: int) -> None:
+    def test_scales_that_are_missing_are_named(self, tmp_path: Path, bits: Bits) -> None:
         folder = quantized_folder(tmp_path / "base", bits)
         tensors = {key: tensor.clone() for key, tensor in read_tensors(folder)}  # what is mapped must not be written over
         name = "transformer.layers.1.mlp.dense_4h_to_h.weight_scale"
@@ -424,15 +426,16 @@ class TestQuantized:
 
         assert f"1 tensors are missing, the first is {name!r}" in refusal(folder)
 
-    def test_weights_that_are_not_finite_or_of_another_shape_are_named(self, tmp_path: Path, bits: int) -> None:
+    def test_weights_that_are_not_finite_or_of_another_shape_are_named(self, tmp_path: Path, bits: Bits) -> None:
         name = "transformer.layers.1.attention.dense.weight"
         wrong = weights()[name].clone()
         wrong[3, 5] = float("nan")
         for tensor, sentence in ((wrong, "NaN or infinity"), (torch.zeros(32, 30), r"has the shape \(32, 30\)")):
             with pytest.raises(UserError, match=f"'{name}' (holds )?{sentence}"):
-                load_network(base(tmp_path / "base", {**weights(), name: tensor}), dtype=torch.float32, device=CPU, bits=bits)
+                folder = base(tmp_path / "base", {**weights(), name: tensor})
+                load_network(folder, dtype=torch.float32, device=CPU, weight_format=format_of(bits))
 
-    def test_a_quantized_head_that_is_not_the_embedding_is_refused(self, tmp_path: Path, bits: int) -> None:
+    def test_a_quantized_head_that_is_not_the_embedding_is_refused(self, tmp_path: Path, bits: Bits) -> None:
         folder = quantized_folder(tmp_path / "base", bits, embeddings=True)
         tensors = {key: tensor.clone() for key, tensor in read_tensors(folder)}
         for name in (HEAD, f"{HEAD}_scale"):
@@ -443,7 +446,7 @@ class TestQuantized:
 
     @pytest.mark.parametrize("embeddings", [False, True])
     @pytest.mark.parametrize("as_bin", [True, False])
-    def test_what_is_saved_is_what_was_loaded(self, tmp_path: Path, bits: int, embeddings: bool, as_bin: bool) -> None:  # noqa: FBT001
+    def test_what_is_saved_is_what_was_loaded(self, tmp_path: Path, bits: Bits, embeddings: bool, as_bin: bool) -> None:  # noqa: FBT001
         source = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
 
         save_network(read(source), source, tmp_path / "saved", dtype=torch.float16, as_bin=as_bin, shard_bytes=SHARD)
@@ -455,9 +458,9 @@ class TestQuantized:
             assert torch.equal(written[name], tensor if tensor.dtype == torch.int8 else tensor.half())
         assert json.loads((tmp_path / "saved" / "config.json").read_text())["quantization_bit"] == bits
 
-    def test_what_was_quantized_as_it_was_read_is_saved_as_a_quantized_folder(self, tmp_path: Path, bits: int) -> None:
+    def test_what_was_quantized_as_it_was_read_is_saved_as_a_quantized_folder(self, tmp_path: Path, bits: Bits) -> None:
         source = base(tmp_path / "base", weights())
-        network = load_network(source, dtype=torch.float32, device=CPU, bits=bits)
+        network = load_network(source, dtype=torch.float32, device=CPU, weight_format=format_of(bits))
 
         save_network(network, source, tmp_path / "saved")
 

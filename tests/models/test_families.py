@@ -8,7 +8,8 @@ from torch import nn
 from imprint.messages import UserError
 from imprint.models.families import build_network, listing, read_config
 from imprint.quant.linear import QuantizedWeight
-from tests.cases import chatglm2_fields, small_fields, write_config
+from imprint.quant.row_int import RowInt
+from tests.cases import Bits, chatglm2_fields, small_fields, write_config
 
 
 def refusal(folder: Path, fields: dict[str, object]) -> str:
@@ -109,7 +110,7 @@ def test_chatglm2_is_known_by_its_fields_whatever_its_folder_is_called(tmp_path:
 
 
 @pytest.mark.parametrize(("bits", "embeddings"), [(8, False), (4, False), (4, True)])
-def test_a_quantized_folder_is_known_by_its_fields(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+def test_a_quantized_folder_is_known_by_its_fields(tmp_path: Path, bits: Bits, embeddings: bool) -> None:  # noqa: FBT001
     network = build_network({**small_fields(), "quantization_bit": bits, "quantization_embeddings": embeddings}, tmp_path)
 
     quantized = {name for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
@@ -137,7 +138,7 @@ def test_an_odd_width_cannot_share_bytes(tmp_path: Path) -> None:
     sentence = refusal(tmp_path, {**small_fields(), "inner_hidden_size": 49, "quantization_bit": 4})
 
     assert '"inner_hidden_size" 49 is odd, but at 4 bits two columns share a byte' in sentence
-    assert build_network({**small_fields(), "inner_hidden_size": 49, "quantization_bit": 8}, tmp_path).quantization_bit == 8
+    assert build_network({**small_fields(), "inner_hidden_size": 49, "quantization_bit": 8}, tmp_path).weight_format == RowInt(8)
 
 
 def test_a_listing_stays_short(tmp_path: Path) -> None:

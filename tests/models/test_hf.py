@@ -10,23 +10,25 @@ from transformers import AutoModelForCausalLM
 from imprint.messages import UserError
 from imprint.model import Model
 from imprint.models.attention import ForwardContext
-from imprint.models.checkpoint import load_network, quantized_layers, save_network
+from imprint.models.checkpoint import load_network, save_network
 from imprint.models.families import build_network
 from imprint.models.hf import VERIFIED, TransformersNetwork, is_supported
 from imprint.models.loss import token_losses
 from imprint.models.network import Network
+from imprint.models.quantized_layers import quantized_layers
 from imprint.pack import pack
-from imprint.quant.formats import BITS, SCALE
+from imprint.quant.names import FORMAT_NAMES, FormatName
+from imprint.quant.weight_format import SCALE
 from tests import reference_models
-from tests.cases import difference, write_config
+from tests.cases import difference, format_of, write_config
 from tests.inference.reference import generate_ids
 from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
 
 CPU = torch.device("cpu")
 
 
-def loaded(folder: Path, *, bits: int | None = None, dtype: torch.dtype = torch.float32) -> Network:
-    return load_network(folder, dtype=dtype, device=CPU, bits=bits)
+def loaded(folder: Path, *, bits: FormatName | None = None, dtype: torch.dtype = torch.float32) -> Network:
+    return load_network(folder, dtype=dtype, device=CPU, weight_format=format_of(bits))
 
 
 def pair(folder: Path, kind: str, **change: object) -> tuple[Any, Network]:
@@ -132,9 +134,9 @@ class TestAgainstTransformers:
             assert difference(our_logits(again, [row])[0], reference_models.logits(model, row)) <= 1e-4
             assert difference(reference_models.logits(theirs, row), reference_models.logits(model, row)) <= 1e-5
 
-    @pytest.mark.parametrize("bits", BITS)
+    @pytest.mark.parametrize("bits", FORMAT_NAMES)
     def test_a_quantized_model_computes_with_its_dequantized_weights(
-        self, verified: tuple[Any, Network, Path], tmp_path: Path, bits: int
+        self, verified: tuple[Any, Network, Path], tmp_path: Path, bits: FormatName
     ) -> None:
         kind = verified[0].config.model_type
         model, _ = pair(tmp_path / "base", kind)

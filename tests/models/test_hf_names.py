@@ -12,10 +12,10 @@ from imprint.export.quantized import quantize
 from imprint.models.checkpoint import load_network, save_network
 from imprint.models.hf import is_supported
 from imprint.models.network import Network
-from imprint.quant.formats import BITS
+from imprint.quant.names import FORMAT_NAMES, FormatName
 from imprint.tune.lora.files import read_lora
 from tests import reference_models
-from tests.cases import difference
+from tests.cases import difference, format_of
 from tests.inference.reference import generate_ids
 from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
 
@@ -28,8 +28,8 @@ OLD_NAMES = {
 }
 
 
-def loaded(folder: Path, *, bits: int | None = None) -> Network:
-    return load_network(folder, dtype=torch.float32, device=torch.device("cpu"), bits=bits)
+def loaded(folder: Path, *, bits: FormatName | None = None) -> Network:
+    return load_network(folder, dtype=torch.float32, device=torch.device("cpu"), weight_format=format_of(bits))
 
 
 @pytest.fixture(params=KINDS)
@@ -76,8 +76,10 @@ def test_what_is_saved_has_the_names_that_were_read(published: tuple[str, Any, P
     assert difference(our_logits(loaded(tmp_path / "saved"), ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
 
 
-@pytest.mark.parametrize("bits", BITS)
-def test_a_quantized_folder_computes_what_rounding_at_loading_does(published: tuple[str, Any, Path], tmp_path: Path, bits: int) -> None:
+@pytest.mark.parametrize("bits", FORMAT_NAMES)
+def test_a_quantized_folder_computes_what_rounding_at_loading_does(
+    published: tuple[str, Any, Path], tmp_path: Path, bits: FormatName
+) -> None:
     _, _, folder = published
     expected = our_logits(loaded(folder, bits=bits), ROWS)
 

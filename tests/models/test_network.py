@@ -8,7 +8,7 @@ SHAPE = ModelShape(vocab_size=10, num_layers=2, num_kv_heads=3, head_dim=4, hidd
 
 
 def test_by_default_a_network_is_causal_and_positions_are_offsets() -> None:
-    network = Network(SHAPE, stop_ids=frozenset({2}), quantization_bit=None)
+    network = Network(SHAPE, stop_ids=frozenset({2}), weight_format=None)
     offsets = torch.tensor([0, 1, 2])
 
     assert network.context_span([5, 6, 7]) == ContextSpan(0, 0)

@@ -11,7 +11,8 @@ from imprint.models import checkpoint, weight_values
 from imprint.models.checkpoint import load_network, load_pickle, save_network
 from imprint.models.weight_files import weight_files
 from imprint.models.weight_values import blocks_equal, is_finite, nearly_equal, not_finite_error, same_values
-from tests.cases import small_fields, small_network, write_config
+from imprint.quant.names import FormatName
+from tests.cases import format_of, small_fields, small_network, write_config
 
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn)
 
@@ -86,9 +87,9 @@ def content_of(file: Path) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in read.items()}  # what is mapped must not be written over
 
 
-def refusal(folder: Path, dtype: torch.dtype = torch.float32, bits: int | None = None) -> str:
+def refusal(folder: Path, dtype: torch.dtype = torch.float32, bits: FormatName | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        load_network(folder, dtype=dtype, device=torch.device("cpu"), bits=bits)
+        load_network(folder, dtype=dtype, device=torch.device("cpu"), weight_format=format_of(bits))
     return str(caught.value)
 
 

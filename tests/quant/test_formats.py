@@ -1,88 +1,50 @@
+from typing import Any
+
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from imprint.quant.formats import BITS, dequantize, quantize
-from tests.quant.test_linear import BASE
+from imprint.messages import UserError
+from imprint.quant.formats import FORMATS, find_format, has_foreign_config, stored_format
+from imprint.quant.names import FORMAT_NAMES
 
 
-class TestTheFormat:
-    @pytest.mark.parametrize("bits", BITS)
-    @pytest.mark.parametrize(("dtype", "name"), [(torch.float32, ""), (torch.float16, "-from-fp16")])
-    def test_integers_and_scales_are_those_of_the_original(self, bits: int, dtype: torch.dtype, name: str) -> None:
-        weights = load_file(BASE / "model.safetensors")
-        golden = load_file(BASE / f"int{bits}{name}.safetensors")
-        names = [key for key in golden if key.endswith(".weight")]
+def test_every_name_has_a_format_that_knows_itself_by_name_and_by_its_fields() -> None:
+    assert {one.name for one in FORMATS} == set(FORMAT_NAMES)
+    for one in FORMATS:
+        assert find_format(one.name) == one
+        assert stored_format({"model_type": "chatglm", **one.fields}) == one
+        assert not has_foreign_config(one.fields)
 
-        quantized = {key: quantize(weights[key].to(dtype), bits) for key in names}
 
-        assert len(names) == 12
-        assert [key for key in names if not torch.equal(quantized[key][0], golden[key])] == []
-        assert [key for key in names if not torch.equal(quantized[key][1], golden[f"{key}_scale"])] == []
+@pytest.mark.parametrize("name", [2, 16, "4", "int4", "int4-g64", True, 4.0, [4]])
+def test_other_names_are_refused(name: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        find_format(name, "model.quantize", optional=True)
+    assert f"model.quantize: must be 8, 4, int4-g128 or None, got {name!r}." in str(caught.value)
+    with pytest.raises(UserError, match="must be 8, 4 or int4-g128, got"):
+        find_format(name)
 
-    def test_the_first_of_two_columns_lies_in_the_high_nibble(self) -> None:
-        integers, scale = quantize(torch.tensor([[7.0, -1.0, -7.0, 2.0]]), 4)
 
-        assert scale.tolist() == [1.0]
-        assert [number & 0xFF for number in integers[0].tolist()] == [0x7F, 0x92]
+@pytest.mark.parametrize("fields", [{}, {"quantization_bit": 0}, {"quantization_bit": None}, {"quantization_config": None}])
+def test_folders_without_a_format_are_plain(fields: dict[str, Any]) -> None:
+    assert stored_format(fields) is None
+    assert not has_foreign_config(fields)
 
-    @pytest.mark.parametrize("bits", BITS)
-    def test_dequantized_weights_are_the_product_rounded_to_fp16(self, bits: int) -> None:
-        torch.manual_seed(0)
-        integers = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (64, 32), dtype=torch.int8)
-        scale = torch.rand(64).half() * torch.logspace(-7, 1, 64).half()  # also where fp16 has few digits left
-        packed = integers if bits == 8 else (integers[:, ::2] << 4) | (integers[:, 1::2] & 15)
-        exact = (integers.double() * scale.double()[:, None]).half()
 
-        for dtype in (torch.float16, torch.bfloat16, torch.float32):
-            assert torch.equal(dequantize(packed, scale, bits, dtype), exact.to(dtype))
+@pytest.mark.parametrize("config", [{"quant_method": "gptq", "bits": 4}, "awq", {"load_in_4bit": True}])
+def test_the_formats_of_other_programs_are_told_apart(config: object) -> None:
+    assert stored_format({"quantization_config": config}) is None
+    assert has_foreign_config({"quantization_config": config})
 
-    @pytest.mark.parametrize("bits", BITS)
-    def test_bfloat16_is_divided_in_fp32(self, bits: int) -> None:
-        weight = torch.randn(16, 8).bfloat16()
 
-        assert all(torch.equal(one, other) for one, other in zip(quantize(weight, bits), quantize(weight.float(), bits), strict=True))
+@pytest.mark.parametrize(
+    "change", [{"format": "int4-g64"}, {"group_size": 64}, {"bits": 8}, {"zero_point": True}], ids=lambda change: str(change)
+)
+def test_a_format_of_ours_that_says_something_else_is_not_read_as_this_one(change: dict[str, object]) -> None:
+    fields = find_format("int4-g128").fields
+    with pytest.raises(UserError, match=r"which this version does not know; of its own it has int4-g128\. Use the version that wrote"):
+        stored_format({"quantization_config": {**fields["quantization_config"], **change}})
 
-    @pytest.mark.parametrize("bits", BITS)
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-    def test_scales_can_have_the_dtype_of_the_weights_and_products_are_rounded_to_it(self, bits: int, dtype: torch.dtype) -> None:
-        torch.manual_seed(0)
-        weight = torch.randn(16, 8).to(dtype)
-        largest = 2 ** (bits - 1) - 1
-        exact = weight.abs().amax(-1) / largest  # as quantization.py of ChatGLM2-6B divides
-        divided = weight.float() if dtype is torch.bfloat16 else weight
 
-        integers, scale = quantize(weight, bits, None)
-
-        unpacked = integers if bits == 8 else torch.stack((integers >> 4, (integers << 4) >> 4), -1).flatten(-2)
-        assert scale.dtype is dtype
-        assert torch.equal(scale, exact)
-        assert torch.equal(unpacked, (divided / exact[:, None]).round().to(torch.int8))
-        assert torch.equal(dequantize(integers, scale, bits, torch.float32), (unpacked.float() * scale.float()[:, None]).to(dtype).float())
-
-    @pytest.mark.parametrize("bits", BITS)
-    def test_rows_of_zeros_and_of_tiny_values_stay_so(self, bits: int) -> None:
-        weight = torch.tensor([0.0, 1e-12, 3e-8, 1.3e-5, 1e-3])[:, None] * torch.tensor([1.0, -1.0, 0.5, 0.0])
-
-        largest = 2 ** (bits - 1) - 1
-
-        dequantized = dequantize(*quantize(weight, bits), bits, torch.float32)
-
-        step = weight.abs().amax(-1, keepdim=True) / largest + 2**-24  # as exact as fp16's smallest scales allow
-        assert ((dequantized - weight).abs() <= 0.51 * step + largest * 2**-24).all()
-        assert (dequantized * weight).min() >= 0  # no sign has changed
-
-    @pytest.mark.parametrize("bits", BITS)
-    @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30])
-    def test_a_row_that_cannot_be_represented_has_a_scale_that_is_not_finite(self, bits: int, number: float) -> None:
-        _, scale = quantize(torch.tensor([[1.0, 2.0], [number, 1.0]]), bits)
-
-        assert scale.isfinite().tolist() == [True, False]
-
-    @pytest.mark.parametrize("bits", BITS)
-    def test_chunks_give_the_same_result(self, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        weight = torch.randn(37, 8)
-        expected = quantize(weight, bits)
-        monkeypatch.setattr("imprint.quant.formats.CHUNK_WEIGHTS", 40)
-
-        assert all(torch.equal(one, other) for one, other in zip(quantize(weight, bits), expected, strict=True))
+def test_two_formats_at_once_are_refused() -> None:
+    with pytest.raises(UserError, match=r'"quantization_bit" and "quantization_config" name two formats'):
+        stored_format({**find_format(4).fields, **find_format("int4-g128").fields})

@@ -15,6 +15,7 @@ from imprint.inference.request import Request
 from imprint.inference.sampling import NotFiniteError
 from imprint.messages import UserError
 from imprint.model import Model
+from imprint.quant.names import FORMAT_NAMES
 from imprint.runs import RunFolder
 from imprint.training.general_answers import Questions, answer_questions
 from imprint.training.recipe import Recipe
@@ -176,13 +177,15 @@ def test_the_answers_of_a_file_are_not_read_and_a_limit_leaves_room_for_those_of
         ["tune={method: full}", "optimizer.learning_rate=0.001"],
         ["model.quantize=8", "tune={method: lora, rank: 2}"],
         ["model.quantize=4"],
+        ["model.quantize=int4-g128"],
         ["data.truncation=original"],
     ],
 )
 def test_every_method_learns_them_also_on_quantized_weights(recipe: Path, knobs: list[str]) -> None:
     run = tiny_run(recipe, "method", *knobs, "train.steps=1")
-    bits = next((int(knob[-1]) for knob in knobs if "quantize" in knob), None)
-    base = imprint.load(recipe.parent / "base", device="cpu", quantize=bits)
+    names = {f"model.quantize={name}": name for name in FORMAT_NAMES}
+    name = next((names[knob] for knob in knobs if "quantize" in knob), None)
+    base = imprint.load(recipe.parent / "base", device="cpu", quantize=name)
     assert [kept(run)[0]["ids"]] == base.generate([base.prompt("颜色0")], 23)
     assert kept(run)[0]["ids"]
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import imprint
 from imprint.messages import UserError
 from imprint.models.network import Network
-from imprint.quant.formats import BITS
+from imprint.quant.names import FORMAT_NAMES, FormatName
 from imprint.tune.adapter import Adapter, AdapterMetadata, PrefixMetadata
 from imprint.tune.adapter_folder import METADATA_FILE, ORIGINAL_FILE, load_adapter, save_adapter
 from imprint.tune.fingerprint import fingerprint
@@ -243,8 +243,8 @@ class TestRefusals:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("bits", BITS)
-    def test_an_adapter_goes_from_a_plain_base_to_a_quantized_one_and_back(self, tmp_path: Path, bits: int) -> None:
+    @pytest.mark.parametrize("bits", FORMAT_NAMES)
+    def test_an_adapter_goes_from_a_plain_base_to_a_quantized_one_and_back(self, tmp_path: Path, bits: FormatName) -> None:
         case = Case("chatglm1-base")
         plain, quantized = case.load().network, imprint.load(case.folder, quantize=bits, dtype="float32", device="cpu").network
 

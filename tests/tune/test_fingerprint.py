@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 import imprint
-from imprint.quant.formats import BITS
+from imprint.quant.names import FORMAT_NAMES, FormatName
 from imprint.tune.fingerprint import fingerprint, same_base
-from tests.cases import Case, quantized_folder, small_network
+from tests.cases import BITS, Bits, Case, quantized_folder, small_network
 
 
 def test_it_has_one_number_per_weight_that_hardly_depends_on_precision() -> None:
@@ -30,7 +30,7 @@ def test_other_weights_and_other_lengths_differ() -> None:
 
 @pytest.mark.parametrize("embeddings", [False, True])
 @pytest.mark.parametrize("bits", BITS)
-def test_a_quantized_base_is_still_the_same(tmp_path: Path, bits: int, embeddings: bool) -> None:  # noqa: FBT001
+def test_a_quantized_base_is_still_the_same(tmp_path: Path, bits: Bits, embeddings: bool) -> None:  # noqa: FBT001
     case = Case("chatglm1-base")
     exact = fingerprint(case.load().network)
     folder = quantized_folder(tmp_path / "base", bits, embeddings=embeddings)
@@ -40,3 +40,10 @@ def test_a_quantized_base_is_still_the_same(tmp_path: Path, bits: int, embedding
     assert len(quantized) == len(exact)
     assert same_base(exact, quantized)
     assert not same_base(fingerprint(small_network()), quantized)
+
+
+@pytest.mark.parametrize("name", FORMAT_NAMES)
+@pytest.mark.parametrize("case", ["chatglm1-base", "chatglm2-base"])
+def test_so_it_is_in_every_format(case: str, name: FormatName) -> None:
+    folder = Case(case).folder
+    assert same_base(*(fingerprint(imprint.load(folder, quantize=quantize, device="cpu").network) for quantize in (None, name)))

@@ -12,7 +12,7 @@ from imprint.pack import pack
 from imprint.tune.full import unfreeze
 from imprint.tune.section import FullSection
 from imprint.tune.tuner import Tuner
-from tests.cases import Case, difference, prompt, small_fields, small_network, write_config
+from tests.cases import Case, difference, format_of, prompt, small_fields, small_network, write_config
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def test_every_parameter_is_trained() -> None:
 
 
 def test_a_quantized_base_is_refused() -> None:
-    network = load_network(Case("chatglm1-base").folder, dtype=torch.float32, device=CPU, bits=4)
+    network = load_network(Case("chatglm1-base").folder, dtype=torch.float32, device=CPU, weight_format=format_of(4))
 
     with pytest.raises(
         UserError, match=r"^tune\.method: full tuning of a base quantized to 4 bits is not possible.*Set model\.quantize to null"

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from imprint.models.configs.fields import field_error, positive_float, positive_int, quantization_bits, stop_ids
+from imprint.models.configs.fields import field_error, positive_float, positive_int, stop_ids, weight_format
+from imprint.quant.weight_format import WeightFormat
 
 EOS_ID = 2
 """</s>, the default of `eos_token_id`."""
@@ -25,8 +26,8 @@ class BloomConfig:
     max_length: int
     stop_ids: frozenset[int]
     """Ids that end an answer."""
-    quantization_bit: int | None = None
-    """Bits of the four linears of a block, 8 or 4; None if they are not quantized."""
+    weight_format: WeightFormat | None = None
+    """The format of the four linears of a block; None if they are not quantized."""
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "BloomConfig":
@@ -53,5 +54,5 @@ class BloomConfig:
             residual_after_norm=bool(fields.get("apply_residual_connection_post_layernorm")),
             max_length=positive_int(fields, "seq_length", default=MAX_LENGTH),
             stop_ids=stop_ids(fields) or frozenset({EOS_ID}),
-            quantization_bit=quantization_bits(fields, {"hidden_size": hidden_size}),
+            weight_format=weight_format(fields, {"hidden_size": hidden_size}),
         )

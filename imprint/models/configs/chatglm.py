@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from imprint.models.configs.fields import field_error, positive_float, positive_int, quantization_bits
+from imprint.models.configs.fields import field_error, positive_float, positive_int, weight_format
+from imprint.quant.weight_format import WeightFormat
 from imprint.tokenizers import ChatGLMSpecialIds
 
 INTEGERS: dict[str, int | None] = {
@@ -29,8 +30,8 @@ class ChatGLMConfig:
     layernorm_epsilon: float
     max_sequence_length: int
     special_ids: ChatGLMSpecialIds
-    quantization_bit: int | None = None
-    """Bits of the four linears of a block, 8 or 4; None if they are not quantized."""
+    weight_format: WeightFormat | None = None
+    """The format of the four linears of a block; None if they are not quantized."""
     quantization_embeddings: bool = False
     """Whether the embedding, which is also the head, is quantized too."""
 
@@ -50,12 +51,12 @@ class ChatGLMConfig:
                 '"position_encoding_2d" is false, which no released ChatGLM-6B has; only two-dimensional positions are supported.',
                 '"position_encoding_2d" 为 false，已发布的 ChatGLM-6B 均非如此；只支持二维位置编码。',
             )
-        bits = quantization_bits(fields, {"inner_hidden_size": sizes["inner_hidden_size"]})
+        quantized = weight_format(fields, {"inner_hidden_size": sizes["inner_hidden_size"]})
         return cls(
             layernorm_epsilon=epsilon,
             special_ids=ChatGLMSpecialIds.from_config(fields),
-            quantization_bit=bits,
-            quantization_embeddings=bits is not None and bool(fields.get("quantization_embeddings")),
+            weight_format=quantized,
+            quantization_embeddings=quantized is not None and bool(fields.get("quantization_embeddings")),
             **sizes,
         )
 

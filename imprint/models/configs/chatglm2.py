@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imprint.models.configs.fields import field_error, positive_float, positive_int, quantization_bits, stop_ids
+from imprint.models.configs.fields import field_error, positive_float, positive_int, stop_ids, weight_format
+from imprint.quant.weight_format import WeightFormat
 
 ROPE_THETA = 10000.0
 CHATGLM_2_AND_3_VOCAB_SIZE = 65024
@@ -63,8 +64,8 @@ class ChatGLM2Config:
     """Linear RoPE scaling: positions are divided by it."""
     stop_ids: frozenset[int]
     """Ids that end an answer."""
-    quantization_bit: int | None = None
-    """Bits of the four linears of a block, 8 or 4; None if they are not quantized."""
+    weight_format: WeightFormat | None = None
+    """The format of the four linears of a block; None if they are not quantized."""
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> "ChatGLM2Config":
@@ -89,6 +90,7 @@ class ChatGLM2Config:
                 f'"kv_channels" must be a multiple of 4, since half of a head is rotated in pairs, got {head_dim}.',
                 f'"kv_channels" 必须是 4 的倍数（每个头的一半成对旋转），实际为 {head_dim}。',
             )
+        quantized = weight_format(fields, {name: sizes[name] for name in ("hidden_size", "ffn_hidden_size")})
         theta, factor = _rope(positive_float(fields, "rope_ratio", 1), sizes["padded_vocab_size"])
         return cls(
             kv_channels=head_dim,
@@ -98,7 +100,7 @@ class ChatGLM2Config:
             rope_theta=theta,
             rope_factor=factor,
             stop_ids=stop_ids(fields),
-            quantization_bit=quantization_bits(fields, {name: sizes[name] for name in ("hidden_size", "ffn_hidden_size")}),
+            weight_format=quantized and quantized.with_scales_like_weights(),
             **sizes,
         )
 

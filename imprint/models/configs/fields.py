@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from imprint.messages import Bilingual, UserError
-from imprint.quant.formats import BITS
+from imprint.quant.formats import stored_format
+from imprint.quant.weight_format import WeightFormat
 
 
 def field_error(english: str, chinese: str, file: str = "config.json") -> UserError:
@@ -31,28 +32,18 @@ def positive_float(fields: Mapping[str, Any], name: str, default: float) -> floa
     return float(value)
 
 
-def quantization_bits(fields: Mapping[str, Any], columns: Mapping[str, int]) -> int | None:
-    """The field `quantization_bit`; None where it is 0, null or missing.
+def weight_format(fields: Mapping[str, Any], columns: Mapping[str, int]) -> WeightFormat | None:
+    """The format of the weights of the blocks; None where they are not quantized.
 
-    `columns`: field name -> width of a quantized weight. Raises UserError for other formats, and for odd widths at 4 bits.
+    `columns`: field name -> width of a quantized weight. Raises UserError for an unknown format, and for widths that it cannot store.
     """
-    bits = fields.get("quantization_bit") or None
-    if bits is not None and (isinstance(bits, bool) or bits not in BITS):
-        raise UserError(
-            Bilingual(
-                f'config.json: "quantization_bit" must be 8, 4 or null, got {bits!r}. These are the two formats of the official folders.',
-                f'config.json："quantization_bit" 只能是 8、4 或 null，实际为 {bits!r}；官方目录只有这两种格式。',
-            )
-        )
+    found = stored_format(fields)
     for name, width in columns.items():
-        if bits == 4 and width % 2:
+        if found and (problem := found.width_problem(width)):
             raise UserError(
-                Bilingual(
-                    f'config.json: "{name}" {width} is odd, but at 4 bits two columns share a byte.',
-                    f'config.json："{name}" {width} 是奇数，而 4 位量化时每两列共用一个字节。',
-                )
+                Bilingual(f'config.json: "{name}" {width} {problem.english}.', f'config.json："{name}" {width} {problem.chinese}。')
             )
-    return bits
+    return found
 
 
 def stop_ids(fields: Mapping[str, Any], file: str = "config.json") -> frozenset[int]:

@@ -159,10 +159,10 @@ class Lora:
         """
         quantized = {name: module for name, module in self.network.named_modules() if isinstance(module, QuantizedLinear)}
         if quantized and not dequantize:
-            bits = self.network.quantization_bit
+            label = next(iter(quantized.values())).weight_format.label.english
             raise UserError(
                 Bilingual(
-                    f"merge: the base has its weights in {bits} bits, which cannot represent a merged LoRA exactly. Merge it into the base "
+                    f"merge: the base has its weights in {label}, which cannot represent a merged LoRA exactly. Merge it into the base "
                     "that is not quantized, or request 16-bit weights.",
                     "量化底座无法精确合并；请用未量化的底座，或要求输出 16 位权重。",
                 )
@@ -178,7 +178,7 @@ class Lora:
         for name, embedding in embeddings if quantized else ():
             self.network.set_submodule(name, nn.Embedding.from_pretrained(embedding.dequantize(dtype)))
         if quantized:
-            self.network.quantization_bit = None
+            self.network.weight_format = None
 
 
 def _frozen_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -79,12 +79,12 @@ def shape_from_section(section: LoraSection, network: Network) -> LoraShape:
 
 def refuse_quantized(shape: LoraShape, linears: Mapping[str, AnyLinear], start: str) -> None:
     """Raise UserError if DoRA or an initialization needs a plain weight and the linear is quantized."""
-    bits = next((linear.bits for name in shape.targets if isinstance(linear := linears[name], QuantizedLinear)), None)
+    quantized = next((linear.weight_format for name in shape.targets if isinstance(linear := linears[name], QuantizedLinear)), None)
     knob = "tune.dora" if shape.dora else f'tune.start "{start}"' if start in NEEDS_PLAIN_WEIGHT else None
-    if bits and knob:
+    if quantized and knob:
         raise UserError(
             Bilingual(
-                f"{knob}: needs a plain weight, but this base is quantized to {bits} bits. Use a base that is not quantized "
+                f"{knob}: needs a plain weight, but this base is quantized to {quantized.label.english}. Use a base that is not quantized "
                 f"(model.quantize=null), or {'leave tune.dora out' if shape.dora else 'tune.start=standard'}.",
                 f"{knob} 需要未量化的底座；请去掉量化，或改用普通 LoRA。",
             )

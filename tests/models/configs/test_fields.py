@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from imprint.messages import UserError
-from imprint.models.configs.fields import positive_float, positive_int, quantization_bits, stop_ids
+from imprint.models.configs.fields import positive_float, positive_int, stop_ids, weight_format
+from imprint.quant.row_int import RowInt
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, 2.0, "2", True, [2]])
@@ -38,15 +39,15 @@ def test_a_missing_positive_number_takes_its_default(fields: dict[str, object]) 
 
 @pytest.mark.parametrize("value", [0, None])
 def test_no_bits_are_no_quantization(value: object) -> None:
-    assert quantization_bits({"quantization_bit": value}, {}) is None
-    assert quantization_bits({}, {}) is None
+    assert weight_format({"quantization_bit": value}, {}) is None
+    assert weight_format({}, {}) is None
 
 
 def test_two_columns_share_a_byte_at_four_bits_only() -> None:
-    assert quantization_bits({"quantization_bit": 8}, {"width": 3}) == 8
-    assert quantization_bits({"quantization_bit": 4}, {"width": 2}) == 4
+    assert weight_format({"quantization_bit": 8}, {"width": 3}) == RowInt(8)
+    assert weight_format({"quantization_bit": 4}, {"width": 2}) == RowInt(4)
     with pytest.raises(UserError, match='"width" 3 is odd, but at 4 bits two columns share a byte'):
-        quantization_bits({"quantization_bit": 4}, {"width": 3})
+        weight_format({"quantization_bit": 4}, {"width": 3})
 
 
 @pytest.mark.parametrize(("value", "ids"), [(2, {2}), ([5, 7, 8], {5, 7, 8}), (None, set()), (0, {0})])

@@ -10,6 +10,7 @@ from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
 from imprint.models.network import Network
 from imprint.pack import Pack, pack
+from imprint.quant.formats import FORMATS
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.tuner import Tuner, build_tuner
@@ -22,9 +23,9 @@ QKV = "transformer.layers.0.attention.query_key_value"
 
 def base(precision: str = "float32") -> Network:
     """The golden base, its weights large enough that a greedy answer depends on them."""
-    bits = int(precision.removeprefix("INT")) if precision.startswith("INT") else None
-    dtype = "float32" if bits else precision
-    return imprint.load(Case("chatglm1-base").folder, dtype=dtype, quantize=bits, device="cpu").network
+    quantize = next((one.name for one in FORMATS if one.title == precision.lower()), None)
+    dtype = "float32" if quantize else precision
+    return imprint.load(Case("chatglm1-base").folder, dtype=dtype, quantize=quantize, device="cpu").network
 
 
 def tuner(network: Network, *, checkpointing: bool = False, seed: int = 5, section: LoraSection | None = None) -> Tuner:

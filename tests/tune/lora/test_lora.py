@@ -19,6 +19,7 @@ from imprint.model import Model
 from imprint.models.checkpoint import load_network, save_network
 from imprint.pack import pack
 from imprint.quant.linear import QuantizedLinear, QuantizedWeight
+from imprint.quant.names import FORMAT_NAMES, FormatName
 from imprint.runs import RunFolder
 from imprint.tune.lora.lora import LORA_B, PEFT_PREFIX, Lora
 from imprint.tune.lora.section import LoraSection
@@ -113,7 +114,7 @@ def test_quantized_weights_are_merged_on_request_only(precision: str) -> None:
     lora.merge(dequantize=True)
 
     assert not any(isinstance(module, QuantizedLinear) for module in network.modules())
-    assert network.quantization_bit is None
+    assert network.weight_format is None
     assert difference(network(batch), before) <= 1e-3
     assert greedy(network) == answers
     assert all(isinstance(network.get_submodule(name), nn.Linear) for name in lora.layers)
@@ -135,9 +136,9 @@ def test_a_quantized_embedding_is_dequantized_too_and_the_folder_loads(tmp_path:
     assert difference(again(batch), before) <= 1e-2
 
 
-@pytest.mark.parametrize("bits", [None, 8, 4])
+@pytest.mark.parametrize("bits", [None, *FORMAT_NAMES])
 @pytest.mark.parametrize("name", ["chatglm2-base", "glm4-base"])
-def test_other_families_learn_are_saved_and_merged(name: str, bits: int | None, tmp_path: Path) -> None:
+def test_other_families_learn_are_saved_and_merged(name: str, bits: FormatName | None, tmp_path: Path) -> None:
     folder = GOLDEN / name
     network = imprint.load(folder, dtype="float32", quantize=bits, device="cpu").network
     rows = [[5, 6, 7, 8, 9, 10, 11], [9, 8, 7, 6]]

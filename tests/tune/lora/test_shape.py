@@ -1,11 +1,10 @@
 import pytest
 
 from imprint.messages import UserError
-from imprint.quant.formats import BITS
 from imprint.quant.linear import QuantizedLinear
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, linears_of, resolve_targets, shape_from_section
-from tests.cases import small_network
+from tests.cases import BITS, Bits, small_network
 from tests.tune.lora.steps import base
 
 ENDS = ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
@@ -58,7 +57,7 @@ def test_a_rank_above_the_size_of_a_linear_is_refused() -> None:
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("knobs", [{"dora": True}, {"start": "pissa"}, {"start": "olora"}, {"start": "mica"}], ids=str)
-def test_what_needs_a_plain_weight_is_refused_on_a_quantized_base(knobs: dict[str, object], bits: int) -> None:
+def test_what_needs_a_plain_weight_is_refused_on_a_quantized_base(knobs: dict[str, object], bits: Bits) -> None:
     network = base(f"INT{bits}")
     assert all(isinstance(linear, QuantizedLinear) for linear in linears_of(network).values())
 

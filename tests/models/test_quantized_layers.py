@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from imprint.messages import UserError
+from imprint.models.checkpoint import load_network, save_network
+from imprint.models.families import build_network
+from imprint.models.quantized_layers import folder_format, loaded_dtype, quantized_layers, quantized_tensors, tensors_of, with_format
+from imprint.quant.formats import FORMATS
+from imprint.quant.row_int import RowInt
+from imprint.quant.weight_format import WeightFormat
+from tests.cases import Case, small_fields
+
+EVERY_FORMAT = pytest.mark.parametrize("weight_format", FORMATS, ids=lambda one: str(one.title))
+FOLDER = Path("nowhere")
+
+
+@EVERY_FORMAT
+def test_the_fields_of_a_format_build_a_network_of_it(weight_format: WeightFormat) -> None:
+    network = build_network(with_format(small_fields(), weight_format, FOLDER), FOLDER)
+
+    layers = quantized_layers(network)
+
+    assert network.weight_format == weight_format
+    assert len(layers) == 4 * network.shape.num_layers
+    assert {layer.weight_format.name for layer in layers.values()} == {weight_format.name}
+    parts = {name: stored for one, layer in layers.items() for name, stored in tensors_of(one, layer).items()}
+    assert parts == quantized_tensors(network)
+    state = network.state_dict()
+    assert [name for name, stored in parts.items() if tuple(state[name].shape) != stored.shape] == []
+
+
+@EVERY_FORMAT
+def test_fields_are_changed_once_and_another_format_is_refused(weight_format: WeightFormat) -> None:
+    plain = small_fields()
+    fields = with_format(plain, weight_format, FOLDER)
+
+    assert folder_format(fields, FOLDER) == weight_format
+    assert with_format(fields, weight_format, FOLDER) == with_format(fields, None, FOLDER) == fields
+    assert with_format(plain, None, FOLDER) == plain
+    for other in FORMATS:
+        if other != weight_format:
+            with pytest.raises(UserError) as caught:
+                with_format(fields, other, FOLDER)
+            asked = f"is quantized to {weight_format.label.english} already, and {other.label.english} are asked for"
+            assert f"nowhere: {asked}" in str(caught.value)
+
+
+def test_what_another_program_has_quantized_is_left_to_the_one_who_refuses_it() -> None:
+    fields = {**small_fields(), "quantization_config": {"quant_method": "gptq"}}
+    assert with_format(fields, FORMATS[-1], FOLDER) == fields
+    with pytest.raises(UserError, match=r"^nowhere/config\.json: \"quantization_bit\" must be 8, 4 or null, got 3"):
+        folder_format({"quantization_bit": 3}, FOLDER)
+
+
+def test_integers_and_stored_tensors_keep_their_dtype() -> None:
+    stored = {"a.weight": RowInt(8).stored(2, 4)["weight"], "a.weight_scale": RowInt(8, None).stored(2, 4)["weight_scale"]}
+    half = torch.zeros(2, dtype=torch.float16)
+
+    assert loaded_dtype("a.weight_scale", half, torch.float32, stored) is torch.float16
+    assert loaded_dtype("a.weight", half.to(torch.int8), torch.float32, stored) is torch.int8
+    assert loaded_dtype("b.weight", half, torch.bfloat16, stored) is torch.bfloat16
+    assert loaded_dtype("b.ids", half.long(), torch.bfloat16, stored) is torch.int64
+
+
+@pytest.mark.parametrize("as_bin", [True, False])
+@pytest.mark.parametrize("weight_format", FORMATS, ids=lambda one: str(one.title))
+def test_a_network_in_any_format_is_saved_and_read_as_it_is(tmp_path: Path, weight_format: WeightFormat, as_bin: bool) -> None:  # noqa: FBT001
+    source = Case("chatglm1-base").folder
+    network = load_network(source, dtype=torch.float32, device=torch.device("cpu"), weight_format=weight_format)
+
+    save_network(network, source, tmp_path / "saved", as_bin=as_bin, dtype=torch.float16, shard_bytes=10**5)
+    again = load_network(tmp_path / "saved", dtype=torch.float32, device=torch.device("cpu"))
+
+    assert again.weight_format == weight_format
+    assert {tuple(layer.tensors) for layer in quantized_layers(again).values()} == {tuple(weight_format.stored(2, 2))}
+    for name, layer in quantized_layers(network).items():
+        other = quantized_layers(again)[name].tensors
+        assert all(torch.equal(tensor, other[part]) and tensor.dtype == other[part].dtype for part, tensor in layer.tensors.items())
