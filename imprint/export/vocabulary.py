@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from imprint.tokenizers import SPACE
+from imprint.tokenizers.bpe import bpe_model
 
 RENAMED: Final = {"sop": "<sop>", "eop": "<eop>"}
 Merges = list[tuple[str, str]]
@@ -19,7 +20,7 @@ Merges = list[tuple[str, str]]
 def sentencepiece_json(pieces: Sequence[str], scores: Sequence[float], special_ids: Mapping[str, int]) -> dict[str, Any]:
     """A SentencePiece BPE vocabulary with byte fallback, which adds a space before each text."""
     vocabulary = {piece: rank for rank, piece in enumerate(pieces)}
-    model = _bpe_model(vocabulary, _merges(vocabulary, scores)) | {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
+    model = bpe_model(vocabulary, _merges(vocabulary, scores)) | {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
     normalizer = [{"type": "Prepend", "prepend": SPACE}, {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
     decoder = [
         {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
@@ -47,7 +48,7 @@ def tiktoken_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str,
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
     ]
     return _tokenizer_json(
-        _bpe_model(vocabulary, _merges(vocabulary)) | {"ignore_merges": True},
+        bpe_model(vocabulary, _merges(vocabulary)) | {"ignore_merges": True},
         special_ids,
         {
             "normalizer": None,
@@ -126,21 +127,6 @@ def _merges(vocabulary: Mapping[str, int], scores: Sequence[float] | None = None
             if left in vocabulary and right in vocabulary:
                 merges.append((order, vocabulary[left], vocabulary[right], left, right))
     return [(left, right) for _order, _left_rank, _right_rank, left, right in sorted(merges)]
-
-
-def _bpe_model(vocabulary: Mapping[str, int], merges: Merges) -> dict[str, Any]:
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": dict(vocabulary),
-        "merges": [list(pair) for pair in merges],
-    }
 
 
 def _tokenizer_json(model: dict[str, Any], special_ids: Mapping[str, int], parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from imprint.files.atomic import write_json
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import say
+from imprint.tokenizers.bpe import bpe_model
 from imprint.tokenizers.hf import TOKENIZER_JSON, bytes_of_letters
 from imprint.tokenizers.special_tokens import CHAT_TEMPLATE, TOKENIZER_CONFIG
 from imprint.tokenizers.splitting import DEFAULT, SPLITTINGS, Splitting
@@ -117,7 +118,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str,
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
         "decoder": byte_level,
-        "model": _model(vocabulary, _given_merges(metadata, vocabulary)) | {"ignore_merges": splitting.keeps_words},
+        "model": bpe_model(vocabulary, _given_merges(metadata, vocabulary)) | {"ignore_merges": splitting.keeps_words},
     }
 
 
@@ -153,7 +154,7 @@ def _pieces(metadata: Mapping[str, Any], tokens: Sequence[str], unknown: str | N
         "normalizer": {"type": "Sequence", "normalizers": [prepend, spaces]} if prefix else spaces,
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": [*decoders, strip] if prefix else decoders},
-        "model": _model(vocabulary, merges) | {"unk_token": unknown, "fuse_unk": True, "byte_fallback": True},
+        "model": bpe_model(vocabulary, merges) | {"unk_token": unknown, "fuse_unk": True, "byte_fallback": True},
     }
 
 
@@ -183,22 +184,6 @@ def _given_merges(metadata: Mapping[str, Any], vocabulary: Mapping[str, int]) ->
     places = ((merge, merge.find(" ", 1)) for merge in _list(metadata, "merges"))
     pairs = ((merge[:place], merge[place + 1 :]) for merge, place in places if place > 0)
     return [[left, right] for left, right in pairs if {left, right, left + right} <= vocabulary.keys()]
-
-
-def _model(vocabulary: Mapping[str, int], merges: list[list[str]]) -> dict[str, Any]:
-    """A BPE model in the form of the tokenizers library."""
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-        "vocab": dict(vocabulary),
-        "merges": merges,
-    }
 
 
 def _types(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Sequence[int]:
