@@ -181,7 +181,7 @@ class DataScan:
 
     @property
     def max_length(self) -> int:
-        """Tokens that the model reads at once."""
+        """Length of the longest sequence that the model was trained on."""
         return self._settings.max_length(self.needed)
 
     def _ends_a_sentence(self, row: EncodedRow) -> bool:

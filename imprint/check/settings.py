@@ -80,7 +80,7 @@ class CheckSettings:
         )
 
     def max_length(self, needed: LengthLimits) -> int:
-        """Tokens that the model reads at once; it is looked up only for rows that need many."""
+        """Length of the longest sequence that the model was trained on; it is looked up only for rows that need many."""
         if self.source is None or needed.prompt + needed.answer <= SHORT:
             return TRAINED_LENGTH
         return read_max_length(self.source)

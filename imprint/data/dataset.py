@@ -99,7 +99,8 @@ def load_splits(
 ) -> DataSplits:
     """Read, split and encode the data of a run; the same section gives the same rows.
 
-    `base`: folder of the base model. `quiet`: no progress bar. `max_length`: tokens that the base reads at once, for limits that are null.
+    `base`: folder of the base model. `quiet`: no progress bar. `max_length`: length of the longest sequence that
+    the base was trained on, for limits that are null.
     `agree`: what all processes make of the limits that one has chosen.
 
     Raises UserError for files that cannot be read, for bad rows, and for too few rows to hold some out.

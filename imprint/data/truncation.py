@@ -74,7 +74,7 @@ class TruncationReport:
 def cut_warning(train: TruncationReport, dev: TruncationReport, limits: LengthLimits, max_length: int) -> Bilingual | None:
     """What the limits cut, with the knobs and the values that would cut nothing; None if nothing is cut.
 
-    `max_length`: tokens that the base reads at once, beyond which no limit helps.
+    `max_length`: length of the longest sequence that the base was trained on, beyond which no limit helps.
     """
     reports = ((train, TRAINING_ROWS), (dev, HELD_OUT_ROWS))
     told = [report.summary(rows) for report, rows in reports if report.cut]

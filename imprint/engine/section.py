@@ -100,7 +100,7 @@ class EngineSection(Section):
         return rendezvous
 
     @property
-    def is_sharded(self) -> bool:
+    def uses_deepspeed_or_fsdp(self) -> bool:
         """Whether DeepSpeed or FSDP is used: then even a single process is a group, and all processes must make the same calls."""
         return self.deepspeed is not None or self.fsdp
 

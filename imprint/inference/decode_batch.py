@@ -55,7 +55,7 @@ class DecodeBatch:
         self.sizes: list[int] = []
         """Length in tokens of each sequence."""
         self.lengths, self.bidirectional_lengths, self.mask_positions = (torch.zeros(0, dtype=torch.long, device=device) for _ in range(3))
-        """The same (B,), and what `Network.context_span` says of each prompt (B,)."""
+        """The same (B,); the length of each prompt's bidirectional part; the position that all tokens after it share, [gMASK]'s (B,)."""
         self.no_targets = torch.empty(0, dtype=torch.long, device=device)
         self._of_rows: RowAdapters | None = None
 

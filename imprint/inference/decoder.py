@@ -25,7 +25,10 @@ class NamedAdapters(Adapters, Protocol):
     """Adapters that requests name."""
 
     def acquire(self, name: str | None) -> int:
-        """The number of an adapter, which stays mounted until it is released. Raises UserError for an unknown name."""
+        """The number of an adapter, which stays mounted until it is released; None is the model as it is now.
+
+        Raises UserError for an unknown name.
+        """
 
     def release(self, number: int) -> None:
         """A request with this adapter has ended."""
@@ -73,7 +76,7 @@ class RunningRequest:
     adapter: int
     """Number of its adapter, -1 for the base."""
     limit: int
-    """Most new tokens: the request's, or fewer where the base reads no further."""
+    """Most new tokens: the request's, or fewer where `Network.limit` ends the row."""
     stop: StopSearch | None
     """None without stop texts."""
     count: int = 0

@@ -32,7 +32,7 @@ def generate(model: DecodableModel, requests: Sequence[Request], *, num_beams: i
 
 
 def stream(model: DecodableModel, request: Request) -> Iterator[int]:
-    """New ids of one request, one at a time, without the stop id; its adapter is the one that is on at this call.
+    """New ids of one request, one at a time, without the stop id; one that names no adapter uses what is on at this call.
 
     Raises NotFiniteError where logits are not finite.
     """
@@ -61,7 +61,7 @@ def _new_tokens(model: DecodableModel, requests: Sequence[Request]) -> Iterator[
 
 
 def _refuse_unfinished(network: Network, requests: Sequence[Request], tokens: Sequence[tuple[int, Token]]) -> None:
-    """Raise NotFiniteError where a token is none, and UserError where an answer ended because the base reads no further."""
+    """Raise NotFiniteError where a token is none, and UserError where an answer ended at `Network.limit`."""
     for row, token in tokens:
         if token.finish == "error":
             raise NotFiniteError(row, len(requests))

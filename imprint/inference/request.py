@@ -43,7 +43,7 @@ class Request:
     stop: tuple[str, ...] = ()
     """Texts that end the answer."""
     adapter: str | None = None
-    """Name of a mounted adapter, `base` for the base without one; None takes the model as it was loaded."""
+    """Name of a mounted adapter, `base` for the base without one; None takes the model as it is when the request is admitted."""
 
     def __post_init__(self) -> None:
         """Raise UserError for impossible values and for those of another type."""

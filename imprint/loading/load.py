@@ -145,7 +145,10 @@ def writes_date(location: str | Path, template: TemplateName) -> bool:
 
 
 def read_max_length(source: ModelSource) -> int:
-    """Tokens that the network of a source reads at once; no weights are read. Raises UserError for an unsupported architecture."""
+    """Length of the longest sequence that the network of a source was trained on; no weights are read.
+
+    Raises UserError for an unsupported architecture.
+    """
     folder = source.network_folder
     with torch.device("meta"):
         return build_network(read_config(folder), folder).shape.max_length

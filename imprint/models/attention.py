@@ -63,8 +63,8 @@ class ForwardContext:
     ) -> Tensor:
         """Attention of layer `layer` (from 0): query (T, H * Q, D), key and value (T, H, D) -> (T, H * Q, D).
 
-        With a cache, keys and values are written to it and attention reads all that it holds. `score_scale` and `slopes`: see
-        `reference_attention.attend`.
+        With a cache, keys and values are written to it and attention reads all that it holds. `score_scale` divides the queries and
+        multiplies their scores back, which changes no result; `slopes`: see `reference_attention.attend`.
         """
         return self.backend.attend(layer, query, key, value, self, score_scale=score_scale, slopes=slopes)
 

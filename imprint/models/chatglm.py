@@ -120,6 +120,7 @@ class Attention(nn.Module):
         """(T, C) -> (T, C)."""
         query, key, value = self.query_key_value(x).view(len(x), self.heads, -1).chunk(3, -1)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        # the scale divides the queries and multiplies their scores back: nothing changes but fp16's range
         attended = context.attend(self.index, query, key, value, score_scale=self.index + 1.0)
         out: Tensor = self.dense(attended.reshape(len(x), -1))
         return out

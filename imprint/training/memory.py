@@ -98,7 +98,7 @@ def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[M
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if engine.world_size > 1 or engine.engine_section.is_sharded:  # collective: one process cannot start over alone
+            if engine.world_size > 1 or engine.engine_section.uses_deepspeed_or_fsdp:  # collective: one process cannot start over alone
                 raise UserError(_out_of_memory_advice(attempted[-1], engine)) from error
         # Outside the except block: only now the exception is freed, and with it the frames that refer to the tensors.
         engine.discard_gradients()

@@ -102,7 +102,7 @@ def train_recipe(
     recipe = with_commit(recipe)
     notify = EarlyNotices()
     with (
-        join_world(recipe.model.device, process_group=recipe.engine.is_sharded) as world,
+        join_world(recipe.model.device, process_group=recipe.engine.uses_deepspeed_or_fsdp) as world,
         open_run(recipe := with_first_limits(with_start_date(recipe, world), world), notify, world) as run,
     ):
         start = this_start(command, recipe.model.device, world.size)
@@ -234,7 +234,7 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainProgress:
             )
     progress = apply_rescues(progress, rescues)
     job.engine.rate_scale = progress.rate_scale
-    job.token_budget.tokens = None if job.recipe.engine.is_sharded else progress.piece_tokens  # sharded: always whole micro-batches
+    job.token_budget.tokens = None if job.recipe.engine.uses_deepspeed_or_fsdp else progress.piece_tokens  # always whole micro-batches
     return progress
 
 

@@ -203,7 +203,7 @@ def _constants() -> ModuleType:
 @contextmanager
 def download_lock(file: Path, waiting: Bilingual) -> Iterator[None]:
     """Hold the lock of a download; prints `waiting` and waits while another process has it."""
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # as above
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # in huggingface_hub 1 and 2, but not listed
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
@@ -231,7 +231,7 @@ def _seconds(text: str | None) -> float | None:
 def _fetch(url: str, start: int, stall: float, parts: "Queue[Answer | bytes | Exception | None]", left: Event) -> None:
     """Request an address and put what comes into the queue: Answer, content, and None at the end, or an exception."""
     from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # in both versions, but not listed
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # in huggingface_hub 1 and 2, but not listed
 
     def put(part: Answer | bytes | Exception | None) -> bool:
         while not left.is_set():
