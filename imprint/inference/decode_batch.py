@@ -104,7 +104,8 @@ class DecodeBatch:
         step = Pack(tokens, positions, seq_ids, self.lengths, self.lengths + 1, (1,) * count, self.no_targets, self.no_targets)
         self.lengths = self.lengths + 1
         self.sizes = [size + 1 for size in self.sizes]
-        adapters = self._of_rows = self._of_rows or self.adapters.of_rows(self.numbers)
+        adapters = self._of_rows or self.adapters.of_rows(self.numbers)
+        self._of_rows = None if adapters.loras is None else adapters  # without a number, they depend on the network's state
         cache = self.cache.view(0, count, max(self.sizes))
         return self.network.logits(self.network(step, adapters=adapters, cache=cache))
 

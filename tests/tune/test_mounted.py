@@ -83,9 +83,11 @@ class TestNames:
             decoder = Decoder(model)
             ids = model.prompt(TEXT)
             first = decoder.admit(Request(ids, 8))
+            tokens = decoder.step() + decoder.step()
             with model.adapter_off():
+                tokens += decoder.step()
                 second = decoder.admit(Request(ids, 8))
-                tokens = decoder.step()
+                tokens += decoder.step()
             while len(decoder):
                 tokens += decoder.step()
             ends = model.network.stop_ids
