@@ -233,7 +233,7 @@ class Model:
         the base; None takes the model as it is. Raises UserError for impossible settings.
         """
         rows = arguments.id_rows("ids", ids)
-        names = _adapter_of_each(adapters, len(rows))
+        names, stop = _adapter_of_each(adapters, len(rows)), stop_texts(stop)
         requests = [
             Request(
                 row,
@@ -243,7 +243,7 @@ class Model:
                 top_k,
                 repetition_penalty,
                 row_seed(seed, index),
-                stop=stop_texts(stop),
+                stop=stop,
                 adapter=names[index],
             )
             for index, row in enumerate(rows)

@@ -237,7 +237,7 @@ def _generate_answers(batch: list[int], prompts: list[EvaluationPrompt], model: 
             section.top_k,
             section.repetition_penalty,
             row_seed(section.seed, row),
-            stop=tuple(section.stop),
+            stop=section.stop,
         )
         for row, question in zip(batch, prompts, strict=True)
     ]

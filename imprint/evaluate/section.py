@@ -55,12 +55,9 @@ class EvaluateSection(DecodingSection, OpenSection):
     @field_validator("num_beams")
     @classmethod
     def _check_beams(cls, num_beams: int, info: ValidationInfo) -> int:
-        if num_beams > 1 and (name := next((name for name in ("top_k", "stop") if info.data.get(name)), None)):
+        defaults = {name: DecodingSection.model_fields[name].default for name in ("top_k", "stop", "repetition_penalty")}
+        if num_beams > 1 and (name := next((name for name, value in defaults.items() if info.data.get(name, value) != value), None)):
             raise ValueError(Bilingual(f"{name} is not used by beam search; leave it out", f"束搜索不支持 {name}；请去掉它"))
-        if num_beams > 1 and info.data.get("repetition_penalty", 1) != 1:
-            raise ValueError(
-                Bilingual("repetition_penalty is not used by beam search; leave it out", "束搜索不支持 repetition_penalty；请去掉它")
-            )
         if num_beams > 1 and info.data.get("temperature"):
             raise ValueError(
                 Bilingual(
