@@ -17,7 +17,7 @@ from imprint.pack import Pack, pack
 
 
 class Adapters(Protocol):
-    """The adapters that sequences may use, by number; NO_ADAPTER is the base."""
+    """The adapters that sequences may use, by number; NO_ADAPTER uses none of them."""
 
     def of_rows(self, numbers: Sequence[int]) -> RowAdapters:
         """The adapters of a batch whose sequences use these."""
@@ -25,7 +25,7 @@ class Adapters(Protocol):
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """One prefix, or none, for all sequences; there are no names to choose by."""
+    """One prefix, or none, for all sequences, whatever their numbers; there are no names to choose by."""
 
     prefix: Prefix | None = None
 
@@ -70,7 +70,7 @@ class DecodeBatch:
     def join(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, numbers: Sequence[int] | None = None) -> Tensor:
         """Append sequences and run their prompts; returns the logits (K, V) of the first new token of each.
 
-        `max_new_tokens`: the room for answers; `numbers`: the adapter of each, the base if not given. Raises UserError for prompts
+        `max_new_tokens`: the room for answers; `numbers`: the adapter of each, NO_ADAPTER if not given. Raises UserError for prompts
         that cannot be run; the batch is unchanged then.
         """
         spans = [self.network.context_span(prompt) for prompt in prompts]

@@ -74,7 +74,7 @@ class RunningRequest:
     """What `Decoder.admit` returned."""
     request: Request
     adapter: int
-    """Number of its adapter, -1 for the base."""
+    """Number of its adapter, or NO_ADAPTER."""
     limit: int
     """Most new tokens: the request's, or fewer where `Network.limit` ends the row."""
     stop: StopSearch | None

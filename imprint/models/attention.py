@@ -16,7 +16,7 @@ from imprint.pack import Pack
 
 L = TypeVar("L")
 NO_ADAPTER = -1
-"""In place of the number of an adapter: the base."""
+"""In place of the number of an adapter: none of them is used."""
 Prefix = list[tuple[Tensor, Tensor]]
 """One (keys, values) pair per layer, each (P, H, D), shared by all sequences without copies."""
 
@@ -32,7 +32,7 @@ class RowAdapters:
     prefix_offsets: Tensor | None = None
     """(P,) distance of each key from the start of the sequences, below 0; None for -P ... -1."""
     loras: Tensor | int | None = None
-    """(B,) number of each sequence's mounted LoRA, or one for all, -1 for none; None for the network's default."""
+    """(B,) number of each sequence's mounted LoRA, or one for all, -1 for none; None for the LoRA that is on in the network now."""
 
 
 @dataclass(frozen=True)
