@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from imprint.quant.triton_kernels import PackedMatmul, TritonDequantMatmul
 from imprint.quant.weight_format import StoredWeight
 
 CPU_CHUNK_WEIGHTS = 2**21
@@ -41,8 +42,10 @@ class DequantMatmul:
         return out
 
 
-KERNELS: tuple[LinearKernel, ...] = (DequantMatmul(),)
+KERNELS: tuple[LinearKernel, ...] = (PackedMatmul(), TritonDequantMatmul(), DequantMatmul())
 """In order of preference; the last one supports every product."""
+PLAIN_KERNELS: tuple[LinearKernel, ...] = KERNELS[-1:]
+"""Plain PyTorch."""
 
 
 class _Product(torch.autograd.Function):

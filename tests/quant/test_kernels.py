@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from imprint.quant.formats import FORMATS
-from imprint.quant.kernels import KERNELS, DequantMatmul
+from imprint.quant.kernels import KERNELS, PLAIN_KERNELS, DequantMatmul
 from imprint.quant.weight_format import StoredWeight, WeightFormat
 from tests.cases import difference
 
@@ -24,8 +24,8 @@ def product(kernel: DequantMatmul, weight_format: WeightFormat, *, rows: int, co
 
 
 @pytest.mark.parametrize("weight_format", FORMATS, ids=lambda one: str(one.title))
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda one: type(one).__name__)
-class TestEveryKernel:
+@pytest.mark.parametrize("kernel", PLAIN_KERNELS, ids=lambda one: type(one).__name__)
+class TestPlainKernels:
     @pytest.mark.parametrize(("rows", "columns"), [(6, 8), (40, 128), (24, 300)])
     def test_products_and_gradients_are_those_of_the_dequantized_weight(
         self, kernel: DequantMatmul, weight_format: WeightFormat, rows: int, columns: int

@@ -1,0 +1,309 @@
+"""Times the Triton kernels on the weights of ChatGLM-6B, beside cuBLAS and PyTorch's own INT4 product, and searches tile sizes.
+
+    python benchmarks/kernels.py [--search] [--only KERNEL] [--out FILE] [--seconds 170]
+
+First every kernel is compared with plain PyTorch. Then each is timed in a CUDA graph over so many copies of the weight that none stays in
+the L2 cache. Prints one JSON line per measurement: microseconds a product, and TB/s of the bytes that it must read and write. `--search`
+times many tile sizes instead, compiled in parallel; its last lines are the best ones. Without a GPU only the comparison runs, in Triton's
+interpreter (set TRITON_INTERPRET=1).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from imprint.kernels import launch
+from imprint.kernels.tiles import Tile
+from imprint.quant.formats import FORMATS
+from imprint.quant.weight_format import SCALE, WEIGHT
+
+LAYER = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384))
+"""(N, K) of the four linears of a block; there are 28 blocks."""
+HEAD = (130528, 4096)
+LAYERS = 28
+BEYOND_CACHE = 5e8
+"""Bytes of all copies of a weight."""
+TITLES = {"int4": 4, "int8": 8, "int4-g128": "int4-g128"}
+KERNELS = ("dequantize", "vector", "matrix", "dense")
+Emit = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kernel on one format, with a number of tokens."""
+
+    kernel: str
+    title: str
+    """The format, or `bf16`."""
+    tokens: int
+
+    @property
+    def bits(self) -> int:
+        return {"int4": 4, "int4-g128": 4, "int8": 8}.get(self.title, 16)
+
+    def read_bytes(self, rows: int, columns: int) -> float:
+        """Bytes of a weight (N, K), and of what is made of it."""
+        scales = {"int4-g128": 2 * rows * columns / 128, "bf16": 0}.get(self.title, 2 * rows)
+        return rows * columns * self.bits / 8 + scales + (2 * rows * columns if self.kernel == "dequantize" else 0)
+
+    def operation(self, rows: int, columns: int, device: torch.device, dtype: torch.dtype) -> Callable[[Tile | None], Tensor]:
+        """The kernel on a random weight of its own."""
+        x = torch.randn(self.tokens, columns, device=device).to(dtype)
+        bias = torch.randn(rows, device=device).to(dtype)
+        if self.title == "bf16":
+            weight = torch.randn(rows, columns, device=device, dtype=dtype)
+            return lambda tile: launch.dense_vector(x, weight, bias, tile)
+        packed = random_weight(self, rows, columns, device)
+        if self.kernel == "dequantize":
+            return lambda tile: launch.dequantize(packed, dtype, *(() if tile is None else (tile,)))
+        function = launch.packed_vector if self.kernel == "vector" else launch.packed_matrix
+        return lambda tile: function(x, packed, bias, tile)
+
+
+CASES = (
+    *(Case("dequantize", title, 0) for title in TITLES),
+    *(Case("vector", title, 1) for title in TITLES),
+    *(Case("matrix", title, tokens) for title in TITLES for tokens in (1, 4, 16)),
+    Case("dense", "bf16", 1),
+)
+
+
+def random_weight(case: Case, rows: int, columns: int, device: torch.device) -> launch.PackedRows:
+    integers = torch.randint(-128, 128, (rows, columns * case.bits // 8), device=device, dtype=torch.int8)
+    group = 128 if case.title == "int4-g128" else 0
+    shape = (rows, -(-columns // group)) if group else (rows,)
+    scales = (torch.rand(shape, device=device) * 0.01 + 0.01).half()
+    return launch.PackedRows(integers, scales, case.bits, group, range(rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--search", action="store_true", help="time many tile sizes")
+    parser.add_argument("--only", choices=KERNELS, action="append", help="only these kernels; may be repeated")
+    parser.add_argument("--out", type=Path, help="append the lines to this file too")
+    parser.add_argument("--seconds", type=float, default=170, help="a search begins no measurement after so many seconds")
+    arguments = parser.parse_args()
+    gpu = torch.cuda.is_available()
+
+    def emit(**values: object) -> None:
+        line = json.dumps(values)
+        print(line, flush=True)
+        if arguments.out:
+            with arguments.out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    cases = [case for case in CASES if not arguments.only or case.kernel in arguments.only]
+    emit(device=torch.cuda.get_device_name() if gpu else "cpu", torch=torch.__version__)
+    compare(emit, torch.device("cuda" if gpu else "cpu"))
+    if not gpu:
+        return
+    if arguments.search:
+        search(cases, emit, time.monotonic() + arguments.seconds)
+    else:
+        measure(cases, emit)
+
+
+# ---------------------------------------------------------------------------------------------------------------- comparison
+
+
+def compare(emit: Emit, device: torch.device) -> None:
+    """Every kernel against plain PyTorch, for widths with whole and with cut tiles; one line each."""
+    torch.manual_seed(0)
+    dtypes = (torch.float16, torch.bfloat16) if device.type == "cuda" else (torch.float16,)  # the interpreter truncates to bf16
+    shapes = ((256, 4096), (100, 1096)) if device.type == "cuda" else ((40, 1024), (7, 264))
+    for dtype in dtypes:
+        for rows, columns in shapes:
+            for one in FORMATS:
+                compare_format(emit, str(one.title), rows, columns, dtype, device)
+            weight, x = (torch.randn(size, columns, device=device).to(dtype) for size in (rows, 1))
+            bias = torch.randn(rows, device=device).to(dtype)
+            exact = x.double() @ weight.double().t() + bias.double()
+            emit(check="dense", dtype=str(dtype), shape=[rows, columns], error=error_of(launch.dense_vector(x, weight, bias), exact))
+
+
+def compare_format(emit: Emit, title: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
+    weight_format = next(one for one in FORMATS if str(one.title) == title)
+    tensors = weight_format.quantize(torch.randn(rows, columns, device=device))
+    kept = range(3, rows - 1)
+    group = 128 if title == "int4-g128" else 0
+    packed = launch.PackedRows(tensors[WEIGHT], tensors[SCALE], 8 if title == "int8" else 4, group, kept)
+    plain = weight_format.dequantize(tensors, slice(kept.start, kept.stop), dtype)
+    about = {"format": title, "dtype": str(dtype), "shape": [len(kept), columns]}
+    same = torch.equal(launch.dequantize(packed, dtype), plain)
+    emit(check="dequantize", **about, equal=same)
+    exact_weight = weight_format.dequantize(tensors, slice(kept.start, kept.stop), torch.float32).double()
+    for tokens in (1, 3, 16):
+        x, bias = torch.randn(tokens, columns, device=device).to(dtype), torch.randn(len(kept), device=device).to(dtype)
+        exact = x.double() @ exact_weight.t() + bias.double()
+        emit(check="matrix", tokens=tokens, **about, error=error_of(launch.packed_matrix(x, packed, bias), exact))
+        if tokens == 1:
+            emit(check="vector", **about, error=error_of(launch.packed_vector(x, packed, bias), exact))
+
+
+def error_of(found: Tensor, exact: Tensor) -> float:
+    """The largest difference over the largest result."""
+    return float((found.double() - exact).abs().max() / exact.abs().max())
+
+
+# -------------------------------------------------------------------------------------------------------------- measurements
+
+
+def graph_us(operations: list[Callable[[], object]]) -> float:
+    """Microseconds of one of the operations, which run one after another in a CUDA graph."""
+    for operation in operations:
+        operation()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for operation in operations:
+            operation()
+    graph.replay()
+    times: list[float] = []
+    for _ in range(5):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) * 1e3 / 2 / len(operations))
+    return statistics.median(times)
+
+
+def copies(read_bytes: float) -> int:
+    return max(2, min(64, int(BEYOND_CACHE / read_bytes)))
+
+
+def measure(cases: list[Case], emit: Emit) -> None:
+    """Every kernel with the tiles of the table, and its rivals."""
+    device, dtype = torch.device("cuda"), torch.bfloat16
+    for case in cases:
+        whole = 0.0
+        for rows, columns in (*LAYER, HEAD):
+            if case.kernel == "dequantize" and (rows, columns) == HEAD:
+                continue
+            read = case.read_bytes(rows, columns)
+            made = [case.operation(rows, columns, device, dtype) for _ in range(copies(read))]
+            us = graph_us([lambda one=one: one(None) for one in made])  # type: ignore[misc]
+            whole += us if (rows, columns) != HEAD else 0
+            emit(**asdict(case), shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
+            del made
+        emit(**asdict(case), layers=LAYERS, ms=round(LAYERS * whole / 1e3, 3))
+    for tokens in (1, 4, 16):
+        rivals(tokens, emit)
+
+
+def rivals(tokens: int, emit: Emit) -> None:
+    """Products of cuBLAS, and of PyTorch's kernel for INT4 with groups of 128."""
+    for rows, columns in (*LAYER, HEAD):
+        read = 2 * rows * columns
+        x = torch.randn(tokens, columns, device="cuda", dtype=torch.bfloat16)
+        weights = [torch.randn(rows, columns, device="cuda", dtype=torch.bfloat16) for _ in range(copies(read))]
+        us = graph_us([lambda one=one, x=x: functional.linear(x, one) for one in weights])  # type: ignore[misc]
+        emit(kernel="cublas", title="bf16", tokens=tokens, shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
+        del weights
+        try:
+            us = graph_us(list(tinygemm(x, rows, columns)))
+        except (RuntimeError, AttributeError) as error:
+            emit(kernel="torch int4", shape=[rows, columns], failed=str(error)[:200])
+            continue
+        read = rows * columns // 2 + 4 * rows * columns // 128
+        emit(kernel="torch int4", title="int4-g128", tokens=tokens, shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
+
+
+def tinygemm(x: Tensor, rows: int, columns: int) -> Iterator[Callable[[], object]]:
+    for _ in range(copies(rows * columns / 2)):
+        integers = torch.randint(0, 256, (rows, columns // 2), device="cuda", dtype=torch.uint8)
+        packed = torch._convert_weight_to_int4pack(integers, 8)
+        scales = torch.rand(columns // 128, rows, 2, device="cuda", dtype=torch.bfloat16)
+        yield lambda packed=packed, scales=scales: torch._weight_int4pack_mm(x, packed, 128, scales)  # type: ignore[misc]
+
+
+# -------------------------------------------------------------------------------------------------------------------- search
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A tile for a case on a weight (N, K)."""
+
+    case: Case
+    shape: tuple[int, int]
+    tile: Tile
+
+
+def search(cases: list[Case], emit: Emit, until: float) -> None:
+    """Times all trials, each case on each shape; the best ones last."""
+    cases = [case for case in cases if case.tokens != 4]
+    trials = [Trial(case, shape, tile) for case in cases for shape in shapes_of(case) for tile in candidates(case, *shape)]
+    began = time.monotonic()
+    workers = max(1, min(14, (os.cpu_count() or 2) - 2))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        failed = {trial: problem for trial, problem in zip(trials, pool.map(compile_trial, trials, chunksize=4), strict=True) if problem}
+    emit(trials=len(trials), failed=len(failed), compile_s=round(time.monotonic() - began, 1))
+    for problem in sorted(set(failed.values())):
+        emit(failed=problem)
+    best: dict[tuple[Case, tuple[int, int]], tuple[float, Tile]] = {}
+    for case in cases:
+        for shape in shapes_of(case):
+            made = [case.operation(*shape, torch.device("cuda"), torch.bfloat16) for _ in range(copies(case.read_bytes(*shape)))]
+            for trial in trials:
+                if (trial.case, trial.shape) != (case, shape) or trial in failed or time.monotonic() > until:
+                    continue
+                us = graph_us([lambda one=one, tile=trial.tile: one(tile) for one in made])  # type: ignore[misc]
+                emit(**asdict(case), shape=shape, tile=list(asdict(trial.tile).values()), us=round(us, 2))
+                best[case, shape] = min(best.get((case, shape), (us, trial.tile)), (us, trial.tile), key=lambda found: found[0])
+            del made
+    for (case, shape), (us, tile) in best.items():
+        emit(best=asdict(case), shape=shape, tile=asdict(tile), us=round(us, 2), tb_s=round(case.read_bytes(*shape) / us / 1e6, 3))
+
+
+def shapes_of(case: Case) -> tuple[tuple[int, int], ...]:
+    if case.kernel == "dequantize":
+        return (LAYER[2],)
+    return (*LAYER, HEAD) if case.kernel in {"dense", "vector"} else LAYER
+
+
+def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
+    """The tiles that are tried."""
+    words = columns * case.bits // 32
+    if case.kernel == "dequantize":
+        return [Tile(n, w, warps) for n in (1, 2, 4, 8, 16) for w in (64, 128, 256) for warps in (4, 8) if n * w >= 32 * warps]
+    if case.kernel == "matrix":
+        widths = (16,) if case.title == "int4-g128" else (32, 64, 128)
+        heights = ((16, 1), (32, 1), (32, 2), (64, 4), (128, 4))
+        return [Tile(n, w, warps, stages) for n, warps in heights for w in widths for stages in (3, 5) if rows // n >= 64]
+    wide, unit = (columns, 256) if case.kernel == "dense" else (words, 32)
+    found = []
+    for warps in (1, 2, 4, 8):
+        for reach in (1, 2, 4):
+            for n in (1, 2, 4, 8):
+                block = unit * warps * reach
+                each = n * wide // (unit * warps)
+                if block <= wide and 4 <= each <= 64 and n * reach <= 32:
+                    found.append(Tile(n, block, warps))
+    return found
+
+
+def compile_trial(trial: Trial) -> str | None:
+    """Compiles the kernel of a trial into Triton's cache, in a process of its own; why it failed."""
+    try:
+        trial.case.operation(*trial.shape, torch.device("cuda"), torch.bfloat16)(trial.tile)
+        torch.cuda.synchronize()
+    except Exception as error:  # of Triton, which may also fail to compile
+        return f"{trial.case.kernel} {trial.case.title}: {type(error).__name__}: {str(error)[:120]}"
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Triton where it is installed. Without it, modules of kernels can be imported, but no kernel can be launched."""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
+
+
+triton = _module("triton")
+"""Triton; None where it is not installed."""
+tl = _module("triton.language")
+"""Triton's language; None without Triton."""
+
+
+def jit(*, unaligned: Sequence[str] = ()) -> Callable[[Any], Any]:
+    """Makes a function a kernel; without Triton it stays a function that nobody calls.
+
+    Of an `unaligned` pointer a thread reads one element at a time, so neighbouring threads hold neighbouring elements.
+    """
+    if triton is None:
+        return lambda function: function
+    decorate: Callable[[Any], Any] = triton.jit(do_not_specialize_on_alignment=list(unaligned))
+    return decorate

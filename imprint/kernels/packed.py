@@ -1,0 +1,271 @@
+"""Triton kernels for weights of 4 and 8 bits: dequantize them, or multiply a few tokens by them.
+
+Legend: N rows (output features), K columns (input features), T tokens, L columns that share a word of 32 bits (8 or 4), W words of a row.
+A word holds its columns in the order of the stored bytes; at 4 bits the first column of a byte is in its high half. No kernel converts an
+integer to a float by an instruction: its bits become the mantissa of a float of a known exponent, from which a constant is subtracted.
+"""
+
+# ruff: noqa: N803, N806 - constants are in capitals, as in Triton's own kernels
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from imprint.kernels.language import jit, tl
+
+
+@jit()
+def column_value(word, COLUMN: tl.constexpr, BITS: tl.constexpr):
+    """The integers of one of the L columns of words (uint32), in fp32, exactly, times 2 ** column_shift."""
+    BIT: tl.constexpr = 8 * (COLUMN // 2) + 4 * (1 - COLUMN % 2) if BITS == 4 else 8 * COLUMN
+    MOVED: tl.constexpr = 0 if BIT + BITS <= 23 else (12 if BITS == 4 else 16)
+    SHIFT: tl.constexpr = BIT - MOVED
+    MASK: tl.constexpr = (2**BITS - 1) << SHIFT
+    # 2^23 and the integer, its sign bit flipped: from 0 to 2^BITS - 1, at this bit
+    MAGIC: tl.constexpr = 0x4B000000 | (2 ** (BITS - 1) << SHIFT)
+    OFFSET: tl.constexpr = 2.0**23 + 2.0 ** (BITS - 1 + SHIFT)
+    bits = ((word >> MOVED) & MASK) ^ MAGIC
+    return bits.to(tl.float32, bitcast=True) - OFFSET
+
+
+@jit()
+def column_unit(COLUMN: tl.constexpr, BITS: tl.constexpr):
+    """What column_value of an integer must be multiplied by: 2 ** -column_shift."""
+    BIT: tl.constexpr = 8 * (COLUMN // 2) + 4 * (1 - COLUMN % 2) if BITS == 4 else 8 * COLUMN
+    MOVED: tl.constexpr = 0 if BIT + BITS <= 23 else (12 if BITS == 4 else 16)
+    UNIT: tl.constexpr = 1.0 / 2 ** (BIT - MOVED)
+    return UNIT
+
+
+@jit()
+def column_weight(word, scale, COLUMN: tl.constexpr, BITS: tl.constexpr, ROUND: tl.constexpr, OUT: tl.constexpr):
+    """The weights of one column: the exact product with the scale, rounded to ROUND and then to OUT."""
+    product = column_value(word, COLUMN, BITS) * (scale * column_unit(COLUMN, BITS))
+    return product.to(ROUND).to(OUT)
+
+
+@jit(unaligned=["words"])
+def dequantize_kernel(
+    words,
+    scales,
+    out,
+    first,
+    last,
+    W: tl.constexpr,
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,  # words with the same scale, 0 for a whole row
+    BLOCK_N: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+):
+    """Rows from first to last of words (N, W) and scales (N,) or (N, groups) -> out (last - first, K)."""
+    L: tl.constexpr = 32 // BITS
+    OUT: tl.constexpr = out.dtype.element_ty
+    ROUND: tl.constexpr = OUT if GROUP else scales.dtype.element_ty
+    GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
+    rows = first + tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
+    column = tl.program_id(0) * BLOCK_W + tl.arange(0, BLOCK_W)[None, :]
+    there = (rows < last) & (column < W)
+    word = tl.load(words + rows * W + column, mask=there, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
+    if GROUP:
+        scale = tl.load(scales + rows * GROUPS + column // GROUP, mask=there, other=0).to(tl.float32)
+    else:
+        scale = tl.load(scales + rows, mask=rows < last, other=0).to(tl.float32)
+    # the first join gives the slowest index
+    if BITS == 4:
+        c04 = tl.join(column_weight(word, scale, 0, 4, ROUND, OUT), column_weight(word, scale, 4, 4, ROUND, OUT))
+        c15 = tl.join(column_weight(word, scale, 1, 4, ROUND, OUT), column_weight(word, scale, 5, 4, ROUND, OUT))
+        c26 = tl.join(column_weight(word, scale, 2, 4, ROUND, OUT), column_weight(word, scale, 6, 4, ROUND, OUT))
+        c37 = tl.join(column_weight(word, scale, 3, 4, ROUND, OUT), column_weight(word, scale, 7, 4, ROUND, OUT))
+        weight = tl.join(tl.join(c04, c26), tl.join(c15, c37))
+    else:
+        c02 = tl.join(column_weight(word, scale, 0, 8, ROUND, OUT), column_weight(word, scale, 2, 8, ROUND, OUT))
+        c13 = tl.join(column_weight(word, scale, 1, 8, ROUND, OUT), column_weight(word, scale, 3, 8, ROUND, OUT))
+        weight = tl.join(c02, c13)
+    weight = tl.reshape(weight, (BLOCK_N, BLOCK_W * L))
+    column = tl.program_id(0) * BLOCK_W * L + tl.arange(0, BLOCK_W * L)[None, :]
+    there = (rows < last) & (column < W * L)
+    tl.store(out + (rows - first) * (W * L) + column, weight, mask=there)
+
+
+@jit()
+def split_columns(x, BLOCK_W: tl.constexpr):
+    """(BLOCK_W, 8) -> the eight columns."""
+    even, odd = tl.split(tl.reshape(x, (BLOCK_W, 4, 2)))
+    c04, c26 = tl.split(tl.reshape(even, (BLOCK_W, 2, 2)))
+    c15, c37 = tl.split(tl.reshape(odd, (BLOCK_W, 2, 2)))
+    c0, c4 = tl.split(c04)
+    c1, c5 = tl.split(c15)
+    c2, c6 = tl.split(c26)
+    c3, c7 = tl.split(c37)
+    return c0, c1, c2, c3, c4, c5, c6, c7
+
+
+@jit()
+def weighted_sum(word, x, start, BLOCK_W: tl.constexpr, BITS: tl.constexpr):
+    """The products of words (BLOCK_N, BLOCK_W) with x (BLOCK_W, L), summed over the columns of each word."""
+    if BITS == 4:
+        c0, c1, c2, c3, c4, c5, c6, c7 = split_columns(x, BLOCK_W)
+        start += column_value(word, 0, 4) * (c0 * column_unit(0, 4))[None, :]
+        start += column_value(word, 1, 4) * (c1 * column_unit(1, 4))[None, :]
+        start += column_value(word, 2, 4) * (c2 * column_unit(2, 4))[None, :]
+        start += column_value(word, 3, 4) * (c3 * column_unit(3, 4))[None, :]
+        start += column_value(word, 4, 4) * (c4 * column_unit(4, 4))[None, :]
+        start += column_value(word, 5, 4) * (c5 * column_unit(5, 4))[None, :]
+        start += column_value(word, 6, 4) * (c6 * column_unit(6, 4))[None, :]
+        start += column_value(word, 7, 4) * (c7 * column_unit(7, 4))[None, :]
+    else:
+        even, odd = tl.split(tl.reshape(x, (BLOCK_W, 2, 2)))
+        c0, c2 = tl.split(even)
+        c1, c3 = tl.split(odd)
+        start += column_value(word, 0, 8) * (c0 * column_unit(0, 8))[None, :]
+        start += column_value(word, 1, 8) * (c1 * column_unit(1, 8))[None, :]
+        start += column_value(word, 2, 8) * (c2 * column_unit(2, 8))[None, :]
+        start += column_value(word, 3, 8) * (c3 * column_unit(3, 8))[None, :]
+    return start
+
+
+@jit(unaligned=["words", "scales"])
+def packed_vector_kernel(
+    x,
+    words,
+    scales,
+    bias,
+    out,
+    first,
+    last,
+    W: tl.constexpr,
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,  # words with the same scale, 0 for a whole row
+    HAS_BIAS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+):
+    """One token x (K,) times rows from first to last of a weight -> out (last - first,)."""
+    L: tl.constexpr = 32 // BITS
+    GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
+    index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.minimum(first + index, last - 1).to(tl.int64)
+    total = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
+    for start in tl.static_range(0, W, BLOCK_W):
+        column = start + tl.arange(0, BLOCK_W)
+        x_at = x + column[:, None] * L + tl.arange(0, L)[None, :]
+        words_at = words + rows[:, None] * W + column[None, :]
+        if start + BLOCK_W <= W:
+            word = tl.load(words_at, eviction_policy="evict_first")
+            values = tl.load(x_at).to(tl.float32)
+        else:
+            word = tl.load(words_at, mask=column[None, :] < W, other=0, eviction_policy="evict_first")
+            values = tl.load(x_at, mask=column[:, None] < W, other=0).to(tl.float32)
+        word = word.to(tl.uint32, bitcast=True)
+        if GROUP:
+            # the hint lets the threads hold the scales as they hold the words; each still reads one at a time
+            group = tl.max_contiguous(rows[:, None] * GROUPS + tl.minimum(column // GROUP, GROUPS - 1)[None, :], (1, 2))
+            scale = tl.load(scales + group).to(tl.float32)
+            total += scale * weighted_sum(word, values, tl.zeros((BLOCK_N, BLOCK_W), tl.float32), BLOCK_W, BITS)
+        else:
+            total = weighted_sum(word, values, total, BLOCK_W, BITS)
+    result = tl.sum(total, 1)
+    if GROUP == 0:
+        result *= tl.load(scales + rows).to(tl.float32)
+    if HAS_BIAS:
+        result += tl.load(bias + rows - first).to(tl.float32)
+    tl.store(out + index, result.to(out.dtype.element_ty), mask=first + index < last)
+
+
+@jit()
+def nibble_value(word, BIT: tl.constexpr, HALF: tl.constexpr, OUT: tl.constexpr, SIGNED: tl.constexpr, TIMES: tl.constexpr):
+    """TIMES * (16 + nibble), signed ones plus 8, in OUT (16 bits), exactly; the nibble is at this bit of a half of each word."""
+    PLACE: tl.constexpr = 3 if tl.bfloat16 == OUT else 6  # the four highest bits of the mantissa
+    EXPONENT: tl.constexpr = (0x4180 if TIMES == 1 else 0x4380) if tl.bfloat16 == OUT else (0x4C00 if TIMES == 1 else 0x5C00)
+    MAGIC: tl.constexpr = (EXPONENT | ((8 << PLACE) if SIGNED else 0)) * 0x10001
+    MASK: tl.constexpr = (15 << PLACE) * 0x10001
+    moved = (word << (PLACE - BIT)) if PLACE > BIT else (word >> (BIT - PLACE))
+    both = (moved & MASK) ^ MAGIC  # of both halves in one operation
+    return ((both >> 16) if HALF else both).to(tl.uint16).to(OUT, bitcast=True)
+
+
+@jit()
+def add_pair(total, word, x_low, x_high, BIT: tl.constexpr, SIGNED: tl.constexpr, TIMES: tl.constexpr, CORRECT: tl.constexpr):
+    """Adds the products of the nibbles at this bit of both halves with their columns of x (BLOCK_W, TOKENS).
+
+    CORRECT: the offset of signed nibbles, 24, is subtracted at once.
+    """
+    if CORRECT:
+        offset = tl.full(word.shape, -24.0, tl.float32).to(x_low.dtype)
+        total = tl.dot(offset, x_low, total)
+        total = tl.dot(offset, x_high, total)
+    total = tl.dot(nibble_value(word, BIT, 0, x_low.dtype, SIGNED, TIMES), x_low, total)
+    return tl.dot(nibble_value(word, BIT, 1, x_low.dtype, SIGNED, TIMES), x_high, total)
+
+
+@jit()
+def load_columns(x, tokens, column, T, W: tl.constexpr, L: tl.constexpr, FIRST: tl.constexpr):
+    """Four of the L columns of each word from FIRST on, each (BLOCK_W, TOKENS), and their sum in fp32."""
+    there = (column[:, None] < W) & (tokens[None, :] < T)
+    at = x + tokens[None, :] * (W * L) + column[:, None] * L + FIRST
+    x0 = tl.load(at, mask=there, other=0)
+    x1 = tl.load(at + 1, mask=there, other=0)
+    x2 = tl.load(at + 2, mask=there, other=0)
+    x3 = tl.load(at + 3, mask=there, other=0)
+    return x0, x1, x2, x3, x0.to(tl.float32) + x1.to(tl.float32) + x2.to(tl.float32) + x3.to(tl.float32)
+
+
+@jit()
+def packed_matrix_kernel(
+    x,
+    words,
+    scales,
+    bias,
+    out,
+    T,
+    first,
+    last,
+    W: tl.constexpr,
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,  # words with the same scale, then BLOCK_W is as large; 0 for a whole row
+    HAS_BIAS: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Up to TOKENS tokens x (T, K) times rows from first to last of a weight -> out (T, last - first).
+
+    Tensor cores multiply by integers plus an offset. Where a row has one scale, the sum of x times the offset is subtracted at the end.
+    """
+    L: tl.constexpr = 32 // BITS
+    GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
+    OFFSET: tl.constexpr = 24.0 if BITS == 4 else 400.0
+    index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.minimum(first + index, last - 1).to(tl.int64)
+    tokens = tl.arange(0, TOKENS)
+    total = tl.zeros((BLOCK_N, TOKENS), tl.float32)
+    sums = tl.zeros((BLOCK_W, TOKENS), tl.float32)
+    for start in tl.range(0, W, BLOCK_W, num_stages=STAGES):
+        column = start + tl.arange(0, BLOCK_W)
+        at = words + rows[:, None] * W + column[None, :]
+        word = tl.load(at, mask=column[None, :] < W, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
+        x0, x1, x2, x3, of_first = load_columns(x, tokens, column, T, W, L, 0)
+        part = tl.zeros((BLOCK_N, TOKENS), tl.float32) if GROUP else total
+        if BITS == 4:
+            x4, x5, x6, x7, of_second = load_columns(x, tokens, column, T, W, L, 4)
+            of_first += of_second
+            part = add_pair(part, word, x1, x5, 0, True, 1, GROUP)
+            part = add_pair(part, word, x0, x4, 4, True, 1, GROUP)
+            part = add_pair(part, word, x3, x7, 8, True, 1, GROUP)
+            part = add_pair(part, word, x2, x6, 12, True, 1, GROUP)
+        else:  # a byte is 16 times its high half plus its low one
+            part = add_pair(part, word, x0, x2, 0, False, 1, 0)
+            part = add_pair(part, word, x0, x2, 4, True, 16, 0)
+            part = add_pair(part, word, x1, x3, 8, False, 1, 0)
+            part = add_pair(part, word, x1, x3, 12, True, 16, 0)
+        if GROUP:
+            total += part * tl.load(scales + rows * GROUPS + start // GROUP).to(tl.float32)[:, None]
+        else:
+            sums += of_first
+            total = part
+    if GROUP == 0:
+        total = (total - OFFSET * tl.sum(sums, 0)[None, :]) * tl.load(scales + rows).to(tl.float32)[:, None]
+    if HAS_BIAS:
+        total += tl.load(bias + rows - first).to(tl.float32)[:, None]
+    there = (first + index < last)[:, None] & (tokens < T)[None, :]
+    tl.store(out + tokens[None, :] * (last - first) + index[:, None], total.to(out.dtype.element_ty), mask=there)

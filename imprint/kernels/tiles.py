@@ -1,0 +1,67 @@
+"""Tile sizes of the kernels: how much of a weight one program reads.
+
+Legend: N rows (output features), K columns (input features), W words of 32 bits of a row. The figures were measured on one H200 by
+benchmarks/kernels.py; another card uses the same, which are right there and may not be the fastest.
+"""
+
+from dataclasses import dataclass
+
+WARP = 32
+"""Threads."""
+UNROLLED = 64
+"""Elements that a thread reads at most: words, or groups of eight columns of 16 bits. More makes long code."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What one program computes at a time."""
+
+    rows: int
+    """Rows of the weight, a power of two."""
+    columns: int
+    """Words or columns of the weight, a power of two; a program goes through all of them."""
+    warps: int
+    """Groups of 32 threads."""
+    stages: int = 1
+    """Parts of the weight that are on their way from memory at a time, where a loop reads them."""
+
+
+MATRIX_TOKENS = 16
+"""Tokens that a weight is multiplied by at a time without being dequantized."""
+DEQUANTIZE = Tile(rows=4, columns=128, warps=4)
+
+
+def vector_tile(rows: int, words: int) -> Tile:
+    """For one token and a packed weight (N, W)."""
+    warps = 2 if words <= 256 else 4 if words <= 1024 else 8
+    columns = min(power_of_two(words), 4 * WARP * warps)
+    each = -(-words // columns) * columns // (WARP * warps)
+    return Tile(bounded_rows(rows, each, largest=8), columns, warps)
+
+
+def matrix_tile(rows: int, words: int, group: int) -> Tile:
+    """For up to 16 tokens and a packed weight (N, W), of which `group` words share a scale (0: a whole row)."""
+    columns = group or min(64, max(16, power_of_two(words)))
+    large = rows >= 8192
+    return Tile(64 if large else 16, columns, 4 if large else 1, stages=6 if group else 4)
+
+
+def dense_tile(rows: int, columns: int) -> Tile:
+    """For one token and a weight of 16 bits (N, K)."""
+    warps = 4 if columns <= 4096 else 8
+    wide = min(power_of_two(columns), 8 * WARP * warps)
+    each = -(-columns // wide) * wide // (8 * WARP * warps)
+    return Tile(bounded_rows(rows, each, largest=4), wide, warps)
+
+
+def bounded_rows(rows: int, elements: int, *, largest: int) -> int:
+    """The rows of a tile whose row gives `elements` to every thread: enough programs for a GPU, and code of bounded length."""
+    chosen = largest
+    while chosen > 1 and (chosen * max(elements, 1) > UNROLLED or rows < 512 * chosen):
+        chosen //= 2
+    return chosen
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is not below the number."""
+    return 1 << (number - 1).bit_length()

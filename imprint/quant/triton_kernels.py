@@ -1,0 +1,63 @@
+"""Products with a quantized weight by Triton kernels, on a GPU.
+
+Legend: N rows (output features), K columns (input features) of a weight, T tokens.
+"""
+
+import torch
+from torch import Tensor
+
+from imprint.kernels import available, ops
+from imprint.kernels.tiles import MATRIX_TOKENS
+from imprint.quant.group_int4 import GROUP, GroupInt4
+from imprint.quant.row_int import RowInt
+from imprint.quant.weight_format import SCALE, WEIGHT, StoredWeight
+
+
+class PackedMatmul:
+    """Multiplies up to 16 tokens by the stored integers, which is what decoding needs; without a gradient."""
+
+    def supports(self, x: Tensor, weight: StoredWeight) -> bool:
+        """Few tokens on a GPU."""
+        tokens = x.shape[:-1].numel()
+        if tokens > MATRIX_TOKENS or (x.requires_grad and torch.is_grad_enabled()):
+            return False
+        return _fits(x, weight) and available.usable(x.device.index, x.dtype, matrix=tokens > 1)
+
+    def matmul(self, x: Tensor, weight: StoredWeight, bias: Tensor | None) -> Tensor:
+        """See LinearKernel.matmul."""
+        out: Tensor = ops.packed_linear(x, weight.tensors[WEIGHT], weight.tensors[SCALE], bias, *_numbers(weight))
+        return out
+
+
+class TritonDequantMatmul:
+    """Dequantizes the weight in one pass over memory, for products with many tokens and for training."""
+
+    def supports(self, x: Tensor, weight: StoredWeight) -> bool:
+        """Any product on a GPU."""
+        return _fits(x, weight) and available.usable(x.device.index, x.dtype)
+
+    def matmul(self, x: Tensor, weight: StoredWeight, bias: Tensor | None) -> Tensor:
+        """See LinearKernel.matmul."""
+        out: Tensor = ops.dequantized_linear(x, weight.tensors[WEIGHT], weight.tensors[SCALE], bias, *_numbers(weight))
+        return out
+
+
+def _fits(x: Tensor, weight: StoredWeight) -> bool:
+    """Whether x and the weight are on a GPU, and the weight is in a format of which every row is whole words."""
+    if x.numel() == 0 or not _on_gpu(x, weight) or not isinstance(weight.weight_format, RowInt | GroupInt4):
+        return False
+    return weight.tensors[WEIGHT].is_contiguous() and weight.columns % (32 // _bits(weight)) == 0
+
+
+def _on_gpu(x: Tensor, weight: StoredWeight) -> bool:
+    return x.is_cuda and weight.device == x.device
+
+
+def _bits(weight: StoredWeight) -> int:
+    return weight.weight_format.bits if isinstance(weight.weight_format, RowInt) else 4
+
+
+def _numbers(weight: StoredWeight) -> tuple[int, int, int, int]:
+    """Bits, columns that share a scale (0: a row), and the rows."""
+    group = GROUP if isinstance(weight.weight_format, GroupInt4) else 0
+    return _bits(weight), group, weight.rows.start, weight.rows.stop

@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from imprint.kernels import launch
+from imprint.kernels.tiles import Tile
+from tests.cases import difference
+from tests.kernels.packed_weights import DEVICE, every_dtype, needs_triton
+
+pytestmark = needs_triton
+
+
+@every_dtype
+@pytest.mark.parametrize(("rows", "columns"), [(24, 1024), (7, 264), (3, 5)])
+@pytest.mark.parametrize("tile", [None, Tile(2, 64, 1)])
+def test_a_token_is_multiplied_as_by_pytorch(dtype: torch.dtype, rows: int, columns: int, tile: Tile | None) -> None:
+    torch.manual_seed(rows)
+    x, weight, bias = (torch.randn(size, device=DEVICE).to(dtype) for size in ((1, columns), (rows, columns), (rows,)))
+    exact = x.double() @ weight.double().t()
+
+    for added in (None, bias):
+        wanted = exact if added is None else exact + added.double()
+        assert difference(launch.dense_vector(x, weight, added, tile), wanted) < torch.finfo(dtype).eps * float(wanted.abs().max())

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from imprint.kernels import launch
+from imprint.kernels.tiles import Tile
+from imprint.quant.row_int import RowInt
+from imprint.quant.weight_format import WeightFormat
+from tests.cases import difference
+from tests.kernels.packed_weights import DEVICE, DTYPES, every_dtype, every_format, needs_triton, packed, stored
+
+pytestmark = needs_triton
+SHAPES = ((24, 1024), (7, 264))
+"""(N, K): whole tiles, and tiles that are cut."""
+
+
+@every_format
+@every_dtype
+class TestDequantize:
+    @pytest.mark.parametrize(("rows", "columns"), SHAPES)
+    def test_every_weight_is_the_same_to_the_last_bit(
+        self, weight_format: WeightFormat, dtype: torch.dtype, rows: int, columns: int
+    ) -> None:
+        weight = stored(weight_format, rows, columns)
+
+        assert torch.equal(launch.dequantize(packed(weight), dtype), weight.dequantize(dtype))
+
+    def test_some_rows_are_dequantized_alone(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
+        weight = stored(weight_format, 20, 256, range(3, 16))
+
+        assert torch.equal(launch.dequantize(packed(weight), dtype, Tile(4, 32, 1)), weight.dequantize(dtype))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_scales_that_have_the_dtype_of_the_weights_round_the_products_to_it(bits: int) -> None:
+    weight_format = RowInt(8 if bits == 8 else 4, None)
+    weight = stored(weight_format, 6, 64)
+
+    assert torch.equal(launch.dequantize(packed(weight), DTYPES[0]), weight.dequantize(DTYPES[0]))
+
+
+@every_format
+def test_a_row_whose_scale_is_not_finite_stays_so(weight_format: WeightFormat) -> None:
+    weight = stored(weight_format, 4, 128)
+    weight.tensors["weight_scale"][2] = float("nan")
+
+    assert launch.dequantize(packed(weight), DTYPES[0]).isnan().any(1).tolist() == [False, False, True, False]
+
+
+@every_format
+@every_dtype
+class TestProducts:
+    @pytest.mark.parametrize(("rows", "columns"), SHAPES)
+    @pytest.mark.parametrize("tokens", [1, 3, 16])
+    def test_tokens_are_multiplied_as_by_the_dequantized_weight(
+        self, weight_format: WeightFormat, dtype: torch.dtype, rows: int, columns: int, tokens: int
+    ) -> None:
+        weight = stored(weight_format, rows, columns, range(2, rows))
+        x, bias = (torch.randn(size, device=DEVICE).to(dtype) for size in ((tokens, columns), (rows - 2,)))
+        exact = x.double() @ weight.dequantize(torch.float32).double().t() + bias.double()
+        kernels = (launch.packed_matrix, launch.packed_vector) if tokens == 1 else (launch.packed_matrix,)
+
+        for kernel in kernels:
+            assert difference(kernel(x, packed(weight), bias), exact) < torch.finfo(dtype).eps * float(exact.abs().max())
+
+    def test_the_tile_changes_nothing_but_rounding(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
+        weight, x = packed(stored(weight_format, 24, 1096)), torch.randn(1, 1096, device=DEVICE).to(dtype)
+        wanted = launch.packed_vector(x, weight, None)
+
+        for tile in (Tile(1, 32, 1), Tile(8, 64, 2)):
+            assert difference(launch.packed_vector(x, weight, None, tile), wanted) < 0.1
+        width = 16 if weight.group else 32
+        assert difference(launch.packed_matrix(x, weight, None, Tile(16, width, 1, 3)), wanted) < 0.1
+
+    def test_the_same_call_gives_the_same_bits(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
+        weight, x = packed(stored(weight_format, 24, 1024)), torch.randn(1, 1024, device=DEVICE).to(dtype)
+
+        assert torch.equal(launch.packed_vector(x, weight, None), launch.packed_vector(x, weight, None))
+
+
+def test_an_input_with_gaps_is_read_as_it_is_meant() -> None:
+    weight, x = packed(stored(RowInt(4), 8, 64)), torch.randn(2, 128, device=DEVICE).half()[:, ::2]
+
+    assert torch.equal(launch.packed_matrix(x, weight, None), launch.packed_matrix(x.contiguous(), weight, None))
