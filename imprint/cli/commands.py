@@ -32,6 +32,22 @@ def train(options: argparse.Namespace) -> int:
     return train_command(recipe, [str(options.recipe), *options.overrides])
 
 
+def fit(options: argparse.Namespace) -> None:
+    """`imprint fit`."""
+    from imprint.config import read_recipe
+    from imprint.starters.shipped import demo_command, find_recipe
+    from imprint.training.recipe import Recipe
+
+    path = find_recipe(options.recipe)
+    recipe = read_recipe(path, options.overrides, Recipe)
+    if not recipe.data.train.exists() and (words := demo_command(path.absolute(), recipe.data.train)) is not None:
+        make_demo(words, options.parse)
+    announce(f"computing what {path} will take", f"预测 {path} 所需的显存、时间和磁盘")
+    from imprint.training.fit import fit_command
+
+    fit_command(recipe, str(options.recipe), card=options.card, output=options.output)
+
+
 def make_demo(words: list[str], parse: Callable[[list[str]], argparse.Namespace]) -> None:
     """Run the `imprint demo ...` that makes the rows of a shipped recipe, and say so; `parse` reads its command line."""
     command = f"imprint {' '.join(words)}"

@@ -79,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=Bilingual("a file, or the name of a recipe that comes along, such as demo", "训练配方，或自带配方的名字").line,
     )
     _add_overrides(train, RECIPE, checked=False)  # read together with the file
+    _add_fit(commands)
 
     _add_evaluation(commands)
     _add_reports(commands)
@@ -91,6 +92,26 @@ def build_parser() -> argparse.ArgumentParser:
     _add_conversion(commands)
     _add_demo(commands)
     return parser
+
+
+def _add_fit(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    fit = _add_command(
+        commands, "fit", run.fit, Bilingual("forecast the memory, time and disk of a recipe", "预测配方所需的显存、时间和磁盘").line
+    )
+    fit.add_argument(
+        "recipe",
+        type=Path,
+        metavar="RECIPE.yaml",
+        help=Bilingual("a file, or the name of a recipe that comes along", "训练配方，或自带配方的名字").line,
+    )
+    fit.add_argument("--card", metavar="NAME", help=Bilingual("this GPU only, such as 4090 or A100", "只看这种显卡").line)
+    fit.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.html",
+        help=Bilingual("draw speed against memory of all settings", "画出全部设置的速度与显存").line,
+    )
+    _add_overrides(fit, RECIPE, checked=False)  # read together with the file
 
 
 class _Help(argparse.HelpFormatter):

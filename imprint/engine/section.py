@@ -110,6 +110,11 @@ class EngineSection(Section):
         return STAGES.get(self.deepspeed or "")
 
     @property
+    def sharding_stage(self) -> int:
+        """What is sharded, in DeepSpeed's words: 1 optimizer state, 2 gradients too, 3 weights too; 0 for nothing, and for a file."""
+        return 3 if self.fsdp else self.stage or 0
+
+    @property
     def file(self) -> Path | None:
         """The DeepSpeed file if `deepspeed` names one."""
         return None if self.deepspeed is None or self.deepspeed in STAGES else Path(self.deepspeed)

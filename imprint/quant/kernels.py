@@ -75,4 +75,4 @@ class _Product(torch.autograd.Function):
 
 def _parts(weight: StoredWeight) -> list[StoredWeight]:
     """The weight in parts to dequantize at a time."""
-    return [weight] if weight.device.type == "cuda" else weight.split(max(1, CPU_CHUNK_WEIGHTS // weight.columns))
+    return weight.split(max(1, CPU_CHUNK_WEIGHTS // weight.columns)) if weight.device.type == "cpu" else [weight]

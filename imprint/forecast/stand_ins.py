@@ -1,0 +1,100 @@
+"""What a GPU computes in one kernel and the meta device in several; and the attention of a fused kernel.
+
+This is the place that says what a fast path keeps for the backward pass. Legend: T packed tokens, P prefix length, H heads of keys and
+values, Q query heads that share each of them, D head size.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from imprint.models.attention import ForwardContext
+
+
+@contextmanager
+def gpu_kernels() -> Iterator[None]:
+    """Inside this block RMSNorm and dropout allocate and keep what they do on a GPU, in a recomputation too."""
+    originals = {name: getattr(functional, name) for name in REPLACED}
+    for name, replaced in REPLACED.items():
+        setattr(functional, name, replaced)
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(functional, name, original)
+
+
+def _rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # noqa: ARG001
+    out: Tensor = _RmsNorm.apply(x, weight)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: ARG001, FBT001, FBT002
+    return torch.native_dropout(x, p, train=training)[0] if training and p else x
+
+
+REPLACED: Final[Mapping[str, Callable[..., Tensor]]] = MappingProxyType({"rms_norm": _rms_norm, "dropout": _dropout})
+"""Names in torch.nn.functional."""
+
+
+class _RmsNorm(torch.autograd.Function):
+    """Keeps its input and one fp32 number for each row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None) -> Tensor:
+        factor = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+        ctx.save_for_backward(x, weight, factor)
+        return torch.mul(x, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """One kernel; with a trained weight, another."""
+        x, weight, _ = ctx.saved_tensors
+        return torch.mul(grads[0], x), None if not ctx.needs_input_grad[1] else torch.mul(grads[0], x).sum(0).to(weight.dtype)
+
+
+class FusedAttention:
+    """A stand-in for attention in one kernel over packed rows, with the prefix as leading keys: it allocates and keeps the same."""
+
+    def supports(self, context: ForwardContext) -> bool:
+        """See AttentionBackend: without a cache."""
+        return context.cache is None
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        context: ForwardContext,
+        *,
+        score_scale: float,  # noqa: ARG002
+        slopes: Tensor | None,  # noqa: ARG002
+    ) -> Tensor:
+        """See AttentionBackend."""
+        if context.adapters.prefix is not None:
+            prefix_key, prefix_value = context.adapters.prefix[layer]
+            key, value = torch.cat((prefix_key, key)), torch.cat((prefix_value, value))
+        attended: Tensor = _FusedAttention.apply(query, key, value)  # type: ignore[no-untyped-call]
+        return attended
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Keeps queries, keys, values, output, and one fp32 log-sum-exp for each token and head."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out, log_sum = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, out, log_sum)
+        return out.copy_(query)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Gradients to queries, keys and values."""
+        query, key, value, _, _ = ctx.saved_tensors
+        return torch.mul(query, grads[0]), torch.mul(key, key), torch.mul(value, value)

@@ -1,0 +1,168 @@
+"""`imprint fit RECIPE.yaml`: what a run will take, before anything is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from imprint.data.dataset import DataSplits, load_splits
+from imprint.data.limits import limits_of
+from imprint.data.section import TextsSection
+from imprint.data.texts import load_texts
+from imprint.files.scratch import scratch_folder
+from imprint.forecast.cards import CARDS, find_card
+from imprint.forecast.choices import other_choices
+from imprint.forecast.estimate import Build, Choice, Estimate, Plan, Sharding, Term, estimate
+from imprint.forecast.page import write_forecast
+from imprint.forecast.run import RunForecast, forecast_lines
+from imprint.loading.base import base_folder
+from imprint.loading.empty import empty_network, is_quantized, open_folder_template
+from imprint.messages import Bilingual, UserError
+from imprint.models.network import Network
+from imprint.progress import Progress
+from imprint.runtime import choose_dtype
+from imprint.terminal import say
+from imprint.training.job import build_batches, resolve_adapter, with_limits
+from imprint.training.memory import STATE_BYTES
+from imprint.training.recipe import Recipe
+from imprint.tune.adapter import PrefixMetadata
+from imprint.tune.adapter_folder import METADATA_FILE, read_adapter_metadata
+from imprint.tune.section import AnySection, FullSection
+
+TOKEN_BYTES: Final = 4
+"""A token of raw text in the run folder."""
+FP32_BYTES: Final = 4
+
+
+def fit_command(recipe: Recipe, name: str, *, card: str | None, output: Path | None) -> None:
+    """Print the forecast of a recipe and write its picture to `output`. Raises UserError for data, a base or a card that is unusable."""
+    wanted = None if card is None else find_card(card)
+    forecast = forecast_run(recipe, name)
+    say(*forecast_lines(forecast, wanted))
+    if output is not None:
+        pictured = wanted or next((one for one in CARDS if forecast.own.fits(one)), CARDS[-1])
+        write_forecast(forecast, pictured, output)
+        say(Bilingual(f"the picture of all settings on {pictured.name} is in {output}", f"全部设置的图见 {output}").line)
+
+
+def forecast_run(recipe: Recipe, name: str, *, others: bool = True) -> RunForecast:
+    """The forecast of a recipe, with those of other settings unless `others` is false. Raises UserError for unusable data or base."""
+    folder = base_folder(recipe.model.location)
+    build = network_builder(recipe, folder)
+    with torch.device("meta"):
+        network = build(recipe.model.quantize)
+    split = _load_rows(recipe, folder, network.shape.max_length)
+    recipe = with_limits(recipe, split)
+    plan = make_plan(recipe, split, network, build)
+    own = recipe_choice(recipe, len(plan.rows))
+    quantizable = not is_quantized(folder)
+    estimates = _estimates(plan, other_choices(own, len(plan.rows), quantizable=quantizable) if others else [own])
+    longest = sum(len(ids) for row in plan.rows[: own.micro_batch] for ids, _ in row)
+    steps = recipe.train.steps or build_batches(recipe, split).total_steps(recipe.train.epochs)
+    counts = split.counts()
+    return RunForecast(
+        name,
+        recipe.model.path,
+        network.num_parameters,
+        Bilingual(
+            f"{counts.english}; {plan.mean_tokens:.1f} tokens a row on average, {longest:,} in the longest micro-batch",
+            f"{counts.chinese}；平均每行 {plan.mean_tokens:.1f} 个词元，最长的微批共 {longest:,} 个",
+        ),
+        estimates,
+        recipe.train.batch_size,
+        steps,
+        len(split.dev) * (1 + -(-steps // (recipe.train.evaluate_every or max(1, steps // 10)))),
+        _disk_terms(recipe, split, estimates[0].trained, network.dtype.itemsize),
+        Term(Bilingual("cache of the watched answers, at another time", "回答观察提示的缓存（不同时占用）"), plan.cache_bytes),
+    )
+
+
+def network_builder(recipe: Recipe, folder: Path) -> Build:
+    """What makes the network of a folder in a weight format, in the dtype of the recipe: 16 bit unless it says otherwise."""
+    section = recipe.model
+    default = torch.float32 if section.device == "cpu" else torch.bfloat16
+    return partial(empty_network, folder, default if section.dtype is None else choose_dtype(section.dtype, torch.device("cpu")))
+
+
+def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build) -> Plan:
+    """What a forecast knows of a run."""
+    processes = (recipe.engine.processes or 1) * recipe.engine.nodes
+    lengths, limits, shape = split.lengths(), limits_of(recipe.data), network.shape
+    prompts = min(recipe.train.watch_prompts, len(split.dev_samples))
+    cached = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * network.dtype.itemsize
+    return Plan(
+        build,
+        [row.sequences for row in split.longest_rows(-(-recipe.train.batch_size // processes))],
+        sum(lengths) / len(lengths),
+        Sharding(recipe.engine.sharding_stage, processes, offload=recipe.engine.offload),
+        cache_bytes=prompts * (limits.prompt + limits.answer) * cached,
+    )
+
+
+def recipe_choice(recipe: Recipe, rows: int) -> Choice:
+    """The choice that a recipe makes itself; `rows` are those of a step on one device."""
+    section = recipe.train
+    return Choice(_known_sizes(recipe.tune), recipe.model.quantize, section.checkpointing, min(section.micro_batch_size, rows))
+
+
+def _known_sizes(section: AnySection) -> AnySection:
+    """The section with the sizes of the adapter that it continues, as its adapter.json says them; of another form, the defaults."""
+    section = resolve_adapter(section)
+    if isinstance(section, FullSection) or section.adapter is None or not (section.adapter / METADATA_FILE).is_file():
+        return section
+    metadata = read_adapter_metadata(section.adapter).method_metadata
+    sizes = (
+        {"length": metadata.length, "projection": metadata.projection}
+        if isinstance(metadata, PrefixMetadata)
+        else {"rank": metadata.rank, "targets": metadata.targets}
+    )
+    return section.model_copy(update=sizes)
+
+
+def _load_rows(recipe: Recipe, folder: Path, max_length: int) -> DataSplits:
+    """The rows of a recipe as training encodes them; raw text is tokenized into a folder that is removed."""
+    template = open_folder_template(folder, recipe.model.template, date=recipe.model.date)
+    if not isinstance(recipe.data, TextsSection):
+        return load_splits(recipe.data, template, folder, max_length=max_length)
+    with scratch_folder() as scratch:
+        split = load_texts(recipe.data, template.tokenizer, scratch / "tokens")
+        return replace(split, train=list(split.train), dev=list(split.dev))  # the file is removed
+
+
+def _estimates(plan: Plan, choices: Sequence[Choice]) -> list[Estimate]:
+    """The estimates of choices; those that cannot be computed are left out, but for the first. Raises UserError where that cannot."""
+    estimates: list[Estimate] = []
+    with Progress(Bilingual("computing settings", "计算各种设置"), len(choices), "setting") as progress:
+        for choice in progress.track(choices, every=1):
+            try:
+                estimates.append(estimate(plan, choice))
+            except UserError:  # a weight format or a LoRA that this base cannot have
+                if not estimates:
+                    raise
+            except (RuntimeError, NotImplementedError) as error:  # of a network that computes shapes from numbers
+                if not estimates:
+                    reason = str(error).splitlines()[0][:200]
+                    raise UserError(
+                        Bilingual(
+                            f"this base cannot be forecast: what it computes depends on numbers ({reason}). `imprint train` probes the "
+                            "longest rows before the first step.",
+                            "该底座的计算依赖具体数值，无法预测；imprint train 会在第一步之前试算最长的几行。",
+                        )
+                    ) from error
+    return estimates
+
+
+def _disk_terms(recipe: Recipe, split: DataSplits, trained: int, itemsize: int) -> list[Term]:
+    """What a run writes."""
+    kept, width = recipe.train.keep_states, itemsize if isinstance(recipe.tune, FullSection) else FP32_BYTES
+    tokens = sum(split.lengths()) if isinstance(recipe.data, TextsSection) else 0
+    states = Bilingual(f"saved states: {kept}, and the one being written", f"保存的状态：{kept} 个和正在写的")
+    terms = [
+        Term(states, STATE_BYTES * trained * (kept + 1)),
+        Term(Bilingual("the result, and the one before it", "结果与上一份结果"), 2 * width * trained),
+        Term(Bilingual("tokens of the texts", "文本的词元"), TOKEN_BYTES * tokens),
+    ]
+    return [term for term in terms if term.nbytes]
