@@ -27,7 +27,7 @@ class RowAdapters:
 
     prefix: Prefix | None = None
     """Keys and values of all prefixes, one after another."""
-    prefix_hidden: Tensor | None = None
+    prefix_masked: Tensor | None = None
     """(B, P) True where a sequence does not attend to a key of the prefixes; None where all attend to all."""
     prefix_offsets: Tensor | None = None
     """(P,) distance of each key from the start of the sequences, below 0; None for -P ... -1."""

@@ -46,7 +46,7 @@ class ReferenceAttention:
             value,
             context.layout(PaddedLayout.from_context),
             prefix=None if adapters.prefix is None else adapters.prefix[layer],
-            prefix_hidden=adapters.prefix_hidden,
+            prefix_masked=adapters.prefix_masked,
             offsets=adapters.prefix_offsets,
             score_scale=score_scale,
             slopes=slopes,
@@ -105,7 +105,7 @@ def attend(
     layout: PaddedLayout,
     *,
     prefix: tuple[Tensor, Tensor] | None,
-    prefix_hidden: Tensor | None = None,
+    prefix_masked: Tensor | None = None,
     offsets: Tensor | None = None,
     score_scale: float = 1.0,
     slopes: Tensor | None = None,
@@ -117,7 +117,7 @@ def attend(
     `score_scale`: queries are divided by it before the product and the fp32 scores multiplied by it, which keeps ChatGLM-6B inside fp16's
     range. `slopes` (H,): ALiBi (Press et al. 2021); each head adds its slope times the offset of the key. The softmax depends on distances
     only, so this equals BLOOM's own form. The prefix has the offsets -P ... -1, as text before the sequence would; no token is shifted.
-    `prefix_hidden` (B, P) and `offsets` (P,) are those of RowAdapters, where the prefix is several ones.
+    `prefix_masked` (B, P) and `offsets` (P,) are those of RowAdapters, where the prefix is several ones.
     """
     padded_query = layout.pad(query)
     if key.dim() == 3:
@@ -134,7 +134,7 @@ def attend(
             layout.masked[i : i + rows_at_once],
             prefix_key,
             prefix_value,
-            None if prefix_hidden is None else prefix_hidden[i : i + rows_at_once],
+            None if prefix_masked is None else prefix_masked[i : i + rows_at_once],
             offsets,
             score_scale,
             slopes,
@@ -160,19 +160,19 @@ class SharedPrefixAttention(torch.autograd.Function):
         masked: Tensor,
         prefix_key: Tensor | None,
         prefix_value: Tensor | None,
-        prefix_hidden: Tensor | None,
+        prefix_masked: Tensor | None,
         offsets: Tensor | None,
         score_scale: float,
         slopes: Tensor | None,
     ) -> Tensor:
         """Query (B, H, Q * L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each, slopes (H,)
 
-        -> (B, H, Q * L, D). `prefix_hidden` (B, P) and `offsets` (P,): see RowAdapters.
+        -> (B, H, Q * L, D). `prefix_masked` (B, P) and `offsets` (P,): see RowAdapters.
         """
         query = query / (query.shape[-1] ** 0.5 * score_scale)
         scores = _scores(query, key, masked, score_scale, slopes)
         if prefix_key is not None and prefix_value is not None:
-            prefix_scores = _prefix_scores(query, prefix_key, prefix_hidden, offsets, score_scale, slopes)
+            prefix_scores = _prefix_scores(query, prefix_key, prefix_masked, offsets, score_scale, slopes)
             log_sum = _softmax_(scores, prefix_scores)
             out = _matmul_shared(prefix_scores.to(query.dtype), prefix_value)
             out += scores.to(query.dtype) @ value
@@ -180,14 +180,14 @@ class SharedPrefixAttention(torch.autograd.Function):
             log_sum = _softmax_(scores)
             out = scores.to(query.dtype) @ value
         ctx.score_scale = score_scale
-        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, prefix_hidden, offsets, slopes, out, log_sum)
+        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, prefix_masked, offsets, slopes, out, log_sum)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Gradients to query, key, value and the two prefix tensors."""
         (grad,) = grads
-        query, key, value, masked, prefix_key, prefix_value, prefix_hidden, offsets, slopes, out, log_sum = ctx.saved_tensors
+        query, key, value, masked, prefix_key, prefix_value, prefix_masked, offsets, slopes, out, log_sum = ctx.saved_tensors
         score_scale = ctx.score_scale
         delta = (grad.float() * out.float()).sum(-1, keepdim=True)  # as FlashAttention calls it
         weights = _scores(query, key, masked, score_scale, slopes).sub_(log_sum).exp_()
@@ -197,7 +197,7 @@ class SharedPrefixAttention(torch.autograd.Function):
         grad_key = grad_scores.transpose(-1, -2) @ query
         grad_prefix_key = grad_prefix_value = None
         if prefix_key is not None:
-            weights = _prefix_scores(query, prefix_key, prefix_hidden, offsets, score_scale, slopes).sub_(log_sum).exp_()
+            weights = _prefix_scores(query, prefix_key, prefix_masked, offsets, score_scale, slopes).sub_(log_sum).exp_()
             grad_prefix_value = _fold_batch(weights.to(value.dtype)).transpose(-1, -2) @ _fold_batch(grad)
             grad_weights = _matmul_shared(grad, prefix_value.transpose(-1, -2)).float()
             grad_scores = weights.mul_(grad_weights.sub_(delta)).mul_(score_scale).to(query.dtype)
@@ -227,14 +227,14 @@ def _scores(query: Tensor, key: Tensor, masked: Tensor, score_scale: float, slop
 
 
 def _prefix_scores(
-    query: Tensor, prefix_key: Tensor, prefix_hidden: Tensor | None, offsets: Tensor | None, score_scale: float, slopes: Tensor | None
+    query: Tensor, prefix_key: Tensor, prefix_masked: Tensor | None, offsets: Tensor | None, score_scale: float, slopes: Tensor | None
 ) -> Tensor:
     """fp32 scores (B, H, Q * L, P) of the shared prefix, or of the prefix that each sequence uses."""
     scores = _matmul_shared(query, prefix_key.transpose(-1, -2)).float()
     if slopes is not None and offsets is None:
         offsets = torch.arange(-prefix_key.shape[1], 0, device=scores.device)
     scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, offsets)
-    return scores if prefix_hidden is None else scores.masked_fill_(prefix_hidden[:, None, None], float("-inf"))
+    return scores if prefix_masked is None else scores.masked_fill_(prefix_masked[:, None, None], float("-inf"))
 
 
 def _add_alibi_(scores: Tensor, slopes: Tensor | None, offsets: Tensor | None) -> Tensor:

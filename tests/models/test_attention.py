@@ -44,13 +44,13 @@ def test_each_row_attends_to_its_own_prefix_only(tmp_path: Path, family: str) ->
 def test_gradients_reach_the_prefix_of_each_row_only() -> None:
     network = small_network()
     adapters, _ = joined_prefix(network)
-    prefix, hidden = adapters.prefix, adapters.prefix_hidden
+    prefix, masked = adapters.prefix, adapters.prefix_masked
     assert prefix is not None
-    assert hidden is not None
+    assert masked is not None
     for key, _ in prefix:
         key.requires_grad_()
 
-    network(pack(ROWS[:2], network), adapters=RowAdapters(prefix, hidden[:2], adapters.prefix_offsets)).sum().backward()
+    network(pack(ROWS[:2], network), adapters=RowAdapters(prefix, masked[:2], adapters.prefix_offsets)).sum().backward()
 
     for key, _ in prefix:
         assert key.grad is not None
