@@ -76,7 +76,7 @@ class RunningRequest:
     adapter: int
     """Number of its adapter, or NO_ADAPTER."""
     limit: int
-    """Most new tokens: the request's, or fewer where `Network.limit` ends the row."""
+    """Most new tokens: the request's, or fewer where `Network.max_row_tokens` ends the row."""
     stop: StopSearch | None
     """None without stop texts."""
     count: int = 0
@@ -114,8 +114,8 @@ class Decoder:
         refuse_open_context(len(request.ids), network.context_span(request.ids).bidirectional_length)
         network.check_length(len(request.ids))
         limit = request.max_new_tokens
-        if network.limit is not None:
-            limit = min(limit, network.limit - len(request.ids) + 1)
+        if network.max_row_tokens is not None:
+            limit = min(limit, network.max_row_tokens - len(request.ids) + 1)
         stop = StopSearch(request.stop, self.model.new_text()) if request.stop else None
         adapter = self.model.adapters.acquire(request.adapter)
         running = RunningRequest(next(self._numbers), request, adapter, limit, stop)

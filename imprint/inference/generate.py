@@ -61,7 +61,7 @@ def _new_tokens(model: DecodableModel, requests: Sequence[Request]) -> Iterator[
 
 
 def _refuse_unfinished(network: Network, requests: Sequence[Request], tokens: Sequence[tuple[int, Token]]) -> None:
-    """Raise NotFiniteError where a token is none, and UserError where an answer ended at `Network.limit`."""
+    """Raise NotFiniteError where a token is none, and UserError where an answer ended at `Network.max_row_tokens`."""
     for row, token in tokens:
         if token.finish == "error":
             raise NotFiniteError(row, len(requests))

@@ -120,7 +120,7 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
         hidden_size=hidden_size,
         max_length=min([max_length, *limits]),
     )
-    network = TransformersNetwork(model, blocks, shape, stop_ids=ends, weight_format=quantized, limit=min(limits, default=None))
+    network = TransformersNetwork(model, blocks, shape, stop_ids=ends, weight_format=quantized, max_row_tokens=min(limits, default=None))
     network.logit_scale, network.logit_cap, network.transposed = rule.scale, rule.cap, transposed
     return network
 
@@ -252,13 +252,13 @@ class TransformersNetwork(Network):
         *,
         stop_ids: frozenset[int],
         weight_format: WeightFormat | None,
-        limit: int | None,
+        max_row_tokens: int | None,
     ) -> None:
         super().__init__(shape, stop_ids=stop_ids, weight_format=weight_format)
         self.config = model.config
         config = type(model.config)
         self.config_fields = frozenset((*inspect.signature(config).parameters, *dir(config), *config.attribute_map))
-        self.limit = limit
+        self.max_row_tokens = max_row_tokens
         """Length in tokens of the longest row that fits the sliding windows and the learned positions; None without either."""
         self._model = (model,)  # in a tuple, so that its modules are not registered twice
         self._blocks: tuple[Any, ...] = tuple(blocks)
@@ -338,12 +338,13 @@ class TransformersNetwork(Network):
                     f"peft 布局的前缀只支持 ChatGLM 至 GLM-4、BLOOM 和 {'、'.join(sorted(VERIFIED))}，不支持 {self.config.model_type!r}。",
                 )
             )
-        if self.limit is not None and self.limit < self.shape.max_length + abs(offset):
+        window = self.max_row_tokens
+        if window is not None and window < self.shape.max_length + abs(offset):
             raise UserError(
                 Bilingual(
-                    f"a prefix in peft's layout is not supported on a base with a sliding window ({self.limit} tokens): peft counts the "
+                    f"a prefix in peft's layout is not supported on a base with a sliding window ({window} tokens): peft counts the "
                     "prefix as tokens in it, and the window leaves them behind in longer rows.",
-                    f"带滑动窗口（{self.limit} 个词元）的底座不支持 peft 布局的前缀：peft 把前缀算作窗口内的词元，行较长时会看不到它们。",
+                    f"带滑动窗口（{window} 个词元）的底座不支持 peft 布局的前缀：peft 把前缀算作窗口内的词元，行较长时会看不到它们。",
                 )
             )
         unrotated = keys.float().transpose(0, 1)[None]  # (1, H, P, D)

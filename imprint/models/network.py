@@ -58,7 +58,7 @@ class Network(nn.Module):
     """Names of weights (N, K) that the files hold as (K, N)."""
     config_fields: frozenset[str] = frozenset()
     """Names of further fields of config.json that set what this architecture computes, beside its sizes."""
-    limit: int | None = None
+    max_row_tokens: int | None = None
     """Length in tokens of the longest row that can be computed; None without such a limit."""
     logit_cap: float | None = None
     """Soft cap of the logits, which bounds their magnitude; None without one."""
@@ -101,13 +101,14 @@ class Network(nn.Module):
         return hidden
 
     def check_length(self, length: int) -> None:
-        """Raise UserError for a row of more tokens than `limit`."""
-        if self.limit is not None and length > self.limit:
+        """Raise UserError for a row of more tokens than `max_row_tokens`."""
+        most = self.max_row_tokens
+        if most is not None and length > most:
             raise UserError(
                 Bilingual(
-                    f"a row of {length} tokens is longer than {self.limit}: beyond that, this base has no positions, or attends through a "
+                    f"a row of {length} tokens is longer than {most}: beyond that, this base has no positions, or attends through a "
                     "sliding window, which packed rows do not support. Limit the rows to that length.",
-                    f"有一行长 {length} 个词元，超过 {self.limit}：更长时该底座没有位置编码，或使用滑动窗口，打包的行不支持：请限制行长。",
+                    f"有一行长 {length} 个词元，超过 {most}：更长时该底座没有位置编码，或使用滑动窗口，打包的行不支持：请限制行长。",
                 )
             )
 
