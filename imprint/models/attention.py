@@ -1,7 +1,7 @@
 """What the attention of every layer gets in a forward pass, and the backends that compute it.
 
-Legend: T packed tokens, B sequences, P prefix length, H heads of keys and values, Q query heads that share each of them (1 where every
-query head has its own), D head size.
+Legend: T packed tokens, B sequences, P prefix length, H query heads, G heads of keys and values (fewer where query heads share them), D
+head size.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ L = TypeVar("L")
 NO_ADAPTER = -1
 """In place of the number of an adapter: none of them is used."""
 Prefix = list[tuple[Tensor, Tensor]]
-"""One (keys, values) pair per layer, each (P, H, D), shared by all sequences without copies."""
+"""One (keys, values) pair per layer, each (P, G, D), shared by all sequences without copies."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ForwardContext:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, score_scale: float = 1.0, slopes: Tensor | None = None
     ) -> Tensor:
-        """Attention of layer `layer` (from 0): query (T, H * Q, D), key and value (T, H, D) -> (T, H * Q, D).
+        """Attention of layer `layer` (from 0): query (T, H, D), key and value (T, G, D) -> (T, H, D).
 
         With a cache, keys and values are written to it and attention reads all that it holds. `score_scale` divides the queries and
         multiplies their scores back, which changes no result; `slopes`: see `reference_attention.attend`.

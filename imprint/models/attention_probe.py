@@ -1,6 +1,6 @@
 """Probes a transformers model: one forward pass records the arguments of every attention, to see whether ours can replace it.
 
-Legend: T tokens, H heads of keys and values, D head size.
+Legend: T tokens, G heads of keys and values, D head size.
 """
 
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class AttentionProbe:
     attentions: list[ProbedAttention] = field(default_factory=list)
 
     def record(self, module: nn.Module, key: Tensor, value: Tensor, arguments: dict[str, Any]) -> None:
-        """Record one call: key and value (1, H, T, D)."""
+        """Record one call: key and value (1, G, T, D)."""
         unsupported = [
             name for name, value in arguments.items() if name not in IGNORED_ARGUMENTS and value is not None and value is not False
         ]

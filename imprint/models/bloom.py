@@ -1,6 +1,7 @@
 """BLOOM and BLOOMZ: a causal language model whose only positions are ALiBi's (BigScience 2022, arXiv 2211.05100).
 
-Legend: T packed tokens, C hidden size, H heads, D head size, V vocabulary size. Module names are those of the official weights.
+Legend: T packed tokens, C hidden size, H heads of queries, keys and values, D head size, V vocabulary size. Module names are
+those of the official weights.
 """
 
 from types import MappingProxyType

@@ -1,6 +1,6 @@
 """The key-value cache of sequences that are being decoded.
 
-Legend: N slots, T packed tokens, H heads of keys and values, S tokens that a slot can hold, D head size.
+Legend: N slots, T packed tokens, G heads of keys and values, S tokens that a slot can hold, D head size.
 """
 
 import torch
@@ -14,7 +14,7 @@ class KVCache:
 
     def __init__(self, keys: list[Tensor], values: list[Tensor], length: int = 0) -> None:
         self.keys = keys
-        """Of every layer, (N, H, S, D)."""
+        """Of every layer, (N, G, S, D)."""
         self.values = values
         self.length = length
         """Length in tokens of the longest sequence: attention reads no further."""
@@ -44,7 +44,7 @@ class KVCache:
         return KVCache(keys, values, length)
 
     def update(self, layer: int, pack: Pack, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the pack's keys and values (T, H, D) at their offsets; returns all keys and values of the layer, (N, H, length, D) each."""
+        """Write the pack's keys and values (T, G, D) at their offsets; returns all keys and values of the layer, (N, G, length, D) each."""
         self.keys[layer][pack.seq_ids, :, pack.offsets] = key
         self.values[layer][pack.seq_ids, :, pack.offsets] = value
         return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]

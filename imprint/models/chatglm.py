@@ -1,7 +1,7 @@
 """ChatGLM-6B: a prefix language model with two-dimensional rotary positions (Du et al. 2022, Zeng et al. 2023).
 
-Legend: T packed tokens, N any number of rows, C hidden size, H heads, D head size, V vocabulary size. Module names are those of the
-official weights. Source: modeling_chatglm.py of THUDM/chatglm-6b.
+Legend: T packed tokens, R any number of rows, C hidden size, H heads of queries, keys and values, D head size, V vocabulary size. Module
+names are those of the official weights. Source: modeling_chatglm.py of THUDM/chatglm-6b.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class ChatGLM(Network):
         return embedding.dequantize(self.dtype) if isinstance(embedding, QuantizedEmbedding) else embedding.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(N, C) -> (N, V)."""
+        """(R, C) -> (R, V)."""
         embedding = self.transformer.word_embeddings
         return embedding.logits(hidden) if isinstance(embedding, QuantizedEmbedding) else super().logits(hidden)
 

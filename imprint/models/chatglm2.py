@@ -157,7 +157,7 @@ def rotary(positions: Tensor, config: ChatGLM2Config, dtype: torch.dtype) -> tup
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the first half of each head of (T, H, D) in neighbouring pairs; the second half is unchanged."""
+    """Rotate the first half of each head of (T, H, D) or (T, G, D) in neighbouring pairs; the second half is unchanged."""
     rotated, unchanged = x.chunk(2, -1)
     first, second = rotated.unflatten(-1, (-1, 2)).unbind(-1)
     pairs = torch.stack((first * cos - second * sin, second * cos + first * sin), -1)

@@ -1,7 +1,8 @@
 """Every other causal language model: a transformers model wrapped as a Network, with its attention replaced by ours.
 
 Pack, prefix and cache reach every attention as one keyword argument, so they are there again when activation checkpointing recomputes a
-block. No code from the folder is run. Legend: T packed tokens, C hidden size, H query heads, D head size, V vocabulary.
+block. No code from the folder is run. Legend: T packed tokens, C hidden size, H query heads, G heads of keys and values, D
+head size, P prefix length, V vocabulary size.
 """
 
 import inspect
@@ -56,7 +57,7 @@ ROUGH_TOLERANCE = 0.05
 def attention_function(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **arguments: Any
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it, computed by ours: query (1, H, T, D), key and value (1, Hkv, T, D) -> (1, T, H, D)."""
+    """Attention as transformers calls it, computed by ours: query (1, H, T, D), key and value (1, G, T, D) -> (1, T, H, D)."""
     context: ForwardContext | AttentionProbe = arguments[CONTEXT]
     if isinstance(context, AttentionProbe):
         context.record(module, key, value, {**arguments, "attention_mask": attention_mask})
@@ -347,7 +348,7 @@ class TransformersNetwork(Network):
                     f"带滑动窗口（{window} 个词元）的底座不支持 peft 布局的前缀：peft 把前缀算作窗口内的词元，行较长时会看不到它们。",
                 )
             )
-        unrotated = keys.float().transpose(0, 1)[None]  # (1, H, P, D)
+        unrotated = keys.float().transpose(0, 1)[None]  # (1, G, P, D)
         positions = torch.full((1, keys.shape[0]), offset, device=keys.device)
         scale = getattr(rotary, "attention_scaling", 1.0)  # of some kinds of scaled positions; the keys have it already
         rotated: Tensor = rotate(unrotated, unrotated, *rotary(unrotated, positions))[1] / scale

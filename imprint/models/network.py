@@ -1,6 +1,7 @@
 """The base class of every architecture: one call from packed ids to hidden states, one from hidden states to logits.
 
-Legend: T packed tokens, A position axes, C hidden size, V vocabulary size, N any number of rows.
+Legend: T packed tokens, A position axes, C hidden size, V vocabulary size, G heads of keys and values, D head size, P prefix length, N
+outputs and K inputs of a weight, R any number of rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,9 +37,9 @@ class ModelShape:
     num_layers: int
     """Number of blocks, each with one attention."""
     num_kv_heads: int
-    """Heads of keys and values; there may be more query heads."""
+    """G: heads of keys and values; there may be more query heads."""
     head_dim: int
-    """Size of a key or a value in one head."""
+    """D: size of a key or a value in one head."""
     hidden_size: int
     """C."""
     max_length: int
@@ -118,7 +119,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(N, C) -> (N, V)."""
+        """(R, C) -> (R, V)."""
         return soft_cap(functional.linear(hidden, self.head_weight), self.logit_cap)
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:  # noqa: ARG002 - a causal network needs no ids
@@ -130,7 +131,7 @@ class Network(nn.Module):
         return offsets[None]
 
     def shift_keys(self, keys: Tensor, offset: int) -> Tensor:  # noqa: ARG002 - most networks count no position for a prefix
-        """Keys (P, H, D) of a prefix, rotated by `offset` positions, where peft counts a prefix as positions.
+        """Keys (P, G, D) of a prefix, rotated by `offset` positions, where peft counts a prefix as positions.
 
         The code of ChatGLM to GLM-4 counts the row's own tokens only, and ALiBi knows distances only: the same keys.
         """

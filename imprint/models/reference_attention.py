@@ -1,7 +1,7 @@
 """Attention in plain PyTorch: the proof of every other backend.
 
-Legend: T packed tokens, B sequences, L the longest sequence, S keys of a sequence, P prefix length, H heads of keys and values, Q query
-heads that share each of them (1 where every query head has its own), D head size.
+Legend: T packed tokens, B sequences, L the longest sequence, S keys of a sequence, P prefix length, H query heads, G heads of keys and
+values, Q = H / G query heads that share each of them, D head size.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class PaddedLayout:
         return cls(index, rows, length, keys >= num_visible.view(rows, 1, length, 1))
 
     def pad(self, packed: Tensor) -> Tensor:
-        """(T, H, D) -> (B, H, L, D), zeros at the padding."""
+        """(T, H, D) -> (B, H, L, D), zeros at the padding; the same for the G heads of keys and values."""
         if self.index is not None:
             padded = packed.new_zeros((self.rows * self.length, *packed.shape[1:]))
             packed = padded.index_copy(0, self.index, packed)
@@ -112,10 +112,10 @@ def attend(
 ) -> Tensor:
     """Softmax attention of packed queries over the prefix and their own sequence.
 
-    query (T, H * Q, D); key and value either packed (T, H, D) or from a cache (B, H, S, D); prefix: keys and values (P, H, D)
-    -> (T, H * Q, D). Query heads that share a key head are stacked as further rows of its queries, so keys are never expanded.
+    query (T, H, D); key and value either packed (T, G, D) or from a cache (B, G, S, D); prefix: keys and values (P, G, D)
+    -> (T, H, D). Query heads that share a key head are stacked as further rows of its queries, so keys are never expanded.
     `score_scale`: queries are divided by it before the product and the fp32 scores multiplied by it, which keeps ChatGLM-6B inside fp16's
-    range. `slopes` (H,): ALiBi (Press et al. 2021); each head adds its slope times the offset of the key. The softmax depends on distances
+    range. `slopes` (G,): ALiBi (Press et al. 2021); each head adds its slope times the offset of the key. The softmax depends on distances
     only, so this equals BLOOM's own form. The prefix has the offsets -P ... -1, as text before the sequence would; no token is shifted.
     `prefix_masked` (B, P) and `offsets` (P,) are those of RowAdapters, where the prefix is several ones.
     """
@@ -165,9 +165,9 @@ class SharedPrefixAttention(torch.autograd.Function):
         score_scale: float,
         slopes: Tensor | None,
     ) -> Tensor:
-        """Query (B, H, Q * L, D), key and value (B, H, S, D), masked (B, 1, L, S), prefix (H, P, D) each, slopes (H,)
+        """Query (B, G, Q * L, D), key and value (B, G, S, D), masked (B, 1, L, S), prefix (G, P, D) each, slopes (G,)
 
-        -> (B, H, Q * L, D). `prefix_masked` (B, P) and `offsets` (P,): see RowAdapters.
+        -> (B, G, Q * L, D). `prefix_masked` (B, P) and `offsets` (P,): see RowAdapters.
         """
         query = query / (query.shape[-1] ** 0.5 * score_scale)
         scores = _scores(query, key, masked, score_scale, slopes)
@@ -218,7 +218,7 @@ class SharedPrefixAttention(torch.autograd.Function):
 
 
 def _scores(query: Tensor, key: Tensor, masked: Tensor, score_scale: float, slopes: Tensor | None) -> Tensor:
-    """fp32 scores (B, H, Q * L, S) of the sequence's own keys."""
+    """fp32 scores (B, G, Q * L, S) of the sequence's own keys."""
     scores = (query @ key.transpose(-1, -2)).float()
     offsets = None if slopes is None else torch.arange(scores.shape[-1], device=scores.device)
     scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, offsets)
@@ -229,7 +229,7 @@ def _scores(query: Tensor, key: Tensor, masked: Tensor, score_scale: float, slop
 def _prefix_scores(
     query: Tensor, prefix_key: Tensor, prefix_masked: Tensor | None, offsets: Tensor | None, score_scale: float, slopes: Tensor | None
 ) -> Tensor:
-    """fp32 scores (B, H, Q * L, P) of the shared prefix, or of the prefix that each sequence uses."""
+    """fp32 scores (B, G, Q * L, P) of the shared prefix, or of the prefix that each sequence uses."""
     scores = _matmul_shared(query, prefix_key.transpose(-1, -2)).float()
     if slopes is not None and offsets is None:
         offsets = torch.arange(-prefix_key.shape[1], 0, device=scores.device)
@@ -238,7 +238,7 @@ def _prefix_scores(
 
 
 def _add_alibi_(scores: Tensor, slopes: Tensor | None, offsets: Tensor | None) -> Tensor:
-    """Add each head's slope times the offset of a key (S,) to scores (B, H, Q * L, S), in place."""
+    """Add each head's slope times the offset of a key (S,) to scores (B, G, Q * L, S), in place."""
     if slopes is not None and offsets is not None:
         scores += slopes[:, None, None] * offsets
     return scores
@@ -261,11 +261,11 @@ def _softmax_(*parts: Tensor) -> Tensor:
 
 
 def _fold_batch(rows: Tensor) -> Tensor:
-    """(B, H, L, X) -> (H, B*L, X)."""
+    """(B, G, Q * L, X) -> (G, B * Q * L, X)."""
     return rows.transpose(0, 1).reshape(rows.shape[1], -1, rows.shape[3])
 
 
 def _matmul_shared(rows: Tensor, prefix: Tensor) -> Tensor:
-    """(B, H, L, X) times one (H, X, Y) for the whole batch -> (B, H, L, Y), as one batched product over heads."""
+    """(B, G, Q * L, X) times one (G, X, Y) for the whole batch -> (B, G, Q * L, Y), as one batched product over heads."""
     product = _fold_batch(rows) @ prefix
     return product.view(rows.shape[1], rows.shape[0], rows.shape[2], -1).transpose(0, 1)

@@ -70,7 +70,7 @@ class Adapter(Protocol):
         """The trained parameters by the same names."""
 
     def prefix(self, dtype: torch.dtype, *, training: bool = False) -> Prefix | None:
-        """Keys and values (P, H, D) for the attention of every layer, with dropout if `training`; None for a LoRA."""
+        """Keys and values for the attention of every layer (see `Prefix`), with dropout if `training`; None for a LoRA."""
 
     def set_dropout(self, rate: float) -> None:
         """Set the dropout rate in training."""

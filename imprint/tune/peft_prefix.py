@@ -1,8 +1,8 @@
 """A prefix in peft's files: PREFIX_TUNING and CARTRIDGE, whose tensor has the layout of the original's embedding.
 
 peft counts the prefix as positions where the base has rotary ones, and the original does not, so keys are turned back at reading and
-forth at writing; then both give the same logits. Source of the layout: `PeftModel.get_prompt` of peft. Legend: P prefix length, K layers, H
-heads, D head size.
+forth at writing; then both give the same logits. Source of the layout: `PeftModel.get_prompt` of peft. Legend: P prefix length, K layers, G
+heads of keys and values, D head size.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from imprint.tune.peft_files import CONFIG_FILE, TENSORS_FILE, read_peft_tensors
 from imprint.tune.prefix import PrefixEncoder, PrefixShape
 
 TENSOR = "prompt_embeddings"
-"""Name of the only tensor: (P, K x 2 x H x D)."""
+"""Name of the only tensor: (P, K x 2 x G x D)."""
 IGNORED_FIELDS = {
     "peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping",
     "num_attention_heads", "num_layers", "num_transformer_submodules", "num_virtual_tokens", "token_dim", "encoder_hidden_size",

@@ -1,6 +1,6 @@
 """P-Tuning v2: a trained prefix of keys and values in every layer (Liu et al. 2021, arXiv 2110.07602).
 
-Legend: P prefix length, K layers, H key/value heads, D head size.
+Legend: P prefix length, K layers, G heads of keys and values, D head size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class PrefixShape:
     layers: int
     """K."""
     heads: int
-    """H."""
+    """G."""
     head_size: int
     """D."""
     hidden_size: int
@@ -79,7 +79,7 @@ class PrefixEncoder(nn.Module):
         )
 
     def prefix(self, dtype: torch.dtype, *, training: bool = False) -> Prefix:
-        """Keys and values (P, H, D) of every layer in `dtype`; dropout has one mask for all rows of a micro-batch."""
+        """Keys and values (P, G, D) of every layer in `dtype`; dropout has one mask for all rows of a micro-batch."""
         values = self.embedding.weight if self.trans is None else self.trans(self.embedding.weight)
         values = functional.dropout(values, self.dropout) if training and self.dropout else values
         shape = self.shape
@@ -166,7 +166,7 @@ def _keys_and_values(network: Network, text_ids: Sequence[int], shape: PrefixSha
     cache = network.new_cache(1, shape.length)
     cache.length = shape.length
     network(pack([repeated], network).to(network.device), cache=cache)
-    layers = [torch.stack((key[0], value[0]), 0) for key, value in zip(cache.keys, cache.values, strict=True)]  # K x (2, H, P, D)
+    layers = [torch.stack((key[0], value[0]), 0) for key, value in zip(cache.keys, cache.values, strict=True)]  # K x (2, G, P, D)
     return torch.stack(layers).permute(3, 0, 1, 2, 4).reshape(shape.length, -1).float()
 
 
