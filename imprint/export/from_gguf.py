@@ -10,7 +10,7 @@ from imprint.export.destination import refuse_destination, with_file_name
 from imprint.files.atomic import atomic_folder, write_json
 from imprint.loading.load import load_base
 from imprint.models.checkpoint import save_weights
-from imprint.models.gguf import read_metadata, read_network
+from imprint.models.gguf import read_fields_and_tensors, read_metadata
 from imprint.terminal import say
 from imprint.tokenizers.gguf import generation_config, write_tokenizer
 
@@ -30,7 +30,7 @@ def import_gguf(file: Path, out: Path) -> Path:
         out, [file], written_before=lambda folder: (folder / RECORD).is_file(), otherwise="was not written by imprint import"
     )
     say(f"reading {file}: {_description(metadata)} / 正在读取")
-    fields, tensors = read_network(file, torch.bfloat16)
+    fields, tensors = read_fields_and_tensors(file, torch.bfloat16)
     with atomic_folder(out) as temporary:
         write_json(temporary / "config.json", fields)
         write_json(temporary / "generation_config.json", generation_config(metadata))

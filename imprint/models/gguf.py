@@ -1,4 +1,4 @@
-"""A GGUF file: its metadata, and its network in 16 bits, both as transformers reads them.
+"""A GGUF file: its metadata, and its weights in 16 bits, both as transformers reads them.
 
 GGUF is the format of llama.cpp (github.com/ggml-org/ggml, docs/gguf.md): key-value metadata, the tokenizer among them, and tensors that may
 be quantized. Every architecture that transformers converts is read; the formats of its tensors do not matter.
@@ -69,7 +69,7 @@ def _refuse_other_sizes(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[
                 raise ValueError(f"{family!s:.40}.{name} is {size!s:.40}, and its tensors have {bound:,} at most")
 
 
-def read_network(file: Path, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_fields_and_tensors(file: Path, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(fields of a config.json, tensors by name in `dtype`) of a GGUF file whose metadata can be read.
 
     A head that is the embedding is not among the tensors. Raises UserError for an architecture that transformers does not convert, and for
@@ -78,20 +78,20 @@ def read_network(file: Path, dtype: torch.dtype) -> tuple[dict[str, Any], dict[s
     import transformers
 
     options: dict[str, Any] = {}
-    if packed := getattr(transformers, "GgufConfig", None):  # from 5.20 on, weights stay packed unless this says otherwise
-        options["quantization_config"] = packed(dequantize=True)
+    if gguf_config := getattr(transformers, "GgufConfig", None):  # from 5.20 on, weights stay quantized unless this says otherwise
+        options["quantization_config"] = gguf_config(dequantize=True)
     with link_alone(file) as folder, _translate_errors(file):
         read: Any = transformers.AutoModelForCausalLM.from_pretrained  # its types do not know `output_loading_info`
-        network, loaded = read(folder, gguf_file=NAME, dtype=dtype, output_loading_info=True, **options)
+        model, loaded = read(folder, gguf_file=NAME, dtype=dtype, output_loading_info=True, **options)
         if missing := sorted(loaded["missing_keys"]):
             raise ValueError(f"{missing[0]} is not in it, and {len(missing) - 1} more" if missing[1:] else f"{missing[0]} is not in it")
-    fields = network.config.to_dict() | {"architectures": [type(network).__name__], "dtype": str(dtype).removeprefix("torch.")}
+    fields = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": str(dtype).removeprefix("torch.")}
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         fields.pop(name, None)
     seen: dict[int, str] = {}
     return fields, {
         name: tensor
-        for name, tensor in network.state_dict().items()
+        for name, tensor in model.state_dict().items()
         if seen.setdefault(tensor.data_ptr(), name) == name or not tensor.numel()
     }
 

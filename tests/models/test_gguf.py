@@ -5,7 +5,7 @@ import torch
 
 from imprint.cli import main
 from imprint.messages import UserError
-from imprint.models.gguf import read_metadata, read_network
+from imprint.models.gguf import read_fields_and_tensors, read_metadata
 from tests.ggufs import gguf_file
 
 pytest.importorskip("gguf", reason='it needs gguf: pip install "imprint[gguf]"')
@@ -19,7 +19,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_metadata_and_weights_are_read_under_the_names_of_transformers(file: Path) -> None:
     assert read_metadata(file)["general.architecture"] == "llama"
-    fields, tensors = read_network(file, torch.bfloat16)
+    fields, tensors = read_fields_and_tensors(file, torch.bfloat16)
     assert (fields["model_type"], fields["architectures"], fields["dtype"]) == ("llama", ["LlamaForCausalLM"], "bfloat16")
     assert "quantization_config" not in fields
     assert tensors["model.layers.1.mlp.down_proj.weight"].shape == (16, 32)
@@ -55,7 +55,7 @@ def test_an_architecture_that_transformers_does_not_convert_is_a_sentence(tmp_pa
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         write()
     with pytest.raises(UserError, match="cannot be read as a GGUF model"):
-        read_network(tmp_path / "other.gguf", torch.bfloat16)
+        read_fields_and_tensors(tmp_path / "other.gguf", torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_weights_that_are_not_in_the_file_are_not_made_up(file: Path, tmp_path: 
     content = file.read_bytes()
     (tmp_path / "less.gguf").write_bytes(content.replace(b"blk.1.attn_q.weight", b"blk.1.attn_x.weight"))
     with pytest.raises(UserError, match=r"\(model\.layers\.1\.self_attn\.q_proj\.weight is not in it\)"):
-        read_network(tmp_path / "less.gguf", torch.bfloat16)
+        read_fields_and_tensors(tmp_path / "less.gguf", torch.bfloat16)
