@@ -203,7 +203,7 @@ def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWei
                 f"{name!r} 的数值超出 {layer.weight_format.title} 缩放系数的范围：请重新下载权重。",
             )
         )
-    return {sibling_name(name, part): tensors[part] for part in layer.stored}
+    return {sibling_name(name, part): tensors[part] for part in layer.format_tensors}
 
 
 def resolve_tied_name(folder: Path, name: str, network: Network, expected: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""The quantized layers of a network, the tensors that store them, and the fields of config.json that say so."""
+"""The quantized layers of a network, the tensors of their format, and the fields of config.json that say so."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
 from imprint.quant.formats import QUANTIZATION_FIELDS, has_foreign_config, stored_format
 from imprint.quant.linear import QuantizedWeight
-from imprint.quant.weight_format import WEIGHT, StoredTensor, WeightFormat
+from imprint.quant.weight_format import WEIGHT, FormatTensor, WeightFormat
 
 
 def quantized_layers(network: Network) -> dict[str, QuantizedWeight]:
@@ -19,9 +19,9 @@ def quantized_layers(network: Network) -> dict[str, QuantizedWeight]:
     return {f"{name}.{WEIGHT}": layer for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
 
 
-def tensors_of(name: str, layer: QuantizedWeight) -> dict[str, StoredTensor]:
-    """The tensors that store the weight `name`, by their names in the network."""
-    return {sibling_name(name, part): stored for part, stored in layer.stored.items()}
+def tensors_of(name: str, layer: QuantizedWeight) -> dict[str, FormatTensor]:
+    """The format's tensors of the weight `name`, by their names in the network."""
+    return {sibling_name(name, part): tensor for part, tensor in layer.format_tensors.items()}
 
 
 def sibling_name(name: str, part: str) -> str:
@@ -29,13 +29,13 @@ def sibling_name(name: str, part: str) -> str:
     return name.removesuffix(WEIGHT) + part
 
 
-def quantized_tensors(network: Network) -> dict[str, StoredTensor]:
-    """All tensors that store quantized weights, by name."""
+def quantized_tensors(network: Network) -> dict[str, FormatTensor]:
+    """The formats' tensors of all quantized weights, by name."""
     layers = quantized_layers(network).items()
-    return {part: stored for name, layer in layers for part, stored in tensors_of(name, layer).items()}
+    return {part: tensor for name, layer in layers for part, tensor in tensors_of(name, layer).items()}
 
 
-def loaded_dtype(name: str, tensor: Tensor, dtype: torch.dtype, quantized: Mapping[str, StoredTensor]) -> torch.dtype:
+def loaded_dtype(name: str, tensor: Tensor, dtype: torch.dtype, quantized: Mapping[str, FormatTensor]) -> torch.dtype:
     """The dtype of a tensor in a network that computes in `dtype`: integers keep their own, those of a format have what it says."""
     if name in quantized:
         return quantized[name].dtype or tensor.dtype
@@ -52,16 +52,16 @@ def folder_format(fields: Mapping[str, Any], folder: Path) -> WeightFormat | Non
 
 def with_format(fields: dict[str, Any], weight_format: WeightFormat | None, folder: Path) -> dict[str, Any]:
     """The fields of config.json that say this format; None leaves them. Raises UserError where the folder has another one."""
-    stored = folder_format(fields, folder)
-    if weight_format is None or has_foreign_config(fields) or (stored is not None and stored.name == weight_format.name):
+    existing = folder_format(fields, folder)
+    if weight_format is None or has_foreign_config(fields) or (existing is not None and existing.name == weight_format.name):
         return fields
-    if stored is not None:
+    if existing is not None:
         asked = weight_format.label
         raise UserError(
             Bilingual(
-                f"{folder}: is quantized to {stored.label.english} already, and {asked.english} are asked for. Leave `quantize` out, or "
+                f"{folder}: is quantized to {existing.label.english} already, and {asked.english} are asked for. Leave `quantize` out, or "
                 "give the folder of the same model that is not quantized.",
-                f"该目录已量化为{stored.label.chinese}，不能再读成{asked.chinese}：请去掉 quantize，或给出同一模型未量化的目录。",
+                f"该目录已量化为{existing.label.chinese}，不能再读成{asked.chinese}：请去掉 quantize，或给出同一模型未量化的目录。",
             )
         )
     return {name: value for name, value in fields.items() if name not in QUANTIZATION_FIELDS} | weight_format.fields

@@ -14,7 +14,7 @@ from torch.nn import functional
 from imprint.messages import Bilingual
 from imprint.quant.nibbles import pack, scaled
 from imprint.quant.row_int import SHARED_BYTE
-from imprint.quant.weight_format import SCALE, WEIGHT, StoredTensor, WeightFormat, quantize_in_chunks
+from imprint.quant.weight_format import SCALE, WEIGHT, FormatTensor, WeightFormat, quantize_in_chunks
 
 METHOD = "imprint"
 """`quant_method` in config.json: other programs refuse a method that they do not know."""
@@ -40,10 +40,10 @@ class GroupInt4(WeightFormat):
         """Where other programs look for a quantization; the original's `quantization_bit` would be another format."""
         return {"quantization_config": {"quant_method": METHOD, "format": self.name, "bits": 4, "group_size": GROUP}}
 
-    def stored(self, rows: int, columns: int) -> dict[str, StoredTensor]:
+    def format_tensors(self, rows: int, columns: int) -> dict[str, FormatTensor]:
         """Integers and scales."""
         groups = -(-columns // GROUP)
-        return {WEIGHT: StoredTensor((rows, columns // 2), torch.int8), SCALE: StoredTensor((rows, groups), torch.float16)}
+        return {WEIGHT: FormatTensor((rows, columns // 2), torch.int8), SCALE: FormatTensor((rows, groups), torch.float16)}
 
     def width_problem(self, columns: int) -> Bilingual | None:
         """Odd widths."""

@@ -29,19 +29,19 @@ class QuantizedWeight(nn.Module):
         self.rows = rows
         self.columns = columns
         self.weight_format = weight_format
-        self.stored = weight_format.stored(rows, columns)
-        """The tensors of the format, by name."""
-        for name, stored in self.stored.items():
-            self.register_buffer(name, stored.empty())
+        self.format_tensors = weight_format.format_tensors(rows, columns)
+        """Shape and dtype of the format's tensors, by name."""
+        for name, tensor in self.format_tensors.items():
+            self.register_buffer(name, tensor.empty())
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the format, by name."""
-        return {name: self.get_buffer(name) for name in self.stored}
+        return {name: self.get_buffer(name) for name in self.format_tensors}
 
     @tensors.setter
     def tensors(self, tensors: dict[str, Tensor]) -> None:
-        assert tensors.keys() == self.stored.keys()
+        assert tensors.keys() == self.format_tensors.keys()
         for name, tensor in tensors.items():
             setattr(self, name, tensor)
 
@@ -60,7 +60,7 @@ class QuantizedWeight(nn.Module):
         return f"{self.rows}, {self.columns}, {self.weight_format.title}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
-        """As in every module, but stored tensors keep their dtype: `network.bfloat16()` changes the compute dtype, not the format."""
+        """As in every module, but the format's tensors keep their dtype: `network.bfloat16()` changes the compute dtype, not the format."""
         before = self.tensors
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in self.tensors.items():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imprint.messages import Bilingual
 from imprint.quant.nibbles import pack, scaled
-from imprint.quant.weight_format import SCALE, WEIGHT, StoredTensor, WeightFormat, quantize_in_chunks
+from imprint.quant.weight_format import SCALE, WEIGHT, FormatTensor, WeightFormat, quantize_in_chunks
 
 SHARED_BYTE = Bilingual("is odd, but at 4 bits two columns share a byte", "是奇数，而 4 位量化时每两列共用一个字节")
 
@@ -39,9 +39,9 @@ class RowInt(WeightFormat):
         """The original's; its embedding is never quantized here."""
         return {"quantization_bit": self.bits, "quantization_embeddings": False}
 
-    def stored(self, rows: int, columns: int) -> dict[str, StoredTensor]:
+    def format_tensors(self, rows: int, columns: int) -> dict[str, FormatTensor]:
         """Integers and scales."""
-        return {WEIGHT: StoredTensor((rows, columns * self.bits // 8), torch.int8), SCALE: StoredTensor((rows,), self.scale_dtype)}
+        return {WEIGHT: FormatTensor((rows, columns * self.bits // 8), torch.int8), SCALE: FormatTensor((rows,), self.scale_dtype)}
 
     def width_problem(self, columns: int) -> Bilingual | None:
         """Odd widths at 4 bits."""

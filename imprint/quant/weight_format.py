@@ -16,7 +16,7 @@ from imprint.messages import Bilingual
 from imprint.quant.names import FormatName, format_label, format_title
 
 WEIGHT = "weight"
-"""The stored tensor that has the name of the plain weight."""
+"""The tensor of every format that has the name of the plain weight."""
 SCALE = "weight_scale"
 """The scales of a format that has one tensor of them."""
 CHUNK_WEIGHTS = 2**20
@@ -24,8 +24,8 @@ CHUNK_WEIGHTS = 2**20
 
 
 @dataclass(frozen=True)
-class StoredTensor:
-    """One of the tensors by which a format represents a weight."""
+class FormatTensor:
+    """Shape and dtype of one of the tensors by which a format represents a weight."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype | None
@@ -43,7 +43,7 @@ class StoredTensor:
 class WeightFormat(ABC):
     """One way to store a frozen weight (N, K) as tensors; a value that equals another with the same settings.
 
-    One of the tensors is called `weight`. No stored tensor is converted when the compute dtype changes.
+    One of the tensors is called `weight`. None of them is converted when the compute dtype changes.
     """
 
     @property
@@ -67,7 +67,7 @@ class WeightFormat(ABC):
         """The fields of config.json by which a folder says that it has this format."""
 
     @abstractmethod
-    def stored(self, rows: int, columns: int) -> dict[str, StoredTensor]:
+    def format_tensors(self, rows: int, columns: int) -> dict[str, FormatTensor]:
         """The tensors for a weight (N, K), by name."""
 
     @abstractmethod

@@ -54,14 +54,17 @@ def test_what_another_program_has_quantized_is_left_to_the_one_who_refuses_it() 
         folder_format({"quantization_bit": 3}, FOLDER)
 
 
-def test_integers_and_stored_tensors_keep_their_dtype() -> None:
-    stored = {"a.weight": RowInt(8).stored(2, 4)["weight"], "a.weight_scale": RowInt(8, None).stored(2, 4)["weight_scale"]}
+def test_integers_and_the_tensors_of_a_format_keep_their_dtype() -> None:
+    quantized = {
+        "a.weight": RowInt(8).format_tensors(2, 4)["weight"],
+        "a.weight_scale": RowInt(8, None).format_tensors(2, 4)["weight_scale"],
+    }
     half = torch.zeros(2, dtype=torch.float16)
 
-    assert loaded_dtype("a.weight_scale", half, torch.float32, stored) is torch.float16
-    assert loaded_dtype("a.weight", half.to(torch.int8), torch.float32, stored) is torch.int8
-    assert loaded_dtype("b.weight", half, torch.bfloat16, stored) is torch.bfloat16
-    assert loaded_dtype("b.ids", half.long(), torch.bfloat16, stored) is torch.int64
+    assert loaded_dtype("a.weight_scale", half, torch.float32, quantized) is torch.float16
+    assert loaded_dtype("a.weight", half.to(torch.int8), torch.float32, quantized) is torch.int8
+    assert loaded_dtype("b.weight", half, torch.bfloat16, quantized) is torch.bfloat16
+    assert loaded_dtype("b.ids", half.long(), torch.bfloat16, quantized) is torch.int64
 
 
 @pytest.mark.parametrize("as_bin", [True, False])
@@ -74,7 +77,7 @@ def test_a_network_in_any_format_is_saved_and_read_as_it_is(tmp_path: Path, weig
     again = load_network(tmp_path / "saved", dtype=torch.float32, device=torch.device("cpu"))
 
     assert again.weight_format == weight_format
-    assert {tuple(layer.tensors) for layer in quantized_layers(again).values()} == {tuple(weight_format.stored(2, 2))}
+    assert {tuple(layer.tensors) for layer in quantized_layers(again).values()} == {tuple(weight_format.format_tensors(2, 2))}
     for name, layer in quantized_layers(network).items():
         other = quantized_layers(again)[name].tensors
         assert all(torch.equal(tensor, other[part]) and tensor.dtype == other[part].dtype for part, tensor in layer.tensors.items())

@@ -68,7 +68,7 @@ class TestLinear:
         ours.tensors = weight_format.quantize(torch.randn(6, 8))
         x = torch.randn(3, 8)
 
-        assert set(ours.state_dict()) == set(ours.stored)
+        assert set(ours.state_dict()) == set(ours.format_tensors)
         assert torch.equal(ours(x), functional.linear(x, ours.dequantize(torch.float32)))
 
     @pytest.mark.parametrize("at_once", [8, 24, 40])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from imprint.quant.formats import FORMATS
-from imprint.quant.weight_format import WEIGHT, StoredTensor, StoredWeight, WeightFormat
+from imprint.quant.weight_format import WEIGHT, FormatTensor, StoredWeight, WeightFormat
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 STEPS = {8: 127, 4: 7, "int4-g128": 8}
@@ -15,13 +15,13 @@ class TestEveryFormat:
     def test_the_tensors_are_those_that_it_says(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
         for columns in (8, 128, 300):
             for one in (weight_format, weight_format.with_scales_like_weights()):
-                tensors, stored = one.quantize(torch.randn(5, columns).to(dtype)), one.stored(5, columns)
-                assert list(tensors) == list(stored)
-                assert WEIGHT in stored
-                assert [tuple(tensor.shape) for tensor in tensors.values()] == [tensor.shape for tensor in stored.values()]
-                assert [tensor.dtype for tensor in tensors.values()] == [tensor.dtype or dtype for tensor in stored.values()]
-                assert sum(tensor.nbytes for tensor in tensors.values()) == sum(tensor.nbytes(dtype) for tensor in stored.values())
-                assert [tensor.empty().shape for tensor in stored.values()] == [tensor.shape for tensor in tensors.values()]
+                tensors, said = one.quantize(torch.randn(5, columns).to(dtype)), one.format_tensors(5, columns)
+                assert list(tensors) == list(said)
+                assert WEIGHT in said
+                assert [tuple(tensor.shape) for tensor in tensors.values()] == [tensor.shape for tensor in said.values()]
+                assert [tensor.dtype for tensor in tensors.values()] == [tensor.dtype or dtype for tensor in said.values()]
+                assert sum(tensor.nbytes for tensor in tensors.values()) == sum(tensor.nbytes(dtype) for tensor in said.values())
+                assert [tensor.empty().shape for tensor in said.values()] == [tensor.shape for tensor in tensors.values()]
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_it_comes_back_within_half_a_step_of_the_largest_of_its_row(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
@@ -76,7 +76,7 @@ class TestEveryFormat:
             assert problem.chinese.startswith("是奇数")
 
 
-def test_a_stored_tensor_without_a_dtype_has_that_of_the_weight() -> None:
-    assert StoredTensor((3, 2), None).nbytes(torch.float32) == 24
-    assert StoredTensor((3, 2), torch.float16).nbytes(torch.float32) == 12
-    assert StoredTensor((3, 2), None).empty().dtype is torch.float16
+def test_a_tensor_of_a_format_without_a_dtype_has_that_of_the_weight() -> None:
+    assert FormatTensor((3, 2), None).nbytes(torch.float32) == 24
+    assert FormatTensor((3, 2), torch.float16).nbytes(torch.float32) == 12
+    assert FormatTensor((3, 2), None).empty().dtype is torch.float16
