@@ -47,7 +47,7 @@ class Bloom(Network):
         """(V, C): the embedding."""
         return self.transformer.word_embeddings.weight
 
-    def parameter_name(self, stored: str) -> str:
+    def network_name(self, stored: str) -> str:
         """Official folders leave out the prefix `transformer.`, others have it."""
         return stored if stored.startswith(("transformer.", "lm_head.")) else f"transformer.{stored}"
 

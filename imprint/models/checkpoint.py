@@ -136,9 +136,9 @@ def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tenso
 def _named_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor, Callable[[], Tensor]]]:
     """As `network_tensors`, each with a function that reads it again as it is stored, mapped anew, or holds it if it cannot be mapped."""
     seen: dict[str, Callable[[], Tensor]] = {}
-    own_name, expected = _names_of(folder, network), network.state_dict()
+    network_name, expected = _names_of(folder, network), network.state_dict()
     for file, stored, tensor in ((path, *found) for path in weight_files(folder) for found in _read_file(path)):
-        name = own_name(stored)
+        name = network_name(stored)
         if network.is_computed(name):
             continue
         refuse_empty(folder, stored, tensor)
@@ -161,14 +161,14 @@ def _names_of(folder: Path, network: Network) -> Callable[[str], str]:
     def wrapper() -> str:
         return common_wrapper(tensor_names(folder))
 
-    def own_name(stored: str) -> str:
-        name = network.parameter_name(plain_name(stored))
+    def network_name(stored: str) -> str:
+        name = network.network_name(plain_name(stored))
         if name in known or name.startswith(copies) or PREFIX_PART in name or network.is_computed(name):
             return name
-        inner = network.parameter_name(plain_name(stored.removeprefix(wrapper())))
+        inner = network.network_name(plain_name(stored.removeprefix(wrapper())))
         return inner if inner in known or inner.startswith(copies) else name
 
-    return own_name
+    return network_name
 
 
 def without_stale_quantization_config(fields: dict[str, Any], folder: Path) -> dict[str, Any]:

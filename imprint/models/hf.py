@@ -317,9 +317,9 @@ class TransformersNetwork(Network):
             hidden_states.append(hidden)
         return hidden if self.logit_scale == 1 else hidden * self.logit_scale
 
-    def parameter_name(self, stored: str) -> str:
+    def network_name(self, stored: str) -> str:
         """See Network; some files leave out the name of the base model, some have the names of older classes."""
-        return self._stored.own_name(stored, self._names)
+        return self._stored.network_name(stored, self._names)
 
     def stored_name(self, name: str) -> str:
         """See Network."""

@@ -24,8 +24,8 @@ class StoredNames:
             if isinstance(rule, WeightRenaming)
         ]
 
-    def own_name(self, stored: str, names: frozenset[str]) -> str:
-        """The name that the classes have for a stored one; `names` are those of the network."""
+    def network_name(self, stored: str, names: frozenset[str]) -> str:
+        """The network's name, that of the classes, for a stored one; `names` are all that the network has."""
         renamed = stored
         for rule in self._renamings:
             renamed, _ = rule.rename_source_key(renamed)
@@ -37,7 +37,7 @@ class StoredNames:
         stored = name
         for rule in self._reversed:
             stored, _ = rule.rename_source_key(stored)
-        return stored if self.own_name(stored, names) == name else name
+        return stored if self.network_name(stored, names) == name else name
 
 
 def replace_conv1d(model: Any) -> frozenset[str]:

@@ -179,7 +179,7 @@ class Network(nn.Module):
     def finish_loading(self, device: torch.device) -> None:
         """Called after the weights were loaded to `device`: create buffers that no file stores."""
 
-    def parameter_name(self, stored: str) -> str:
+    def network_name(self, stored: str) -> str:
         """The network's name of a tensor that a file stores as `stored`."""
         return stored
 

@@ -108,7 +108,7 @@ def without_base_weights(folder: Path, tensors: Mapping[str, Tensor], network: N
     own = network.state_dict()
     kept = {}
     for stored, tensor in tensors.items():
-        name = network.parameter_name(stored.replace(".base_layer.", "."))
+        name = network.network_name(stored.replace(".base_layer.", "."))
         name = next((original + name.removeprefix(copy) for copy, original in network.tied.items() if name.startswith(copy)), name)
         if name not in own:
             kept[stored] = tensor

@@ -202,9 +202,9 @@ class TestFolders:
     def test_names_without_the_base_model_are_read(self, tmp_path: Path) -> None:
         _, ours = pair(tmp_path / "base", "llama")
 
-        assert ours.parameter_name("layers.0.mlp.up_proj.weight") == "model.layers.0.mlp.up_proj.weight"
-        assert ours.parameter_name("lm_head.weight") == "lm_head.weight"
-        assert ours.parameter_name("other.weight") == "other.weight"
+        assert ours.network_name("layers.0.mlp.up_proj.weight") == "model.layers.0.mlp.up_proj.weight"
+        assert ours.network_name("lm_head.weight") == "lm_head.weight"
+        assert ours.network_name("other.weight") == "other.weight"
 
 
 class TestTraining:

@@ -15,7 +15,7 @@ def test_by_default_a_network_is_causal_and_positions_are_offsets() -> None:
     assert network.positions(offsets, offsets, offsets).tolist() == [[0, 1, 2]]
     assert network.vocab_size == 10
     assert network.projection_width == 24
-    assert network.parameter_name("transformer.x.weight") == "transformer.x.weight"
+    assert network.network_name("transformer.x.weight") == "transformer.x.weight"
 
 
 def test_a_cache_has_the_shape_and_the_type_of_its_network() -> None:

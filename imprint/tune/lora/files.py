@@ -117,7 +117,7 @@ def _tensors_by_linear(
                     f"含有不属于线性层 LoRA 的张量 {name!r}；支持 lora_A、lora_B、lora_magnitude_vector。",
                 )
             )
-        linear = network.parameter_name(f"{match['linear']}.weight").removesuffix(".weight")
+        linear = network.network_name(f"{match['linear']}.weight").removesuffix(".weight")
         refuse_head([linear], network, str(folder))
         if linear not in linears:
             raise UserError(
