@@ -47,7 +47,7 @@ class ReferenceAttention:
             context.layout(PaddedLayout.from_context),
             prefix=None if adapters.prefix is None else adapters.prefix[layer],
             prefix_masked=adapters.prefix_masked,
-            offsets=adapters.prefix_offsets,
+            prefix_offsets=adapters.prefix_offsets,
             score_scale=score_scale,
             slopes=slopes,
         )
@@ -106,7 +106,7 @@ def attend(
     *,
     prefix: tuple[Tensor, Tensor] | None,
     prefix_masked: Tensor | None = None,
-    offsets: Tensor | None = None,
+    prefix_offsets: Tensor | None = None,
     score_scale: float = 1.0,
     slopes: Tensor | None = None,
 ) -> Tensor:
@@ -117,7 +117,7 @@ def attend(
     `score_scale`: queries are divided by it before the product and the fp32 scores multiplied by it, which keeps ChatGLM-6B inside fp16's
     range. `slopes` (G,): ALiBi (Press et al. 2021); each head adds its slope times the offset of the key. The softmax depends on distances
     only, so this equals BLOOM's own form. The prefix has the offsets -P ... -1, as text before the sequence would; no token is shifted.
-    `prefix_masked` (B, P) and `offsets` (P,) are those of RowAdapters, where the prefix is several ones.
+    `prefix_masked` (B, P) and `prefix_offsets` (P,) are those of RowAdapters, where the prefix is several ones.
     """
     padded_query = layout.pad(query)
     if key.dim() == 3:
@@ -135,7 +135,7 @@ def attend(
             prefix_key,
             prefix_value,
             None if prefix_masked is None else prefix_masked[i : i + rows_at_once],
-            offsets,
+            prefix_offsets,
             score_scale,
             slopes,
         )
@@ -161,18 +161,18 @@ class SharedPrefixAttention(torch.autograd.Function):
         prefix_key: Tensor | None,
         prefix_value: Tensor | None,
         prefix_masked: Tensor | None,
-        offsets: Tensor | None,
+        prefix_offsets: Tensor | None,
         score_scale: float,
         slopes: Tensor | None,
     ) -> Tensor:
         """Query (B, G, Q * L, D), key and value (B, G, S, D), masked (B, 1, L, S), prefix (G, P, D) each, slopes (G,)
 
-        -> (B, G, Q * L, D). `prefix_masked` (B, P) and `offsets` (P,): see RowAdapters.
+        -> (B, G, Q * L, D). `prefix_masked` (B, P) and `prefix_offsets` (P,): see RowAdapters.
         """
         query = query / (query.shape[-1] ** 0.5 * score_scale)
         scores = _scores(query, key, masked, score_scale, slopes)
         if prefix_key is not None and prefix_value is not None:
-            prefix_scores = _prefix_scores(query, prefix_key, prefix_masked, offsets, score_scale, slopes)
+            prefix_scores = _prefix_scores(query, prefix_key, prefix_masked, prefix_offsets, score_scale, slopes)
             log_sum = _softmax_(scores, prefix_scores)
             out = _matmul_shared(prefix_scores.to(query.dtype), prefix_value)
             out += scores.to(query.dtype) @ value
@@ -180,14 +180,14 @@ class SharedPrefixAttention(torch.autograd.Function):
             log_sum = _softmax_(scores)
             out = scores.to(query.dtype) @ value
         ctx.score_scale = score_scale
-        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, prefix_masked, offsets, slopes, out, log_sum)
+        ctx.save_for_backward(query, key, value, masked, prefix_key, prefix_value, prefix_masked, prefix_offsets, slopes, out, log_sum)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Gradients to query, key, value and the two prefix tensors."""
         (grad,) = grads
-        query, key, value, masked, prefix_key, prefix_value, prefix_masked, offsets, slopes, out, log_sum = ctx.saved_tensors
+        query, key, value, masked, prefix_key, prefix_value, prefix_masked, prefix_offsets, slopes, out, log_sum = ctx.saved_tensors
         score_scale = ctx.score_scale
         delta = (grad.float() * out.float()).sum(-1, keepdim=True)  # as FlashAttention calls it
         weights = _scores(query, key, masked, score_scale, slopes).sub_(log_sum).exp_()
@@ -197,7 +197,7 @@ class SharedPrefixAttention(torch.autograd.Function):
         grad_key = grad_scores.transpose(-1, -2) @ query
         grad_prefix_key = grad_prefix_value = None
         if prefix_key is not None:
-            weights = _prefix_scores(query, prefix_key, prefix_masked, offsets, score_scale, slopes).sub_(log_sum).exp_()
+            weights = _prefix_scores(query, prefix_key, prefix_masked, prefix_offsets, score_scale, slopes).sub_(log_sum).exp_()
             grad_prefix_value = _fold_batch(weights.to(value.dtype)).transpose(-1, -2) @ _fold_batch(grad)
             grad_weights = _matmul_shared(grad, prefix_value.transpose(-1, -2)).float()
             grad_scores = weights.mul_(grad_weights.sub_(delta)).mul_(score_scale).to(query.dtype)
@@ -220,27 +220,32 @@ class SharedPrefixAttention(torch.autograd.Function):
 def _scores(query: Tensor, key: Tensor, masked: Tensor, score_scale: float, slopes: Tensor | None) -> Tensor:
     """fp32 scores (B, G, Q * L, S) of the sequence's own keys."""
     scores = (query @ key.transpose(-1, -2)).float()
-    offsets = None if slopes is None else torch.arange(scores.shape[-1], device=scores.device)
-    scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, offsets)
+    key_offsets = None if slopes is None else torch.arange(scores.shape[-1], device=scores.device)
+    scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, key_offsets)
     scores.unflatten(2, (-1, masked.shape[2])).masked_fill_(masked.unsqueeze(2), float("-inf"))
     return scores
 
 
 def _prefix_scores(
-    query: Tensor, prefix_key: Tensor, prefix_masked: Tensor | None, offsets: Tensor | None, score_scale: float, slopes: Tensor | None
+    query: Tensor,
+    prefix_key: Tensor,
+    prefix_masked: Tensor | None,
+    prefix_offsets: Tensor | None,
+    score_scale: float,
+    slopes: Tensor | None,
 ) -> Tensor:
     """fp32 scores (B, G, Q * L, P) of the shared prefix, or of the prefix that each sequence uses."""
     scores = _matmul_shared(query, prefix_key.transpose(-1, -2)).float()
-    if slopes is not None and offsets is None:
-        offsets = torch.arange(-prefix_key.shape[1], 0, device=scores.device)
-    scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, offsets)
+    if slopes is not None and prefix_offsets is None:
+        prefix_offsets = torch.arange(-prefix_key.shape[1], 0, device=scores.device)
+    scores = _add_alibi_(scores if score_scale == 1 else scores * score_scale, slopes, prefix_offsets)
     return scores if prefix_masked is None else scores.masked_fill_(prefix_masked[:, None, None], float("-inf"))
 
 
-def _add_alibi_(scores: Tensor, slopes: Tensor | None, offsets: Tensor | None) -> Tensor:
-    """Add each head's slope times the offset of a key (S,) to scores (B, G, Q * L, S), in place."""
-    if slopes is not None and offsets is not None:
-        scores += slopes[:, None, None] * offsets
+def _add_alibi_(scores: Tensor, slopes: Tensor | None, key_offsets: Tensor | None) -> Tensor:
+    """Add each head's slope times the offset (S,) of each key to scores (B, G, Q * L, S), in place."""
+    if slopes is not None and key_offsets is not None:
+        scores += slopes[:, None, None] * key_offsets
     return scores
 
 
