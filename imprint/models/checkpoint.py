@@ -44,13 +44,14 @@ from imprint.models.stored_weights import (
     unwrapped,
 )
 from imprint.models.weight_files import shard_names, weight_files
-from imprint.models.weight_values import blocks_equal, is_finite, nearly_equal, not_finite_error, overflow_error, same_values
+from imprint.models.weight_values import equal_in_chunks, is_finite, nearly_equal, not_finite_error, overflow_error, same_values
 from imprint.quant.linear import QuantizedWeight
 from imprint.quant.weight_format import WeightFormat
 from imprint.terminal import say
 
 MAPPED_BYTES = 64 * 2**20
-"""A shard is mapped again after this many bytes, so that pages already copied do not add up in memory."""
+"""A file is mapped again after this many bytes, so that pages already read do not add up in memory. A tensor is compared in chunks of
+this size, and a smaller one is copied while weights are quantized: still mapped, it would keep the pages beside it in memory."""
 PREFIX_PART = ".prefix_encoder."
 WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
 SHARD_BYTES = 2 * 10**9
@@ -115,7 +116,7 @@ def _refuse_other_copies(folder: Path, copies: Mapping[str, tuple[str, Callable[
     """Raise UserError for a tied head with other values than the embedding."""
     loaded = network.state_dict()
     for original, (name, read_again) in copies.items():
-        if not blocks_equal(read_again, partial(loaded.__getitem__, original), nearly_equal, MAPPED_BYTES):
+        if not equal_in_chunks(read_again, partial(loaded.__getitem__, original), nearly_equal, MAPPED_BYTES):
             raise UserError(
                 Bilingual(
                     f"{folder}: {name!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
@@ -145,8 +146,8 @@ def _named_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor
         if name not in expected or expected[name].dtype != tensor.dtype:
             refuse_other_type(folder, stored, tensor)
         again = partial(_read_tensor, file, stored)
-        block = MAPPED_BYTES if _is_mapped(file) else tensor.nbytes
-        if name in seen and not blocks_equal(seen[name], again, same_values, block):
+        chunk_bytes = MAPPED_BYTES if _is_mapped(file) else tensor.nbytes
+        if name in seen and not equal_in_chunks(seen[name], again, same_values, chunk_bytes):
             raise duplicate_error(folder, name)
         seen.setdefault(name, again)
         value = tensor.t().contiguous() if name in network.transposed and tensor.dtype in PLAIN_TYPES else tensor

@@ -41,22 +41,22 @@ def nearly_equal(stored: Tensor, other: Tensor) -> bool:
     return all(_nearly_equal(one.to(two.dtype).cpu(), two.cpu()) for one, two in pairs)
 
 
-def blocks_equal(
-    read_one: Callable[[], Tensor], read_other: Callable[[], Tensor], equal: Callable[[Tensor, Tensor], bool], block_bytes: int
+def equal_in_chunks(
+    read_one: Callable[[], Tensor], read_other: Callable[[], Tensor], equal: Callable[[Tensor, Tensor], bool], chunk_bytes: int
 ) -> bool:
-    """Whether two tensors are of one shape and each two blocks of their values are `equal`.
+    """Whether two tensors are of one shape and each two chunks of their values are `equal`.
 
-    They are read anew for each block: of a tensor that is mapped to its file no more than a block is in memory.
+    They are read anew for each chunk: of a tensor that is mapped to its file no more than a chunk is in memory.
     """
     one, other = read_one(), read_other()
     if one.shape != other.shape:
         return False
-    values, block = one.numel(), max(1, block_bytes // max(one.itemsize, other.itemsize))
-    for start in range(0, values, block):
+    values, chunk = one.numel(), max(1, chunk_bytes // max(one.itemsize, other.itemsize))
+    for start in range(0, values, chunk):
         if start:
             del one, other
             one, other = read_one(), read_other()
-        if not equal(one.detach().reshape(-1)[start : start + block], other.detach().reshape(-1)[start : start + block]):
+        if not equal(one.detach().reshape(-1)[start : start + chunk], other.detach().reshape(-1)[start : start + chunk]):
             return False
     return True
 

@@ -10,7 +10,7 @@ from imprint.messages import UserError
 from imprint.models import checkpoint, weight_values
 from imprint.models.checkpoint import load_network, load_pickle, save_network
 from imprint.models.weight_files import weight_files
-from imprint.models.weight_values import blocks_equal, is_finite, nearly_equal, not_finite_error, same_values
+from imprint.models.weight_values import equal_in_chunks, is_finite, nearly_equal, not_finite_error, same_values
 from imprint.quant.names import FormatName
 from tests.cases import format_of, small_fields, small_network, write_config
 
@@ -132,22 +132,22 @@ def test_what_overflows_in_the_asked_type_is_a_sentence_and_not_infinite(tmp_pat
         assert is_finite(network.get_parameter(name))
 
 
-def test_tensors_are_compared_in_blocks_each_read_anew() -> None:
+def test_tensors_are_compared_in_chunks_each_read_anew() -> None:
     stored, reads = values(100, 33), []
 
     def read() -> Tensor:
         reads.append(1)
         return stored
 
-    assert blocks_equal(read, stored.clone, same_values, 4000)
+    assert equal_in_chunks(read, stored.clone, same_values, 4000)
     assert len(reads) == 4
     for place in (0, 999, 1000, 3299):
         other = stored.clone()
         other.view(-1)[place] *= 1 + 2**-20
-        assert not blocks_equal(read, lambda other=other: other, same_values, 4000)  # type: ignore[misc]
-        assert blocks_equal(read, lambda other=other: other, nearly_equal, 4000)  # type: ignore[misc]
-    assert not blocks_equal(read, stored.t, same_values, 4000)
-    assert blocks_equal(stored.half().float, stored.half, same_values, 4000)
+        assert not equal_in_chunks(read, lambda other=other: other, same_values, 4000)  # type: ignore[misc]
+        assert equal_in_chunks(read, lambda other=other: other, nearly_equal, 4000)  # type: ignore[misc]
+    assert not equal_in_chunks(read, stored.t, same_values, 4000)
+    assert equal_in_chunks(stored.half().float, stored.half, same_values, 4000)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
