@@ -24,7 +24,7 @@ class Bloom(Network):
 
     transformer: "Transformer"
     tied = MappingProxyType({"lm_head.": "transformer.word_embeddings."})
-    saves_tied_weights = False
+    saves_tied_copies = False
 
     def __init__(self, config: BloomConfig) -> None:
         super().__init__(

@@ -156,7 +156,7 @@ def _named_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor
 
 def _names_of(folder: Path, network: Network) -> Callable[[str], str]:
     """A function from a stored name to the network's; the names of all files are looked at only where one is unknown as it is."""
-    known, copies = network.state_dict().keys(), tuple(network.tied)
+    known, copy_prefixes = network.state_dict().keys(), tuple(network.tied)
 
     @cache
     def wrapper() -> str:
@@ -164,10 +164,10 @@ def _names_of(folder: Path, network: Network) -> Callable[[str], str]:
 
     def network_name(stored: str) -> str:
         name = network.network_name(plain_name(stored))
-        if name in known or name.startswith(copies) or PREFIX_PART in name or network.is_computed(name):
+        if name in known or name.startswith(copy_prefixes) or PREFIX_PART in name or network.is_computed(name):
             return name
         inner = network.network_name(plain_name(stored.removeprefix(wrapper())))
-        return inner if inner in known or inner.startswith(copies) else name
+        return inner if inner in known or inner.startswith(copy_prefixes) else name
 
     return network_name
 
@@ -209,7 +209,7 @@ def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWei
 
 def resolve_tied_name(folder: Path, name: str, network: Network, expected: Collection[str]) -> str:
     """The name of a tensor in the network: its own, or for a tied head the embedding's. Raises UserError for an unexpected one."""
-    original = next((source + name.removeprefix(copy) for copy, source in network.tied.items() if name.startswith(copy)), name)
+    original = next((original + name.removeprefix(copy) for copy, original in network.tied.items() if name.startswith(copy)), name)
     if original not in expected:
         refuse_unmerged(folder, name)
         refuse_quantized_parts(folder, name)
@@ -398,11 +398,11 @@ def save_network(
     transposed = {network.stored_name(name) for name in network.transposed - quantized.keys()}
     dtypes = {network.stored_name(name): loaded_dtype(name, tensor, dtype, quantized) for name, tensor in tensors.items()}
     tensors = {network.stored_name(name): tensor for name, tensor in tensors.items()}
-    if network.saves_tied_weights and not tied_once:
-        for copy, original in network.tied.items():
-            copied = {copy + name.removeprefix(original): name for name in tensors if name.startswith(original)}
-            tensors |= {name: tensors[own] for name, own in copied.items()}
-            dtypes |= {name: dtypes[own] for name, own in copied.items()}
+    if network.saves_tied_copies and not tied_once:
+        for copy_prefix, original_prefix in network.tied.items():
+            originals = {copy_prefix + name.removeprefix(original_prefix): name for name in tensors if name.startswith(original_prefix)}
+            tensors |= {copy: tensors[original] for copy, original in originals.items()}
+            dtypes |= {copy: dtypes[original] for copy, original in originals.items()}
     with atomic_folder(folder) if is_main else nullcontext(folder) as part:
         if is_main:
             copy_auxiliary_files(source, part)

@@ -241,7 +241,7 @@ def _quantize_linears(blocks: list[GradientCheckpointingLayer], quantized: Weigh
 class TransformersNetwork(Network):
     """A transformers model as a Network; its modules keep their names."""
 
-    saves_tied_weights = False
+    saves_tied_copies = False
     logit_scale: float = 1.0
     """Factor of the logits, which the hidden states are multiplied by."""
 

@@ -63,8 +63,8 @@ class Network(nn.Module):
     """Length in tokens of the longest row that can be computed; None without such a limit."""
     logit_cap: float | None = None
     """Soft cap of the logits, which bounds their magnitude; None without one."""
-    saves_tied_weights: ClassVar[bool] = True
-    """Whether this architecture's official files contain the copies; then they are written too."""
+    saves_tied_copies: ClassVar[bool] = True
+    """Whether this architecture's official files contain the copies; then they are written too, unless the caller asks for `tied_once`."""
 
     def __init__(self, shape: ModelShape, *, stop_ids: frozenset[int], weight_format: WeightFormat | None) -> None:
         super().__init__()
