@@ -1,7 +1,7 @@
 """What a GPU computes in one kernel and the meta device in several; and the attention of a fused kernel.
 
-This is the place that says what a fast path keeps for the backward pass. Legend: T packed tokens, P prefix length, H heads of keys and
-values, Q query heads that share each of them, D head size.
+This is the place that says what a fast path keeps for the backward pass. Legend: T packed tokens, P prefix length, H query heads, G
+heads of keys and values, D head size.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +85,7 @@ class FusedAttention:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Keeps queries, keys, values, output, and one fp32 log-sum-exp for each token and head."""
+    """Keeps queries (T, H, D), keys and values (P + T, G, D), output (T, H, D), and an fp32 log-sum-exp (T, H)."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
