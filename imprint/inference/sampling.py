@@ -6,6 +6,7 @@ Legend: B rows, R of them, V vocabulary size.
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,94 +36,165 @@ class NotFiniteError(UserError):
         )
 
 
+@dataclass(frozen=True)
+class SampledRows:
+    """The settings of the rows that sample, as tensors."""
+
+    rows: Tensor
+    """(R,) their places in the batch."""
+    temperatures: Tensor
+    """(R, 1)."""
+    top_k: Tensor | None
+    """(R, 1); None where no row has one."""
+    top_p: Tensor | None
+    """(R, 1); None where no row truncates."""
+    origins: Tensor
+    """(R,) int64 state of each row's stream of numbers at step 0 of the batch."""
+
+
+@dataclass(frozen=True)
+class PenalisedRows:
+    """The rows with a repetition penalty."""
+
+    rows: Tensor
+    """(R,) their places in the batch."""
+    penalties: Tensor
+    """(R, 1)."""
+    seen: Tensor
+    """(R, V) True for tokens of prompt and answer."""
+
+
 class SamplingRows:
-    """The settings of the rows of a batch, and what was drawn for each."""
+    """The settings of the rows of a batch, and what was drawn for each; a step is the same few operations whatever the number of rows."""
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self.vocab_size = vocab_size
         self.device = device
+        self._steps = 0
         self._requests: list[Request] = []
-        self._seeds: list[int] = []
-        self._counts: list[int] = []
+        self._origins: list[int] = []
+        """State of each row's stream of numbers at step 0."""
         self._seen: list[Tensor | None] = []
         """(V,) True for tokens of prompt and answer; None without a repetition penalty."""
+        self._settings: tuple[SampledRows | None, PenalisedRows | None] | None = None
+        """None where the rows have changed."""
 
     def add(self, request: Request) -> None:
         """Append a row."""
+        seed = secrets.randbits(64) if request.seed is None else int(request.seed)
         self._requests.append(request)
-        self._seeds.append(secrets.randbits(64) if request.seed is None else int(request.seed) & MASK_64)
-        self._counts.append(0)
+        self._origins.append(seed - self._steps * GOLDEN_GAMMA)
         seen = None
         if request.repetition_penalty != 1:
             seen = torch.zeros(self.vocab_size, dtype=torch.bool, device=self.device)
             seen[torch.tensor(list(request.ids), device=self.device)] = True
         self._seen.append(seen)
+        self._settings = None
 
     def take(self, order: Sequence[int]) -> None:
         """Keep these rows, in this order."""
-        self._requests, self._seeds = [self._requests[row] for row in order], [self._seeds[row] for row in order]
-        self._counts, self._seen = [self._counts[row] for row in order], [self._seen[row] for row in order]
+        self._requests, self._origins = [self._requests[row] for row in order], [self._origins[row] for row in order]
+        self._seen = [self._seen[row] for row in order]
+        self._settings = None
 
     def sample(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, V) -> token ids (B,), NO_TOKEN where the largest logit is not finite, and their log-probabilities (B,)."""
-        finite = logits.amax(-1).isfinite()  # for amax, NaN is the largest
+        self._settings = self._settings or (self._sampled_rows(), self._penalised_rows())
+        sampled, penalised = self._settings
+        self._steps += 1
+        largest = logits.amax(-1)
+        finite = largest.isfinite()  # for amax, NaN is the largest
+        if sampled is None and penalised is None:
+            tokens, log_probs = logits.argmax(-1), largest.float() - logits.float().logsumexp(-1)
+            return tokens.where(finite, NO_TOKEN), log_probs.where(finite, float("-inf"))
         logits = logits.where(finite[:, None], 0).float()  # a GPU is unusable after an index from NaN
-        penalised = self._penalise(logits)
-        tokens = penalised.argmax(-1)
-        if sampled := [row for row, request in enumerate(self._requests) if not request.greedy]:
-            rows = torch.tensor(sampled, device=self.device)
-            tokens[rows] = self._draw(penalised[rows], [self._requests[row] for row in sampled], rows)
+        lowered = logits if penalised is None else _penalise(logits, penalised)
+        tokens = lowered.argmax(-1)
+        if sampled is not None:
+            tokens[sampled.rows] = self._draw(lowered[sampled.rows], sampled)
+        if penalised is not None:
+            penalised.seen.scatter_(1, tokens[penalised.rows, None], True)
         log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-        self._counts = [count + 1 for count in self._counts]
-        for seen, token in zip(self._seen, tokens, strict=True):
-            if seen is not None:
-                seen[token] = True
         return tokens.where(finite, NO_TOKEN), log_probs
 
-    def _penalise(self, logits: Tensor) -> Tensor:
-        """Logits after the repetition penalty of the rows that have one."""
-        rows = [row for row, seen in enumerate(self._seen) if seen is not None]
+    def _sampled_rows(self) -> SampledRows | None:
+        rows = [row for row, request in enumerate(self._requests) if not request.greedy]
         if not rows:
-            return logits
-        penalties = torch.tensor([self._requests[row].repetition_penalty for row in rows], device=self.device)[:, None]
-        chosen = logits[rows]
-        lower = torch.where(chosen > 0, chosen / penalties, chosen * penalties)
-        seen = torch.stack([tensor for tensor in self._seen if tensor is not None])
-        return logits.index_copy(0, torch.tensor(rows, device=self.device), torch.where(seen, lower, chosen))
-
-    def _draw(self, logits: Tensor, requests: list[Request], rows: Tensor) -> Tensor:
-        """One token for each of some rows (R, V) -> (R,), by inverting the cumulative distribution at the row's number."""
+            return None
+        requests = [self._requests[row] for row in rows]
 
         def column(name: str, dtype: torch.dtype) -> Tensor:
             return torch.tensor([getattr(request, name) for request in requests], dtype=dtype, device=self.device)[:, None]
 
-        probabilities = (logits / column("temperature", torch.float32)).softmax(-1)
-        if any(request.top_p < 1 or request.top_k for request in requests):
-            probabilities = truncate(probabilities, column("top_k", torch.long), column("top_p", torch.float32))
-        seeds = [self._seeds[row] for row in rows.tolist()]
-        counts = [self._counts[row] for row in rows.tolist()]
-        numbers = torch.tensor([uniform(seed, count) for seed, count in zip(seeds, counts, strict=True)], dtype=torch.float64)
+        with_top_k = any(request.top_k for request in requests)
+        truncates = with_top_k or any(request.top_p < 1 for request in requests)
+        return SampledRows(
+            torch.tensor(rows, device=self.device),
+            column("temperature", torch.float32),
+            column("top_k", torch.long) if with_top_k else None,
+            column("top_p", torch.float32) if truncates else None,
+            torch.tensor([_signed(self._origins[row]) for row in rows], device=self.device),
+        )
+
+    def _penalised_rows(self) -> PenalisedRows | None:
+        rows = [row for row, seen in enumerate(self._seen) if seen is not None]
+        if not rows:
+            return None
+        all_seen = torch.stack([tensor for tensor in self._seen if tensor is not None])
+        for row, seen in zip(rows, all_seen, strict=True):
+            self._seen[row] = seen  # a view: what the batch marks stays with the row
+        penalties = torch.tensor([self._requests[row].repetition_penalty for row in rows], device=self.device)[:, None]
+        return PenalisedRows(torch.tensor(rows, device=self.device), penalties, all_seen)
+
+    def _draw(self, logits: Tensor, sampled: SampledRows) -> Tensor:
+        """One token for each of some rows (R, V) -> (R,), by inverting the cumulative distribution at the row's number."""
+        probabilities = (logits / sampled.temperatures).softmax(-1)
+        if sampled.top_p is not None:
+            probabilities = truncate(probabilities, sampled.top_k, sampled.top_p)
+        numbers = uniform_numbers(sampled.origins + _signed(self._steps * GOLDEN_GAMMA))
         cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-        return torch.searchsorted(cumulative, numbers.to(self.device)[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        return torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)[:, 0]
 
 
-def truncate(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+def _penalise(logits: Tensor, penalised: PenalisedRows) -> Tensor:
+    """Logits after the repetition penalty of the rows that have one."""
+    chosen = logits[penalised.rows]
+    lower = torch.where(chosen > 0, chosen / penalised.penalties, chosen * penalised.penalties)
+    return logits.index_copy(0, penalised.rows, torch.where(penalised.seen, lower, chosen))
+
+
+def truncate(probabilities: Tensor, top_k: Tensor | None, top_p: Tensor) -> Tensor:
     """Zero all but the `top_k` (B, 1) most probable tokens (0: none), then all but the smallest set that has `top_p` (B, 1) of the rest."""
     ordered, ids = probabilities.sort(-1, descending=True)
-    if bool((top_k > 0).any()):
+    if top_k is not None:
         ranks = torch.arange(ordered.shape[-1], device=ordered.device)
-        ordered = ordered.where((ranks < top_k) | (top_k == 0), 0)
-        ordered = ordered / ordered.sum(-1, keepdim=True)
+        kept = ordered.where(ranks < top_k, 0)
+        ordered = torch.where(top_k == 0, ordered, kept / kept.sum(-1, keepdim=True))
     ordered = ordered.where(ordered.cumsum(-1) - ordered < top_p, 0)
     return torch.zeros_like(probabilities).scatter_(-1, ids, ordered)
 
 
 def uniform(seed: int, index: int) -> float:
     """Number `index` of a stream of numbers from 0 (included) to 1 (excluded), computed from both alone (SplitMix64)."""
-    mixed = (seed + (index + 1) * GOLDEN_GAMMA) & MASK_64
-    mixed = ((mixed ^ (mixed >> 30)) * FIRST_FACTOR) & MASK_64
-    mixed = ((mixed ^ (mixed >> 27)) * SECOND_FACTOR) & MASK_64
-    return ((mixed ^ (mixed >> 31)) >> 11) / 2**53
+    return float(uniform_numbers(torch.tensor([_signed(seed + (index + 1) * GOLDEN_GAMMA)])))
+
+
+def uniform_numbers(states: Tensor) -> Tensor:
+    """The number of each state (R,) of SplitMix64: from 0 (included) to 1 (excluded), in float64. int64 wraps around as uint64 does."""
+    mixed = (states ^ _shifted(states, 30)) * _signed(FIRST_FACTOR)
+    mixed = (mixed ^ _shifted(mixed, 27)) * _signed(SECOND_FACTOR)
+    return _shifted(mixed ^ _shifted(mixed, 31), 11).double() / 2**53
+
+
+def _shifted(numbers: Tensor, bits: int) -> Tensor:
+    """Int64 numbers shifted to the right as if they were unsigned."""
+    shifted: Tensor = (numbers >> bits) & (2 ** (64 - bits) - 1)
+    return shifted
+
+
+def _signed(number: int) -> int:
+    """The int64 with the last 64 bits of an integer."""
+    return ((number + 2**63) & MASK_64) - 2**63
 
 
 def row_seed(seed: int | None, row: int) -> int | None:
