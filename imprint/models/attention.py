@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from imprint.models.cache import KVCache
@@ -22,17 +23,60 @@ Prefix = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
+class PrefixRanges:
+    """Where the prefix of each sequence stands among the keys of all prefixes."""
+
+    begins: Tensor
+    """(B,) int64 index of its first key."""
+    lengths: Tensor
+    """(B,) int64 number of its keys, 0 where a sequence has none."""
+    order: Tensor
+    """(B,) int64 the sequences, those that use the same prefix beside each other."""
+
+    @classmethod
+    def of(cls, keys: int, masked: Tensor | None, rows: int, device: torch.device) -> "PrefixRanges":
+        """The ranges of a batch of `rows` sequences; `keys` is P and `masked` the `prefix_masked` of RowAdapters."""
+        if masked is None:
+            begins = torch.zeros(rows, dtype=torch.long, device=device)
+            return cls(begins, torch.full_like(begins, keys), torch.arange(rows, device=device))
+        lengths = (~masked).sum(1)
+        begins = (~masked).byte().argmax(1)
+        return cls(begins, lengths, torch.where(lengths > 0, begins, keys).argsort())
+
+    def masked(self, keys: int) -> Tensor:
+        """(B, P) True where a sequence does not attend to a key."""
+        places = torch.arange(keys, device=self.begins.device)
+        return (places < self.begins[:, None]) | (places >= (self.begins + self.lengths)[:, None])
+
+
+@dataclass(frozen=True)
 class RowAdapters:
     """The adapters of a batch, and which of them each sequence uses."""
 
     prefix: Prefix | None = None
     """Keys and values of all prefixes, one after another."""
     prefix_masked: Tensor | None = None
-    """(B, P) True where a sequence does not attend to a key of the prefixes; None where all attend to all."""
+    """(B, P) True where a sequence does not attend to a key of the prefixes; None where all attend to all. The keys of a sequence are
+    neighbours."""
     prefix_offsets: Tensor | None = None
-    """(P,) distance of each key from the start of the sequences, below 0; None for -P ... -1."""
+    """(P,) distance of each key from the start of the sequences, below 0; None for -P ... -1. Those of a sequence end with -1."""
     loras: Tensor | int | None = None
     """(B,) number of each sequence's mounted LoRA, or one for all, -1 for none; None for the LoRA that is on in the network now."""
+    ranges: PrefixRanges | None = None
+    """In place of `prefix_masked`: tensors that stay where they are while their content changes."""
+
+    @property
+    def prefix_length(self) -> int:
+        """P."""
+        return 0 if self.prefix is None else len(self.prefix[0][0])
+
+    def masked(self) -> Tensor | None:
+        """`prefix_masked`, or what the ranges say."""
+        return self.prefix_masked if self.ranges is None else self.ranges.masked(self.prefix_length)
+
+    def prefix_ranges(self, rows: int, device: torch.device) -> PrefixRanges:
+        """`ranges`, or what `prefix_masked` says for a batch of this many sequences."""
+        return self.ranges or PrefixRanges.of(self.prefix_length, self.prefix_masked, rows, device)
 
 
 @dataclass(frozen=True)

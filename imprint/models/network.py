@@ -4,10 +4,10 @@ Legend: T packed tokens, A position axes, C hidden size, V vocabulary size, G he
 outputs and K inputs of a weight, R any number of rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import AttentionBackend, ForwardContext, Prefix, RowAdapters
 from imprint.models.cache import KVCache
+from imprint.models.decode_attention import DecodeAttention
 from imprint.models.loss import soft_cap
 from imprint.models.reference_attention import ReferenceAttention
 from imprint.models.token_loras import TokenLoras
@@ -73,10 +74,16 @@ class Network(nn.Module):
         """Ids that end an answer; `imprint.load` adds those of the chat template."""
         self.weight_format = weight_format
         """The format of the weights in the blocks; None if they are not quantized."""
-        self.attention_backends: tuple[AttentionBackend, ...] = (ReferenceAttention(),)
+        self.attention_backends: tuple[AttentionBackend, ...] = (DecodeAttention(), ReferenceAttention())
         """In order of preference; the last one supports every pass."""
         self.token_loras = TokenLoras()
         """The LoRA of each token in the forward pass that runs."""
+        self.replays_steps = True
+        """Whether a GPU repeats decoding steps as CUDA graphs."""
+        self.revision = 0
+        """Counts the changes of modules and hooks after which a captured step is no longer the network's."""
+        self.decode_memory: object = None
+        """What the last Decoder left for the next one (inference/decode_memory.py)."""
 
     def forward(
         self,
@@ -100,6 +107,22 @@ class Network(nn.Module):
         if hidden_states is not None:
             hidden_states.append(hidden)
         return hidden
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002
+        """As in every module; for training, the memory of decoding is freed."""
+        if mode:
+            self.decode_memory = None
+        return super().train(mode)
+
+    def changed(self) -> None:
+        """To be called after a change of modules or hooks."""
+        self.revision += 1
+        self.decode_memory = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
+        """As in every module; tensors move or change their dtype."""
+        self.changed()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def check_length(self, length: int) -> None:
         """Raise UserError for a row of more tokens than `max_row_tokens`."""

@@ -46,11 +46,15 @@ class ReferenceAttention:
             value,
             context.layout(PaddedLayout.from_context),
             prefix=None if adapters.prefix is None else adapters.prefix[layer],
-            prefix_masked=adapters.prefix_masked,
+            prefix_masked=context.layout(_masked_keys),
             prefix_offsets=adapters.prefix_offsets,
             score_scale=score_scale,
             slopes=slopes,
         )
+
+
+def _masked_keys(context: ForwardContext) -> Tensor | None:
+    return context.adapters.masked()
 
 
 @dataclass(frozen=True)

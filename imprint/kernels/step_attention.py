@@ -1,0 +1,193 @@
+"""Triton kernels of attention with one new token per sequence (flash-decoding, Dao et al. 2023).
+
+Legend: B sequences, H heads of keys and values, Q query heads that share each of them, D head size, P keys of all prefixes, S splits of the
+keys of one sequence. A state is what a part of the keys gives: the weighted sum of values (D,), the largest score, the sum of weights.
+"""
+
+# ruff: noqa: N803 - constants are in capitals, as in Triton's own kernels
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from imprint.kernels.language import jit, tl
+
+
+@jit()
+def scores_of(query, keys, scale, DOT: tl.constexpr):
+    """(BLOCK_Q, BLOCK_N) in fp32: by tensor cores where several queries share the keys, else as a sum."""
+    if DOT:
+        return tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+    return tl.sum(query[:, None, :].to(tl.float32) * keys[None, :, :].to(tl.float32), 2) * scale
+
+
+@jit()
+def add_keys(largest, total, sums, scores, values, DOT: tl.constexpr):
+    """The states (BLOCK_Q) after further keys with these scores (BLOCK_Q, BLOCK_N) and values (BLOCK_N, BLOCK_D)."""
+    new_largest = tl.maximum(largest, tl.max(scores, 1))
+    finite = tl.where(new_largest == float("-inf"), 0.0, new_largest)
+    weights = tl.exp(scores - finite[:, None])
+    shrink = tl.exp(largest - finite)
+    sums = sums * shrink[:, None]
+    if DOT:
+        sums += tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+    else:
+        sums += tl.sum(weights[:, :, None] * values[None, :, :].to(tl.float32), 1)
+    return new_largest, total * shrink + tl.sum(weights, 1), sums
+
+
+@jit()
+def split_of(length, S: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Where this program's share of `length` keys begins and ends."""
+    size = tl.cdiv(tl.cdiv(length, S), BLOCK_N) * BLOCK_N
+    first = tl.program_id(0) * size
+    return first, tl.minimum(first + size, length)
+
+
+# fmt: off
+@jit()
+def add_prefix(
+    state, query, scale, slope, keys, values, begin, length, token_stride, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    S: tl.constexpr, SLOPES: tl.constexpr, DOT: tl.constexpr,
+):
+    """The states after this program's share of the keys of one sequence's prefix."""
+    largest, total, sums = state
+    dims, columns = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
+    first, last = split_of(length, S, BLOCK_N)
+    for start in range(first, last, BLOCK_N):
+        tokens = start + columns
+        mask = (tokens[:, None] < last) & (dims[None, :] < D)
+        places = (begin + tokens[:, None]) * token_stride + dims[None, :]
+        scores = scores_of(query, tl.load(keys + places, mask=mask, other=0.0), scale, DOT)
+        if SLOPES:
+            scores += slope * (tokens - length).to(tl.float32)[None, :]
+        scores = tl.where(tokens[None, :] < last, scores, float("-inf"))
+        largest, total, sums = add_keys(largest, total, sums, scores, tl.load(values + places, mask=mask, other=0.0), DOT)
+    return largest, total, sums
+
+
+@jit()
+def add_cached(
+    state, query, scale, slope, keys, values, new_key, new_value, newest, token_stride, D: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, S: tl.constexpr, SLOPES: tl.constexpr, DOT: tl.constexpr,
+):
+    """The states after this program's share of the keys of one sequence; the newest one is written to the cache."""
+    largest, total, sums = state
+    dims, columns = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
+    first, last = split_of(newest + 1, S, BLOCK_N)
+    for start in range(first, last, BLOCK_N):
+        tokens = start + columns
+        mask = (tokens[:, None] < tl.minimum(last, newest)) & (dims[None, :] < D)
+        places = tokens[:, None] * token_stride + dims[None, :]
+        is_new = tokens[:, None] == newest
+        scores = scores_of(query, tl.where(is_new, new_key[None, :], tl.load(keys + places, mask=mask, other=0.0)), scale, DOT)
+        if SLOPES:
+            scores += slope * tokens.to(tl.float32)[None, :]
+        scores = tl.where(tokens[None, :] < last, scores, float("-inf"))
+        part = tl.where(is_new, new_value[None, :], tl.load(values + places, mask=mask, other=0.0))
+        largest, total, sums = add_keys(largest, total, sums, scores, part, DOT)
+    if (first <= newest) & (newest < last):
+        tl.store(keys + newest * token_stride + dims, new_key, mask=dims < D)
+        tl.store(values + newest * token_stride + dims, new_value, mask=dims < D)
+    return largest, total, sums
+
+
+@jit()
+def attend_rows_kernel(
+    query, new_keys, new_values, cached_keys, cached_values, prefix_keys, prefix_values, visible, begins, lengths, slopes, state_sums,
+    state_stats, out, scale, query_row, query_head, new_key_row, new_key_head, new_value_row, new_value_head, cache_row, cache_head,
+    cache_token, prefix_token, prefix_head, H: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, BLOCK_Q: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, S: tl.constexpr, PREFIX: tl.constexpr, STARTED: tl.constexpr, SLOPES: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    """One split of the keys of one sequence and head: the states, or the result if there is one split.
+
+    PREFIX: the keys of the sequence's prefix are part of it; STARTED: the states of the prefix are there already.
+    """
+    split, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    group, dims = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_D)
+    heads = head * Q + group
+    in_query = (group[:, None] < Q) & (dims[None, :] < D)
+    queries = tl.load(query + row * query_row + heads[:, None] * query_head + dims[None, :], mask=in_query, other=0.0)
+    slope = tl.load(slopes + head) if SLOPES else 0.0
+    places = row * (H * Q) + heads
+    if STARTED:
+        largest = tl.load(state_stats + places * 2, mask=group < Q, other=float("-inf"))
+        total = tl.load(state_stats + places * 2 + 1, mask=group < Q, other=0.0)
+        sums = tl.load(state_sums + places[:, None] * D + dims[None, :], mask=in_query, other=0.0)
+    else:
+        largest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+        total = tl.zeros([BLOCK_Q], tl.float32)
+        sums = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    if PREFIX:
+        largest, total, sums = add_prefix(
+            (largest, total, sums), queries, scale, slope, prefix_keys + head * prefix_head, prefix_values + head * prefix_head,
+            tl.load(begins + row), tl.load(lengths + row), prefix_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
+        )
+    new_key = tl.load(new_keys + row * new_key_row + head * new_key_head + dims, mask=dims < D, other=0.0)
+    new_value = tl.load(new_values + row * new_value_row + head * new_value_head + dims, mask=dims < D, other=0.0)
+    slot = row * cache_row + head * cache_head
+    largest, total, sums = add_cached(
+        (largest, total, sums), queries, scale, slope, cached_keys + slot, cached_values + slot, new_key, new_value,
+        tl.load(visible + row) - 1, cache_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
+    )
+    if S == 1:
+        tl.store(out + places[:, None] * D + dims[None, :], (sums / total[:, None]).to(out.dtype.element_ty), mask=in_query)
+    else:
+        states = places * S + split
+        tl.store(state_sums + states[:, None] * D + dims[None, :], sums, mask=in_query)
+        tl.store(state_stats + states * 2, largest, mask=group < Q)
+        tl.store(state_stats + states * 2 + 1, total, mask=group < Q)
+
+
+@jit()
+def merge_states_kernel(state_sums, state_stats, out, D: tl.constexpr, BLOCK_D: tl.constexpr, S: tl.constexpr):
+    """The result (D,) of one sequence and query head from the states of its splits."""
+    place = tl.program_id(0).to(tl.int64)
+    splits, dims = tl.arange(0, S), tl.arange(0, BLOCK_D)
+    states = place * S + splits
+    largest = tl.load(state_stats + states * 2)
+    weights = tl.exp(largest - tl.max(largest, 0))
+    sums = tl.load(state_sums + states[:, None] * D + dims[None, :], mask=dims[None, :] < D, other=0.0)
+    result = tl.sum(sums * weights[:, None], 0) / tl.sum(tl.load(state_stats + states * 2 + 1) * weights, 0)
+    tl.store(out + place * D + dims, result.to(out.dtype.element_ty), mask=dims < D)
+
+
+@jit()
+def attend_prefixes_kernel(
+    query, prefix_keys, prefix_values, begins, lengths, order, slopes, state_sums, state_stats, scale, rows, query_row, query_head,
+    prefix_token, prefix_head, H: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SLOPES: tl.constexpr,
+):
+    """The states of the prefixes of BLOCK_R sequences that are neighbours in `order`, whose keys are read once for all of them."""
+    head, block = tl.program_id(0), tl.program_id(1)
+    member, dims, columns = tl.arange(0, BLOCK_R * GROUP), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
+    place, group = block * BLOCK_R + member // GROUP, member % GROUP
+    used = (place < rows) & (group < Q)
+    row = tl.load(order + place, mask=place < rows, other=0)
+    heads = head * Q + group
+    begin, length = tl.load(begins + row), tl.where(used, tl.load(lengths + row), 0)
+    mask = used[:, None] & (dims[None, :] < D)
+    queries = tl.load(query + row[:, None] * query_row + heads[:, None] * query_head + dims[None, :], mask=mask, other=0.0)
+    slope = tl.load(slopes + head) if SLOPES else 0.0
+    largest = tl.full([BLOCK_R * GROUP], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_R * GROUP], tl.float32)
+    sums = tl.zeros([BLOCK_R * GROUP, BLOCK_D], tl.float32)
+    last = tl.max(tl.where(length > 0, begin + length, 0), 0)
+    first = tl.min(tl.where(length > 0, begin, last), 0)
+    for start in range(first, last, BLOCK_N):
+        tokens = start + columns
+        in_prefix = (tokens[:, None] < last) & (dims[None, :] < D)
+        places = tokens[:, None] * prefix_token + head * prefix_head + dims[None, :]
+        scores = scores_of(queries, tl.load(prefix_keys + places, mask=in_prefix, other=0.0), scale, True)
+        if SLOPES:
+            scores += slope * (tokens[None, :] - (begin + length)[:, None]).to(tl.float32)
+        own = (tokens[None, :] >= begin[:, None]) & (tokens[None, :] < (begin + length)[:, None])
+        scores = tl.where(own, scores, float("-inf"))
+        largest, total, sums = add_keys(
+            largest, total, sums, scores, tl.load(prefix_values + places, mask=in_prefix, other=0.0), True
+        )
+    states = row * (H * Q) + heads
+    tl.store(state_sums + states[:, None] * D + dims[None, :], sums, mask=mask)
+    tl.store(state_stats + states * 2, largest, mask=used)
+    tl.store(state_stats + states * 2 + 1, total, mask=used)
+# fmt: on

@@ -1,0 +1,52 @@
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+CARDS = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
+"""Compute capability -> KiB of shared memory that a program may have."""
+
+SCRIPT = """
+import itertools, sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from imprint.kernels import step_attention as kernels
+
+def shared(function, number, constants, card):
+    pointers = {name: "*" + number for name in ("query", "new_keys", "new_values", "cached_keys", "cached_values", "prefix_keys",
+                "prefix_values", "out")}
+    pointers |= {name: "*i64" for name in ("visible", "begins", "lengths", "order")}
+    pointers |= {"state_sums": "*fp32", "state_stats": "*fp32", "scale": "fp32"}
+    names = function.arg_names
+    types = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
+    values = {(names.index(name),): value for name, value in constants.items()}
+    target = GPUTarget("cuda", card, 32)
+    return triton.compile(ASTSource(function, types, constexprs=values), target=target).metadata.shared
+
+card, largest = int(sys.argv[1]), 0
+for number in ("fp16",) if card < 80 else ("bf16", "fp16", "fp32"):
+    sizes = dict(D=128, BLOCK_D=128, slopes=None, SLOPES=False)
+    for heads, group in ((32, 1), (8, 4), (2, 16)):
+        for splits, own, started in ((16, True, False), (1, False, True)):
+            block = 1 if group == 1 else 16
+            constants = dict(H=heads, Q=group, BLOCK_Q=block, BLOCK_N=32, S=splits, PREFIX=own, STARTED=started, DOT=group > 1)
+            largest = max(largest, shared(kernels.attend_rows_kernel, number, constants | sizes, card))
+    for heads, group in ((32, 1), (8, 4)):
+        constants = dict(H=heads, Q=group, GROUP=group, BLOCK_R=16 // group, BLOCK_N=32)
+        largest = max(largest, shared(kernels.attend_prefixes_kernel, number, constants | sizes, card))
+    largest = max(largest, shared(kernels.merge_states_kernel, number, dict(D=128, BLOCK_D=128, S=16), card))
+print(largest)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.parametrize("card", CARDS)
+def test_they_compile_for_a_card_within_its_shared_memory(card: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(card)], capture_output=True, encoding="utf-8", check=True, env=environment)
+
+    assert int(done.stdout) <= 1024 * CARDS[card]
