@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from imprint.inference.decode_memory import DecodeMemory
+from imprint.inference.step_graphs import StepGraphs
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import NO_ADAPTER, Prefix, RowAdapters
 from imprint.models.network import Network
@@ -45,11 +47,14 @@ class SharedPrefix:
 class DecodeBatch:
     """Sequences in the first slots of a cache; how their tokens are chosen is up to the caller."""
 
-    def __init__(self, network: Network, adapters: Adapters | None = None) -> None:
+    def __init__(self, network: Network, adapters: Adapters | None = None, memory: DecodeMemory | None = None) -> None:
         device = network.device
         self.network = network
         self.adapters: Adapters = adapters or SharedPrefix()
-        self.cache = network.new_cache(0, 0)
+        self.memory = memory
+        """Cache and captured steps of an earlier batch; None computes each step as it is."""
+        self.cache = network.new_cache(0, 0) if memory is None else memory.cache
+        self.graphs = None if memory is None else memory.graphs
         self.numbers: list[int] = []
         """The adapter of each sequence."""
         self.sizes: list[int] = []
@@ -58,10 +63,15 @@ class DecodeBatch:
         """The same (B,); the length of each prompt's bidirectional part; the position that all tokens after it share, [gMASK]'s (B,)."""
         self.no_targets = torch.empty(0, dtype=torch.long, device=device)
         self._of_rows: RowAdapters | None = None
+        self._loaded: RowAdapters | None = None
+        """What the graphs have loaded; None after a change of the sequences."""
 
     @torch.inference_mode()
     def reserve(self, slots: int, capacity: int) -> None:
         """Make room for this many sequences of this many tokens."""
+        if self.memory is not None:
+            self.memory.reserve(slots, capacity)
+            return
         slots, capacity = max(slots, self.cache.slots), max(capacity, self.cache.capacity)
         if (slots, capacity) != (self.cache.slots, self.cache.capacity):
             self.cache.grow(slots, capacity)
@@ -92,21 +102,38 @@ class DecodeBatch:
         self.mask_positions = torch.cat((self.mask_positions, torch.tensor([span.mask_position for span in spans], device=device)))
         self.sizes += packed.lengths
         self.numbers += numbers
-        self._of_rows = None
+        self._of_rows = self._loaded = None
         return self.network.logits(hidden[lengths.cumsum(0) - 1])
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
-        """Append one token to each sequence (B,); returns logits (B, V) of the next one."""
+        """Append one token to each sequence (B,); returns logits (B, V) of the next one, which the step after it may overwrite."""
+        adapters = self._of_rows or self.adapters.of_rows(self.numbers)
+        self._of_rows = None if adapters.loras is None else adapters  # without a number, they depend on the network's state
+        logits = None if self.graphs is None else self._replay(self.graphs, tokens, adapters)
+        if logits is None:
+            logits = self._compute(tokens, adapters)
+        self.lengths = self.lengths + 1
+        self.sizes = [size + 1 for size in self.sizes]
+        return logits
+
+    def _replay(self, graphs: StepGraphs, tokens: Tensor, adapters: RowAdapters) -> Tensor | None:
+        """The step as a graph; None where there is none."""
+        if self._loaded is not adapters:
+            graphs.load(adapters, self.lengths, self.bidirectional_lengths, self.mask_positions)
+            self._loaded = adapters
+        logits = graphs.step(tokens)
+        if logits is None:
+            self._loaded = None
+        return logits
+
+    def _compute(self, tokens: Tensor, adapters: RowAdapters) -> Tensor:
+        """The step as it is."""
         count = len(tokens)
         seq_ids = torch.arange(count, device=tokens.device)
         positions = self.network.positions(self.lengths, self.bidirectional_lengths, self.mask_positions)
         step = Pack(tokens, positions, seq_ids, self.lengths, self.lengths + 1, (1,) * count, self.no_targets, self.no_targets)
-        self.lengths = self.lengths + 1
-        self.sizes = [size + 1 for size in self.sizes]
-        adapters = self._of_rows or self.adapters.of_rows(self.numbers)
-        self._of_rows = None if adapters.loras is None else adapters  # without a number, they depend on the network's state
-        cache = self.cache.view(0, count, max(self.sizes))
+        cache = self.cache.view(0, count, max(self.sizes) + 1)
         return self.network.logits(self.network(step, adapters=adapters, cache=cache))
 
     @torch.inference_mode()
@@ -137,7 +164,7 @@ class DecodeBatch:
         self.sizes, self.numbers = [self.sizes[row] for row in order], [self.numbers[row] for row in order]
         self.lengths, self.bidirectional_lengths = self.lengths[rows], self.bidirectional_lengths[rows]
         self.mask_positions = self.mask_positions[rows]
-        self._of_rows = None
+        self._of_rows = self._loaded = None
 
 
 def refuse_open_context(length: int, bidirectional_length: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imprint.inference.decode_batch import Adapters, DecodeBatch, SharedPrefix, refuse_open_context
+from imprint.inference.decode_memory import give_back, take_memory
 from imprint.inference.request import Finish, Request, Token
 from imprint.inference.sampling import NO_TOKEN, SamplingRows
 from imprint.inference.stop_text import StopSearch
@@ -81,28 +82,73 @@ class RunningRequest:
     """None without stop texts."""
     count: int = 0
     """Tokens so far, without a stop id."""
+    ended: bool = False
+    """Whether it has left its slot."""
+
+
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A step whose tokens may still be on their way from the device."""
+
+    rows: Sequence[RunningRequest]
+    """Its requests, in the batch's order."""
+    drawn: Tensor
+    """(2, B) float64 on the host: tokens and their log-probabilities."""
+    arrived: torch.cuda.Event | None
+    """When `drawn` is there; None where it is."""
+
+    @classmethod
+    def of(cls, rows: Sequence[RunningRequest], tokens: Tensor, log_probs: Tensor) -> "LaunchedStep":
+        """Send the tokens of a step to the host."""
+        both = torch.stack((tokens.double(), log_probs.double()))
+        if both.device.type != "cuda":
+            return cls(rows, both, None)
+        drawn = torch.empty(both.shape, dtype=both.dtype, pin_memory=True).copy_(both, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return cls(rows, drawn, arrived)
+
+    def read(self) -> list[tuple[RunningRequest, int, float]]:
+        """The token of each request that has not ended since, and its log-probability."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        tokens, log_probs = self.drawn.tolist()
+        together = zip(self.rows, tokens, log_probs, strict=True)
+        return [(running, int(token), log_prob) for running, token, log_prob in together if not running.ended]
 
 
 class Decoder:
     """Answers requests token by token; one thread owns it.
 
-    `slots`: most requests at a time. The cache grows to the longest request and to the most requests that were there at a time.
+    `slots`: most requests at a time. The cache grows to the longest request and to the most requests that were there at a time. Where steps
+    are repeated as graphs, the next one runs while the tokens of the last one are looked at; what it gives for requests that have ended by
+    then is thrown away.
     """
 
     def __init__(self, model: DecodableModel, *, slots: int = DEFAULT_SLOTS) -> None:
         self.model = model
         self.slots = slots
-        self._batch = DecodeBatch(model.network, model.adapters)
+        self._open_batch: DecodeBatch | None = None
         self._sampling = SamplingRows(model.network.vocab_size, model.network.device)
         self._waiting: deque[RunningRequest] = deque()
         self._running: list[RunningRequest] = []
         self._numbers = count()
         self._tokens: Tensor | None = None
         """(B,) the last token of each running request; None where none is running."""
+        self._ahead: LaunchedStep | None = None
+        """The step that runs while its predecessor's tokens are looked at."""
 
     def __len__(self) -> int:
         """Number of requests that have not ended."""
         return len(self._running) + len(self._waiting)
+
+    @property
+    def _batch(self) -> DecodeBatch:
+        """The sequences; their memory is taken with the first step and given back by `close`."""
+        if self._open_batch is None:
+            network = self.model.network
+            self._open_batch = DecodeBatch(network, self.model.adapters, take_memory(network))
+        return self._open_batch
 
     def admit(self, request: Request) -> int:
         """Take a request, which joins at the next step that has a slot; returns its number.
@@ -134,25 +180,54 @@ class Decoder:
         """End all requests."""
         for running in (*self._running, *self._waiting):
             self.cancel(running.number)
+        self._ahead = None
+        batch, self._open_batch = self._open_batch, None
+        if batch is not None and batch.memory is not None:
+            give_back(batch.memory)
 
     @torch.inference_mode()
     def step(self) -> list[Token]:
         """One token for every request that has a slot; empty where there is no request. After an error a new Decoder is needed."""
+        launched, self._ahead = self._ahead, None
+        if launched is None or all(running.ended for running in launched.rows):
+            launched = self._launch()
+        if launched is None:
+            return []
+        if self._can_run_ahead(launched):
+            self._ahead = self._launch()
+        return self._take_tokens(launched)
+
+    def _launch(self) -> LaunchedStep | None:
+        """Compute the next token of each request; None where there is no request."""
         parts = [] if self._tokens is None else [self._batch.step(self._tokens)]
         if joining := [*islice(self._waiting, self.slots - len(self._running))]:
             parts.append(self._join(joining))
         if not parts:
-            return []
-        sampled, log_probs = self._sampling.sample(torch.cat(parts))
-        self._tokens = sampled
-        tokens = [
-            Token(running.number, token, running.count, log_prob, self._finish(running, token))
-            for running, token, log_prob in zip(self._running, sampled.tolist(), log_probs.tolist(), strict=True)
-        ]
-        self._remove(
-            [row for row, token in enumerate(tokens) if token.finish], [row for row, token in enumerate(tokens) if token.id == NO_TOKEN]
-        )
+            return None
+        tokens, log_probs = self._sampling.sample(parts[0] if len(parts) == 1 else torch.cat(parts))
+        self._tokens = tokens.clamp(min=0)  # a row without a token ends, but another step may have begun by then
+        return LaunchedStep.of([*self._running], tokens, log_probs)
+
+    def _can_run_ahead(self, launched: LaunchedStep) -> bool:
+        """Whether to compute another step before the tokens of this one are known: no request waits, none surely ends."""
+        if self._batch.graphs is None or (self._waiting and len(self._running) < self.slots):
+            return False
+        return all(running.count + 1 < running.limit for running in launched.rows if not running.ended)
+
+    def _take_tokens(self, launched: LaunchedStep) -> list[Token]:
+        tokens, ended, failed = [], set(), set()
+        for running, token, log_prob in launched.read():
+            index, finish = running.count, self._finish(running, token)
+            tokens.append(Token(running.number, token, index, log_prob, finish))
+            if finish:
+                ended.add(running.number)
+            if token == NO_TOKEN:
+                failed.add(running.number)
+        self._remove(self._rows_of(ended), self._rows_of(failed))
         return tokens
+
+    def _rows_of(self, numbers: set[int]) -> list[int]:
+        return [row for row, running in enumerate(self._running) if running.number in numbers] if numbers else []
 
     def _join(self, joining: list[RunningRequest]) -> Tensor:
         """Run the prompts of the first waiting requests; returns their logits (K, V)."""
@@ -180,6 +255,7 @@ class Decoder:
         if not rows:
             return
         for row in rows:
+            self._running[row].ended = True
             self.model.adapters.release(self._running[row].adapter)
         order = self._batch.remove(rows, clear=clear)
         self._sampling.take(order)

@@ -32,6 +32,8 @@ class JoinedPrefixes:
 
     numbers: tuple[int, ...]
     """Their numbers."""
+    state: tuple[int, ...]
+    """What they were made from."""
     pairs: Prefix
     """Keys and values of all of them."""
     owners: Tensor
@@ -40,14 +42,18 @@ class JoinedPrefixes:
     """(P,) distance of each key from the start of a sequence."""
 
     @classmethod
-    def of(cls, prefixes: Mapping[int, Prefix], device: torch.device) -> "JoinedPrefixes":
+    def of(cls, prefixes: Mapping[int, Prefix], state: tuple[int, ...], device: torch.device) -> "JoinedPrefixes":
         """Join prefixes, given by number."""
         lengths = {number: len(pairs[0][0]) for number, pairs in prefixes.items()}
         layers = zip(*prefixes.values(), strict=True)
-        pairs = [(torch.cat([key for key, _ in layer]), torch.cat([value for _, value in layer])) for layer in layers]
+        pairs = (
+            next(iter(prefixes.values()))
+            if len(prefixes) == 1
+            else [(torch.cat([key for key, _ in layer]), torch.cat([value for _, value in layer])) for layer in layers]
+        )
         owners = torch.tensor([number for number, length in lengths.items() for _ in range(length)], device=device)
         offsets = torch.tensor([offset for length in lengths.values() for offset in range(-length, 0)], device=device)
-        return cls(tuple(prefixes), pairs, owners, offsets)
+        return cls(tuple(prefixes), state, pairs, owners, offsets)
 
 
 class MountedAdapters:
@@ -139,9 +145,9 @@ class MountedAdapters:
         loras: Tensor | int = NO_ADAPTER if prefixes.keys() | {NO_ADAPTER} >= {*used} else of_row
         if not prefixes:
             return RowAdapters(loras=loras)
+        prefix = self._joined(prefixes)
         if len(used) == 1:
-            return RowAdapters(self._pairs(prefixes[used[0]]), loras=loras)
-        prefix = self._joined(tuple(prefixes))
+            return RowAdapters(prefix.pairs, loras=loras)
         return RowAdapters(prefix.pairs, prefix.owners != of_row[:, None], prefix.offsets, loras)
 
     def _adapter(self, number: int) -> Adapter | None:
@@ -169,9 +175,12 @@ class MountedAdapters:
         assert prefix is not None, "only a LoRA has none"
         return prefix
 
-    def _joined(self, numbers: tuple[int, ...]) -> JoinedPrefixes:
-        """The prefixes of these numbers, one after another; the last ones asked for are kept."""
-        if self._last_joined is None or self._last_joined.numbers != numbers:
-            pairs = {number: self._pairs(adapter) for number in numbers if (adapter := self._adapter(number))}
-            self._last_joined = JoinedPrefixes.of(pairs, self.network.device)
-        return self._last_joined
+    def _joined(self, adapters: Mapping[int, Adapter]) -> JoinedPrefixes:
+        """The prefixes of these adapters, one after another; the last ones asked for are kept until their tensors change."""
+        tensors = [tensor for adapter in adapters.values() for tensor in adapter.named_tensors().values()]
+        state = tuple(number for tensor in tensors for number in (id(tensor), tensor.data_ptr(), tensor._version))
+        joined = self._last_joined
+        if joined is None or joined.numbers != tuple(adapters) or joined.state != state:
+            pairs = {number: self._pairs(adapter) for number, adapter in adapters.items()}
+            joined = self._last_joined = JoinedPrefixes.of(pairs, state, self.network.device)
+        return joined

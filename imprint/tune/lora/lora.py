@@ -83,6 +83,7 @@ class Lora:
     def _replace(self, layers: Mapping[str, "LoraLinear"], *, on: bool) -> None:
         for name, layer in layers.items():
             self.network.set_submodule(name, layer if on else layer.linear)
+        self.network.changed()
 
     def named_tensors(self) -> dict[str, nn.Parameter]:
         """See Adapter; under peft's full names."""
@@ -179,6 +180,7 @@ class Lora:
             self.network.set_submodule(name, nn.Embedding.from_pretrained(embedding.dequantize(dtype)))
         if quantized:
             self.network.weight_format = None
+        self.network.changed()
 
 
 def _frozen_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

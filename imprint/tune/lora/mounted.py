@@ -54,6 +54,7 @@ class MountedLoras:
             assert isinstance(linear, AnyLinear)
             loras = {number: layers[name] for number, layers in self._layers.items() if name in layers}
             self._handles.append(linear.register_forward_hook(StackedLoras(linear, loras, self.network.token_loras)))
+        self.network.changed()
 
 
 class StackedLoras:

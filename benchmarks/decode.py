@@ -1,0 +1,262 @@
+"""Decoding speed of a network of ChatGLM-6B's exact shape with random weights: steps alone, and whole answers.
+
+    python benchmarks/decode.py [--out FILE] [--tiny] [--format 16] [--cases one shared]
+
+Greedy answers to prompts of 44 tokens with a prefix of 128: one, 64 that share the prefix, 64 with eight prefixes, 64 with eight LoRAs;
+and the 1,070 rows of a file as long as ADGEN's dev.json. Then the same tokens by steps that are not repeated as graphs, and by the plain
+attention: the first different token of each row. `--tiny`, the default without a GPU, only checks that the script runs. Prints one JSON
+line per case.
+"""
+
+import argparse
+import gc
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+from full_size import CONFIG, LENGTHS, PREFIX_LENGTH, reset_peak_memory, synchronize
+from quantized import PRECISIONS, random_network
+
+from imprint.inference import Decoder, Request
+from imprint.inference.generate import generate
+from imprint.model import Model
+from imprint.models.network import Network
+from imprint.models.reference_attention import ReferenceAttention
+from imprint.runtime import peak_memory_bytes
+from imprint.tune.lora.lora import Lora
+from imprint.tune.lora.shape import LoraShape, resolve_targets
+from imprint.tune.prefix import PrefixShape, init_prefix
+
+PROMPT_TOKENS = 42
+"""In front of [gMASK] and <sop>."""
+ADAPTERS = 8
+DEV_ROWS = 1070
+WARM_STEPS = 12
+"""Steps in front of the first one that is timed."""
+CASES = ("one", "shared", "prefixes", "loras", "file")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="append the lines to this file too")
+    parser.add_argument("--tiny", action="store_true", help="a tiny network, few tokens")
+    parser.add_argument("--format", choices=PRECISIONS, action="append", help="only these weight formats; may be repeated")
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=CASES, help="only these; prefixes, loras and file are for 16 bit")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="compute dtype; bfloat16 on a GPU by default")
+    parser.add_argument("--tokens", type=int, help="tokens of each timed answer; 160 by default")
+    parser.add_argument("--profile", action="store_true", help="name the kernels of a step, too")
+    options = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    tiny, device = options.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
+    dtype = getattr(torch, options.dtype or ("bfloat16" if gpu else "float32"))
+
+    def report(**values: object) -> None:
+        line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, **values})
+        print(line, flush=True)
+        if options.out:
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    for name in options.format or ("16", "8", "4"):
+        network = random_network(PRECISIONS[name], dtype, device, tiny=tiny)
+        synchronize(device)
+        wanted = options.cases if name == "16" else [case for case in options.cases if case in ("one", "shared")]
+        tokens, batch = options.tokens or (20 if tiny else 160), 3 if tiny else 64
+        lines = measure(network, wanted, tokens, batch, tiny=tiny)
+        for values in chain(lines, kernels_of_steps(network, batch) if options.profile else ()):
+            report(format=name, dtype=str(dtype).removeprefix("torch."), **values)
+        del network
+        gc.collect()
+        if gpu:
+            torch.cuda.empty_cache()
+
+
+def measure(network: Network, cases: Sequence[str], tokens: int, batch: int, *, tiny: bool) -> Iterator[dict[str, object]]:
+    """The lines of one network."""
+    model, device = with_prefixes(network), network.device
+    names = [str(number) for number in range(ADAPTERS)]
+    if "one" in cases:
+        seconds = timed(lambda: generate(model, requests(model, 1, 16)), device)
+        yield {"case": "first answer of 16 tokens, with captures", "seconds": round(seconds, 2)}
+        yield {"case": "one", **steady(model, requests(model, 1, tokens))}
+        yield {"case": "greedy tokens, one", **compare(model, requests(model, 1, min(tokens, 64)))}
+    if "shared" in cases:
+        yield {"case": "shared prefix", **steady(model, requests(model, batch, tokens))}
+        yield {"case": "greedy tokens, shared", **compare(model, requests(model, batch, min(tokens, 64)))}
+    if "prefixes" in cases:
+        yield {"case": f"{ADAPTERS} prefixes", **steady(model, requests(model, batch, tokens, names))}
+    if "file" in cases:
+        yield {"case": "a file", **file_of_rows(model, tiny=tiny)}
+    if "loras" in cases:
+        model = with_loras(network)
+        yield {"case": f"{ADAPTERS} LoRAs", **steady(model, requests(model, batch, tokens, names))}
+
+
+def kernels_of_steps(network: Network, batch: int) -> Iterator[dict[str, object]]:
+    """The kernels of a step: how many, and microseconds of each kind in all."""
+    model = with_prefixes(network)
+    for rows in (1, batch):
+        decoder = Decoder(model, slots=rows)
+        for request in requests(model, rows, 60):
+            decoder.admit(request)
+        for _ in range(WARM_STEPS):
+            decoder.step()
+        with torch.profiler.profile() as profiler:
+            for _ in range(5):
+                decoder.step()
+            synchronize(network.device)
+        decoder.close()
+        events = [event for event in profiler.events() or () if str(event.device_type).endswith("CUDA")]
+        counts, times = Counter(event.name for event in events), Counter[str]()
+        for event in events:
+            times[event.name] += event.device_time
+        named = {name[:90]: [round(counts[name] / 5, 1), round(time / 5, 1)] for name, time in times.most_common(25)}
+        yield {"case": "kernels of a step", "batch": rows, "kernels": len(events) / 5, "us": round(times.total() / 5), "named": named}
+
+
+def with_prefixes(network: Network) -> Model:
+    """A model with eight mounted prefixes of random numbers."""
+    model = Model(network, None, "random")
+    length = min(PREFIX_LENGTH, network.shape.max_length // 4)
+    for number in range(ADAPTERS):
+        adapter = init_prefix(network, PrefixShape.from_network(network, length, projection=False), "random", [])
+        model.adapters._numbers[str(number)], model.adapters._adapters[number + 1] = number + 1, adapter.requires_grad_(False)
+    return model
+
+
+def with_loras(network: Network) -> Model:
+    """A model with eight mounted LoRAs of rank 8 on the joint projection."""
+    model = Model(network, None, "random")
+    for number in range(ADAPTERS):
+        adapter = Lora(network, LoraShape(8, 16.0, rslora=False, dora=False, targets=resolve_targets("attention", network)))
+        for name, tensor in adapter.named_tensors().items():
+            torch.nn.init.normal_(tensor, std=0.02 if "lora_B" in name else 0.01)
+        adapter.mount(model.adapters._loras, number + 1)
+        model.adapters._numbers[str(number)], model.adapters._adapters[number + 1] = number + 1, adapter
+    return model
+
+
+def requests(model: Model, count: int, tokens: int, adapters: Sequence[str] = ("0",)) -> list[Request]:
+    """Requests that use these adapters in turn."""
+    rng = random.Random(1)
+    ids = CONFIG.special_ids
+    last = model.network.vocab_size * 9 // 10
+    return [
+        Request(
+            [*(rng.randrange(1000, last) for _ in range(PROMPT_TOKENS)), ids.gmask, ids.sop], tokens, adapter=adapters[row % len(adapters)]
+        )
+        for row in range(count)
+    ]
+
+
+def steady(model: Model, wanted: Sequence[Request]) -> dict[str, object]:
+    """Answer requests twice: milliseconds of a step, tokens per second of steps alone and of whole answers, captures, peak memory."""
+    device = model.network.device
+    reset_peak_memory(device)
+    first = timed(lambda: generate(model, wanted), device)
+    synchronize(device)
+    times = [time.perf_counter()]
+    counts = [0]
+    decoder = Decoder(model, slots=len(wanted))
+    for request in wanted:
+        decoder.admit(request)
+    while len(decoder):
+        counts.append(len(decoder.step()))
+        times.append(time.perf_counter())
+    graphs = decoder._batch.graphs
+    decoder.close()
+    steps = [after - before for before, after in pairwise(times)]
+    warm = min(WARM_STEPS, len(steps) // 2)
+    seconds = sum(steps[warm:])
+    return {
+        "batch": len(wanted),
+        "tokens": max(request.max_new_tokens for request in wanted),
+        "step_ms": round(1e3 * median(steps[warm:]), 3),
+        "tokens_per_second": round(sum(counts[warm + 1 :]) / seconds, 1),
+        "with_prompts": round(sum(counts) / (times[-1] - times[0]), 1),
+        "first_call_seconds": round(first, 2),
+        "captures": 0 if graphs is None else graphs.captures,
+        "graphs": graphs is not None and not graphs.failed,
+        **peak(device),
+    }
+
+
+def peak(device: torch.device) -> dict[str, float]:
+    """Peak memory since the last reset."""
+    reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+    return {"peak_gb": round(peak_memory_bytes(device) / 1e9, 2), "peak_reserved_gb": round(reserved / 1e9, 2)}
+
+
+def compare(model: Model, wanted: Sequence[Request]) -> dict[str, object]:
+    """The tokens of repeated steps beside those of steps as they are, and beside those of the plain attention."""
+    network = model.network
+    graphs = generate(model, wanted)
+    with without_graphs(network):
+        eager = generate(model, wanted)
+        backends, network.attention_backends = network.attention_backends, (ReferenceAttention(),)
+        plain: list[list[int]] = []
+        seconds = timed(lambda: plain.extend(generate(model, wanted)), network.device)
+        network.attention_backends = backends
+    return {
+        "batch": len(wanted),
+        "eager": first_differences(graphs, eager),
+        "plain_attention": first_differences(graphs, plain),
+        "plain_tokens_per_second": round(sum(map(len, plain)) / seconds, 1),
+    }
+
+
+@contextmanager
+def without_graphs(network: Network) -> Iterator[None]:
+    """Inside this block each step is computed as it is."""
+    network.replays_steps = False
+    try:
+        yield
+    finally:
+        network.replays_steps = True
+
+
+def first_differences(answers: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> dict[str, object]:
+    """How many answers are equal, and where each other one first differs."""
+    places = [
+        next((place for place, (one, two) in enumerate(zip(answer, other, strict=False)) if one != two), None)
+        for answer, other in zip(answers, others, strict=True)
+    ]
+    return {"equal": places.count(None), "first_different": [place for place in places if place is not None]}
+
+
+def file_of_rows(model: Model, *, tiny: bool) -> dict[str, object]:
+    """Answer as many rows as ADGEN's dev.json has, each with 64 tokens, 64 at a time."""
+    network, rng, ids = model.network, random.Random(2), CONFIG.special_ids
+    rows = 5 if tiny else DEV_ROWS
+    lengths = [tokens - scored for tokens, scored in LENGTHS[:rows]]
+    prompts = [[*(rng.randrange(1000, 100_000) for _ in range(max(1, length - 2))), ids.gmask, ids.sop] for length in lengths]
+    answers: list[list[int]] = []
+    wanted = [Request(prompt, 8 if tiny else 64, adapter="0") for prompt in sorted(prompts, key=len, reverse=True)]
+    slots = 2 if tiny else 64
+
+    def answer() -> None:
+        for start in range(0, rows, slots):
+            answers.extend(generate(model, wanted[start : start + slots]))
+
+    seconds = timed(answer, network.device)
+    return {"rows": rows, "seconds": round(seconds, 2), "tokens_per_second": round(sum(map(len, answers)) / seconds, 1)}
+
+
+def timed(function: Callable[[], object], device: torch.device) -> float:
+    """The seconds of a call."""
+    synchronize(device)
+    started = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
