@@ -1,6 +1,6 @@
 """Launches the kernels of attention with one new token per sequence. Imported only where they are launched: Triton is slow to import.
 
-Legend: B sequences, H heads of keys and values, Q query heads that share each of them, D head size, P keys of all prefixes.
+Legend: B sequences, G heads of keys and values, Q query heads that share each of them, D head size, P keys of all prefixes.
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class KeyRanges:
     """The prefixes of a batch."""
 
     keys: Tensor
-    """(P, H, D) of all prefixes."""
+    """(P, G, D) of all prefixes."""
     values: Tensor
-    """(P, H, D)."""
+    """(P, G, D)."""
     begins: Tensor
     """(B,) int64 first key of each sequence's prefix."""
     lengths: Tensor
@@ -55,10 +55,10 @@ def attend_step(
     prefix: KeyRanges | None = None,
     slopes: Tensor | None = None,
 ) -> Tensor:
-    """Query (B, H * Q, D), new keys and values (B, H, D), those of the cache (B, H, tokens, D) -> (B, H * Q, D).
+    """Query (B, G * Q, D), new keys and values (B, G, D), those of the cache (B, G, tokens, D) -> (B, G * Q, D).
 
     Sequence i attends to its prefix and to the first `visible[i]` tokens of slot i, of which the new one is the last; it is written to the
-    cache. `slopes` (H,): see `reference_attention.attend`.
+    cache. `slopes` (G,): see `reference_attention.attend`.
     """
     query, key, value = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, *new))
     rows, query_heads, size = query.shape
@@ -76,7 +76,7 @@ def attend_step(
     attend_rows_kernel[(splits, heads, rows)](
         *(query, key, value, *cached, keys.keys, keys.values, visible, keys.begins, keys.lengths, slopes, sums, stats, out, size**-0.5),
         *(*query.stride()[:2], *key.stride()[:2], *value.stride()[:2], *cached[0].stride()[:3], *keys.keys.stride()[:2]),
-        H=heads,
+        G=heads,
         Q=group,
         D=size,
         BLOCK_Q=1 if group == 1 else max(16, power_of_two(group)),
@@ -102,7 +102,7 @@ def _attend_prefixes(query: Tensor, prefix: KeyRanges, slopes: Tensor | None, su
     attend_prefixes_kernel[(heads, -(-rows // block_rows))](
         *(query, prefix.keys, prefix.values, prefix.begins, prefix.lengths, prefix.order, slopes, sums, stats, size**-0.5, rows),
         *(*query.stride()[:2], *prefix.keys.stride()[:2]),
-        H=heads,
+        G=heads,
         Q=query_heads // heads,
         D=size,
         GROUP=group,

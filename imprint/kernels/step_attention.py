@@ -1,6 +1,6 @@
 """Triton kernels of attention with one new token per sequence (flash-decoding, Dao et al. 2023).
 
-Legend: B sequences, H heads of keys and values, Q query heads that share each of them, D head size, P keys of all prefixes, S splits of the
+Legend: B sequences, G heads of keys and values, Q query heads that share each of them, D head size, P keys of all prefixes, S splits of the
 keys of one sequence. A state is what a part of the keys gives: the weighted sum of values (D,), the largest score, the sum of weights.
 """
 
@@ -95,7 +95,7 @@ def add_cached(
 def attend_rows_kernel(
     query, new_keys, new_values, cached_keys, cached_values, prefix_keys, prefix_values, visible, begins, lengths, slopes, state_sums,
     state_stats, out, scale, query_row, query_head, new_key_row, new_key_head, new_value_row, new_value_head, cache_row, cache_head,
-    cache_token, prefix_token, prefix_head, H: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, BLOCK_Q: tl.constexpr,
+    cache_token, prefix_token, prefix_head, G: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, BLOCK_Q: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, S: tl.constexpr, PREFIX: tl.constexpr, STARTED: tl.constexpr, SLOPES: tl.constexpr,
     DOT: tl.constexpr,
 ):
@@ -109,7 +109,7 @@ def attend_rows_kernel(
     in_query = (group[:, None] < Q) & (dims[None, :] < D)
     queries = tl.load(query + row * query_row + heads[:, None] * query_head + dims[None, :], mask=in_query, other=0.0)
     slope = tl.load(slopes + head) if SLOPES else 0.0
-    places = row * (H * Q) + heads
+    places = row * (G * Q) + heads
     if STARTED:
         largest = tl.load(state_stats + places * 2, mask=group < Q, other=float("-inf"))
         total = tl.load(state_stats + places * 2 + 1, mask=group < Q, other=0.0)
@@ -155,7 +155,7 @@ def merge_states_kernel(state_sums, state_stats, out, D: tl.constexpr, BLOCK_D: 
 @jit()
 def attend_prefixes_kernel(
     query, prefix_keys, prefix_values, begins, lengths, order, slopes, state_sums, state_stats, scale, rows, query_row, query_head,
-    prefix_token, prefix_head, H: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK_R: tl.constexpr,
+    prefix_token, prefix_head, G: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SLOPES: tl.constexpr,
 ):
     """The states of the prefixes of BLOCK_R sequences that are neighbours in `order`, whose keys are read once for all of them."""
@@ -186,7 +186,7 @@ def attend_prefixes_kernel(
         largest, total, sums = add_keys(
             largest, total, sums, scores, tl.load(prefix_values + places, mask=in_prefix, other=0.0), True
         )
-    states = row * (H * Q) + heads
+    states = row * (G * Q) + heads
     tl.store(state_sums + states[:, None] * D + dims[None, :], sums, mask=mask)
     tl.store(state_stats + states * 2, largest, mask=used)
     tl.store(state_stats + states * 2 + 1, total, mask=used)

@@ -32,10 +32,10 @@ for number in ("fp16",) if card < 80 else ("bf16", "fp16", "fp32"):
     for heads, group in ((32, 1), (8, 4), (2, 16)):
         for splits, own, started in ((16, True, False), (1, False, True)):
             block = 1 if group == 1 else 16
-            constants = dict(H=heads, Q=group, BLOCK_Q=block, BLOCK_N=32, S=splits, PREFIX=own, STARTED=started, DOT=group > 1)
+            constants = dict(G=heads, Q=group, BLOCK_Q=block, BLOCK_N=32, S=splits, PREFIX=own, STARTED=started, DOT=group > 1)
             largest = max(largest, shared(kernels.attend_rows_kernel, number, constants | sizes, card))
     for heads, group in ((32, 1), (8, 4)):
-        constants = dict(H=heads, Q=group, GROUP=group, BLOCK_R=16 // group, BLOCK_N=32)
+        constants = dict(G=heads, Q=group, GROUP=group, BLOCK_R=16 // group, BLOCK_N=32)
         largest = max(largest, shared(kernels.attend_prefixes_kernel, number, constants | sizes, card))
     largest = max(largest, shared(kernels.merge_states_kernel, number, dict(D=128, BLOCK_D=128, S=16), card))
 print(largest)
