@@ -221,5 +221,5 @@ class StepGraphs:
         if kind.prefixed:
             ranges = PrefixRanges(self._ranges.begins[rows], self._ranges.lengths[rows], self._ranges.order[rows])
             adapters = RowAdapters(self._prefix, prefix_offsets=self._offsets, loras=loras, ranges=ranges)
-        capacity = self.cache.capacity if network.limit is None else min(self.cache.capacity, network.limit)
+        capacity = self.cache.capacity if network.max_row_tokens is None else min(self.cache.capacity, network.max_row_tokens)
         return network.logits(network(pack, adapters=adapters, cache=self.cache.view(0, kind.rows, capacity)))
