@@ -93,7 +93,7 @@ class PaddedLayout:
         """(T, H, D) -> (B, H, L, D), zeros at the padding; the same for the G heads of keys and values."""
         if self.index is not None:
             padded = packed.new_zeros((self.rows * self.length, *packed.shape[1:]))
-            packed = padded.index_copy(0, self.index, packed)
+            packed = padded.index_put_((self.index,), packed)  # index_copy would keep `packed` for the backward pass
         return packed.view(self.rows, self.length, *packed.shape[1:]).transpose(1, 2)
 
     def unpad(self, padded: Tensor) -> Tensor:

@@ -209,6 +209,14 @@ def test_no_scores_are_kept_for_the_backward_pass() -> None:
     assert floats == [(3, 1, 6, 6)]  # what is masked: one bit a pair, shared by the heads
 
 
+def test_padding_keeps_only_its_index_for_the_backward_pass() -> None:
+    layout = PaddedLayout.from_pack(causal_pack([7, 1, 4]))
+    query = draw([7, 1, 4])[0]
+    with saved_shapes() as shapes:
+        layout.pad(query * 2)
+    assert set(shapes) <= {(12,), ()}
+
+
 def test_a_cache_gives_what_one_pass_gives() -> None:
     lengths = [5, 3]
     pack, tensors = causal_pack(lengths), draw(lengths)
