@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from imprint import __version__
+from imprint.kernels.available import problem
 from imprint.messages import Bilingual
 from imprint.runtime import choose_device, choose_dtype, memory_bytes, version_of
 from imprint.terminal import say
@@ -47,13 +48,23 @@ def machine_lines(folder: Path) -> Iterator[str]:
     device = choose_device(None)
     dtype = str(choose_dtype(None, device)).removeprefix("torch.")
     yield f"{Bilingual('default', '默认使用').line}: {device}, {dtype}"
-    layers = Bilingual("INT8 and INT4 layers", "量化层")
-    method = Bilingual("plain PyTorch, no compiler needed", "纯 PyTorch 计算，无需编译器")
-    yield f"{layers.line}: {method.line}"
+    yield kernel_line()
     for package, purpose, command in OPTIONAL:
         installed = version_of(package)
         missing = Bilingual(f"{package} is not installed", "未安装").line
         yield f"{package} {installed}: {purpose.line}" if installed else f"{missing}: {purpose.line}; {command}"
+
+
+def kernel_line() -> str:
+    """Which kernels compute products with quantized weights, and with one token, and why no others."""
+    if not torch.cuda.is_available():
+        layers = Bilingual("INT8 and INT4 layers", "量化层")
+        return f"{layers.line}: {Bilingual('plain PyTorch, no compiler needed', '纯 PyTorch 计算，无需编译器').line}"
+    kernels, why = Bilingual("kernels", "计算内核").line, problem(torch.cuda.current_device())
+    if why is None:
+        off = Bilingual("model.kernels=plain switches them off", "model.kernels=plain 可关闭").line
+        return f"{kernels}: Triton {version_of('triton')}; {off}"
+    return f"{kernels}: {Bilingual('plain PyTorch', '纯 PyTorch').line}: {why.line}"
 
 
 def device_lines() -> Iterator[str]:

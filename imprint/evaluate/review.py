@@ -239,7 +239,13 @@ def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> ModelPai
 
     def load(*, base: bool = False) -> Model:
         return load_model(
-            source, base=base, quantize=precision.quantize, dtype=precision.dtype, device=precision.device, template=precision.template
+            source,
+            base=base,
+            quantize=precision.quantize,
+            dtype=precision.dtype,
+            device=precision.device,
+            kernels=precision.kernels,
+            template=precision.template,
         )
 
     if source.method != "full":

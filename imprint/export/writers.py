@@ -81,7 +81,9 @@ class ExportJob:
         """Load the written files as other tools will, in the precision of `open`."""
         section = self.run.model
         dtype, device = self.proof_dtype or section.dtype, self.device or section.device
-        model = load(folder, adapter=adapter, quantize=quantize, dtype=dtype, device=device, template=section.template)
+        model = load(
+            folder, adapter=adapter, quantize=quantize, dtype=dtype, device=device, kernels=section.kernels, template=section.template
+        )
         model.source_prefix = self.run.data_section.source_prefix
         return model
 

@@ -12,10 +12,10 @@ def _module(name: str) -> Any:
         return None
 
 
-triton = _module("triton")
-"""Triton; None where it is not installed."""
 tl = _module("triton.language")
 """Triton's language; None without Triton."""
+triton = tl and _module("triton")
+"""Triton; None where it is not installed."""
 
 
 def jit(*, unaligned: Sequence[str] = ()) -> Callable[[Any], Any]:

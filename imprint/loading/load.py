@@ -1,6 +1,7 @@
 """`imprint.load`: loads a model folder, a run or a bundle as a Model."""
 
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -15,7 +16,7 @@ from imprint.model import Model
 from imprint.models.checkpoint import load_network
 from imprint.models.families import build_network, read_config
 from imprint.quant.formats import find_format
-from imprint.quant.names import FormatName
+from imprint.quant.names import FormatName, KernelChoice
 from imprint.runtime import choose_device, choose_dtype
 from imprint.templates import Template, TemplateName, read_template
 from imprint.templates import writes_date as template_writes_date
@@ -30,6 +31,7 @@ def load(
     quantize: FormatName | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
+    kernels: KernelChoice | None = None,
     template: TemplateName = "auto",
 ) -> Model:
     """Load a model folder, `embedded`, a run folder, a bundle of one, or a model of the hub: what `imprint chat` takes.
@@ -41,7 +43,7 @@ def load(
     are None take the value of its recipe. `adapter`: an adapter folder of Imprint, a run (its adapter is used), a LoRA folder of peft, an
     original prefix file of any name, or its folder. `quantize`: round the weights of the blocks to 8 or 4 bits, or to "int4-g128", while
     loading; for a folder that is quantized already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16
-    or float16 on a GPU.
+    or float16 on a GPU. `kernels`: "auto", the default, uses those in Triton on a GPU, "plain" PyTorch alone.
     `template`: the prompt template where the folder does not determine it. Raises UserError for a folder that cannot be loaded.
     """
     path = arguments.path("folder", folder)
@@ -51,7 +53,9 @@ def load(
     if device is not None:
         arguments.text("device", device)
     chosen = None if template == "auto" else template
-    return load_model(source, adapter=adapter, quantize=quantize, dtype=dtype, device=device, template=chosen)
+    if kernels not in {None, *get_args(KernelChoice)}:
+        raise arguments.wrong_argument("kernels", '"auto", "plain" or None', kernels, ' "auto"、"plain" 或 None')
+    return load_model(source, adapter=adapter, quantize=quantize, dtype=dtype, device=device, kernels=kernels, template=chosen)
 
 
 def load_base(
@@ -60,6 +64,7 @@ def load_base(
     quantize: FormatName | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
+    kernels: KernelChoice = "auto",
     template: TemplateName = "auto",
     date: str | None = None,
     tells_bos: bool = True,
@@ -73,6 +78,7 @@ def load_base(
     weight_format = None if quantize is None else find_format(quantize, optional=True)
     folder, chosen_device = base_folder(path), choose_device(device)
     network = load_network(folder, dtype=choose_dtype(dtype, chosen_device), device=chosen_device, weight_format=weight_format)
+    network.use_kernels(kernels)
     fields = read_config(folder)
     model = Model(network, read_template(folder, fields, template, date=date), str(folder), tokenizer_file=tokenizer_file(fields))
     model.find_adapter = adapter_path
@@ -90,6 +96,7 @@ def load_model(
     quantize: FormatName | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
+    kernels: KernelChoice | None = None,
     template: TemplateName | None = None,
 ) -> Model:
     """The model of a source: a model folder, or a run with its result, or with `base` the untouched base of a run.
@@ -103,8 +110,11 @@ def load_model(
         merged = adapter is not None and not base and source.method == "lora"
         quantize = quantize or (None if merged else run.model.quantize)
         dtype, device, template = dtype or run.model.dtype, device or run.model.device, template or run.model.template
+        kernels = kernels or run.model.kernels
     date = None if run is None else run.model.date
-    model = load_base(path, quantize=quantize, dtype=dtype, device=device, template=template or "auto", date=date)
+    model = load_base(
+        path, quantize=quantize, dtype=dtype, device=device, kernels=kernels or "auto", template=template or "auto", date=date
+    )
     if adapter_folder is not None:
         model.attach(*load_adapter(adapter_folder, model.network))
     if run is not None:
@@ -121,6 +131,7 @@ def load_with(source: ModelSource, section: OpenSection) -> Model:
         quantize=section.quantize,
         dtype=section.dtype,
         device=section.device,
+        kernels=section.kernels,
         template=section.template,
     )
 

@@ -7,13 +7,17 @@ from typing import Final
 
 from pydantic import field_validator
 
-from imprint.config import Field, Section
+from imprint.config import Field, MayChange, Section
 from imprint.loading.hub.name import COMMIT, parse_name
 from imprint.messages import Bilingual
-from imprint.quant.names import FormatName
+from imprint.quant.names import FormatName, KernelChoice
 from imprint.templates import TEMPLATE_HELP, TemplateName
 
 DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+KERNELS_HELP: Final = (
+    "auto computes products on a GPU by kernels in Triton where these are faster, if it is installed; plain by PyTorch alone. The results "
+    "differ by rounding. `imprint doctor` says what a machine has."
+)
 NO_COMMIT: Final = Bilingual("must be the 40 hexadecimal digits of a commit", "须为提交的 40 位十六进制数")
 NO_DAY: Final = Bilingual("must be a day as year-month-day, such as 2026-01-31", "须为 年-月-日，如 2026-01-31")
 
@@ -38,6 +42,7 @@ class ModelSection(Section):
     )
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU if there is one.")
+    kernels: MayChange[KernelChoice] = Field("auto", description=KERNELS_HELP)
     template: TemplateName = Field("auto", description=TEMPLATE_HELP)
     date: str | None = Field(
         None,
@@ -106,6 +111,7 @@ class PrecisionSection(Section):
         description="float32, bfloat16 or float16; null takes the run's, else float32 on the CPU and 16 bit on a GPU.",
     )
     device: str | None = Field(None, description=DEVICE_HELP)
+    kernels: KernelChoice | None = Field(None, description="auto or plain, as model.kernels; null takes the run's, else auto.")
 
 
 class OpenSection(PrecisionSection, BaseSection, AdapterSection):

@@ -22,7 +22,9 @@ from imprint.models.loss import soft_cap
 from imprint.models.reference_attention import ReferenceAttention
 from imprint.models.token_loras import TokenLoras
 from imprint.pack import ContextSpan, Pack
+from imprint.quant.dense import choose_kernels, linear
 from imprint.quant.linear import QuantizedWeight
+from imprint.quant.names import KernelChoice
 from imprint.quant.weight_format import WeightFormat
 
 COMPUTED_ENDINGS = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "rotary_pos_emb.inv_freq", "position_ids")
@@ -84,6 +86,8 @@ class Network(nn.Module):
         """Counts the changes of modules and hooks after which a captured step is no longer the network's."""
         self.decode_memory: object = None
         """What the last Decoder left for the next one (inference/decode_memory.py)."""
+        self.kernels: KernelChoice = "auto"
+        """How products are computed; set by `use_kernels`."""
 
     def forward(
         self,
@@ -143,7 +147,14 @@ class Network(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, C) -> (R, V)."""
-        return soft_cap(functional.linear(hidden, self.head_weight), self.logit_cap)
+        product = functional.linear if self.kernels == "plain" else linear
+        return soft_cap(product(hidden, self.head_weight), self.logit_cap)
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """Compute products by kernels where these are faster, or by plain PyTorch; a linear that is added later stays as it is."""
+        self.kernels = choice
+        self.revision += 1
+        choose_kernels(self, choice)
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:  # noqa: ARG002 - a causal network needs no ids
         """The bidirectional part of a sequence; none in a causal network."""

@@ -1,4 +1,4 @@
-"""The names of the weight formats, as `quantize` of a recipe has them; without torch, so that recipes are read without it."""
+"""The names of weight formats and kernels, as a recipe has them; without torch, so that recipes are read without it."""
 
 from typing import Final, Literal, get_args
 
@@ -6,6 +6,8 @@ from imprint.messages import Bilingual
 
 FormatName = Literal[4, 8, "int4-g128"]
 """The original's formats are named by their bits."""
+KernelChoice = Literal["auto", "plain"]
+"""Kernels in Triton where they run and are faster, or PyTorch alone."""
 FORMAT_NAMES: Final[tuple[FormatName, ...]] = get_args(FormatName)
 
 

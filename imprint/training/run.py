@@ -111,7 +111,13 @@ def train_recipe(
             seed_everything(recipe.train.seed)
             base = recipe.model
             model = load_base(
-                base.location, quantize=base.quantize, dtype=base.dtype, device=base.device, template=base.template, date=base.date
+                base.location,
+                quantize=base.quantize,
+                dtype=base.dtype,
+                device=base.device,
+                kernels=base.kernels,
+                template=base.template,
+                date=base.date,
             )
             model.source_prefix = recipe.data.source_prefix
             check_files(recipe.forgetting, Path(model.name))

@@ -7,8 +7,9 @@ import torch
 
 import imprint
 from imprint.check import doctor
-from imprint.check.doctor import device_lines, has_code_for, machine_lines
+from imprint.check.doctor import device_lines, has_code_for, kernel_line, machine_lines
 from imprint.cli import main
+from imprint.kernels.available import NO_TRITON
 
 
 def test_the_command_prints_versions_memory_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +23,14 @@ def test_the_command_prints_versions_memory_and_defaults(capsys: pytest.CaptureF
         "no compiler needed",
     ):
         assert part in printed
+
+
+def test_the_kernels_of_a_gpu_are_named_or_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    for why, shown in ((None, "Triton"), (NO_TRITON, "plain PyTorch / 纯 PyTorch: Triton is not installed")):
+        monkeypatch.setattr(doctor, "problem", lambda _index, why=why: why)
+        assert kernel_line().startswith(f"kernels / 计算内核: {shown}")
 
 
 def test_a_machine_without_a_gpu_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

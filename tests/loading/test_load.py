@@ -133,3 +133,19 @@ class TestTokenizers:
         (tmp_path / "config.json").write_text("{}", encoding="utf-8")
         with pytest.raises(UserError, match=r"has no tokenizer \(ice_text\.model\)\. Copy the official file"):
             open_tokenizer(resolve_source(tmp_path))
+
+
+def test_kernels_are_those_that_were_asked_for_else_those_of_the_run(runs: dict[str, RunFolder], tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path)
+    plain = tiny_run(recipe, "plain", "train.steps=1", "model.kernels=plain")
+
+    loaded = [
+        imprint.load(runs["prefix"].path, device="cpu"),
+        imprint.load(runs["prefix"].path, device="cpu", kernels="plain"),
+        imprint.load(plain.path, device="cpu"),
+        load_with(resolve_source(plain.path), OpenSection(kernels="auto")),
+    ]
+
+    assert [model.network.kernels for model in loaded] == ["auto", "plain", "plain", "auto"]
+    with pytest.raises(UserError, match='kernels: must be "auto", "plain" or None, got str \'fast\''):
+        imprint.load(plain.path, kernels="fast")  # type: ignore[arg-type]

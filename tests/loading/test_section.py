@@ -21,7 +21,7 @@ OPENING: dict[type[Section], set[str]] = {
 
 
 def test_seven_knobs_open_a_model() -> None:
-    assert {"base", "adapter", "base_path", "template", "quantize", "dtype", "device"} == EVERYTHING
+    assert {"base", "adapter", "base_path", "template", "quantize", "dtype", "device", "kernels"} == EVERYTHING
     assert read_overrides(["base_path=elsewhere", "quantize=8"], OpenSection) == OpenSection(base_path="elsewhere", quantize=8)
 
 

@@ -1,7 +1,10 @@
 import torch
+from torch import nn
 
 from imprint.models.network import ModelShape, Network
 from imprint.pack import ContextSpan
+from imprint.quant.dense import DecodingLinear
+from imprint.quant.names import KernelChoice
 from tests.cases import small_network
 
 SHAPE = ModelShape(vocab_size=10, num_layers=2, num_kv_heads=3, head_dim=4, hidden_size=24, max_length=64)
@@ -33,3 +36,16 @@ def test_all_weights_of_a_network_are_counted() -> None:
     network = small_network()
 
     assert network.num_parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_choice_of_kernels_reaches_the_linears_and_changes_nothing_on_a_cpu() -> None:
+    network, hidden = small_network(), torch.ones(1, small_network().shape.hidden_size)
+    logits = network.logits(hidden)
+
+    kinds: dict[KernelChoice, type[nn.Linear]] = {"auto": DecodingLinear, "plain": nn.Linear}
+    for choice, kind in kinds.items():
+        network.use_kernels(choice)
+        linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        assert {type(linear) for linear in linears} == {kind}
+        assert network.kernels == choice
+        assert torch.equal(network.logits(hidden), logits)
