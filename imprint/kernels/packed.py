@@ -43,7 +43,7 @@ def column_weight(word, scale, COLUMN: tl.constexpr, BITS: tl.constexpr, ROUND: 
     return product.to(ROUND).to(OUT)
 
 
-@jit(unaligned=["words"])
+@jit(unaligned=["words", "scales"])
 def dequantize_kernel(
     words,
     scales,
@@ -66,7 +66,8 @@ def dequantize_kernel(
     there = (rows < last) & (column < W)
     word = tl.load(words + rows * W + column, mask=there, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
     if GROUP:
-        scale = tl.load(scales + rows * GROUPS + column // GROUP, mask=there, other=0).to(tl.float32)
+        # the hint lets the threads hold the scales as they hold the words; each still reads one at a time
+        scale = tl.load(scales + tl.max_contiguous(rows * GROUPS + column // GROUP, (1, 2)), mask=there, other=0).to(tl.float32)
     else:
         scale = tl.load(scales + rows, mask=rows < last, other=0).to(tl.float32)
     # the first join gives the slowest index
@@ -157,7 +158,6 @@ def packed_vector_kernel(
             values = tl.load(x_at, mask=column[:, None] < W, other=0).to(tl.float32)
         word = word.to(tl.uint32, bitcast=True)
         if GROUP:
-            # the hint lets the threads hold the scales as they hold the words; each still reads one at a time
             group = tl.max_contiguous(rows[:, None] * GROUPS + tl.minimum(column // GROUP, GROUPS - 1)[None, :], (1, 2))
             scale = tl.load(scales + group).to(tl.float32)
             total += scale * weighted_sum(word, values, tl.zeros((BLOCK_N, BLOCK_W), tl.float32), BLOCK_W, BITS)

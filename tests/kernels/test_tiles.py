@@ -1,6 +1,13 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from imprint.kernels import tiles
+from tests.kernels.packed_weights import needs_triton
 
 SHAPES = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384), (130528, 4096), (640, 2048), (2048, 640), (4096, 13696), (4, 8))
 """(N, K) of ChatGLM-6B, ChatGLM2-6B and a small model."""
@@ -26,3 +33,24 @@ def test_a_tile_of_a_format_with_groups_is_a_group_wide() -> None:
 
 def test_powers_of_two() -> None:
     assert [tiles.power_of_two(number) for number in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
+
+
+SHARED_KIB = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
+"""Shared memory that a program may have, by compute capability. Source: CUDA C++ Programming Guide, technical specifications."""
+
+
+@needs_triton
+@pytest.mark.long
+@pytest.mark.parametrize("capability", SHARED_KIB)
+def test_every_tile_compiles_for_every_card_within_its_shared_memory(capability: int, repo: Path) -> None:
+    command = [sys.executable, "-m", "tests.kernels.compiled", str(capability)]
+
+    done = subprocess.run(command, cwd=repo, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, encoding="utf-8", check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = [json.loads(line) for line in done.stdout.splitlines()]
+    kernels = {"dense_vector_kernel", "dequantize_kernel", "packed_vector_kernel"} | (
+        {"packed_matrix_kernel"} if capability >= 80 else set()
+    )
+    assert {name for name, *_ in made} == kernels
+    assert [one for one in made if one[2] > 1024 * SHARED_KIB[capability] or one[3] == 0] == []

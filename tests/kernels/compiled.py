@@ -1,0 +1,85 @@
+"""Compiles the kernels for cards that are not there, with the tiles that are used: `python -m tests.kernels.compiled 80 90` prints JSON.
+
+It is a program of its own because tests run the same kernels in Triton's interpreter.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from imprint.kernels import tiles
+from imprint.kernels.dense import dense_vector_kernel
+from imprint.kernels.language import triton
+from imprint.kernels.packed import dequantize_kernel, packed_matrix_kernel, packed_vector_kernel
+from imprint.kernels.tiles import Tile
+
+SHAPES = ((12288, 4096), (4096, 16384), (130528, 4096), (4096, 13696), (2048, 640))
+"""(N, K): linears and head of ChatGLM-6B, a width of ChatGLM2-6B, and a small model."""
+FORMATS = ((8, 0), (4, 0), (4, 16))
+"""(Bits, words that share a scale)."""
+Kernel = tuple[Any, dict[str, str], dict[str, Any], Tile]
+"""Function, types of its tensors, constants, tile."""
+
+
+def kernels(dtype: str) -> Iterator[Kernel]:
+    """All kernels that compute in a dtype, `fp16` or `bf16`; the same one once for all shapes that it is compiled for once."""
+    pointer, found = f"*{dtype}", dict[str, Kernel]()
+    packed = {"words": "*i32", "scales": "*fp16", "out": pointer, "first": "i32", "last": "i32"}
+    product = packed | {"x": pointer, "bias": pointer}
+    for rows, columns in SHAPES:
+        tile = tiles.dense_tile(rows, columns)
+        constants: dict[str, Any] = {"K": columns, "HAS_BIAS": True, "BLOCK_N": tile.rows, "BLOCK_K": tile.columns}
+        types = {"x": pointer, "weight": pointer, "bias": pointer, "out": pointer, "N": "i32"}
+        found[f"dense {constants} {tile}"] = (dense_vector_kernel, types, constants, tile)
+        for bits, group in FORMATS:
+            words = columns * bits // 32
+            base = {"W": words, "BITS": bits, "GROUP": group}
+            tile = tiles.DEQUANTIZE
+            found[f"dequantize {base}"] = (dequantize_kernel, packed, base | block(tile), tile)
+            tile = tiles.vector_tile(rows, words)
+            found[f"vector {base} {tile}"] = (packed_vector_kernel, product, base | {"HAS_BIAS": True} | block(tile), tile)
+            tile = tiles.matrix_tile(rows, words, group)
+            for tokens in (8, tiles.MATRIX_TOKENS):
+                more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages}
+                found[f"matrix {base} {more} {tile}"] = (packed_matrix_kernel, product | {"T": "i32"}, base | more | block(tile), tile)
+    yield from found.values()
+
+
+def block(tile: Tile) -> dict[str, int]:
+    return {"BLOCK_N": tile.rows, "BLOCK_W": tile.columns}
+
+
+def compiled(kernel: Kernel, capability: int) -> Any:
+    """The kernel compiled for a card, to its machine code."""
+    function, types, constants, tile = kernel
+    names, parameters = function.arg_names, function.params
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if name not in constants and not parameters[index].do_not_specialize_on_alignment
+    }
+    source = triton.compiler.ASTSource(
+        fn=function,
+        signature={name: "constexpr" if name in constants else types[name] for name in names},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs=aligned,
+    )
+    target = triton.backends.compiler.GPUTarget("cuda", capability, tiles.WARP)
+    return triton.compile(source, target=target, options={"num_warps": tile.warps, "num_stages": 3})
+
+
+def main() -> None:
+    """One line for each kernel and card: its name, the card, bytes of shared memory, bytes of machine code."""
+    for capability in map(int, sys.argv[1:]):
+        for dtype in ("fp16",) if capability < 80 else ("fp16", "bf16"):
+            for kernel in kernels(dtype):
+                name = kernel[0].__name__
+                if name == "packed_matrix_kernel" and capability < 80:
+                    continue  # such a card dequantizes instead
+                made = compiled(kernel, capability)
+                sys.stdout.write(json.dumps([name, capability, made.metadata.shared, len(made.asm["cubin"])]) + "\n")
+
+
+if __name__ == "__main__":
+    main()
