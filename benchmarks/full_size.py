@@ -112,6 +112,7 @@ def random_network(dtype: torch.dtype, device: torch.device, build: Callable[[],
             parameter.normal_(std=0.02)
         else:
             parameter.fill_(1.0 if name.endswith("layernorm.weight") else 0.0)
+    network.use_kernels("auto")
     return network
 
 

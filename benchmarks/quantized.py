@@ -81,6 +81,7 @@ def random_network(weight_format: WeightFormat | None, dtype: torch.dtype, devic
             tensor.normal_(std=STD)
         else:
             tensor.fill_(1.0 if name.endswith("layernorm.weight") else 0.0)
+    network.use_kernels("auto")
     return network
 
 

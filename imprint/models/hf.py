@@ -307,7 +307,7 @@ class TransformersNetwork(Network):
             block.gradient_checkpointing = block.training = checkpointing and torch.is_grad_enabled()
             block._gradient_checkpointing_func = partial(_checkpoint_block, block)
         adapters = adapters or RowAdapters(prefix)
-        context = ForwardContext(pack, self.attention_backends, adapters, cache)
+        context = ForwardContext(pack, self.active_backends, adapters, cache)
         with _record_inputs(self._blocks, hidden_states), self.token_loras.use(adapters, pack.seq_ids):
             out = self.get_submodule(self.base_model_prefix)(
                 input_ids=pack.ids[None], position_ids=pack.positions[:1], use_cache=False, **{CONTEXT: context}

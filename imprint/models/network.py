@@ -105,7 +105,7 @@ class Network(nn.Module):
         output of the final norm appended. `checkpointing` recomputes each block in the backward pass instead of storing its activations.
         """
         adapters = adapters or RowAdapters(prefix)
-        context = ForwardContext(pack, self.attention_backends, adapters, cache)
+        context = ForwardContext(pack, self.active_backends, adapters, cache)
         with self.token_loras.use(adapters, pack.seq_ids):
             hidden: Tensor = self.transformer(context, checkpointing=checkpointing, hidden_states=hidden_states)
         if hidden_states is not None:
@@ -151,10 +151,15 @@ class Network(nn.Module):
         return soft_cap(product(hidden, self.head_weight), self.logit_cap)
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """Compute products by kernels where these are faster, or by plain PyTorch; a linear that is added later stays as it is."""
+        """Compute by kernels where these are faster, or by plain PyTorch; a linear that is added later stays as it is."""
         self.kernels = choice
-        self.revision += 1
+        self.changed()
         choose_kernels(self, choice)
+
+    @property
+    def active_backends(self) -> tuple[AttentionBackend, ...]:
+        """The attention backends that the choice of kernels leaves."""
+        return self.attention_backends[-1:] if self.kernels == "plain" else self.attention_backends
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:  # noqa: ARG002 - a causal network needs no ids
         """The bidirectional part of a sequence; none in a causal network."""

@@ -48,4 +48,5 @@ def test_the_choice_of_kernels_reaches_the_linears_and_changes_nothing_on_a_cpu(
         linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
         assert {type(linear) for linear in linears} == {kind}
         assert network.kernels == choice
+        assert network.active_backends == (network.attention_backends[-1:] if choice == "plain" else network.attention_backends)
         assert torch.equal(network.logits(hidden), logits)

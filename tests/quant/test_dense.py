@@ -84,6 +84,11 @@ def test_the_kernel_has_the_result_of_pytorch(monkeypatch: pytest.MonkeyPatch, *
     monkeypatch.setattr(dense, "_on_gpu", lambda x: True)
     x, weight, bias = random(1, 40), random(8, 40), random(8)
 
-    function = torch.compile(linear, backend="aot_eager", fullgraph=True) if compiled else linear
+    layer = DecodingLinear(40, 8).to(DEVICE, FP16)
+    layer.load_state_dict({"weight": weight, "bias": bias})
 
-    assert difference(function(x, weight, bias), functional.linear(x, weight, bias)) < 2e-2
+    with torch.no_grad():
+        for function in (linear, torch.compile(linear, backend="aot_eager", fullgraph=True)) if compiled else (linear,):
+            assert difference(function(x, weight, bias), functional.linear(x, weight, bias)) < 2e-2
+        found = (torch.compile(layer, backend="aot_eager", fullgraph=True) if compiled else layer)(x)
+        assert difference(found, functional.linear(x, weight, bias)) < 2e-2
