@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from imprint.inference.step_fusion import FusedStep
 from imprint.messages import Bilingual
 from imprint.models.attention import NO_ADAPTER, Prefix, PrefixRanges, RowAdapters
 from imprint.models.cache import KVCache
@@ -106,6 +107,7 @@ class StepGraphs:
         self.captures = 0
         """Number of captures so far."""
         self._recorder = recorder
+        self._fuses = network.device.type == "cuda"
         self._prefix: Prefix = []
         self._forget()
 
@@ -196,7 +198,7 @@ class StepGraphs:
         if self._wanted[kind] <= STEPS_BEFORE or kind.rows > self.cache.slots:
             return None
         try:
-            self._graphs[kind] = self._recorder.record(lambda: self._compute(kind))
+            self._graphs[kind] = self._record(kind)
         except RuntimeError as error:
             self.failed = True
             reason = str(error).partition("\n")[0]
@@ -208,6 +210,19 @@ class StepGraphs:
             return None
         self.captures += 1
         return self._graphs[kind]
+
+    def _record(self, kind: StepKind) -> Callable[[], Tensor]:
+        """A new graph, of fewer kernels than the network's own lines have where that works."""
+        if self._fuses:
+            try:
+                return self._recorder.record(lambda: self._fused(kind))
+            except Exception:  # whatever a network does that a sum put off does not allow
+                self._fuses = False
+        return self._recorder.record(lambda: self._compute(kind))
+
+    def _fused(self, kind: StepKind) -> Tensor:
+        with FusedStep():
+            return self._compute(kind)
 
     def _compute(self, kind: StepKind) -> Tensor:
         """The step itself, over the tensors that stay: logits of a bucket's rows."""

@@ -14,6 +14,7 @@ from torch.nn import functional
 from imprint.models.attention import ForwardContext
 from imprint.models.configs.chatglm import ChatGLMConfig
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
+from imprint.models.overridable import overridable
 from imprint.pack import ContextSpan
 from imprint.quant.linear import QuantizedEmbedding, make_linear
 
@@ -157,6 +158,7 @@ def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Te
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
+@overridable
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate (T, H, D): the first half of D by the first axis, the second half by the second; a pair lies D / 4 apart."""
     first, second = x.view(*x.shape[:2], 2, 2, -1).unbind(-2)

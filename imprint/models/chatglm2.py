@@ -11,6 +11,7 @@ from torch.nn import functional
 from imprint.models.attention import ForwardContext
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
+from imprint.models.overridable import overridable
 from imprint.quant.linear import QuantizedLinear, make_linear
 
 
@@ -156,6 +157,7 @@ def rotary(positions: Tensor, config: ChatGLM2Config, dtype: torch.dtype) -> tup
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
+@overridable
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first half of each head of (T, H, D) or (T, G, D) in neighbouring pairs; the second half is unchanged."""
     rotated, unchanged = x.chunk(2, -1)
