@@ -280,7 +280,7 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
     if case.kernel == "dequantize":
         return [Tile(n, w, warps) for n in (1, 2, 4, 8, 16) for w in (64, 128, 256) for warps in (4, 8) if n * w >= 32 * warps]
     if case.kernel == "matrix":
-        widths = (16,) if case.title == "int4-g128" else (32, 64, 128)
+        widths = (16,) if case.title == "int4-g128" else (16, 32, 64)
         heights = ((16, 1), (32, 1), (32, 2), (64, 4), (128, 4))
         return [Tile(n, w, warps, stages) for n, warps in heights for w in widths for stages in (3, 5) if rows // n >= 64]
     wide, unit = (columns, 256) if case.kernel == "dense" else (words, 32)

@@ -6,7 +6,7 @@ integer to a float by an instruction: its bits become the mantissa of a float of
 """
 
 # ruff: noqa: N803, N806 - constants are in capitals, as in Triton's own kernels
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, assignment"
 
 from __future__ import annotations
 
@@ -198,15 +198,28 @@ def add_pair(total, word, x_low, x_high, BIT: tl.constexpr, SIGNED: tl.constexpr
 
 
 @jit()
-def load_columns(x, tokens, column, T, W: tl.constexpr, L: tl.constexpr, FIRST: tl.constexpr):
-    """Four of the L columns of each word from FIRST on, each (BLOCK_W, TOKENS), and their sum in fp32."""
-    there = (column[:, None] < W) & (tokens[None, :] < T)
-    at = x + tokens[None, :] * (W * L) + column[:, None] * L + FIRST
-    x0 = tl.load(at, mask=there, other=0)
-    x1 = tl.load(at + 1, mask=there, other=0)
-    x2 = tl.load(at + 2, mask=there, other=0)
-    x3 = tl.load(at + 3, mask=there, other=0)
-    return x0, x1, x2, x3, x0.to(tl.float32) + x1.to(tl.float32) + x2.to(tl.float32) + x3.to(tl.float32)
+def halves(x, TOKENS: tl.constexpr, BLOCK_W: tl.constexpr, COUNT: tl.constexpr):
+    """(TOKENS, BLOCK_W, 2 * COUNT) -> the even and the odd ones of each word's columns."""
+    return tl.split(tl.reshape(x, (TOKENS, BLOCK_W, COUNT, 2)))
+
+
+@jit()
+def split_tokens(x, TOKENS: tl.constexpr, BLOCK_W: tl.constexpr, L: tl.constexpr):
+    """(TOKENS, BLOCK_W * L) -> four columns of each word, or eight, each (BLOCK_W, TOKENS)."""
+    even, odd = halves(x, TOKENS, BLOCK_W, L // 2)
+    if L == 4:
+        c0, c2 = tl.split(even)
+        c1, c3 = tl.split(odd)
+        columns = tl.trans(c0), tl.trans(c1), tl.trans(c2), tl.trans(c3)
+    else:
+        c04, c26 = halves(even, TOKENS, BLOCK_W, 2)
+        c15, c37 = halves(odd, TOKENS, BLOCK_W, 2)
+        c0, c4 = tl.split(c04)
+        c1, c5 = tl.split(c15)
+        c2, c6 = tl.split(c26)
+        c3, c7 = tl.split(c37)
+        columns = tl.trans(c0), tl.trans(c1), tl.trans(c2), tl.trans(c3), tl.trans(c4), tl.trans(c5), tl.trans(c6), tl.trans(c7)
+    return columns
 
 
 @jit()
@@ -239,21 +252,22 @@ def packed_matrix_kernel(
     rows = tl.minimum(first + index, last - 1).to(tl.int64)
     tokens = tl.arange(0, TOKENS)
     total = tl.zeros((BLOCK_N, TOKENS), tl.float32)
-    sums = tl.zeros((BLOCK_W, TOKENS), tl.float32)
+    sums = tl.zeros((TOKENS, BLOCK_W * L), tl.float32)
     for start in tl.range(0, W, BLOCK_W, num_stages=STAGES):
         column = start + tl.arange(0, BLOCK_W)
         at = words + rows[:, None] * W + column[None, :]
         word = tl.load(at, mask=column[None, :] < W, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
-        x0, x1, x2, x3, of_first = load_columns(x, tokens, column, T, W, L, 0)
+        wide = start * L + tl.arange(0, BLOCK_W * L)
+        part_of_x = tl.load(x + tokens[:, None] * (W * L) + wide[None, :], mask=(tokens < T)[:, None] & (wide < W * L)[None, :], other=0)
         part = tl.zeros((BLOCK_N, TOKENS), tl.float32) if GROUP else total
         if BITS == 4:
-            x4, x5, x6, x7, of_second = load_columns(x, tokens, column, T, W, L, 4)
-            of_first += of_second
+            x0, x1, x2, x3, x4, x5, x6, x7 = split_tokens(part_of_x, TOKENS, BLOCK_W, 8)
             part = add_pair(part, word, x1, x5, 0, True, 1, GROUP)
             part = add_pair(part, word, x0, x4, 4, True, 1, GROUP)
             part = add_pair(part, word, x3, x7, 8, True, 1, GROUP)
             part = add_pair(part, word, x2, x6, 12, True, 1, GROUP)
         else:  # a byte is 16 times its high half plus its low one
+            x0, x1, x2, x3 = split_tokens(part_of_x, TOKENS, BLOCK_W, 4)
             part = add_pair(part, word, x0, x2, 0, False, 1, 0)
             part = add_pair(part, word, x0, x2, 4, True, 16, 0)
             part = add_pair(part, word, x1, x3, 8, False, 1, 0)
@@ -261,10 +275,10 @@ def packed_matrix_kernel(
         if GROUP:
             total += part * tl.load(scales + rows * GROUPS + start // GROUP).to(tl.float32)[:, None]
         else:
-            sums += of_first
+            sums += part_of_x.to(tl.float32)
             total = part
     if GROUP == 0:
-        total = (total - OFFSET * tl.sum(sums, 0)[None, :]) * tl.load(scales + rows).to(tl.float32)[:, None]
+        total = (total - OFFSET * tl.sum(sums, 1)[None, :]) * tl.load(scales + rows).to(tl.float32)[:, None]
     if HAS_BIAS:
         total += tl.load(bias + rows - first).to(tl.float32)[:, None]
     there = (first + index < last)[:, None] & (tokens < T)[None, :]

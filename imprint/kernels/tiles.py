@@ -41,7 +41,7 @@ def vector_tile(rows: int, words: int) -> Tile:
 
 def matrix_tile(rows: int, words: int, group: int) -> Tile:
     """For up to 16 tokens and a packed weight (N, W), of which `group` words share a scale (0: a whole row)."""
-    columns = group or min(64, max(16, power_of_two(words)))
+    columns = group or min(32, max(16, power_of_two(words)))
     large = rows >= 8192
     return Tile(64 if large else 16, columns, 4 if large else 1, stages=6 if group else 4)
 

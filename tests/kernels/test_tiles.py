@@ -27,7 +27,7 @@ def test_a_program_reads_a_bounded_number_of_elements_and_gives_every_thread_som
 
 def test_a_tile_of_a_format_with_groups_is_a_group_wide() -> None:
     assert tiles.matrix_tile(4096, 512, 16).columns == 16
-    assert tiles.matrix_tile(4096, 512, 0).columns == 64
+    assert tiles.matrix_tile(4096, 512, 0).columns == 32
     assert tiles.matrix_tile(4096, 3, 0).columns == 16  # as few as a matrix product has
 
 
