@@ -63,7 +63,8 @@ def kernel_line() -> str:
     kernels, why = Bilingual("kernels", "计算内核").line, problem(torch.cuda.current_device())
     if why is None:
         off = Bilingual("model.kernels=plain switches them off", "model.kernels=plain 可关闭").line
-        return f"{kernels}: Triton {version_of('triton')}; {off}"
+        graphs = Bilingual("decoding by CUDA graphs", "解码使用 CUDA 图").line
+        return f"{kernels}: Triton {version_of('triton')}, {graphs}; {off}"
     return f"{kernels}: {Bilingual('plain PyTorch', '纯 PyTorch').line}: {why.line}"
 
 

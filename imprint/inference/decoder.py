@@ -105,7 +105,7 @@ class LaunchedStep:
             return cls(rows, both, None)
         drawn = torch.empty(both.shape, dtype=both.dtype, pin_memory=True).copy_(both, non_blocking=True)
         arrived = torch.cuda.Event()
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(both.device))
         return cls(rows, drawn, arrived)
 
     def read(self) -> list[tuple[RunningRequest, int, float]]:

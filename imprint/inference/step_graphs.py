@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from imprint.inference.step_fusion import FusedStep
 from imprint.messages import Bilingual
 from imprint.models.attention import NO_ADAPTER, Prefix, PrefixRanges, RowAdapters
 from imprint.models.cache import KVCache
 from imprint.models.network import Network
+from imprint.models.step_fusion import FusedStep
 from imprint.pack import Pack
 from imprint.terminal import say
 
@@ -42,11 +42,16 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Captures CUDA graphs, which share one pool of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self._pool: Any = None
 
     def record(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """See Recorder."""
+        with torch.cuda.device(self.device):
+            return self._capture(step)
+
+    def _capture(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):
@@ -58,7 +63,8 @@ class CudaRecorder:
         self._pool = graph.pool()
 
         def replay() -> Tensor:
-            graph.replay()
+            with torch.cuda.device(self.device):
+                graph.replay()
             return out
 
         return replay
@@ -66,11 +72,11 @@ class CudaRecorder:
 
 def recorder_for(network: Network) -> Recorder | None:
     """What records the steps of a network: CUDA graphs on a GPU; None where each step is computed as it is."""
-    if network.device.type != "cuda" or network.training or not network.replays_steps:
+    if network.device.type != "cuda" or network.training or network.kernels == "plain" or not network.replays_steps:
         return None
     # sharded parameters are gathered by Python code, which a graph does not repeat
     whole = all(type(parameter) is nn.Parameter and parameter.numel() for parameter in network.parameters())
-    return CudaRecorder() if whole else None
+    return CudaRecorder(network.device) if whole else None
 
 
 def bucket_of(rows: int) -> int:

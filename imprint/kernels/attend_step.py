@@ -3,6 +3,7 @@
 Legend: B sequences, G heads of keys and values, Q query heads that share each of them, D head size, P keys of all prefixes.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -60,6 +61,23 @@ def attend_step(
     Sequence i attends to its prefix and to the first `visible[i]` tokens of slot i, of which the new one is the last; it is written to the
     cache. `slopes` (G,): see `reference_attention.attend`.
     """
+    with on_device(query):
+        return _attend(query, new, cached, visible, prefix, slopes)
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[object]:
+    """Makes the tensor's GPU the current one, on which Triton launches."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def _attend(
+    query: Tensor,
+    new: tuple[Tensor, Tensor],
+    cached: tuple[Tensor, Tensor],
+    visible: Tensor,
+    prefix: KeyRanges | None,
+    slopes: Tensor | None,
+) -> Tensor:
     query, key, value = (tensor if tensor.stride(-1) == 1 else tensor.contiguous() for tensor in (query, *new))
     rows, query_heads, size = query.shape
     heads = key.shape[1]

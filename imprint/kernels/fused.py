@@ -6,6 +6,7 @@ Legend: T tokens, C hidden size, H heads, D head size, A angles of a token.
 import torch
 from torch import Tensor
 
+from imprint.kernels.attend_step import on_device
 from imprint.kernels.step_parts import add_norm_kernel, rotate_kernel
 from imprint.kernels.tiles import power_of_two
 
@@ -18,14 +19,15 @@ def add_norm(
     x, y = (tensor if tensor.stride(1) == 1 else tensor.contiguous() for tensor in (x, y))
     total, out = (torch.empty((rows, columns), dtype=x.dtype, device=x.device) for _ in range(2))
     block = power_of_two(columns)
-    add_norm_kernel[(rows,)](
-        *(x, y, weight, weight if bias is None else bias, total, out, factor, eps, x.stride(0), y.stride(0)),
-        C=columns,
-        BLOCK_C=block,
-        CENTRED=centred,
-        HAS_BIAS=bias is not None,
-        num_warps=min(16, max(1, block // 512)),
-    )
+    with on_device(x):
+        add_norm_kernel[(rows,)](
+            *(x, y, weight, weight if bias is None else bias, total, out, factor, eps, x.stride(0), y.stride(0)),
+            C=columns,
+            BLOCK_C=block,
+            CENTRED=centred,
+            HAS_BIAS=bias is not None,
+            num_warps=min(16, max(1, block // 512)),
+        )
     return total, out
 
 
@@ -37,14 +39,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, section: int, neighbours: boo
     rows, heads, size = x.shape
     x = x if x.stride(2) == 1 else x.contiguous()
     out = torch.empty((rows, heads, size), dtype=x.dtype, device=x.device)
-    rotate_kernel[(rows,)](
-        *(x, cos.contiguous(), sin.contiguous(), out, x.stride(0), x.stride(1)),
-        H=heads,
-        D=size,
-        SECTION=section,
-        SECTIONS=2 * cos[0].numel() // section,
-        NEIGHBOURS=neighbours,
-        BLOCK_H=power_of_two(heads),
-        BLOCK_D=power_of_two(size),
-    )
+    with on_device(x):
+        rotate_kernel[(rows,)](
+            *(x, cos.contiguous(), sin.contiguous(), out, x.stride(0), x.stride(1)),
+            H=heads,
+            D=size,
+            SECTION=section,
+            SECTIONS=2 * cos[0].numel() // section,
+            NEIGHBOURS=neighbours,
+            BLOCK_H=power_of_two(heads),
+            BLOCK_D=power_of_two(size),
+        )
     return out

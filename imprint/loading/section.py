@@ -15,8 +15,8 @@ from imprint.templates import TEMPLATE_HELP, TemplateName
 
 DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 KERNELS_HELP: Final = (
-    "auto computes products and attention on a GPU by Triton kernels where these are faster, if it is installed; plain by PyTorch alone. "
-    "The results differ by rounding. `imprint doctor` says what a machine has."
+    "auto computes products and attention on a GPU by Triton kernels where these are faster, if it is installed, and repeats decoding "
+    "steps as CUDA graphs; plain is PyTorch alone, step by step. The results differ by rounding. `imprint doctor` says what a machine has."
 )
 NO_COMMIT: Final = Bilingual("must be the 40 hexadecimal digits of a commit", "须为提交的 40 位十六进制数")
 NO_DAY: Final = Bilingual("must be a day as year-month-day, such as 2026-01-31", "须为 年-月-日，如 2026-01-31")

@@ -5,8 +5,8 @@ import torch
 
 import imprint
 from imprint.inference.decode_batch import DecodeBatch
-from imprint.inference.step_fusion import FusedStep
 from imprint.models.network import Network
+from imprint.models.step_fusion import FusedStep
 from tests.bases import FAMILIES, base_of
 from tests.cases import difference, small_chatglm2, small_network
 from tests.inference.reference import short_prompts

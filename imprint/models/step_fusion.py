@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from imprint.kernels import available, ops
+from imprint.kernels import available
 from imprint.models import chatglm, chatglm2
+from imprint.quant.dense import linear
 
 
 class LazySum:
@@ -139,11 +140,7 @@ class FusedStep(TorchFunctionMode):
         return out
 
     def _linear(self, x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
-        if not self._fits(x) or x.numel() != x.shape[-1] or weight.dtype != x.dtype or not weight.is_contiguous():
-            return None
-        self.fused += 1
-        out: Tensor = ops.dense_linear(x, weight, bias)
-        return out
+        return None if isinstance(x, LazySum) else linear(x, weight, bias)
 
     def _rotate_halves(self, x: Any, cos: Tensor, sin: Tensor) -> Tensor | None:
         return self._rotate(x, cos, sin, section=x.shape[-1] // 2, neighbours=False)
