@@ -26,6 +26,7 @@ from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
 from imprint.forecast.cards import Card, find_card
 from imprint.forecast.estimate import Choice, Plan, estimate
+from imprint.forecast.stand_ins import ComputePath
 from imprint.forecast.trace import Trace
 from imprint.messages import UserError
 from imprint.models.chatglm import ChatGLM
@@ -114,9 +115,10 @@ def compare(network: Network, family: str, choice: Choice, machine: Machine) -> 
     """The forecast of a choice, and what its steps take on the network."""
     rows = step_rows(network, 4 if machine.tiny else ROWS)
     texts = [[row] for row in rows]
-    plan = Plan(partial(empty_network, family, machine), texts, sum(len(ids) for ids, _ in rows) / len(rows))
+    path = ComputePath(fused_attention=getattr(network, "depends_on_sizes_only", False))  # the steps here are launched one by one
+    plan = Plan(partial(empty_network, family, machine), texts, sum(len(ids) for ids, _ in rows) / len(rows), path=path)
     started = time.perf_counter()
-    forecast = estimate(replace(plan, fused_attention=len(network.attention_backends) > 1), choice)
+    forecast = estimate(plan, choice)
     seconds = time.perf_counter() - started
     predicted = forecast.allocated_bytes(machine.card) if machine.device.type == "cuda" else forecast.peak_bytes
     peak, reserved, milliseconds = measure(network, choice, rows, machine)

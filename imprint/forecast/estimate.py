@@ -8,6 +8,7 @@ from typing import Final
 from imprint.forecast.cards import Card
 from imprint.forecast.dry_run import BaseSize, DryRun, Setting, Texts, base_size, dry_run
 from imprint.forecast.speed import kernel_seconds, update_seconds
+from imprint.forecast.stand_ins import PLAIN, ComputePath
 from imprint.forecast.trace import Owner
 from imprint.messages import Bilingual
 from imprint.models.network import Network
@@ -93,8 +94,8 @@ class Plan:
     """What is sharded over the processes."""
     cache_bytes: int = 0
     """Keys and values of the watched prompts while they are answered."""
-    fused_attention: bool = False
-    """Whether attention is one kernel."""
+    path: ComputePath = PLAIN
+    """How the kernels of a step are computed and launched."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class Estimate:
     """How many micro-batches a step has on one device."""
     length_share: float
     """Tokens of an average row over those of the longest ones."""
+    graphs: bool = False
+    """Whether kernels are repeated as a CUDA graph."""
 
     @property
     def peak_bytes(self) -> int:
@@ -139,7 +142,7 @@ class Estimate:
 
     def step_seconds(self, card: Card) -> float:
         """Seconds of an optimizer step of average rows."""
-        micro_batch = kernel_seconds(self.run.kernels, card, self.length_share)
+        micro_batch = kernel_seconds(self.run.kernels, card, self.length_share, graphs=self.graphs)
         return self.micro_batches * micro_batch + update_seconds(self.trained, self.run.trained_bytes, card)
 
 
@@ -151,8 +154,8 @@ def estimate(plan: Plan, choice: Choice) -> Estimate:
         lambda: plan.build(choice.quantize),
         choice.tune,
         choice.checkpointing,
-        accumulates=micro_batches > 1,
-        fused_attention=plan.fused_attention,
+        accumulates=micro_batches > 1 or plan.path.graphs,
+        fused_attention=plan.path.fused_attention,
     )
     base = _base_size(plan.build, choice.quantize)
     run = dry_run(setting, base.depth, [text for row in rows for text in row])
@@ -166,6 +169,7 @@ def estimate(plan: Plan, choice: Choice) -> Estimate:
         run,
         micro_batches,
         min(1.0, plan.mean_tokens / tokens),
+        plan.path.graphs,
     )
 
 

@@ -28,10 +28,11 @@ UPDATE_SHARE: Final = 0.75
 """Share of a card's bandwidth that the update reaches, in few large kernels."""
 
 
-def kernel_seconds(kernels: Counter[Kernel], card: Card, length_share: float = 1.0) -> float:
+def kernel_seconds(kernels: Counter[Kernel], card: Card, length_share: float = 1.0, *, graphs: bool = False) -> float:
     """Seconds for which the GPU is busy, or those for which the CPU launches kernels, where they are more.
 
-    `length_share`: how long the rows are, compared with those of the dry run. The weights that products read do not depend on it.
+    `length_share`: how long the rows are, compared with those of the dry run; the weights that products read do not depend on it.
+    `graphs`: kernels are repeated as a CUDA graph, which costs the CPU nothing.
     """
     products, bandwidth = card.tflops * 1e12 * PRODUCT_SHARE, card.gb_per_second * 1e9 * BANDWIDTH_SHARE
 
@@ -40,7 +41,7 @@ def kernel_seconds(kernels: Counter[Kernel], card: Card, length_share: float = 1
         return max(length_share * operations / products, memory) if operations else length_share * memory
 
     busy = sum(count * max(seconds(operations, moved), KERNEL_SECONDS) for (operations, moved), count in kernels.items())
-    return max(busy, kernels.total() * LAUNCH_SECONDS)
+    return busy if graphs else max(busy, kernels.total() * LAUNCH_SECONDS)
 
 
 def update_seconds(trained: int, trained_bytes: int, card: Card) -> float:

@@ -6,6 +6,7 @@ heads of keys and values, D head size.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -58,6 +59,19 @@ class _RmsNorm(torch.autograd.Function):
         return torch.mul(grads[0], x), None if not ctx.needs_input_grad[1] else torch.mul(grads[0], x).sum(0).to(weight.dtype)
 
 
+@dataclass(frozen=True)
+class ComputePath:
+    """How the kernels of a step are computed and launched."""
+
+    fused_attention: bool = False
+    """Attention is one kernel over packed rows."""
+    graphs: bool = False
+    """The kernels of a micro-batch are repeated as one CUDA graph, and gradients have memory of their own from the start."""
+
+
+PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, graphs=True)
+
+
 class FusedAttention:
     """A stand-in for attention in one kernel over packed rows, with the prefix as leading keys: it allocates and keeps the same."""
 
@@ -77,24 +91,26 @@ class FusedAttention:
         slopes: Tensor | None,  # noqa: ARG002
     ) -> Tensor:
         """See AttentionBackend."""
-        if context.adapters.prefix is not None:
-            prefix_key, prefix_value = context.adapters.prefix[layer]
-            key, value = torch.cat((prefix_key, key)), torch.cat((prefix_value, value))
-        attended: Tensor = _FusedAttention.apply(query, key, value)  # type: ignore[no-untyped-call]
+        prefix = (None, None) if context.adapters.prefix is None else context.adapters.prefix[layer]
+        attended: Tensor = _FusedAttention.apply(query, key, value, *prefix)  # type: ignore[no-untyped-call]
         return attended
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Keeps queries (T, H, D), keys and values (P + T, G, D), output (T, H, D), and an fp32 log-sum-exp (T, H)."""
+    """Keeps queries, keys, values, prefix, output, and an fp32 log-sum-exp for each token and head.
+
+    Keys or values that are part of a larger tensor keep all of it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        out, log_sum = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, out, log_sum)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, prefix_key: Tensor | None, prefix_value: Tensor | None) -> Tensor:
+        out, log_sum = query.new_empty(query.shape), query.new_empty(query.shape[:2], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, prefix_key, prefix_value, out, log_sum)
         return out.copy_(query)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        """Gradients to queries, keys and values."""
-        query, key, value, _, _ = ctx.saved_tensors
-        return torch.mul(query, grads[0]), torch.mul(key, key), torch.mul(value, value)
+        """Gradients to queries, keys, values and the prefix; those of the prefix are summed in fp32."""
+        query, key, value, prefix_key, prefix_value, _, _ = ctx.saved_tensors
+        of_prefix = (None if tensor is None else tensor.float().to(tensor.dtype) for tensor in (prefix_key, prefix_value))
+        return torch.mul(query, grads[0]), torch.mul(key, key), torch.mul(value, value), *of_prefix

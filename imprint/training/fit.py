@@ -105,7 +105,7 @@ def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build)
 def recipe_choice(recipe: Recipe, rows: int) -> Choice:
     """The choice that a recipe makes itself; `rows` are those of a step on one device."""
     section = recipe.train
-    return Choice(_known_sizes(recipe.tune), recipe.model.quantize, section.checkpointing, min(section.micro_batch_size, rows))
+    return Choice(_known_sizes(recipe.tune), recipe.model.quantize, bool(section.checkpointing), min(section.micro_batch_size, rows))
 
 
 def _known_sizes(section: AnySection) -> AnySection:

@@ -115,7 +115,10 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
             )
         )
     tuner = build_tuner(
-        model.network, resolve_adapter(recipe.tune), lambda text: model.tokenizer.encode(text), checkpointing=recipe.train.checkpointing
+        model.network,
+        resolve_adapter(recipe.tune),
+        lambda text: model.tokenizer.encode(text),
+        checkpointing=bool(recipe.train.checkpointing),
     )
     with tuner.adapter_off():
         base_parameters = model.network.num_parameters

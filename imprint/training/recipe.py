@@ -29,8 +29,10 @@ class TrainSection(Section):
     loss_average: Literal["token", "micro_batch"] = Field(
         "token", description="One mean over all target tokens of a step, or the original's mean of the micro-batches' means."
     )
-    checkpointing: MayChange[bool] = Field(
-        False, description="Recompute activations in the backward pass: less memory, about a third slower."
+    checkpointing: MayChange[bool | None] = Field(
+        None,
+        description="Recompute activations in the backward pass: less memory, about a third slower; null does so only where the longest "
+        "rows need it on this GPU, by forecast (docs/forecast.md).",
     )
     guard: MayChange[bool] = Field(
         True, description="Watch the loss: if it diverges, return to a good state with a lower learning rate, at most three times."

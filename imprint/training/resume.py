@@ -27,6 +27,8 @@ from imprint.training.state import DamagedStateError, SavedState, read_progress,
 Notify = Callable[[Bilingual], None]
 LENGTH_KNOBS = {"train.steps", "train.epochs"}
 """The knobs that determine the number of steps."""
+CHOSEN_KNOBS = {"train.checkpointing"}
+"""The knobs that are chosen for the device at every start where the recipe leaves them null."""
 
 
 @contextmanager
@@ -155,6 +157,7 @@ def _check_changes(before: Recipe, now: Recipe, run: RunFolder, notify: Notify) 
     """Notify of the knobs that have changed since the run was started. Raises UserError for those that must not change."""
     old, new = _flatten(before), _flatten(now)
     changed = {name: (old.get(name), new.get(name)) for name in old | new if old.get(name) != new.get(name)}
+    changed = {name: values for name, values in changed.items() if not (name in CHOSEN_KNOBS and values[1] is None)}
     changeable = _changeable_knobs() | (_changeable_micro_batch(now) & _changeable_micro_batch(before))
     texts = {name: f"{name}: {_as_yaml(old_value)} -> {_as_yaml(new_value)}" for name, (old_value, new_value) in changed.items()}
     if refused := [texts[name] for name in changed if name not in changeable]:

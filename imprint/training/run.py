@@ -26,6 +26,7 @@ from imprint.report.starts import RunStart, record_start, this_start
 from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
 from imprint.terminal import say
+from imprint.training.device_fit import fit_to_device
 from imprint.training.evaluation import evaluate_and_keep_best, evaluate_before_tuning, evaluate_last_step
 from imprint.training.general_answers import with_base_answers
 from imprint.training.guard import NOTHING_FINITE, Guard
@@ -123,7 +124,8 @@ def train_recipe(
             check_files(recipe.forgetting, Path(model.name))
             split = split or with_base_answers(load_data(recipe, run, model, world), recipe, run, model, world)
             recipe = with_limits(recipe, split)
-            job = replace(build_job(recipe, run, model, split, world), flags=flags or {})
+            recipe, budget = fit_to_device(recipe, split, model, world, notify)
+            job = replace(build_job(recipe, run, model, split, world), flags=flags or {}, token_budget=budget)
             del model  # only the job refers to it, so that memory never holds two
             finished = train_loop(job, on_save, notify, start)
             del job
@@ -240,7 +242,8 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainProgress:
             )
     progress = apply_rescues(progress, rescues)
     job.engine.rate_scale = progress.rate_scale
-    job.token_budget.tokens = None if job.recipe.engine.uses_deepspeed_or_fsdp else progress.piece_tokens  # always whole micro-batches
+    if progress.piece_tokens is not None and not job.recipe.engine.uses_deepspeed_or_fsdp:  # these compute whole micro-batches
+        job.token_budget.tokens = progress.piece_tokens
     return progress
 
 

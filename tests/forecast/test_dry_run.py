@@ -86,11 +86,12 @@ def test_few_blocks_tell_what_many_take() -> None:
             assert (derived.trained, derived.trained_bytes) == (whole.trained, whole.trained_bytes)
 
 
-def test_checkpointing_and_fused_attention_keep_less() -> None:
+def test_checkpointing_keeps_less_with_any_attention() -> None:
     kept = {
         (checkpointing, fused): dry_run(Setting(chatglm, METHODS["prefix"], checkpointing, fused_attention=fused), DEPTH, texts(8)).kept
         for checkpointing in (False, True)
         for fused in (False, True)
     }
-    assert kept[True, False] < kept[False, True] < kept[False, False]
+    assert kept[True, False] < kept[False, False] / 2
+    assert kept[True, True] < kept[False, True] / 2
     assert kept[True, True] == pytest.approx(kept[True, False], rel=0.1)

@@ -18,6 +18,7 @@ def test_a_large_product_takes_as_long_as_its_arithmetic_and_shorter_rows_take_l
 def test_many_small_kernels_take_as_long_as_their_launches() -> None:
     assert KERNEL_SECONDS < LAUNCH_SECONDS
     assert kernel_seconds(Counter({(0, 1000): 500}), H200) == pytest.approx(500 * LAUNCH_SECONDS)
+    assert kernel_seconds(Counter({(0, 1000): 500}), H200, graphs=True) == pytest.approx(500 * KERNEL_SECONDS)
 
 
 def test_weights_that_a_product_reads_do_not_shrink_with_the_rows() -> None:

@@ -41,7 +41,7 @@ def test_fused_attention_keeps_queries_keys_values_output_and_one_number_a_head(
     context = ForwardContext(batch, (FusedAttention(),), RowAdapters([pair]))
     query, key, value = (torch.randn(tokens, 4, 32, requires_grad=True) for _ in range(3))
     size = 4 * 32 * 4
-    expected = (2 * tokens + 2 * (tokens + prefix_length)) * size + tokens * 4 * 4
+    expected = (4 * tokens + 2 * prefix_length) * size + tokens * 4 * 4
     assert saved_bytes(lambda: context.attend(0, query, key, value)) == expected
     context.attend(0, query, key, value).sum().backward()
     assert query.grad is not None

@@ -1,0 +1,124 @@
+"""Chooses before the first step how a micro-batch is computed on this GPU: whole or in parts, with activations kept or recomputed.
+
+Loss and gradient do not depend on the choice, nor does the batch. The probe of the longest rows follows, and measures.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+import torch
+
+from imprint.data.dataset import DataSplits
+from imprint.engine.world import World
+from imprint.forecast.cards import CARDS, Card, find_card
+from imprint.forecast.estimate import CONTEXT_BYTES, Choice, Plan, estimate
+from imprint.loading.base import base_folder
+from imprint.loading.empty import empty_network
+from imprint.messages import Bilingual, UserError
+from imprint.model import Model
+from imprint.training.fit import make_plan, recipe_choice
+from imprint.training.memory import GIB, TokenBudget
+from imprint.training.recipe import Recipe
+
+MARGIN: Final = 0.97
+"""Share of the free memory that a forecast may fill."""
+LARGE_WORKSPACE_CAPABILITY: Final = (9, 0)
+
+
+@dataclass(frozen=True)
+class DeviceFit:
+    """How a micro-batch is computed."""
+
+    checkpointing: bool
+    """Whether activations are recomputed."""
+    rows: int | None = None
+    """Rows of the longest micro-batch that are computed at once; None for all."""
+    needed_bytes: int = 0
+    """What the forecast says that it needs; 0 without a forecast."""
+    fits: bool = True
+    """Whether that is less than what is free."""
+
+
+def fit_to_device(
+    recipe: Recipe, split: DataSplits, model: Model, world: World, notify: Callable[[Bilingual], None]
+) -> tuple[Recipe, TokenBudget]:
+    """The recipe with `train.checkpointing` chosen if it is null (on the CPU: false), and how many tokens are computed at once."""
+    section = recipe.train
+    if model.device.type != "cuda":
+        return _with_checkpointing(recipe, bool(section.checkpointing)), TokenBudget()
+    free = _usable_bytes(model.device)
+    plan = make_plan(recipe, split, model.network, partial(empty_network, base_folder(recipe.model.location), model.network.dtype))
+    whole = world.size > 1 or recipe.engine.uses_deepspeed_or_fsdp  # collective: they compute whole micro-batches
+    chosen = world.on_main(
+        lambda: choose_fit(plan, recipe_choice(recipe, len(plan.rows)), section.checkpointing, _this_card(model.device, free), whole=whole)
+    )
+    tokens = None
+    if chosen.rows is not None:
+        tokens = sum(len(ids) for row in plan.rows[: chosen.rows] for ids, _ in row)
+    if chosen.needed_bytes and world.is_main:
+        notify(_told(chosen, free, tokens))
+    return _with_checkpointing(recipe, chosen.checkpointing), TokenBudget(tokens)
+
+
+def choose_fit(plan: Plan, own: Choice, checkpointing: bool | None, card: Card, *, whole: bool = False) -> DeviceFit:  # noqa: FBT001
+    """The fastest way to compute the micro-batches of a run on a card; the one that needs least where none fits.
+
+    `checkpointing`: the recipe's, None to choose it. `whole`: micro-batches are not computed in parts.
+    """
+    sizes = [own.micro_batch]
+    while sizes[-1] > 1 and not whole:
+        sizes.append(-(-sizes[-1] // 2))
+    ways = [(size, kept) for kept in ((False, True) if checkpointing is None else (checkpointing,)) for size in sizes]
+    found: list[tuple[float, DeviceFit]] = []
+    for size, recomputed in ways:
+        try:
+            forecast = estimate(plan, replace(own, micro_batch=size, checkpointing=recomputed))
+        except (RuntimeError, NotImplementedError, UserError):  # a network that computes shapes from numbers: the probe will tell
+            return DeviceFit(bool(checkpointing))
+        needed = forecast.needed_bytes(card)
+        fit = DeviceFit(recomputed, None if size == own.micro_batch else size, needed, needed <= card.memory_bytes)
+        if fit.fits and (size, recomputed) == ways[0]:
+            return fit
+        found.append((forecast.step_seconds(card), fit))
+    fitting = [entry for entry in found if entry[1].fits]
+    return min(fitting, key=lambda entry: entry[0])[1] if fitting else min(found, key=lambda entry: entry[1].needed_bytes)[1]
+
+
+def _with_checkpointing(recipe: Recipe, checkpointing: bool) -> Recipe:  # noqa: FBT001
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"checkpointing": checkpointing})})
+
+
+def _told(fit: DeviceFit, free: int, tokens: int | None) -> Bilingual:
+    """What was chosen, and why."""
+    english = "activations are recomputed" if fit.checkpointing else "activations are kept"
+    chinese = "重算激活" if fit.checkpointing else "保留激活"
+    if tokens is not None:
+        english += f", at most {tokens} tokens are computed at once"
+        chinese += f"，每次最多算 {tokens} 个词元"
+    if not fit.fits:
+        english += "; that is more than is free: `imprint fit` says what would make it fit"
+        chinese += "；超过可用显存，imprint fit 会给出办法"
+    needed, available = f"{fit.needed_bytes / GIB:.1f}", f"{free / GIB:.1f}"
+    return Bilingual(
+        f"forecast: the longest rows need {needed} of {available} GiB: {english}",
+        f"预测最长的几行需要 {needed} / {available} GiB：{chinese}",
+    )
+
+
+def _usable_bytes(device: torch.device) -> int:
+    """Memory of a GPU that this process can have: what is free, what it holds, and its context."""
+    free, _total = torch.cuda.mem_get_info(device)
+    return int(MARGIN * (free + torch.cuda.memory_reserved(device))) + CONTEXT_BYTES
+
+
+def _this_card(device: torch.device, usable_bytes: int) -> Card:
+    """The GPU with the memory that it has now; for one that is not known, the rates of one with as much memory."""
+    properties = torch.cuda.get_device_properties(device)
+    try:
+        card = find_card(properties.name)
+    except UserError:
+        card = min(CARDS, key=lambda one: abs(one.memory_bytes - properties.total_memory))
+    large = (properties.major, properties.minor) >= LARGE_WORKSPACE_CAPABILITY
+    return replace(card, name=properties.name, memory_gib=usable_bytes / GIB, large_workspace=large)

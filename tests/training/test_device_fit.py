@@ -1,0 +1,68 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imprint.forecast.cards import Card, find_card
+from imprint.forecast.estimate import Choice
+from imprint.training.device_fit import DeviceFit, choose_fit
+from imprint.training.run import train
+from imprint.tune.section import PrefixSection
+from tests.forecast.full_shape import plan
+from tests.tinyrun import tiny_recipe
+
+OWN = Choice(PrefixSection(length=128, start="random"), None, checkpointing=False, micro_batch=16)
+
+
+def card(gibibytes: float, name: str = "H200") -> Card:
+    """A GPU with so much memory free."""
+    return replace(find_card(name), memory_gib=gibibytes)
+
+
+def test_activations_are_kept_where_the_longest_rows_fit_and_else_recomputed() -> None:
+    kept = choose_fit(plan(), OWN, None, card(23))
+    assert kept == DeviceFit(checkpointing=False, rows=None, needed_bytes=kept.needed_bytes, fits=True)
+    chosen = choose_fit(plan(), OWN, None, card(14.5))
+    assert chosen.checkpointing
+    assert chosen.rows is None
+    assert chosen.fits
+    assert chosen.needed_bytes < 14.5 * 2**30
+
+
+def test_on_a_slower_card_parts_are_faster_than_to_recompute() -> None:
+    chosen = choose_fit(plan(), OWN, None, card(14.5, "RTX 4090"))
+    assert not chosen.checkpointing
+    assert chosen.rows == 4
+
+
+def test_a_value_of_the_recipe_is_honoured_and_the_rows_are_computed_in_parts() -> None:
+    chosen = choose_fit(plan(), OWN, checkpointing=False, card=card(14.5))
+    assert not chosen.checkpointing
+    assert chosen.rows == 4
+    assert chosen.fits
+    assert choose_fit(plan(), OWN, checkpointing=True, card=card(23)).checkpointing
+
+
+def test_where_nothing_fits_the_smallest_is_tried_and_that_is_told() -> None:
+    chosen = choose_fit(plan(), OWN, None, card(8))
+    assert not chosen.fits
+    assert chosen.checkpointing
+    assert chosen.rows == 1
+
+
+def test_processes_that_work_together_compute_whole_micro_batches() -> None:
+    chosen = choose_fit(plan(), OWN, None, card(8), whole=True)
+    assert chosen.rows is None
+    assert chosen.checkpointing
+
+
+def test_the_choice_is_written_into_the_run_and_made_again_when_it_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tiny_recipe(tmp_path)
+    run = train(recipe, ["train.steps=2"])
+    assert yaml.safe_load(run.config.read_text(encoding="utf-8"))["train"]["checkpointing"] is False
+    capsys.readouterr()
+    train(recipe, ["train.steps=3"])
+    printed = capsys.readouterr().out
+    assert "train.steps: 2 -> 3" in printed
+    assert "checkpointing" not in printed
