@@ -38,6 +38,9 @@ class Recorder(Protocol):
     def record(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """What computes the step again, over the same tensors. Raises RuntimeError where the step cannot be repeated so."""
 
+    def restart(self) -> None:
+        """All that was recorded is dropped."""
+
 
 class CudaRecorder:
     """Captures CUDA graphs, which share one pool of memory."""
@@ -50,6 +53,10 @@ class CudaRecorder:
         """See Recorder."""
         with torch.cuda.device(self.device):
             return self._capture(step)
+
+    def restart(self) -> None:
+        """See Recorder: a pool that no graph uses any more must not be used again."""
+        self._pool = None
 
     def _capture(self, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()
@@ -155,6 +162,7 @@ class StepGraphs:
     def _forget(self) -> None:
         """Drop the graphs, and make tensors for the cache as it is."""
         self._graphs: dict[StepKind, Callable[[], Tensor]] = {}
+        self._recorder.restart()
         self._wanted: Counter[StepKind] = Counter()
         self._revision = self.network.revision
         self._keys = self.cache.keys[0]
@@ -177,6 +185,8 @@ class StepGraphs:
                 self._prefix = [(key.new_zeros(shape), value.new_zeros(shape)) for key, value in prefix]
                 self._offsets = torch.zeros(shape[0], dtype=torch.long, device=self.network.device)
                 self._graphs = {kind: graph for kind, graph in self._graphs.items() if not kind.prefixed}
+                if not self._graphs:
+                    self._recorder.restart()
             torch._foreach_copy_([part[:keys] for pair in self._prefix for part in pair], [part for pair in prefix for part in pair])
             offsets = adapters.prefix_offsets
             self._offsets[:keys] = torch.arange(-keys, 0, device=self._offsets.device) if offsets is None else offsets

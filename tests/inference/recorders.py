@@ -25,6 +25,9 @@ class PlainRecorder:
 
         return replay
 
+    def restart(self) -> None:
+        """There is nothing to drop."""
+
 
 def use_plain_recorder(monkeypatch: pytest.MonkeyPatch) -> PlainRecorder:
     """Let every Decoder repeat its steps, by one recorder."""
