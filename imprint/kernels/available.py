@@ -36,10 +36,13 @@ def problem(index: int) -> Bilingual | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def usable(index: int, dtype: torch.dtype, *, matrix: bool = False) -> bool:
     """Whether the kernels compute in this dtype on the GPU of this number; `matrix`: those that multiply matrices."""
     if dtype not in {torch.float16, torch.bfloat16} or problem(index) is not None:
         return False
     capability = torch.cuda.get_device_capability(index)
     return capability >= (MATRIX if matrix else OLDEST) and (dtype != torch.bfloat16 or capability >= BFLOAT16)
+
+
+vars(usable)["_dynamo_marked_constant"] = True
+"""As torch.compiler.assume_constant_result does, which loads the compiler: two seconds at the start of every command."""

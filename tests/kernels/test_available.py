@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -72,3 +75,9 @@ def test_a_card_has_the_kernels_that_it_can_compute(
     monkeypatch.setattr(available, "problem", lambda index: None)
 
     assert [available.usable(0, dtype, matrix=matrix) for matrix in (False, True)] == computed
+
+
+def test_loading_a_network_does_not_load_the_compiler() -> None:
+    code = "import sys, imprint.model; sys.exit('torch._dynamo' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
