@@ -30,6 +30,7 @@ from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.runtime import peak_memory_bytes
 from imprint.tokenizers import EDITIONS
+from imprint.training.graphs import GradientGraphs, repeats
 from imprint.tune.prefix import PrefixShape, init_prefix
 from imprint.tune.section import PrefixSection
 from imprint.tune.tuner import Tuner
@@ -64,7 +65,7 @@ START_2 = (64790, 64792)
 """[gMASK] and sop, the first tokens of a row of ChatGLM2-6B."""
 FAMILIES: dict[str, Callable[[], Network]] = {"chatglm-6b": lambda: ChatGLM(CONFIG), "chatglm2-6b": lambda: ChatGLM2(CONFIG_2)}
 PREFIX_LENGTH = 128
-WARM_UP, STEPS = 8, 30
+WARM_UP, STEPS = 16, 30
 LENGTHS: list[list[int]] = json.loads(Path(__file__).with_name("adgen_lengths.json").read_text(encoding="utf-8"))
 """Tokens and scored tokens of each row."""
 CASES = {
@@ -135,14 +136,14 @@ def random_rows(network: Network, count: int, rng: random.Random, first: int = 0
 
 
 def train_steps(
-    network: Network, micro_batch: int, *, checkpointing: bool, warm_up: int = WARM_UP, steps: int = STEPS
+    network: Network, micro_batch: int, *, checkpointing: bool, warm_up: int = WARM_UP, steps: int = STEPS, graphs: bool = True
 ) -> dict[str, object]:
     """P-Tuning v2 steps of 16 rows: milliseconds, rows per second, peak memory."""
     section = PrefixSection(length=PREFIX_LENGTH, start="random", prefix_dropout=0.1)
     encoder = init_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
     tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(learning_rate=2e-2), warm_up + steps, device=network.device)
-    rng = random.Random(0)
+    rng, repeated = random.Random(0), GradientGraphs(tuner, tuner.trainable_parameters()) if graphs and repeats(tuner) else None
 
     def step(number: int) -> float:
         rows, labels = random_rows(network, 16, rng, 16 * number)
@@ -150,8 +151,9 @@ def train_steps(
         started = time.perf_counter()
         tokens = sum(label != -100 for row in labels for label in row)
         for start in range(0, 16, micro_batch):
-            batch = pack(rows[start : start + micro_batch], network, labels[start : start + micro_batch]).to(network.device)
-            engine.backward(tuner(batch) / tokens, last=start + micro_batch == 16)
+            batch = pack(rows[start : start + micro_batch], network, labels[start : start + micro_batch])
+            if repeated is None or repeated.add_gradients(batch, 1 / tokens) is None:
+                engine.backward(tuner(batch.to(network.device)) / tokens, last=start + micro_batch == 16)
         engine.update(number, apply=True)
         synchronize(network.device)
         return time.perf_counter() - started
@@ -164,6 +166,7 @@ def train_steps(
         "dtype": str(network.dtype).removeprefix("torch."),
         "micro_batch": f"{micro_batch} x {16 // micro_batch}",
         "checkpointing": checkpointing,
+        "graphs": 0 if repeated is None else repeated.captures,
         "ms": round(1e3 * median, 1),
         "rows_per_second": round(16 / median, 1),
         "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),

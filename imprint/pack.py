@@ -60,7 +60,7 @@ class Pack:
     targets: Tensor
     """(N,) int64 indices in the pack whose next token is scored."""
     labels: Tensor
-    """(N,) int64 ids of those next tokens."""
+    """(N,) int64 ids of those next tokens; IGNORE_INDEX where a target is not scored after all."""
 
     @property
     def num_seqs(self) -> int:
@@ -71,6 +71,24 @@ class Pack:
     def target_tokens(self) -> int:
         """N."""
         return self.labels.numel()
+
+    def padded(self, tokens: int, targets: int) -> "Pack":
+        """The same pack with `tokens` in all, the further ones in rows of one, and `targets` in all, the further ones not scored."""
+        more, unscored = tokens - self.ids.numel(), targets - self.target_tokens
+
+        def fill(tensor: Tensor, count: int, value: int = 0) -> Tensor:
+            return torch.cat((tensor, tensor.new_full((*tensor.shape[:-1], count), value)), -1)
+
+        return Pack(
+            fill(self.ids, more),
+            fill(self.positions, more),
+            torch.cat((self.seq_ids, torch.arange(self.num_seqs, self.num_seqs + more, device=self.seq_ids.device))),
+            fill(self.offsets, more),
+            fill(self.num_visible, more, 1),
+            (*self.lengths, *[1] * more),
+            fill(self.targets, unscored),
+            fill(self.labels, unscored, IGNORE_INDEX),
+        )
 
     def to(self, device: torch.device | str) -> "Pack":
         """The same pack on another device."""

@@ -1,6 +1,6 @@
-"""Triton kernels of what stands between the products of a decoding step: residual with norm, and rotary positions.
+"""A Triton kernel of what stands between the products of a decoding step: residual with norm.
 
-Legend: T tokens, C hidden size, H heads, D head size.
+Legend: T tokens, C hidden size.
 """
 
 # ruff: noqa: N803 - constants are in capitals, as in Triton's own kernels
@@ -33,34 +33,4 @@ def add_norm_kernel(
     if HAS_BIAS:
         values += tl.load(bias + columns, mask=there, other=0.0).to(tl.float32)
     tl.store(out + row * C + columns, values.to(out.dtype.element_ty), mask=there)
-
-
-@jit()
-def rotate_kernel(
-    x, cos, sin, out, x_row, x_head, H: tl.constexpr, D: tl.constexpr, SECTION: tl.constexpr, SECTIONS: tl.constexpr,
-    NEIGHBOURS: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr,
-):
-    """The heads of one token, whose first SECTIONS parts of SECTION dimensions are rotated by angles of their own.
-
-    A pair is two NEIGHBOURS, or half a section apart.
-    """
-    row = tl.program_id(0).to(tl.int64)
-    heads, dims = tl.arange(0, BLOCK_H)[:, None], tl.arange(0, BLOCK_D)
-    half = SECTION // 2
-    section, inside = dims // SECTION, dims % SECTION
-    if NEIGHBOURS:
-        angle, second, partner = inside // 2, inside % 2 == 1, dims ^ 1
-    else:
-        angle, second = inside % half, inside >= half
-        partner = tl.where(second, dims - half, dims + half)
-    rotated = section < SECTIONS
-    place = row * (SECTIONS * half) + section * half + angle
-    there = (heads < H) & (dims < D)[None, :]
-    cosines = tl.load(cos + place, mask=rotated, other=1.0).to(tl.float32)
-    sines = tl.load(sin + place, mask=rotated, other=0.0).to(tl.float32)
-    sines = tl.where(second, sines, -sines)
-    own = tl.load(x + row * x_row + heads * x_head + dims[None, :], mask=there, other=0.0).to(tl.float32)
-    other = tl.load(x + row * x_row + heads * x_head + partner[None, :], mask=there & rotated[None, :], other=0.0).to(tl.float32)
-    result = own * cosines[None, :] + other * sines[None, :]
-    tl.store(out + row * (H * D) + heads * D + dims[None, :], result.to(out.dtype.element_ty), mask=there)
 # fmt: on

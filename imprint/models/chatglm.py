@@ -14,7 +14,7 @@ from torch.nn import functional
 from imprint.models.attention import ForwardContext
 from imprint.models.configs.chatglm import ChatGLMConfig
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
-from imprint.models.overridable import overridable
+from imprint.models.rotary import rotate
 from imprint.pack import ContextSpan
 from imprint.quant.linear import QuantizedEmbedding, make_linear
 
@@ -120,7 +120,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: ForwardContext, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         query, key, value = self.query_key_value(x).view(len(x), self.heads, -1).chunk(3, -1)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        distance = query.shape[-1] // 4
+        query, key = rotate(query, cos, sin, distance), rotate(key, cos, sin, distance)
         # the scale divides the queries and multiplies their scores back: nothing changes but fp16's range
         attended = context.attend(self.index, query, key, value, score_scale=self.index + 1.0)
         out: Tensor = self.dense(attended.reshape(len(x), -1))
@@ -148,18 +149,12 @@ def _embedding(config: ChatGLMConfig) -> nn.Embedding | QuantizedEmbedding:
 
 
 def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, 2, size / 2) of both axes for positions (2, T), with `size` dimensions each.
+    """Cosines and sines (T, D) of both axes for positions (2, T), with `size` dimensions each, whose pairs lie half of them apart.
 
     The frequencies are rounded to fp16, as in the official weights.
     """
     exponents = torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size
     frequencies = (1.0 / ROPE_THETA**exponents).half().float()
-    angles = positions.t()[:, None, :, None].float() * frequencies
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-@overridable
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate (T, H, D): the first half of D by the first axis, the second half by the second; a pair lies D / 4 apart."""
-    first, second = x.view(*x.shape[:2], 2, 2, -1).unbind(-2)
-    return torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-2).view(x.shape)
+    angles = positions.t()[:, :, None].float() * frequencies
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.stack((cos, cos), 2).flatten(1), torch.stack((-sin, sin), 2).flatten(1)

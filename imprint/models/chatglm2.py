@@ -11,7 +11,7 @@ from torch.nn import functional
 from imprint.models.attention import ForwardContext
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
-from imprint.models.overridable import overridable
+from imprint.models.rotary import rotate
 from imprint.quant.linear import QuantizedLinear, make_linear
 
 
@@ -118,7 +118,7 @@ class Attention(nn.Module):
         """(T, C) -> (T, C)."""
         parts = self.query_key_value(x).split(self.widths, -1)
         query, key, value = (part.unflatten(-1, (-1, self.head_dim)) for part in parts)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key = rotate(query, cos, sin, 1), rotate(key, cos, sin, 1)
         attended = context.attend(self.index, query, key, value, score_scale=self.score_scale)
         out: Tensor = self.dense(attended.flatten(1))
         return out
@@ -150,17 +150,10 @@ def _linear(config: ChatGLM2Config, in_features: int, out_features: int, *, bias
 
 
 def rotary(positions: Tensor, config: ChatGLM2Config, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, 1, D / 4) for the first half of a head, at positions (T,); computed in fp32."""
+    """Cosines and sines (T, D) for positions (T,): neighbouring pairs of the first half of a head; the second half is not rotated."""
     dim = config.kv_channels // 2
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
-    angles = positions[:, None, None].float() / config.rope_factor / config.rope_theta**exponents
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-@overridable
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the first half of each head of (T, H, D) or (T, G, D) in neighbouring pairs; the second half is unchanged."""
-    rotated, unchanged = x.chunk(2, -1)
-    first, second = rotated.unflatten(-1, (-1, 2)).unbind(-1)
-    pairs = torch.stack((first * cos - second * sin, second * cos + first * sin), -1)
-    return torch.cat((pairs.flatten(-2), unchanged), -1)
+    angles = positions[:, None].float() / config.rope_factor / config.rope_theta**exponents
+    angles = functional.pad(angles, (0, config.kv_channels // 2 - dim // 2))  # cosine 1, sine 0
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.stack((cos, cos), -1).flatten(1), torch.stack((-sin, sin), -1).flatten(1)

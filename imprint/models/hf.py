@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PreTrainedConfig
 from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -28,7 +27,7 @@ from imprint.models.cache import KVCache
 from imprint.models.configs.fields import field_error, positive_int, stop_ids, weight_format
 from imprint.models.head_probe import probe_logits
 from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
-from imprint.models.network import ModelShape, Network
+from imprint.models.network import ModelShape, Network, checkpoint_block
 from imprint.pack import Pack, pack
 from imprint.quant.formats import QUANTIZATION_FIELDS, has_foreign_config
 from imprint.quant.linear import QuantizedLinear, make_linear
@@ -400,7 +399,7 @@ def _checkpoint_block(block: nn.Module, compute: Callable[..., Any], *inputs: An
         block.training = False
         return compute(*inputs)
 
-    return checkpoint(without_dropout, *inputs, use_reentrant=False)
+    return checkpoint_block(block, without_dropout, *inputs)
 
 
 def _is_linear(layer: nn.Module) -> bool:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from imprint.pack import IGNORE_INDEX
+
 CHUNK_ROWS = 1024
 """Most rows of logits that exist at a time."""
 
@@ -18,8 +20,8 @@ def soft_cap(logits: Tensor, cap: float | None) -> Tensor:
 def target_loss(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None) -> Tensor:
     """Sum of the cross-entropies of N targets; divide by the tokens of the whole accumulated batch.
 
-    hidden (N, C), head (V, C), labels (N,) -> fp32 scalar. `cap`: the network's `logit_cap`. `head` gets a gradient only where it is
-    trained.
+    hidden (N, C), head (V, C), labels (N,) -> fp32 scalar; a target whose label is IGNORE_INDEX adds nothing. `cap`: the network's
+    `logit_cap`. `head` gets a gradient only where it is trained.
     """
     if not torch.is_grad_enabled():  # a Function's needs_input_grad is true even under no_grad
         hidden, head = hidden.detach(), head.detach()
@@ -50,20 +52,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_head = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
         for start in range(0, len(labels), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
-            targets = labels[rows, None]
+            targets, scored = labels[rows, None].clamp(min=0), labels[rows, None] != IGNORE_INDEX
             logits = soft_cap((hidden[rows] @ head.t()).float(), cap)
             slope = None if cap is None else 1 - (logits / cap).square()  # of the cap
             log_sum = logits.logsumexp(-1, keepdim=True)
-            loss += (log_sum - logits.gather(1, targets)).sum()
+            loss += (log_sum - logits.gather(1, targets)).where(scored, 0).sum()
             if grad_hidden is not None or grad_head is not None:
                 grad = logits.sub_(log_sum).exp_()
                 grad.scatter_add_(1, targets, grad.new_full(targets.shape, -1.0))
                 grad = grad if slope is None else grad.mul_(slope)
                 grad = grad.to(hidden.dtype)
                 if grad_hidden is not None:
-                    torch.mm(grad, head, out=grad_hidden[rows])
+                    torch.mm(grad, head, out=grad_hidden[rows]).mul_(scored)
                 if grad_head is not None:
-                    grad_head += grad.t() @ hidden[rows]
+                    grad_head += grad.t() @ (hidden[rows] * scored)
         ctx.save_for_backward(grad_hidden, grad_head)
         ctx.head_dtype = head.dtype
         return loss

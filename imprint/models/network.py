@@ -7,7 +7,7 @@ outputs and K inputs of a weight, R any number of rows.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from imprint.models.attention import AttentionBackend, ForwardContext, Prefix, R
 from imprint.models.cache import KVCache
 from imprint.models.decode_attention import DecodeAttention
 from imprint.models.loss import soft_cap
+from imprint.models.packed_attention import PackedAttention
 from imprint.models.reference_attention import ReferenceAttention
 from imprint.models.token_loras import TokenLoras
 from imprint.pack import ContextSpan, Pack
@@ -76,7 +77,7 @@ class Network(nn.Module):
         """Ids that end an answer; `imprint.load` adds those of the chat template."""
         self.weight_format = weight_format
         """The format of the weights in the blocks; None if they are not quantized."""
-        self.attention_backends: tuple[AttentionBackend, ...] = (DecodeAttention(), ReferenceAttention())
+        self.attention_backends: tuple[AttentionBackend, ...] = (DecodeAttention(), PackedAttention(), ReferenceAttention())
         """In order of preference; the last one supports every pass."""
         self.token_loras = TokenLoras()
         """The LoRA of each token in the forward pass that runs."""
@@ -139,6 +140,12 @@ class Network(nn.Module):
                     f"有一行长 {length} 个词元，超过 {most}：更长时该底座没有位置编码，或使用滑动窗口，打包的行不支持：请限制行长。",
                 )
             )
+
+    @property
+    def depends_on_sizes_only(self) -> bool:
+        """Whether a pass without a cache is the same kernels for all packs of as many tokens and targets, so that it can be repeated."""
+        packed = any(isinstance(backend, PackedAttention) for backend in self.attention_backends)
+        return packed and PackedAttention.computes(self.shape.head_dim, self.device, self.dtype)
 
     @property
     def head_weight(self) -> Tensor:
@@ -236,8 +243,18 @@ def run_blocks(blocks: nn.ModuleList, hidden: Tensor, *inputs: object, checkpoin
     for block in blocks:
         if hidden_states is not None:
             hidden_states.append(hidden)
-        hidden = checkpoint(block, hidden, *inputs, use_reentrant=False) if checkpointing else block(hidden, *inputs)
+        hidden = checkpoint_block(block, block, hidden, *inputs) if checkpointing else block(hidden, *inputs)
     return hidden
+
+
+def checkpoint_block(block: nn.Module, compute: Callable[..., Any], *inputs: object) -> Any:
+    """`compute` the output of a block with activation checkpointing; the random state is restored only for dropout, which uses it."""
+    return checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=has_dropout(block))
+
+
+def has_dropout(module: nn.Module) -> bool:
+    """Whether something in a module drops values now."""
+    return any(isinstance(part, nn.Dropout) and part.training and part.p > 0 for part in module.modules())
 
 
 def empty_embedding(rows: int, columns: int) -> nn.Embedding:

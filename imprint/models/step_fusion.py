@@ -1,7 +1,7 @@
 """Computes a decoding step with fewer kernels than the network's own lines have, while it is captured: those lines stay as they are.
 
-Inside the mode, a sum of hidden states is put off until the norm behind it, so that one kernel computes both; rotary positions are one
-kernel, and a product of one token is read from memory at full speed. Legend: T tokens, C hidden size.
+Inside the mode, a sum of hidden states is put off until the norm behind it, so that one kernel computes both, and the weight in a product
+of one token is read from memory at full speed. Legend: T tokens, C hidden size.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,6 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from imprint.kernels import available
-from imprint.models import chatglm, chatglm2
 from imprint.quant.dense import linear
 
 
@@ -76,8 +75,6 @@ class FusedStep(TorchFunctionMode):
             functional.layer_norm: self._layer_norm,
             functional.rms_norm: self._rms_norm,
             functional.linear: self._linear,
-            chatglm.rotate: self._rotate_halves,
-            chatglm2.rotate: self._rotate_neighbours,
         }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -141,20 +138,6 @@ class FusedStep(TorchFunctionMode):
 
     def _linear(self, x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
         return None if isinstance(x, LazySum) else linear(x, weight, bias)
-
-    def _rotate_halves(self, x: Any, cos: Tensor, sin: Tensor) -> Tensor | None:
-        return self._rotate(x, cos, sin, section=x.shape[-1] // 2, neighbours=False)
-
-    def _rotate_neighbours(self, x: Any, cos: Tensor, sin: Tensor) -> Tensor | None:
-        return self._rotate(x, cos, sin, section=x.shape[-1] // 2, neighbours=True)
-
-    def _rotate(self, x: Any, cos: Tensor, sin: Tensor, *, section: int, neighbours: bool) -> Tensor | None:
-        if not self._fits(x):
-            return None
-        from imprint.kernels import fused
-
-        self.fused += 1
-        return fused.rotate(x, cos, sin, section=section, neighbours=neighbours)
 
 
 def _values(inputs: Any) -> Any:

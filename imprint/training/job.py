@@ -16,6 +16,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.runtime import memory_bytes, seed_everything
+from imprint.training.graphs import GradientGraphs, repeats
 from imprint.training.memory import TokenBudget, num_targets, refuse_small_memory
 from imprint.training.recipe import Recipe
 from imprint.tune.section import AnySection, FullSection
@@ -47,6 +48,8 @@ class TrainJob:
     """Optimizer steps of the whole run."""
     token_budget: TokenBudget = field(default_factory=TokenBudget)
     """How many tokens are computed at once."""
+    graphs: GradientGraphs | None = None
+    """Repeat passes of the same size; None where every pass is computed as it is."""
     base_parameters: int = 0
     """Number of parameters of the base; counted before they are sharded."""
     flags: Mapping[str, str] = field(default_factory=dict)
@@ -148,7 +151,16 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
         refuse_sharded_base(recipe.tune.method)
     if world.rank:
         seed_everything(section.seed + world.rank)  # each process draws other dropout masks from here on
-    return TrainJob(recipe, run, model, split, tuner, engine, batches, steps, base_parameters=base_parameters)
+    graphs = gradient_graphs(recipe, tuner, engine)
+    return TrainJob(recipe, run, model, split, tuner, engine, batches, steps, base_parameters=base_parameters, graphs=graphs)
+
+
+def gradient_graphs(recipe: Recipe, tuner: Tuner, engine: Engine) -> GradientGraphs | None:
+    """Graphs that repeat the passes of a run on one GPU; None where they cannot, or are switched off."""
+    alone = engine.world_size == 1 and not recipe.engine.uses_deepspeed_or_fsdp
+    if not recipe.train.cuda_graphs or not alone or not repeats(tuner):
+        return None
+    return GradientGraphs(tuner, tuner.trainable_parameters())
 
 
 def resolve_adapter(section: AnySection) -> AnySection:

@@ -20,6 +20,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX, Pack, PositionScheme, pack
 from imprint.runs import RunFolder
 from imprint.runtime import is_out_of_memory, peak_memory_bytes
+from imprint.training.graphs import USES_BEFORE, GradientGraphs
 from imprint.tune.tuner import Tuner
 
 Notify = Callable[[Bilingual], None]
@@ -85,16 +86,24 @@ class TokenBudget:
         )
 
 
-def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, notify: Notify) -> float:
+def accumulate_gradients(
+    tuner: Tuner,
+    engine: Engine,
+    micro_batches: Sequence[MicroBatch],
+    budget: TokenBudget,
+    notify: Notify,
+    graphs: GradientGraphs | None = None,
+) -> float:
     """Accumulate the gradient of a step over this process's micro-batches; returns their summed loss.
 
-    If memory runs out, the gradients are discarded and computed again in smaller sub-batches, from the same random state.
+    If memory runs out, the gradients are discarded and computed again in smaller sub-batches, from the same random state. `graphs`, if
+    given, repeat passes of the same size.
     """
     start = _rng_states(engine.device)
     while True:
         attempted: list[Sequence[EncodedRow]] = []
         try:
-            return _forward_backward(tuner, engine, micro_batches, budget, attempted)
+            return _forward_backward(tuner, engine, micro_batches, budget, attempted, graphs)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -102,6 +111,8 @@ def accumulate_gradients(tuner: Tuner, engine: Engine, micro_batches: Sequence[M
                 raise UserError(_out_of_memory_advice(attempted[-1], engine)) from error
         # Outside the except block: only now the exception is freed, and with it the frames that refer to the tensors.
         engine.discard_gradients()
+        if graphs is not None:
+            graphs.clear()
         _empty_cache(engine.device)
         budget.shrink(attempted[-1], notify)
         _restore_rng(start, engine.device)
@@ -118,7 +129,12 @@ def _out_of_memory_advice(sub_batch: Sequence[EncodedRow], engine: Engine) -> Bi
 
 
 def _forward_backward(
-    tuner: Tuner, engine: Engine, micro_batches: Sequence[MicroBatch], budget: TokenBudget, attempted: list[Sequence[EncodedRow]]
+    tuner: Tuner,
+    engine: Engine,
+    micro_batches: Sequence[MicroBatch],
+    budget: TokenBudget,
+    attempted: list[Sequence[EncodedRow]],
+    graphs: GradientGraphs | None,
 ) -> float:
     """Forward and backward pass of all sub-batches; `attempted` always holds the latest one."""
     loss = torch.zeros((), device=engine.device)
@@ -129,19 +145,35 @@ def _forward_backward(
             attempted[:] = [sub_batch]
             if index > 1:
                 _restore_rng(before, engine.device)
-            batch = pack_rows(sub_batch, tuner.network).to(engine.device)
-            sub_batch_loss: Tensor = engine.module(batch) * micro_batch.weight
+            batch = pack_rows(sub_batch, tuner.network)
+            repeated = None if graphs is None else graphs.add_gradients(batch, micro_batch.weight)
+            if repeated is not None:
+                loss += repeated
+                continue
+            sub_batch_loss: Tensor = engine.module(batch.to(engine.device)) * micro_batch.weight
             engine.backward(sub_batch_loss, last=number == len(micro_batches) and index == len(sub_batches))
             loss += sub_batch_loss.detach()
     return float(loss)
 
 
-def probe_memory(tuner: Tuner, engine: Engine, rows: Sequence[EncodedRow], size: int, budget: TokenBudget, notify: Notify) -> None:
-    """Compute a micro-batch of the longest rows and discard its gradient, so that a lack of memory shows before training."""
+def probe_memory(
+    tuner: Tuner,
+    engine: Engine,
+    rows: Sequence[EncodedRow],
+    size: int,
+    budget: TokenBudget,
+    notify: Notify,
+    graphs: GradientGraphs | None = None,
+) -> None:
+    """Compute a micro-batch of the longest rows and discard its gradient, so that a lack of memory shows before training.
+
+    With graphs it is computed twice, so that the largest one is made first and smaller ones find room in its memory.
+    """
     longest = sorted(rows, key=lambda row: -len(row.ids))[:size]
     start = _rng_states(engine.device)
     tuner.train()
-    accumulate_gradients(tuner, engine, [MicroBatch(longest, engine.discard_scale)], budget, notify)
+    for _ in range(1 if graphs is None else 1 + USES_BEFORE):
+        accumulate_gradients(tuner, engine, [MicroBatch(longest, engine.discard_scale)], budget, notify, graphs)
     engine.discard_gradients()
     _restore_rng(start, engine.device)
     peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in longest)

@@ -34,6 +34,9 @@ class TrainSection(Section):
         description="Recompute activations in the backward pass: less memory, about a third slower; null does so only where the longest "
         "rows need it on this GPU, by forecast (docs/forecast.md).",
     )
+    cuda_graphs: MayChange[bool] = Field(
+        True, description="On a GPU, repeat the kernels of a step as one CUDA graph, so that no time goes into launching them."
+    )
     guard: MayChange[bool] = Field(
         True, description="Watch the loss: if it diverges, return to a good state with a lower learning rate, at most three times."
     )

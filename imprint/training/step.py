@@ -26,7 +26,8 @@ def train_step(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> Train
     applied, first_attempt = False, True
     while first_attempt or engine.retry:  # float16: repeated at a lower loss scale
         first_attempt = False
-        loss = accumulate_gradients(job.tuner, engine, micro_batches(job, rows, targets), job.token_budget, run_log.memory_notice)
+        parts = micro_batches(job, rows, targets)
+        loss = accumulate_gradients(job.tuner, engine, parts, job.token_budget, run_log.memory_notice, job.graphs)
         loss = engine.all_sum(loss) / max(targets, 1)
         norm, applied = engine.update(progress.step, apply=math.isfinite(loss))
     seconds = time.monotonic() - start

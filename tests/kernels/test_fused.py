@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from imprint.models import chatglm, chatglm2
 from tests.cases import difference
 from tests.interpreted import use_interpreter
 
@@ -27,13 +26,3 @@ def test_a_sum_and_its_norm_are_those_of_pytorch(columns: int, centred: bool) ->
     norm = functional.layer_norm(expected, (columns,), weight, bias) if centred else functional.rms_norm(expected, (columns,), weight, 1e-5)
     assert difference(total, expected) < 1e-5
     assert difference(out, norm) < 1e-5
-
-
-def test_both_rotations_are_those_of_the_networks() -> None:
-    from imprint.kernels.fused import rotate
-
-    x = torch.randn(3, 5, 48)[..., 16:32]  # as a part of a joint projection
-    halves, neighbours = torch.randn(2, 3, 1, 2, 4).unbind(0), torch.randn(2, 3, 1, 4).unbind(0)
-
-    assert difference(rotate(x, *halves, section=8, neighbours=False), chatglm.rotate(x, *halves)) < 1e-6
-    assert difference(rotate(x, *neighbours, section=8, neighbours=True), chatglm2.rotate(x, *neighbours)) < 1e-6

@@ -20,13 +20,10 @@ def compile(function, types, constants, card):
 
 card = int(sys.argv[1])
 for number in ("fp16",) if card < 80 else ("bf16", "fp16"):
-    tensors = {name: "*" + number for name in ("x", "y", "weight", "bias", "total", "out", "cos", "sin")}
+    tensors = {name: "*" + number for name in ("x", "y", "weight", "bias", "total", "out")}
     for centred in (True, False):
         constants = dict(C=4096, BLOCK_C=4096, CENTRED=centred, HAS_BIAS=centred)
         print(compile(kernels.add_norm_kernel, tensors | {"factor": "fp32", "eps": "fp32"}, constants, card))
-    for sections, neighbours in ((2, False), (1, True)):
-        constants = dict(H=32, D=128, SECTION=64, SECTIONS=sections, NEIGHBOURS=neighbours, BLOCK_H=32, BLOCK_D=128)
-        print(compile(kernels.rotate_kernel, tensors, constants, card))
 """
 
 

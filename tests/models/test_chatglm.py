@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 
 import imprint
 from imprint.model import Model
-from imprint.models.chatglm import rotary, rotate
+from imprint.models.chatglm import rotary
+from imprint.models.rotary import rotate
 from imprint.pack import ContextSpan, pack
 from tests.cases import BITS, CASES, TUNED, Bits, Case, difference, plain_twin, prompt, quantized_folder, small_network
 
@@ -207,7 +208,7 @@ class TestParts:
         query, key = torch.randn(1, 1, 16), torch.randn(1, 1, 16)
 
         def product(first: tuple[int, int], second: tuple[int, int]) -> torch.Tensor:
-            turned = [rotate(x, *rotary(torch.tensor([[a], [b]]), 8, torch.float32)) for x, (a, b) in ((query, first), (key, second))]
+            turned = [rotate(x, *rotary(torch.tensor([[a], [b]]), 8, torch.float32), 4) for x, (a, b) in ((query, first), (key, second))]
             return (turned[0] * turned[1]).sum()
 
         assert difference(product((3, 1), (5, 9)), product((13, 21), (15, 29))) < 1e-2

@@ -12,11 +12,12 @@ import imprint
 from imprint.inference.decode_batch import DecodeBatch, SharedPrefix
 from imprint.model import Model
 from imprint.models.attention import Prefix
-from imprint.models.chatglm2 import Attention, ChatGLM2, rotary, rotate
+from imprint.models.chatglm2 import Attention, ChatGLM2, rotary
 from imprint.models.checkpoint import load_network, save_network
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.loss import target_loss
 from imprint.models.quantized_layers import quantized_layers
+from imprint.models.rotary import rotate
 from imprint.pack import pack
 from imprint.quant.linear import QuantizedLinear
 from imprint.quant.names import FormatName
@@ -213,7 +214,7 @@ class TestPrefix:
 
         for (key, value), both in zip(prefix, joint, strict=False):
             expected_key, expected_value = both[:, 48:].view(6, 2, 2, 12).unbind(1)  # behind 4 x 12 columns of queries
-            assert difference(key, rotate(expected_key, cos, sin)) < 1e-5
+            assert difference(key, rotate(expected_key, cos, sin, 1)) < 1e-5
             assert difference(value, expected_value) < 1e-5
 
     def test_the_table_of_a_projection_is_as_wide_as_keys_and_values(self) -> None:
@@ -339,7 +340,7 @@ class TestRotary:
         config = ChatGLM2Config.read({**chatglm2_fields(), "kv_channels": 8})
         x = torch.randn(1, 1, 8)
 
-        turned = rotate(x, *rotary(torch.tensor([3]), config, torch.float32))
+        turned = rotate(x, *rotary(torch.tensor([3]), config, torch.float32), 1)
 
         pairs = torch.view_as_complex(x[..., :4].view(2, 2)) * torch.polar(torch.ones(2), torch.tensor([3.0, 3.0 / 100]))
         assert difference(turned[0, 0, :4], torch.view_as_real(pairs).flatten()) < 1e-6

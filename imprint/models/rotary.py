@@ -1,0 +1,21 @@
+"""Rotary position embeddings (Su et al. 2021): pairs of dimensions of each head are rotated by angles that grow with the position.
+
+Legend: T packed tokens, H heads, D head size.
+"""
+
+from torch import Tensor
+
+from imprint.kernels import available
+from imprint.kernels.rotate import rotate as rotate_by_kernel
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, distance: int) -> Tensor:
+    """Rotate heads (T, H, D) by angles whose cosines and sines are (T, D); the dimensions of a pair lie `distance` apart.
+
+    The sines of the first dimension of each pair are negative. What is not rotated has cosine 1 and sine 0.
+    """
+    if x.is_cuda and available.usable(x.device.index, x.dtype):
+        rotated: Tensor = rotate_by_kernel(x, cos, sin, distance, False)
+        return rotated
+    partner: Tensor = x.unflatten(-1, (-1, 2, distance)).flip(-2).flatten(-3)
+    return x * cos[:, None] + partner * sin[:, None]

@@ -1,0 +1,165 @@
+"""Loss and gradient of a micro-batch as one CUDA graph: the GPU repeats the kernels of a pass, which Python would launch one by one.
+
+A graph computes packs of one size. A pack is filled up to the next size with rows of one token and with targets that are not scored, which
+changes no loss and no gradient. Legend: T packed tokens, N scored targets.
+"""
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imprint.pack import Pack
+from imprint.runtime import is_out_of_memory
+from imprint.tune.lora.section import LoraSection
+from imprint.tune.tuner import Tuner
+
+SMALLEST_STEP = 128
+"""Least distance of two sizes in tokens; above 1,024 tokens it is an eighth of the size."""
+USES_BEFORE = 1
+"""Packs of a size that are computed as they are before a graph is made."""
+Compute = Callable[[], None]
+Capture = Callable[[Compute], Compute]
+"""What computes something -> what repeats it over the same tensors. Raises RuntimeError where that is not possible."""
+
+
+@dataclass(frozen=True)
+class PackSize:
+    """What is fixed in a graph."""
+
+    tokens: int
+    """T."""
+    targets: int
+    """N."""
+
+    @classmethod
+    def holding(cls, pack: Pack) -> "PackSize":
+        """The size up to which a pack is filled."""
+        return cls(rounded_up(pack.ids.numel()), rounded_up(pack.target_tokens))
+
+
+def rounded_up(count: int) -> int:
+    """The next size for this many tokens or targets: at most an eighth more, where it is not small."""
+    step = max(SMALLEST_STEP, 1 << max(0, (count - 1).bit_length() - 4))
+    return -(-count // step) * step
+
+
+@dataclass
+class GradientGraph:
+    """The graph of one size, and the tensors that it reads and writes."""
+
+    pack: Pack
+    weight: Tensor
+    """Factor of the loss."""
+    loss: Tensor
+    """Of the latest pack, times the weight."""
+    replay: Compute
+
+
+class GradientGraphs:
+    """The graphs of one tuner, made when sizes come again; they share memory, so a larger size than before replaces all of them."""
+
+    def __init__(self, tuner: Tuner, parameters: Mapping[str, nn.Parameter], make_capture: Callable[[], Capture] | None = None) -> None:
+        self.tuner = tuner
+        self.parameters = list(parameters.values())
+        self.captures = 0
+        """Number of captures so far."""
+        self.failure: str | None = None
+        """Why a capture failed: then every pack is computed as it is."""
+        self._make_capture = make_capture or CudaCapture
+        self._capture = self._make_capture()
+        self._uses: Counter[PackSize] = Counter()
+        self._graphs: dict[PackSize, GradientGraph] = {}
+        self._gradients: list[Tensor] = []
+
+    def add_gradients(self, pack: Pack, weight: float) -> Tensor | None:
+        """Add the gradients of a pack's summed loss times `weight`; returns the product, or None where the pack must be computed as it is.
+
+        Raises RuntimeError for a lack of memory, and UserError for a row that is too long; no gradient is added then.
+        """
+        size = PackSize.holding(pack)
+        self._uses[size] += 1
+        if self.failure is not None or self._uses[size] <= USES_BEFORE:
+            return None
+        self.tuner.network.check_length(max(pack.lengths))
+        self._keep_gradients()
+        if size not in self._graphs and not self._add_graph(size, pack):
+            return None
+        graph = self._graphs[size]
+        padded = pack.padded(size.tokens, size.targets)
+        for name, target in _tensors(graph.pack).items():
+            target.copy_(getattr(padded, name), non_blocking=True)
+        graph.weight.fill_(weight)
+        graph.replay()
+        return graph.loss.clone()
+
+    def clear(self) -> None:
+        """Free the graphs and their memory."""
+        self._graphs.clear()
+        self._gradients.clear()
+        self._capture = self._make_capture()
+        gc.collect()
+
+    def _keep_gradients(self) -> None:
+        """Let every parameter have the gradient tensor that the graphs add to, with what it has now."""
+        if not self._gradients:
+            self._gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+        for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+            if parameter.grad is None:
+                gradient.zero_()
+            elif parameter.grad is not gradient:
+                gradient.copy_(parameter.grad)
+            parameter.grad = gradient
+
+    def _add_graph(self, size: PackSize, pack: Pack) -> bool:
+        """Make the graph of a size; false where that fails."""
+        if self._graphs and size.tokens > max(other.tokens for other in self._graphs):
+            self._graphs.clear()
+            self._capture = self._make_capture()
+        device = self.tuner.network.device
+        static = pack.padded(size.tokens, size.targets).to(device)
+        weight, loss = (torch.zeros((), device=device) for _ in range(2))
+
+        def compute() -> None:
+            product = self.tuner(static) * weight
+            product.backward()
+            loss.copy_(product.detach())
+
+        try:
+            self._graphs[size] = GradientGraph(static, weight, loss, self._capture(compute))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self.failure = str(error).partition("\n")[0]
+            self.clear()
+            return False
+        self.captures += 1
+        return True
+
+
+class CudaCapture:
+    """Captures CUDA graphs, which share one pool of memory."""
+
+    def __init__(self) -> None:
+        self._pool: Any = torch.cuda.graph_pool_handle()
+
+    def __call__(self, compute: Compute) -> Compute:
+        """See Capture."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            compute()
+        return graph.replay
+
+
+def repeats(tuner: Tuner) -> bool:
+    """Whether the passes of a tuner can be repeated: not where checkpointing would have to restore the random state of LoRA's dropout."""
+    drops = tuner.checkpointing and tuner.section.dropout > 0 and isinstance(tuner.section, LoraSection)
+    return tuner.network.depends_on_sizes_only and not drops
+
+
+def _tensors(pack: Pack) -> dict[str, Tensor]:
+    return {field.name: value for field in fields(pack) if isinstance(value := getattr(pack, field.name), Tensor)}

@@ -1,0 +1,67 @@
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from imprint.models.attention import ForwardContext, RowAdapters
+from imprint.models.packed_attention import PackedAttention, attend_rows
+from imprint.models.reference_attention import ReferenceAttention
+from imprint.pack import Pack, pack
+from tests.cases import difference, small_network
+from tests.kernels.packed_weights import DEVICE, needs_triton
+
+HEADS, HEAD_DIM = 4, 24
+PREFIX = 20
+
+
+def rows() -> Pack:
+    """Four rows, one of them a single context, attended to in both directions as a prefix language model does."""
+    rng, network = random.Random(0), small_network()
+    special_ids = network.config.special_ids
+    lengths = [(20, 12), (1, 0), (9, 3), (14, 0)]
+    ids = [[*rng.choices(range(30), k=first), special_ids.gmask, special_ids.sop, *rng.choices(range(30), k=n)] for first, n in lengths]
+    return pack(ids, network).to(DEVICE)
+
+
+def leaves(*shapes: tuple[int, ...]) -> list[Tensor]:
+    return [torch.randn(shape, device=DEVICE, requires_grad=True) for shape in shapes]
+
+
+@needs_triton
+@pytest.mark.parametrize("groups", [4, 2, 1])
+@pytest.mark.parametrize("alibi", [False, True])
+@pytest.mark.parametrize("prefixes", ["none", "one", "of each row"])
+def test_values_and_gradients_are_those_of_the_reference(groups: int, alibi: bool, prefixes: str) -> None:  # noqa: FBT001
+    torch.manual_seed(0)
+    batch = rows()
+    tokens = batch.ids.numel()
+    query, key, value = inputs = leaves((tokens, HEADS, HEAD_DIM), (tokens, groups, HEAD_DIM), (tokens, groups, HEAD_DIM))
+    slopes = torch.rand(groups, device=DEVICE) / 10 if alibi else None
+    adapters = RowAdapters()
+    if prefixes != "none":
+        pair = leaves(*[(PREFIX, groups, HEAD_DIM)] * 2)
+        masked = torch.rand(batch.num_seqs, PREFIX, device=DEVICE) > 0.5 if prefixes == "of each row" else None
+        adapters = RowAdapters([(pair[0], pair[1])], masked, None if masked is None else torch.arange(-30, -30 + PREFIX, device=DEVICE))
+        inputs += pair
+
+    found = attend_rows(0, query, key, value, ForwardContext(batch, [PackedAttention()], adapters), slopes)
+    reference = ReferenceAttention()
+    context = ForwardContext(batch, [reference], adapters)
+    expected = reference.attend(0, query, key, value, context, score_scale=1.0, slopes=slopes)
+    direction = torch.randn_like(found)
+
+    assert difference(found, expected) < 1e-5
+    for gradient, of_reference in zip(
+        torch.autograd.grad(found, inputs, direction), torch.autograd.grad(expected, inputs, direction), strict=True
+    ):
+        assert difference(gradient, of_reference) < 1e-5
+
+
+def test_passes_with_a_cache_and_on_a_cpu_are_left_to_others() -> None:
+    network = small_network()
+
+    context = ForwardContext(pack([[1, 2]], network), network.attention_backends)
+
+    assert isinstance(context.backend, ReferenceAttention)
+    assert not network.depends_on_sizes_only

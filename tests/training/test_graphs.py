@@ -1,0 +1,167 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from imprint.models.network import Network
+from imprint.pack import Pack, pack
+from imprint.training.graphs import Compute, GradientGraphs, PackSize, repeats, rounded_up
+from imprint.tune.lora.section import LoraSection
+from imprint.tune.section import AnySection, FullSection, PrefixSection
+from imprint.tune.tuner import Tuner, build_tuner
+from tests.cases import difference, small_chatglm2, small_network
+
+SECTIONS: list[AnySection] = [PrefixSection(length=3, prefix_dropout=0.0), LoraSection(method="lora", rank=2), FullSection(method="full")]
+LENGTHS = ((9, 4), (6, 3), (12, 7))
+"""Tokens and scored tokens of the rows."""
+
+
+def tuner_of(section: AnySection, network: Network | None = None) -> Tuner:
+    torch.manual_seed(0)
+    return build_tuner(network or small_chatglm2(), section, lambda text: [1], checkpointing=False).train()
+
+
+def batch(network: Network, seed: int, lengths: tuple[tuple[int, int], ...] = LENGTHS) -> Pack:
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randint(3, 30, (tokens,), generator=generator).tolist() for tokens, _ in lengths]
+    labels = [[-100] * (tokens - scored) + row[tokens - scored :] for (tokens, scored), row in zip(lengths, rows, strict=True)]
+    return pack(rows, network, labels)
+
+
+def gradients(tuner: Tuner) -> list[Tensor]:
+    return [torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in tuner.trainable_parameters().values()]
+
+
+def clear(tuner: Tuner) -> None:
+    for parameter in tuner.trainable_parameters().values():
+        parameter.grad = None
+
+
+class Repeat:
+    """In place of a CUDA graph: computes again over the same tensors."""
+
+    def __call__(self, compute: Compute) -> Compute:
+        return compute
+
+
+class Fails:
+    """A capture that is refused."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def __call__(self, compute: Compute) -> Compute:
+        raise RuntimeError(f"{self.message}\nand more")
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: str(section.method))
+@pytest.mark.parametrize("make", [small_network, small_chatglm2])
+def test_rows_that_fill_a_pack_up_change_no_loss_and_no_gradient(section: AnySection, make: Callable[[], Network]) -> None:
+    tuner = tuner_of(section, make())
+    plain = batch(tuner.network, 1)
+
+    losses, grads = [], []
+    for one in (plain, plain.padded(64, 32)):
+        clear(tuner)
+        loss = tuner(one)
+        loss.backward()
+        losses.append(loss.detach())
+        grads.append(gradients(tuner))
+
+    assert difference(losses[0], losses[1]) < 1e-4
+    assert all(difference(a, b) < 1e-5 * max(1.0, float(b.abs().max())) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: str(section.method))
+def test_repeated_passes_add_the_gradients_of_every_batch(section: AnySection) -> None:
+    tuner = tuner_of(section)
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    batches = [batch(tuner.network, seed) for seed in range(4)]
+    assert graphs.add_gradients(batches[0], 1.0) is None  # the first of a size is computed as it is
+
+    for step in ((0, 1), (2, 3)):
+        clear(tuner)
+        losses = [graphs.add_gradients(batches[number], weight) for number, weight in zip(step, (0.5, 2.0), strict=True)]
+        found = gradients(tuner)
+        clear(tuner)
+        expected = [tuner(batches[number]) * weight for number, weight in zip(step, (0.5, 2.0), strict=True)]
+        torch.stack(expected).sum().backward()
+
+        assert all(a is not None and difference(a, b) < 1e-4 for a, b in zip(losses, expected, strict=True))
+        assert all(difference(a, b) < 1e-5 for a, b in zip(found, gradients(tuner), strict=True))
+    assert graphs.captures == 1
+
+
+def test_gradients_that_are_there_already_are_kept() -> None:
+    tuner = tuner_of(SECTIONS[0])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    first, second = (batch(tuner.network, seed) for seed in (1, 2))
+    graphs.add_gradients(first, 1.0)
+    (tuner(first) + tuner(second)).backward()
+    expected = gradients(tuner)
+    clear(tuner)
+
+    tuner(first).backward()
+    graphs.add_gradients(second, 1.0)
+
+    assert all(difference(a, b) < 1e-5 for a, b in zip(gradients(tuner), expected, strict=True))
+
+
+def test_a_larger_size_replaces_the_smaller_ones() -> None:
+    tuner = tuner_of(SECTIONS[0])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    small, large = batch(tuner.network, 1), batch(tuner.network, 1, ((200, 4),))
+
+    for one in (small, small, large, large, small, small):
+        graphs.add_gradients(one, 1.0)
+
+    assert graphs.captures == 3
+
+
+def test_a_refused_capture_leaves_every_pass_as_it_is() -> None:
+    tuner = tuner_of(SECTIONS[0])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: Fails("operation not permitted when stream is capturing"))
+    one = batch(tuner.network, 1)
+
+    assert [graphs.add_gradients(one, 1.0) for _ in range(3)] == [None] * 3
+    assert graphs.failure == "operation not permitted when stream is capturing"
+    assert graphs.captures == 0
+    assert not any(gradient.any() for gradient in gradients(tuner))
+
+
+def test_a_lack_of_memory_is_told_to_the_caller() -> None:
+    tuner = tuner_of(SECTIONS[0])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: Fails("CUDA out of memory"))
+    one = batch(tuner.network, 1)
+    graphs.add_gradients(one, 1.0)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        graphs.add_gradients(one, 1.0)
+
+
+def test_sizes_are_few_and_at_most_an_eighth_too_large() -> None:
+    sizes = {rounded_up(count) for count in range(1, 100_000)}
+
+    assert len(sizes) < 80
+    assert all(rounded_up(count) <= max(count * 9 / 8 + 1, count + 127) for count in range(1, 100_000, 17))
+    assert PackSize.holding(batch(small_chatglm2(), 1)) == PackSize(128, 128)
+
+
+def test_a_cpu_repeats_nothing() -> None:
+    assert not repeats(tuner_of(SECTIONS[0]))
+
+
+def test_every_parameter_keeps_its_gradient_tensor() -> None:
+    tuner = tuner_of(SECTIONS[2])
+    parameters: list[nn.Parameter] = list(tuner.trainable_parameters().values())
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    one = batch(tuner.network, 1)
+    graphs.add_gradients(one, 1.0)
+
+    graphs.add_gradients(one, 1.0)
+    before = [parameter.grad for parameter in parameters]
+    clear(tuner)
+    graphs.add_gradients(one, 1.0)
+
+    assert all(parameter.grad is gradient for parameter, gradient in zip(parameters, before, strict=True))
