@@ -47,6 +47,7 @@ TYPED = (
 LITTLE = ["forgetting.limit=2", "forgetting.text_tokens=20", "forgetting.shown_rows=1", "forgetting.max_new_tokens=4"]
 SMALL = {
     "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8", *LITTLE],
+    "fit": ["train.batch_size=2", "train.micro_batch_size=2", "data.train_rows=8", "data.dev_rows=2"],
     "forgetting": ["limit=2", "text_tokens=20", "shown_rows=1", "max_new_tokens=4"],
     "evaluate": ["--limit", "2", "max_new_tokens=4"],
     "compare": ["--limit", "2", "max_new_tokens=4"],
