@@ -71,7 +71,7 @@ def dequantize(weight: PackedRows, dtype: torch.dtype, tile: Tile = tiles.DEQUAN
 def packed_vector(x: Tensor, weight: PackedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
     """One token (1, K) times the rows, plus the bias (N,) -> (1, rows)."""
     x, words = x.contiguous(), weight.words
-    tile = tile or tiles.vector_tile(len(weight.rows), words.shape[1])
+    tile = tile or tiles.vector_tile(len(weight.rows), words.shape[1], weight.group_words)
     out = torch.empty((1, len(weight.rows)), dtype=x.dtype, device=x.device)
     with _on(x):
         packed_vector_kernel[(-(-len(weight.rows) // tile.rows),)](

@@ -37,7 +37,7 @@ def kernels(dtype: str) -> Iterator[Kernel]:
             base = {"W": words, "BITS": bits, "GROUP": group}
             tile = tiles.DEQUANTIZE
             found[f"dequantize {base}"] = (dequantize_kernel, packed, base | block(tile), tile)
-            tile = tiles.vector_tile(rows, words)
+            tile = tiles.vector_tile(rows, words, group)
             found[f"vector {base} {tile}"] = (packed_vector_kernel, product, base | {"HAS_BIAS": True} | block(tile), tile)
             tile = tiles.matrix_tile(rows, words, group)
             for tokens in (8, tiles.MATRIX_TOKENS):

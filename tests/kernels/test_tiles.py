@@ -15,7 +15,7 @@ SHAPES = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384), (130528, 40
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
 def test_a_program_reads_a_bounded_number_of_elements_and_gives_every_thread_some(rows: int, columns: int) -> None:
-    packed = [(tiles.vector_tile(rows, columns * bits // 32), columns * bits // 32, 1) for bits in (4, 8)]
+    packed = [(tiles.vector_tile(rows, columns * bits // 32, group), columns * bits // 32, 1) for bits, group in ((4, 0), (8, 0), (4, 16))]
     for tile, width, unit in (*packed, (tiles.dense_tile(rows, columns), columns, 8)):
         threads = tiles.WARP * tile.warps
         each = -(-width // tile.columns) * max(1, tile.columns // unit // threads)
