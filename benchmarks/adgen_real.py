@@ -1,13 +1,15 @@
 """ADGEN on a real base, one command a phase: settings by evaluation loss, the best of each method on the dev rows, and what was forgotten.
 
     python benchmarks/adgen_real.py search BASE --train train.jsonl --dev dev.jsonl --general general.jsonl --out OUT
+    python benchmarks/adgen_real.py remix BASE --train train.jsonl --dev dev.jsonl --general general.jsonl --out OUT --best NAME ...
     python benchmarks/adgen_real.py sweep BASE --train train.jsonl --out OUT
     python benchmarks/adgen_real.py final BASE --train train.jsonl --dev dev.jsonl --out OUT --best prefix=random:0.02 lora=0.001 full=5e-05
     python benchmarks/adgen_real.py mixed BASE --train train.jsonl --general general.jsonl --out OUT --best ...
 
 The runs of a phase share one GPU, each a process of its own. Settings are chosen by rows of train.jsonl that no run learns from: in
 `sweep` by the evaluation loss of 400 of them, in `search` by the BLEU-4 of greedy answers to 402. Only the chosen runs answer the dev rows,
-greedily and sampled as the original does (top_p 0.7, temperature 0.95).
+greedily and sampled as the original does (top_p 0.7, temperature 0.95). `remix` is the last part of `search` alone: chosen settings with a
+fifth general rows.
 """
 
 import argparse
@@ -150,19 +152,20 @@ def answer_commands(models: Mapping[str, Path], rows: Path, decodings: Mapping[s
     }
 
 
+def training(name: str, label: str, options: argparse.Namespace, *more: str) -> list[str]:
+    """The command that trains a setting of SEARCH on the rows that are not held out."""
+    knobs = [knob for knob in KNOBS if not knob.startswith("data.dev_share")] + ["train.report=false", "forgetting.measure=false"]
+    tune, rate, epochs = SEARCH[name].rsplit(" ", 2)
+    return ["train", str(options.out / "recipe.yaml"), f"output={options.out / label}", *knobs, f"tune={tune}",
+            f"optimizer.learning_rate={rate}", f"train.epochs={epochs}", *more]  # fmt: skip
+
+
 def search_settings(options: argparse.Namespace) -> dict[str, float]:
     """Train all of SEARCH, choose one of each method by its answers to the held-out rows; returns the seconds of each command."""
     out = options.out
     learned, held = hold_rows_out(options.train, out)
-    recipe = write_recipe(options.base, learned, out)
-    knobs = [knob for knob in KNOBS if not knob.startswith("data.dev_share")] + ["train.report=false", "forgetting.measure=false"]
-
-    def training(name: str, label: str, *more: str) -> list[str]:
-        tune, rate, epochs = SEARCH[name].rsplit(" ", 2)
-        return ["train", str(recipe), f"output={out / label}", *knobs, f"tune={tune}", f"optimizer.learning_rate={rate}",
-                f"train.epochs={epochs}", *more]  # fmt: skip
-
-    seconds = run_all({name: training(name, name) for name in SEARCH}, out)
+    write_recipe(options.base, learned, out)
+    seconds = run_all({name: training(name, name, options) for name in SEARCH}, out)
     seconds |= run_all(answer_commands({name: out / name for name in SEARCH}, held, {"held": ()}, out), out)
     bleu = {name: json.loads((out / f"answers/{name}-held/scores.json").read_text(encoding="utf-8"))["bleu-4"]["value"] for name in SEARCH}
     print(json.dumps({"bleu-4 of held-out rows": bleu}), flush=True)
@@ -171,11 +174,22 @@ def search_settings(options: argparse.Namespace) -> dict[str, float]:
     forgetting = {f"{name}-forgetting": ["forgetting", str(path)] for name, path in chosen.items()}
     seconds |= run_all(answer_commands(chosen, options.dev, DECODINGS, out) | forgetting, out)
     report(out, seconds)
-    mixed = {
-        f"{name}-mixed": training(name, f"{name}-mixed", f"data.mix_general={{rows: {options.general}, share: 0.2}}") for name in chosen
-    }
-    seconds |= run_all(mixed, out)
-    draw(out, out / "curves.png")
+    return seconds | train_mixed(options, list(chosen))
+
+
+def remix(options: argparse.Namespace) -> dict[str, float]:
+    """`train_mixed` for the settings of `--best`, without the search before it."""
+    learned, _ = hold_rows_out(options.train, options.out)
+    write_recipe(options.base, learned, options.out)
+    return train_mixed(options, options.best)
+
+
+def train_mixed(options: argparse.Namespace, names: Sequence[str]) -> dict[str, float]:
+    """Train settings with a fifth general rows, answer the dev rows and measure what was forgotten."""
+    out = options.out
+    general = f"data.mix_general={{rows: {options.general}, share: 0.2}}"
+    mixed = {f"{name}-mixed": training(name, f"{name}-mixed", options, general) for name in names}
+    seconds = run_all(mixed, out)
     models = {name: out / name for name in mixed}
     forgetting = {f"{name}-forgetting": ["forgetting", str(path)] for name, path in models.items()}
     return seconds | run_all(answer_commands(models, options.dev, {"greedy": ()}, out) | forgetting, out)
@@ -183,7 +197,7 @@ def search_settings(options: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=["search", "sweep", "final", "mixed"])
+    parser.add_argument("phase", choices=["search", "remix", "sweep", "final", "mixed"])
     parser.add_argument("base", type=Path)
     for name in ("train", "dev", "general", "out"):
         parser.add_argument(f"--{name}", type=Path)
@@ -191,7 +205,11 @@ def main() -> None:
     parser.add_argument("--best", nargs="*", default=[], metavar="METHOD=SETTING")
     options = parser.parse_args()
     if options.phase == "search":
-        return report(options.out, search_settings(options))
+        report(options.out, search_settings(options))
+        return draw(options.out, options.out / "curves.png")
+    if options.phase == "remix":
+        report(options.out, remix(options))
+        return draw(options.out, options.out / "curves.png")
     recipe, out = write_recipe(options.base, options.train, options.out), options.out
     chosen = [(method, value) for method, values in SWEEP.items() for value in values] if options.phase == "sweep" else []
     chosen += [(method, value) for word in options.best for method, _, value in [word.partition("=")]]
