@@ -92,14 +92,14 @@ class FusedAttention:
     ) -> Tensor:
         """See AttentionBackend."""
         prefix = (None, None) if context.adapters.prefix is None else context.adapters.prefix[layer]
-        attended: Tensor = _FusedAttention.apply(query, key, value, *prefix)  # type: ignore[no-untyped-call]
+        attended: Tensor = _FusedAttention.apply(query, key, value.contiguous(), *prefix)  # type: ignore[no-untyped-call]
         return attended
 
 
 class _FusedAttention(torch.autograd.Function):
     """Keeps queries, keys, values, prefix, output, and an fp32 log-sum-exp for each token and head.
 
-    Keys or values that are part of a larger tensor keep all of it.
+    Queries or keys that are part of a larger tensor keep all of it.
     """
 
     @staticmethod

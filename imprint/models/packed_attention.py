@@ -46,6 +46,8 @@ class PackedAttention:
 def attend_rows(layer: int, query: Tensor, key: Tensor, value: Tensor, context: ForwardContext, slopes: Tensor | None) -> Tensor:
     """See AttentionBackend.attend, on any device that the kernels run on."""
     rows, adapters = context.layout(VisibleKeys.from_context), context.adapters
+    if torch.is_grad_enabled():
+        value = value.contiguous()  # kept for the gradient without the queries and keys beside it
     prefix_key, prefix_value = (None, None) if adapters.prefix is None else adapters.prefix[layer]
     out: Tensor = attend_packed(
         query,

@@ -18,6 +18,8 @@ from imprint.forecast.choices import other_choices
 from imprint.forecast.estimate import Build, Choice, Estimate, Plan, Sharding, Term, estimate
 from imprint.forecast.page import write_forecast
 from imprint.forecast.run import RunForecast, forecast_lines
+from imprint.forecast.stand_ins import ComputePath
+from imprint.kernels.attend_packed import MAX_HEAD_DIM
 from imprint.loading.base import base_folder
 from imprint.loading.empty import empty_network, is_quantized, open_folder_template
 from imprint.messages import Bilingual, UserError
@@ -99,7 +101,18 @@ def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build)
         sum(lengths) / len(lengths),
         Sharding(recipe.engine.sharding_stage, processes, offload=recipe.engine.offload),
         cache_bytes=prompts * (limits.prompt + limits.answer) * cached,
+        path=_compute_path(recipe, network),
     )
+
+
+def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
+    """How a GPU computes a network: this one, or where the network is empty, one with Triton."""
+    fused = network.depends_on_sizes_only
+    if network.device.type == "meta":
+        fits = network.dtype.itemsize == 2 and network.shape.head_dim <= MAX_HEAD_DIM
+        fused = fits and recipe.model.kernels == "auto"
+    alone = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
+    return ComputePath(fused, graphs=fused and alone and recipe.train.cuda_graphs)
 
 
 def recipe_choice(recipe: Recipe, rows: int) -> Choice:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from imprint.messages import Bilingual
 from imprint.pack import Pack
 from imprint.runtime import is_out_of_memory
 from imprint.tune.lora.section import LoraSection
@@ -70,6 +71,7 @@ class GradientGraphs:
         """Number of captures so far."""
         self.failure: str | None = None
         """Why a capture failed: then every pack is computed as it is."""
+        self._told = False
         self._make_capture = make_capture or CudaCapture
         self._capture = self._make_capture()
         self._uses: Counter[PackSize] = Counter()
@@ -96,6 +98,17 @@ class GradientGraphs:
         graph.weight.fill_(weight)
         graph.replay()
         return graph.loss.clone()
+
+    def failure_notice(self) -> Bilingual | None:
+        """What the user is told, once, where a capture has failed."""
+        if self.failure is None or self._told:
+            return None
+        self._told = True
+        return Bilingual(
+            f"training without CUDA graphs, which may be slower: one could not be made ({self.failure}). train.cuda_graphs=false leaves "
+            "them out from the start.",
+            f"未使用 CUDA 图，训练可能较慢：无法生成（{self.failure}）。train.cuda_graphs=false 可直接关闭。",
+        )
 
     def clear(self) -> None:
         """Free the graphs and their memory."""

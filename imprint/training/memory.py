@@ -103,7 +103,10 @@ def accumulate_gradients(
     while True:
         attempted: list[Sequence[EncodedRow]] = []
         try:
-            return _forward_backward(tuner, engine, micro_batches, budget, attempted, graphs)
+            loss = _forward_backward(tuner, engine, micro_batches, budget, attempted, graphs)
+            if graphs is not None and (notice := graphs.failure_notice()) is not None:
+                notify(notice)
+            return loss
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

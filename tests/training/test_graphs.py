@@ -127,6 +127,10 @@ def test_a_refused_capture_leaves_every_pass_as_it_is() -> None:
     assert [graphs.add_gradients(one, 1.0) for _ in range(3)] == [None] * 3
     assert graphs.failure == "operation not permitted when stream is capturing"
     assert graphs.captures == 0
+    notice = graphs.failure_notice()
+    assert notice is not None
+    assert "not permitted when stream is capturing" in notice.english
+    assert graphs.failure_notice() is None  # told once
     assert not any(gradient.any() for gradient in gradients(tuner))
 
 
