@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +19,14 @@ from imprint.check.shaped_rows import CHECKING, read_progress, rows_with_shapes
 from imprint.check.text_scan import check_text_command
 from imprint.data.readers.bad_rows import BadRowError, FirstOfEachKind, MissingColumnError
 from imprint.data.readers.rows import describe_source
+from imprint.data.readers.sources import detect_format, parse_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, say, style_for, terminal_columns
 
+ENOUGH_LACKING: Final = 1000
+"""Number of rows without the named columns after which a file is left, if no row could be read."""
 OVERRIDE: Final = re.compile(r"[a-z_.]+=")
 
 
@@ -47,16 +51,19 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
             )
         return check_text_command(files, dev, settings, [*(["--model", model] if model else []), *overrides])
     settings.encode(Sample("?", "!", None, ""))  # raises for limits that no row fits
-    held_out = None if dev is None else DataScan(settings, measured=False)
-    if dev is not None and held_out is not None and (missing := _scan_files([dev], held_out, settings.columns, style)):
+    held_out = None if dev is None else DataScan(settings)
+    if (
+        dev is not None
+        and held_out is not None
+        and (missing := _scan_files([dev], held_out, settings.columns, style, whole=fix is not None))
+    ):
         raise UserError(missing[0])
     scan = DataScan(settings)
-    unreadable = _scan_files(files, scan, settings.columns, style)
+    unreadable = _scan_files(files, scan, settings.columns, style, whole=fix is not None)
     if len(unreadable) == len(files) and not scan.rows:
         raise UserError("\n".join(unreadable))
-    if scan.choose_limits():
-        for source in files:
-            _count_cut_rows(source, scan, settings.columns)
+    scan.held_out = held_out
+    _choose_limits(scan, files, dev, settings.columns)
     short = location_shortener([*files, *([dev] if dev else [])])
     findings = all_findings(scan, held_out, short)
     say(*length_lines(scan, style), *language_line(scan.languages, style))
@@ -91,10 +98,17 @@ def _split_arguments(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, overrides
 
 
+def _choose_limits(scan: DataScan, files: Sequence[str], dev: str | None, columns: Columns) -> None:
+    """Choose the limits that are not given, as training would, and count what they cut."""
+    for cutting in scan.choose_limits():
+        for source in files if cutting is scan else [dev] if dev else []:
+            _count_cut_rows(source, cutting, columns)
+
+
 def _count_cut_rows(source: str, scan: DataScan, columns: Columns) -> None:
     """Read the rows of a source again, to see what the limits chosen from them cut; what cannot be read was told the first time."""
     with suppress(UserError), read_progress(source, Bilingual("looking again at", "复查")) as progress:
-        for location, value, shape in rows_with_shapes(source, columns, progress):
+        for location, value, shape in islice(rows_with_shapes(source, columns, progress), scan.partly_read.get(source)):
             scan.add_cut(location, value, shape)
 
 
@@ -104,11 +118,14 @@ class _LackingRows:
     def __init__(self) -> None:
         self.held: list[str] = []
         """The lines held back."""
+        self.count = 0
+        """Number of rows without the named columns."""
         self._only = True
 
     def lines(self, problem: BadRowError | None, line: str | None) -> list[str]:
         """What is to be printed after a row, with its own `line` if it has one."""
         own = [] if line is None else [line]
+        self.count += isinstance(problem, MissingColumnError)
         if self._only and isinstance(problem, MissingColumnError):
             self.held += own
             return []
@@ -116,10 +133,10 @@ class _LackingRows:
         return [*held, *own]
 
 
-def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: Style) -> list[str]:
+def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: Style, *, whole: bool) -> list[str]:
     """Scan all rows of `files` and print the first bad ones of each kind; returns the errors of unreadable files.
 
-    Raises the error of a single file.
+    Unless `whole`, a file is left where its first ENOUGH_LACKING rows lack the columns. Raises the error of a single file.
     """
     unreadable = []
     for source in files:
@@ -132,17 +149,35 @@ def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: S
                     shown = problem is not None and first.shows(problem)
                     for line in lacking.lines(problem, bad_row_lines(location, problem.reason) if problem and shown else None):
                         progress.say(line)
+                    if lacking.count == ENOUGH_LACKING and scan.samples == samples and not whole and _is_one_table(source):
+                        scan.partly_read[source] = scan.rows - rows
+                        break
         except UserError as error:
             if len(files) == 1 and scan.rows == rows:
                 raise
             unreadable.append(str(error))
             say(f"{style('✗', 'red', 'bold')} {error}")
-        if lacking.held:
+        if source in scan.partly_read:
+            say(*lacking.held[:1], f"  {_partly_read(scan.partly_read[source]).line}")
+        elif lacking.held:
             say(lacking.held[0], f"  {Bilingual(f'so are all {first.total:,} rows', f'全部 {first.total:,} 行都是如此').line}")
         elif (rest := first.rest_by_kind()) is not None:
             say(f"{rest.english}\n  {rest.chinese}")
         say("  " + _counts(scan.rows - rows, scan.bad_rows - bad, scan.samples - samples).line)
     return unreadable
+
+
+def _is_one_table(source: str) -> bool:
+    """Whether all rows of a source have the shape of the first: a folder has one for each file, and a workbook for each sheet."""
+    path = parse_source(source).path
+    return path.is_file() and detect_format(path).format != "an Excel workbook"
+
+
+def _partly_read(rows: int) -> Bilingual:
+    return Bilingual(
+        f"none of the first {rows:,} rows can be read for this reason, so the others are not looked at",
+        f"前 {rows:,} 行因此均无法读取，其余不再检查",
+    )
 
 
 def _counts(rows: int, bad: int, answers: int) -> Bilingual:

@@ -1,19 +1,26 @@
 """The verdict of a check, and the commands to run next."""
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
+from typing import Final
 
 from imprint.check.findings import KINDS, FindingTally
+from imprint.check.proposal import Proposal
 from imprint.check.report import heading
 from imprint.check.scan import DataScan
 from imprint.data.limits import LengthLimits
 from imprint.data.readers.questions import read_questions
+from imprint.data.section import DataSection
 from imprint.data.truncation import limits_cure
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style
+
+DEFAULT_COLUMNS: Final = {name: DataSection.model_fields[name].default for name in ("prompt_column", "response_column")}
+"""With these, the columns are detected; the starter of a classification names other ones."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,8 @@ def conclusion_lines(
     limits = raised_limits(scan)
     kept = [knob for knob in arguments.knobs() if not any(limit.partition("=")[0] == knob.partition("=")[0] for limit in limits)]
     knobs = [f"data.train={next_file}", *dev, *kept, *limits]
-    yield from train_commands("chat", next_file, knobs if arguments.base is None else [*knobs, *_base_knobs(arguments.base)], style)
+    proposal = scan.kinds.proposal()
+    yield from train_commands(proposal.starter, next_file, [*knobs, *_knobs_of(proposal, arguments)], style)
 
 
 def _use_of_questions(files: Sequence[str], scan: DataScan) -> Iterator[str]:
@@ -105,15 +113,27 @@ def train_commands(starter: str, source: str, knobs: Sequence[str], style: Style
     folder = next(folder for name in names if not (folder := Path("runs", name)).exists()).as_posix()
     yield from _next_command(
         shlex.join(["imprint", "init", starter, folder]),
-        Bilingual("writes a recipe, to be changed as you like", "生成配方，可随意修改"),
+        Bilingual(
+            f"writes a recipe ({starter}) to be changed as you like; `imprint init` lists others",
+            f"生成 {starter} 配方，可随意修改；imprint init 列出其他配方",
+        ),
         style,
     )
     yield from _next_command(shlex.join(["imprint", "train", folder, *knobs]), Bilingual("trains on it", "开始训练"), style)
 
 
-def _base_knobs(base: str) -> list[str]:
-    """The base, without the general rows of the toy."""
-    return [f"model.path={base}", "data.mix_general=null"]
+def _knobs_of(proposal: Proposal, arguments: CheckArguments) -> Iterator[str]:
+    """What the recipe of the starter must be told: the labels, no held-out sample rows, the base without the general rows of the toy."""
+    if proposal.has_own_dev and not arguments.dev:
+        yield "data.dev=null"
+    if proposal.labels:
+        named = " ".join(arguments.knobs())
+        yield from (f"data.{name}={column}" for name, column in DEFAULT_COLUMNS.items() if f"data.{name}=" not in named)
+        yield f"task.labels={json.dumps(proposal.labels, ensure_ascii=False)}"
+    if arguments.base is not None:
+        yield f"model.path={arguments.base}"
+        if proposal.mixes_general:
+            yield "data.mix_general=null"
 
 
 def _source_stem(source: str) -> str:
@@ -122,28 +142,47 @@ def _source_stem(source: str) -> str:
 
 def raised_limits(scan: DataScan) -> list[str]:
     """Overrides of the limits that truncate rows, raised as far as the model's maximum length."""
-    sides = zip(scan.needed.within(scan.max_length).knobs.items(), (scan.prompt_lengths, scan.answer_lengths), strict=True)
-    return [f"data.{name}={limit}" for (name, limit), side in sides if side.cut and limit > side.limit]
+    now = LengthLimits(scan.prompt_lengths.limit, scan.answer_lengths.limit).knobs
+    scans = [scan] if scan.held_out is None else [scan, scan.held_out]
+    cut = {
+        "max_source_length": any(one.prompt_lengths.cut for one in scans),
+        "max_target_length": any(one.answer_lengths.cut for one in scans),
+    }
+    needed = scan.needed.within(scan.max_length).knobs
+    return [f"data.{name}={limit}" for name, limit in needed.items() if cut[name] and limit > now[name]]
 
 
 def _verdict(scan: DataScan, findings: Mapping[str, FindingTally], errors: Sequence[str], unreadable: int, style: Style) -> str:
     files = f"{Bilingual(f'{unreadable} of the files cannot be read', f'{unreadable} 个文件无法读取').line}; " if unreadable else ""
     if not scan.samples:
-        return style("✗ " + files + Bilingual("there is nothing to train on", "没有可学的内容").line, "red", "bold")
+        nothing = (
+            Bilingual("the columns of question and answer are not known", "提问列和回答列未知")
+            if scan.partly_read
+            else Bilingual("there is nothing to train on", "没有可学的内容")
+        )
+        return style("✗ " + files + nothing.line, "red", "bold")
     if errors or unreadable:
         plural = "s" * (len(errors) != 1)
         kinds = Bilingual(f"{len(errors)} kind{plural} of errors, marked ✗ above", f"{len(errors)} 类错误，见上 ✗").line if errors else ""
         return style("✗ " + Bilingual("something is wrong", "有问题").line + ": ", "red", "bold") + files + kinds
-    prompt, answer = scan.prompt_lengths, scan.answer_lengths
-    if prompt.cut or answer.cut:
-        cut = Bilingual(
-            f"no row is wrong, but {prompt.cut:,} prompts and {answer.cut:,} answers of {prompt.total:,} are cut",
-            f"没有错误，但 {prompt.total:,} 条中有 {prompt.cut:,} 个提问和 {answer.cut:,} 个回答被截断",
-        )
-        cure = limits_cure(scan.needed, LengthLimits(prompt.limit, answer.limit), scan.max_length, Bilingual("set", "请设"))
-        return style(f"! {cut.line}: ", "yellow", "bold") + cure.line
+    if scan.cuts:
+        limits = LengthLimits(scan.prompt_lengths.limit, scan.answer_lengths.limit)
+        cure = limits_cure(scan.needed, limits, scan.max_length, Bilingual("set", "请设"))
+        return style(f"! {_what_is_cut(scan).line}: ", "yellow", "bold") + cure.line
     advice = " " + Bilingual("Lines with ! are for you to judge", "带 ! 的请自行判断。").line if findings else ""
     return style("✓ " + Bilingual("nothing is wrong", "没有发现错误。").line, "green", "bold") + advice
+
+
+def _what_is_cut(scan: DataScan) -> Bilingual:
+    """How many prompts and answers the limits cut, of the rows and of those held out."""
+    prompt, answer = scan.prompt_lengths, scan.answer_lengths
+    english = f"{prompt.cut:,} prompts and {answer.cut:,} answers of {prompt.total:,}"
+    chinese = f"{prompt.total:,} 条中有 {prompt.cut:,} 个提问和 {answer.cut:,} 个回答"
+    if scan.held_out is not None and scan.held_out.cuts:
+        prompt, answer = scan.held_out.prompt_lengths, scan.held_out.answer_lengths
+        english += f", and {prompt.cut:,} prompts and {answer.cut:,} answers of {prompt.total:,} held out,"
+        chinese += f"、留出的 {prompt.total:,} 条中有 {prompt.cut:,} 个提问和 {answer.cut:,} 个回答"
+    return Bilingual(f"no row is wrong, but {english} are cut", f"没有错误，但 {chinese}被截断")
 
 
 def _fixed_verdict(errors: Sequence[str], style: Style) -> str:

@@ -76,22 +76,24 @@ def _by_reason(reasons: Counter[Bilingual]) -> FindingTally:
 
 
 def length_lines(scan: DataScan, style: Style) -> Iterator[str]:
-    """Both histograms, what the limits truncate, and limits that truncate less."""
+    """Both histograms, what the limits truncate, also of the held-out rows, and limits that truncate less."""
     if not scan.samples:
         return
     yield heading(Bilingual("lengths in tokens", "词元长度"), style)
     for title, lengths in ((Bilingual("prompts", "提问"), scan.prompt_lengths), (Bilingual("answers", "回答"), scan.answer_lengths)):
-        yield f"  {style(title.line, 'underline')}   {summary(lengths)} · limit {lengths.limit:,}"
-        for line in histogram(lengths, style):
-            yield f"    {line}"
-        yield "    " + style(cost(lengths, title.english), *(["yellow"] if lengths.cut else ["green"]))
+        yield from _title_and_cost(title, lengths, histogram(lengths, style), style)
+    if scan.held_out is not None and scan.held_out.samples:
+        yield from _title_and_cost(Bilingual("held-out prompts", "留出提问"), scan.held_out.prompt_lengths, [], style)
+        yield from _title_and_cost(Bilingual("held-out answers", "留出回答"), scan.held_out.answer_lengths, [], style)
     for goal, share in ((Bilingual("to cut at most 1 %", "至多截断 1 %"), CUT_SHARE), (Bilingual("to cut nothing", "不截断"), 0.0)):
-        yield f"  {pad_right(goal.line, 36)}{style(limits(scan.prompt_lengths, scan.answer_lengths, share), 'cyan')}"
+        yield f"  {pad_right(goal.line, 36)}{style(str(scan.limits_for(share)), 'cyan')}"
 
 
-def limits(source: Lengths, target: Lengths, share: float) -> str:
-    """Overrides of the limits that truncate at most this share of prompts and of answers."""
-    return f"data.max_source_length={source.limit_for(share)} data.max_target_length={target.limit_for(share)}"
+def _title_and_cost(title: Bilingual, lengths: Lengths, histogram: Sequence[str], style: Style) -> Iterator[str]:
+    """The lengths of one side in a line, their histogram, and what the limit truncates."""
+    yield f"  {style(title.line, 'underline')}   {summary(lengths)} · limit {lengths.limit:,}"
+    yield from (f"    {line}" for line in histogram)
+    yield "    " + style(cost(lengths, title.english), *(["yellow"] if lengths.cut else ["green"]))
 
 
 def language_line(languages: Counter[str], style: Style) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Final
 from imprint.check.duplicates import Digests
 from imprint.check.findings import EXAMPLES, FindingTally
 from imprint.check.lengths import Lengths
+from imprint.check.proposal import RowKinds
 from imprint.check.repair import RepairedRow, repair_row, sample_texts
 from imprint.check.settings import CheckSettings
 from imprint.check.text_checks import LOST_CHARACTER, TYPED_SPECIAL_TOKEN, clean_text, ends_mid_sentence, language, repeats_itself
@@ -26,9 +27,9 @@ EXCERPT_CHARACTERS: Final = 24
 
 
 class DataScan:
-    """Counts over the rows scanned so far. `measured`: whether tokens and languages are counted too."""
+    """Counts over the rows scanned so far."""
 
-    def __init__(self, settings: CheckSettings, *, measured: bool = True) -> None:
+    def __init__(self, settings: CheckSettings) -> None:
         self.rows = 0
         """Number of rows, bad ones included."""
         self.samples = 0
@@ -52,8 +53,13 @@ class DataScan:
         """Knob -> column that the first row without the named columns suggests."""
         self.supports_tools = settings.template.supports_tools
         """Whether the model's template supports tools."""
+        self.kinds = RowKinds()
+        """What the rows are like."""
+        self.held_out: DataScan | None = None
+        """The scan of the held-out rows: the limits are chosen for them too."""
+        self.partly_read: dict[str, int] = {}
+        """Source that was not read to its end -> number of rows that were."""
         self._settings = settings
-        self._measured = measured
         self._needed = array("I"), array("I")
         """The longest prompt and the longest answer of each row, in tokens, while the limits are to be chosen; 0 of a bad row."""
         self._again: Iterator[tuple[int, int]] = iter(())
@@ -67,7 +73,7 @@ class DataScan:
         self.shape_kinds.add(shape.kind)
         try:
             samples = samples_from_row(value, shape, location, tools=self.supports_tools)
-            self._measure_all(samples if self._measured else [])
+            self._measure_all(samples)
         except (BadRowError, UserError) as error:
             problem = error if isinstance(error, BadRowError) else BadRowError(error.message)
             self.bad_rows += 1
@@ -78,6 +84,7 @@ class DataScan:
             self._remember_repaired(location, repair_row(value, shape, location, tools=self.supports_tools))
             return problem
         self.samples += len(samples)
+        self.kinds.add(samples, shape)
         if not samples:
             self.findings["nothing"].add(location, "")
             return None
@@ -86,8 +93,7 @@ class DataScan:
             self._remember(location, texts)
         else:
             self._remember_repaired(location, repair_row(value, shape, location, tools=self.supports_tools))
-        if self._measured:
-            self.languages[language("\n".join(texts))] += 1
+        self.languages[language("\n".join(texts))] += 1
         return None
 
     def _remember_repaired(self, location: str, repaired: RepairedRow) -> None:
@@ -152,20 +158,25 @@ class DataScan:
                 sample.location, _ending(self._settings.tokenizer.decode(row.ids[-EXCERPT_CHARACTERS:])) if self._shows("half") else ""
             )
 
-    def choose_limits(self) -> bool:
-        """Choose the limits that are not given from the lengths of all rows; returns whether they cut any.
+    def choose_limits(self) -> "list[DataScan]":
+        """Choose the limits that are not given from the lengths of all rows, the held-out ones too; returns the scans whose rows they cut.
 
-        Then all rows must be passed to `add_cut`, in the same order.
+        Then all rows of these must be passed to `add_cut`, in the same order.
         """
-        if self._settings.limits is not None or not self.prompt_lengths.total:
-            return False
-        lengths = self.prompt_lengths, self.answer_lengths
-        self._settings = self._settings.with_limits_for(LengthLimits(*(side.limit_for(1 - SHARE) for side in lengths)))
-        limits = self._settings.limits
+        scans = [scan for scan in (self, self.held_out) if scan is not None and scan.samples]
+        if self._settings.limits is not None or not scans:
+            return []
+        settings = self._settings.with_limits_for(self.limits_for(1 - SHARE))
+        for scan in scans:
+            scan._take_limits(settings)
+        return [scan for scan in scans if scan.prompt_lengths.longer or scan.answer_lengths.longer]
+
+    def _take_limits(self, settings: CheckSettings) -> None:
+        limits = settings.limits
         assert limits is not None, "both are set now"
+        self._settings = settings
         self.prompt_lengths.limit, self.answer_lengths.limit = limits.prompt, limits.answer
         self._again = zip(*self._needed, strict=True)
-        return any(side.longer for side in lengths)
 
     def add_cut(self, location: str, value: object, shape: RowShape) -> None:
         """Count what the chosen limits cut from one row."""
@@ -174,10 +185,21 @@ class DataScan:
             for sample in samples_from_row(value, shape, location, tools=self.supports_tools):
                 self._count_cut(sample, self._settings.encode(sample))
 
+    def limits_for(self, share: float) -> LengthLimits:
+        """The smallest limits that cut at most this share of the rows, and of those held out."""
+        own = LengthLimits(self.prompt_lengths.limit_for(share), self.answer_lengths.limit_for(share))
+        return own if self.held_out is None else own.widest(self.held_out.limits_for(share))
+
     @property
     def needed(self) -> LengthLimits:
         """The limits that cut nothing."""
-        return LengthLimits(self.prompt_lengths.limit_for(0), self.answer_lengths.limit_for(0))
+        return self.limits_for(0)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether the limits cut any of the rows, or of those held out."""
+        own = bool(self.prompt_lengths.cut or self.answer_lengths.cut)
+        return own or (self.held_out is not None and self.held_out.cuts)
 
     @property
     def max_length(self) -> int:

@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -8,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from imprint.check.command import check_command
+from imprint.check.settings import read_settings
 from imprint.cli import main
+from imprint.data.dataset import load_splits
+from imprint.data.limits import LengthLimits
+from imprint.data.section import DataSection
 from imprint.messages import UserError
 from tests.check.rows import SOUND, row, write
 from tests.families import published_folder
@@ -65,6 +70,46 @@ def test_the_first_bad_rows_of_each_kind_are_reported_with_location_and_reason_a
     assert 'and 20 more: 20 × there is no column "summary", which response_column names' in printed
     assert '另有 20 行：20 × 缺少 response_column 指定的 "summary" 列' in printed
     assert "31 bad" in printed
+
+
+@pytest.mark.parametrize("named", [(), ("prompt_column=foo",)])
+def test_columns_that_no_row_has_are_told_after_the_first_rows(
+    named: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "a.jsonl", ["{broken", *({"ask": f"问{number}", "say": "答。"} for number in range(5000))])
+    assert check(file, overrides=named) == 1
+    printed = capsys.readouterr().out
+    assert f"✗ {file}:2: " in printed
+    assert "none of the first 1,001 rows can be read for this reason, so the others are not looked at" in printed
+    assert "✗ the columns of question and answer are not known / 提问列和回答列未知" in printed
+    assert f"imprint data check {file} prompt_column=ask response_column=say" in printed
+    assert not re.search("_column=\\.", printed)
+    other = write(tmp_path / "b.jsonl", [row("问", "答" * 300), *(row(f"问{number}", "答。") for number in range(200))])
+    assert check(file, other, overrides=named) == 1
+    assert ("1 of 201 answers are cut" in capsys.readouterr().out) == (not named)
+
+
+def test_all_rows_are_read_where_later_ones_may_have_other_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows").mkdir()
+    write(tmp_path / "rows" / "a.jsonl", [{"x": "问", "y": "答。"}] * 1500)
+    write(tmp_path / "rows" / "b.jsonl", SOUND)
+    assert check(str(tmp_path / "rows")) == 1
+    assert "1,510 rows, 1,500 bad" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no row would be left"):
+        check_command([str(tmp_path / "rows" / "a.jsonl")], dev=None, model=None, fix=tmp_path / "fixed.jsonl", overrides=[])
+    assert "1,500 rows, 1,500 bad" in capsys.readouterr().out
+
+
+def test_the_limits_are_chosen_for_the_held_out_rows_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = [row(f"新{number}", "答。" * 100) for number in range(99)] + [row("最长", "答。" * 150)]
+    file, dev = write(tmp_path / "a.jsonl", SOUND), write(tmp_path / "dev.jsonl", long)
+    assert check(file, dev=dev) == 0
+    printed = capsys.readouterr().out
+    assert "held-out answers / 留出回答   median 202 · p90 202 · p99 202 · max 302 · limit 202" in printed
+    assert "1 of 100 held-out answers are cut (1.0 %): 100 tokens lost" in printed
+    assert printed.splitlines()[-1].endswith("data.max_target_length=302")
+    section = DataSection(train=Path(file), dev=Path(dev))
+    assert load_splits(section, read_settings(None, []).template).limits == LengthLimits(11, 202)
 
 
 def test_many_thousand_bad_rows_are_counted_in_seconds_and_on_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

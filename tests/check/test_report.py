@@ -13,8 +13,8 @@ from tests.check.rows import SOUND, row
 PLAIN = Style(coloured=False)
 
 
-def scanned(*values: object, file: str = "a.jsonl", measured: bool = True) -> DataScan:
-    scan = DataScan(read_settings(None, ["max_source_length=64", "max_target_length=64"]), measured=measured)
+def scanned(*values: object, file: str = "a.jsonl") -> DataScan:
+    scan = DataScan(read_settings(None, ["max_source_length=64", "max_target_length=64"]))
     for line, value in enumerate(values, start=1):
         scan.add(f"{file}:{line}", value, detect_shape(SOUND[0], Columns()))
     return scan
@@ -51,7 +51,7 @@ def test_another_answer_is_distinguished_from_a_repetition() -> None:
 
 
 def test_held_out_rows_are_reported_by_row_and_by_question() -> None:
-    dev = scanned(SOUND[4], row(SOUND[6]["content"], "别的。"), file="dev.jsonl", measured=False)
+    dev = scanned(SOUND[4], row(SOUND[6]["content"], "别的。"), file="dev.jsonl")
     output = report(scanned(*SOUND), dev)
     assert "✗ 1  " + KINDS["leaked"].label.english in output
     assert "a.jsonl:5  is dev.jsonl:1" in output
@@ -60,7 +60,7 @@ def test_held_out_rows_are_reported_by_row_and_by_question() -> None:
 
 
 def test_bad_rows_of_the_held_out_file_count_too() -> None:
-    findings = all_findings(scanned(*SOUND), scanned({"x": 1}, row("", "x"), file="dev.jsonl", measured=False), str)
+    findings = all_findings(scanned(*SOUND), scanned({"x": 1}, row("", "x"), file="dev.jsonl"), str)
     assert (findings["bad"].count, findings["empty"].count) == (1, 1)
 
 

@@ -142,10 +142,8 @@ def _describe_file(file: DataFile, columns: Columns) -> str:
         if name in columns_of_all
     ]
     if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
-        return (
-            f"{description}; there is no column {' and no '.join(missing)} among {list_names([quote(name) for name in first]) or 'none'}; "
-            "set prompt_column=... and response_column=... to those of the question and the answer"
-        )
+        named = [quote(name) for name in first]
+        return f"{description}; the columns are {list_names(named) or 'none'}: there is no {' and no '.join(missing)} among them"
     ignored = [quote(name) for name in columns_of_all if name not in shape.read_columns]
     also = f", {' and '.join(optional)} {'is' if len(optional) == 1 else 'are'} read too" if optional else ""
     unread = [f"not read: {list_names(ignored)}"] if ignored else []

@@ -108,8 +108,7 @@ def test_columns_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     file.write_bytes("提的,答的\n一,二\n".encode("gb18030"))
 
     assert describe_source(file) == (
-        f'{file}: CSV in GB18030; there is no column "content" and no "summary" among "提的", "答的"; '
-        "set prompt_column=... and response_column=... to those of the question and the answer."
+        f'{file}: CSV in GB18030; the columns are "提的", "答的": there is no "content" and no "summary" among them.'
     )
 
 
