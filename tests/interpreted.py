@@ -27,6 +27,16 @@ def use_interpreter() -> None:
     """Let kernels run on the CPU; skips the test where Triton is missing, or compiles."""
     if find_spec("triton") is None:
         pytest.skip("Triton is not installed")
-    if os.environ.get("TRITON_INTERPRET") != "1":
+    if not interprets():
         pytest.skip("Triton compiles for the GPU here")
+    mend_interpreter()
+
+
+def interprets() -> bool:
+    """Whether Triton is told to run kernels on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def mend_interpreter() -> None:
+    """Let the interpreter take the numbers of NumPy 2.4."""
     vars(import_module("triton.runtime.interpreter"))["int"] = _Integer

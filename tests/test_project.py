@@ -302,6 +302,15 @@ def test_what_asks_transformers_or_peft_is_tested_with_the_oldest() -> None:
     assert [name(path) for path in tests if path.name.startswith("test_") and not name(path).startswith(run)] == []
 
 
+def test_what_needs_triton_is_tested_where_it_is_installed() -> None:
+    needing = [name(path) for path in TESTS if "needs_triton" in (text := path.read_text(encoding="utf-8")) or "use_interpreter" in text]
+    listed = re.search(r"^KERNEL_TESTS := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert listed is not None
+    run = (*listed[1].split(), "tests/interpreted.py", "tests/test_project.py")
+    assert len(needing) > len(run)
+    assert [path for path in needing if not path.startswith(run)] == []
+
+
 def test_both_readmes_give_the_same_commands() -> None:
     readmes = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
     if not all(path.exists() for path in readmes):

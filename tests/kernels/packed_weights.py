@@ -8,8 +8,11 @@ import torch
 from imprint.kernels.launch import PackedRows
 from imprint.quant.formats import FORMATS
 from imprint.quant.weight_format import SCALE, WEIGHT, StoredWeight, WeightFormat
+from tests.interpreted import interprets, mend_interpreter
 
 TRITON = importlib.util.find_spec("triton") is not None
+if TRITON and interprets():
+    mend_interpreter()
 needs_triton = pytest.mark.skipif(not TRITON, reason="Triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = (torch.float16, torch.bfloat16) if DEVICE.type == "cuda" else (torch.float16,)
