@@ -151,9 +151,10 @@ def train_steps(
         started = time.perf_counter()
         tokens = sum(label != -100 for row in labels for label in row)
         for start in range(0, 16, micro_batch):
-            batch = pack(rows[start : start + micro_batch], network, labels[start : start + micro_batch])
-            if repeated is None or repeated.add_gradients(batch, 1 / tokens) is None:
-                engine.backward(tuner(batch.to(network.device)) / tokens, last=start + micro_batch == 16)
+            part = slice(start, start + micro_batch)
+            batch = pack(rows[part], network, labels[part], [1 / tokens] * micro_batch)
+            if repeated is None or repeated.add_gradients(batch) is None:
+                engine.backward(tuner(batch.to(network.device)), last=start + micro_batch == 16)
         engine.update(number, apply=True)
         synchronize(network.device)
         return time.perf_counter() - started

@@ -60,7 +60,9 @@ class Pack:
     targets: Tensor
     """(N,) int64 indices in the pack whose next token is scored."""
     labels: Tensor
-    """(N,) int64 ids of those next tokens; IGNORE_INDEX where a target is not scored after all."""
+    """(N,) int64 ids of those next tokens."""
+    weights: Tensor | None = None
+    """(N,) fp32 factors of the targets' losses; None for 1."""
 
     @property
     def num_seqs(self) -> int:
@@ -73,8 +75,9 @@ class Pack:
         return self.labels.numel()
 
     def padded(self, tokens: int, targets: int) -> "Pack":
-        """The same pack with `tokens` in all, the further ones in rows of one, and `targets` in all, the further ones not scored."""
-        more, unscored = tokens - self.ids.numel(), targets - self.target_tokens
+        """The same pack with `tokens` in all, the further ones in rows of one, and `targets` in all, the further ones of weight 0."""
+        more, weightless = tokens - self.ids.numel(), targets - self.target_tokens
+        weights = torch.ones(self.target_tokens, device=self.ids.device) if self.weights is None else self.weights
 
         def fill(tensor: Tensor, count: int, value: int = 0) -> Tensor:
             return torch.cat((tensor, tensor.new_full((*tensor.shape[:-1], count), value)), -1)
@@ -86,8 +89,9 @@ class Pack:
             fill(self.offsets, more),
             fill(self.num_visible, more, 1),
             (*self.lengths, *[1] * more),
-            fill(self.targets, unscored),
-            fill(self.labels, unscored, IGNORE_INDEX),
+            fill(self.targets, weightless),
+            fill(self.labels, weightless),
+            fill(weights, weightless),
         )
 
     def to(self, device: torch.device | str) -> "Pack":
@@ -105,14 +109,21 @@ class Pack:
             self.lengths,
             move(self.targets),
             move(self.labels),
+            None if self.weights is None else move(self.weights),
         )
 
 
-def pack(rows: Sequence[Sequence[int]], scheme: PositionScheme, labels: Sequence[Sequence[int]] | None = None) -> Pack:
+def pack(
+    rows: Sequence[Sequence[int]],
+    scheme: PositionScheme,
+    labels: Sequence[Sequence[int]] | None = None,
+    weights: Sequence[float] | None = None,
+) -> Pack:
     """Pack rows of ids.
 
     `labels` are aligned with the ids (-100 = not scored); the shift to "predict the next token" happens here, so the label of a row's first
-    token is never used. Raises UserError for no rows, an empty row, ids outside the vocabulary, and labels of another length than the ids.
+    token is never used. `weights`: a factor of each row's losses, 1 if not given. Raises UserError for no rows, an empty row, ids outside
+    the vocabulary, and labels of another length than the ids.
     """
     _validate(rows, labels, scheme.vocab_size)
     lengths = tuple(len(row) for row in rows)
@@ -129,9 +140,9 @@ def pack(rows: Sequence[Sequence[int]], scheme: PositionScheme, labels: Sequence
         targets = (shifted != IGNORE_INDEX).nonzero()[:, 0]
         target_labels = shifted[targets]
     num_visible = torch.where(offsets < bidirectional_lengths, bidirectional_lengths, offsets + 1)
-    return Pack(
-        ids, scheme.positions(offsets, bidirectional_lengths, mask_position), seq_ids, offsets, num_visible, lengths, targets, target_labels
-    )
+    positions = scheme.positions(offsets, bidirectional_lengths, mask_position)
+    of_targets = None if weights is None else torch.tensor(weights, dtype=torch.float32)[seq_ids[targets]]
+    return Pack(ids, positions, seq_ids, offsets, num_visible, lengths, targets, target_labels, of_targets)
 
 
 def _validate(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None, vocab_size: int) -> None:

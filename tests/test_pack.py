@@ -89,3 +89,25 @@ class TestPack:
         assert {tensor.device.type for tensor in tensors} == {"meta"}
         assert {tensor.dtype for tensor in tensors} == {torch.int64}
         assert moved.lengths == (4,)
+
+    def test_a_weight_of_a_row_is_that_of_its_targets(self) -> None:
+        network = NETWORK
+        labels = [[-100, 5, 6], [-100, 8]]
+
+        assert pack([[4, 5, 6], [7, 8]], network, labels).weights is None
+        weights = pack([[4, 5, 6], [7, 8]], network, labels, [0.5, 2.0]).weights
+        assert weights is not None
+        assert weights.tolist() == [0.5, 0.5, 2.0]
+
+    def test_what_fills_a_pack_up_is_rows_of_one_token_and_targets_of_weight_0(self) -> None:
+        network = NETWORK
+        plain = pack([[4, 5, 6], [7, 8]], network, [[-100, 5, 6], [-100, 8]])
+
+        padded = plain.padded(8, 5)
+
+        assert padded.lengths == (3, 2, 1, 1, 1)
+        assert padded.seq_ids.tolist() == [0, 0, 0, 1, 1, 2, 3, 4]
+        assert padded.num_visible[5:].tolist() == [1, 1, 1]
+        assert padded.weights is not None
+        assert padded.weights.tolist() == [1, 1, 1, 0, 0]
+        assert padded.labels[:3].tolist() == [5, 6, 8]

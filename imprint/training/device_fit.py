@@ -1,4 +1,4 @@
-"""Chooses before the first step how a micro-batch is computed on this GPU: whole or in parts, with activations kept or recomputed.
+"""Chooses before the first step how this GPU computes micro-batches: in parts or several at once, with activations kept or recomputed.
 
 Loss and gradient do not depend on the choice, nor does the batch. The probe of the longest rows follows, and measures.
 """
@@ -34,7 +34,7 @@ class DeviceFit:
     checkpointing: bool
     """Whether activations are recomputed."""
     rows: int | None = None
-    """Rows of the longest micro-batch that are computed at once; None for all."""
+    """Rows that are computed at once, a part of a micro-batch or several of them; None for a micro-batch."""
     needed_bytes: int = 0
     """What the forecast says that it needs; 0 without a forecast."""
     fits: bool = True
@@ -51,23 +51,34 @@ def fit_to_device(
     free = _usable_bytes(model.device)
     plan = make_plan(recipe, split, model.network, partial(empty_network, base_folder(recipe.model.location), model.network.dtype))
     whole = world.size > 1 or recipe.engine.uses_deepspeed_or_fsdp  # collective: they compute whole micro-batches
-    chosen = world.on_main(
-        lambda: choose_fit(plan, recipe_choice(recipe, len(plan.rows)), section.checkpointing, _this_card(model.device, free), whole=whole)
-    )
+    own, card = recipe_choice(recipe, len(plan.rows)), _this_card(model.device, free)
+    merges = section.merge_micro_batches and not whole
+    chosen = world.on_main(lambda: choose_fit(plan, own, section.checkpointing, card, merges=merges, whole=whole))
     tokens = None
     if chosen.rows is not None:
         tokens = sum(len(ids) for row in plan.rows[: chosen.rows] for ids, _ in row)
+    merged = max(1, (chosen.rows or 1) // own.micro_batch)
     if chosen.needed_bytes and world.is_main:
-        notify(_told(chosen, free, tokens))
-    return _with_checkpointing(recipe, chosen.checkpointing), TokenBudget(tokens)
+        notify(_told(chosen, free, tokens, merged))
+    return _with_checkpointing(recipe, chosen.checkpointing), TokenBudget(tokens if merged == 1 else None, merged)
 
 
-def choose_fit(plan: Plan, own: Choice, checkpointing: bool | None, card: Card, *, whole: bool = False) -> DeviceFit:  # noqa: FBT001
+def choose_fit(
+    plan: Plan,
+    own: Choice,
+    checkpointing: bool | None,  # noqa: FBT001
+    card: Card,
+    *,
+    merges: bool = False,
+    whole: bool = False,
+) -> DeviceFit:
     """The fastest way to compute the micro-batches of a run on a card; the one that needs least where none fits.
 
-    `checkpointing`: the recipe's, None to choose it. `whole`: micro-batches are not computed in parts.
+    `checkpointing`: the recipe's, None to choose it. `merges`: several micro-batches may be computed as one; `whole`: none in parts.
     """
     sizes = [own.micro_batch]
+    while merges and sizes[0] < len(plan.rows):
+        sizes.insert(0, min(2 * sizes[0], own.micro_batch * -(-len(plan.rows) // own.micro_batch)))
     while sizes[-1] > 1 and not whole:
         sizes.append(-(-sizes[-1] // 2))
     ways = [(size, kept) for kept in ((False, True) if checkpointing is None else (checkpointing,)) for size in sizes]
@@ -90,11 +101,14 @@ def _with_checkpointing(recipe: Recipe, checkpointing: bool) -> Recipe:  # noqa:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"checkpointing": checkpointing})})
 
 
-def _told(fit: DeviceFit, free: int, tokens: int | None) -> Bilingual:
+def _told(fit: DeviceFit, free: int, tokens: int | None, merged: int) -> Bilingual:
     """What was chosen, and why."""
     english = "activations are recomputed" if fit.checkpointing else "activations are kept"
     chinese = "重算激活" if fit.checkpointing else "保留激活"
-    if tokens is not None:
+    if merged > 1:
+        english += f", {merged} micro-batches are computed at once"
+        chinese += f"，每次合并 {merged} 个微批"
+    elif tokens is not None:
         english += f", at most {tokens} tokens are computed at once"
         chinese += f"，每次最多算 {tokens} 个词元"
     if not fit.fits:

@@ -71,7 +71,7 @@ def evaluate_and_keep_best(job: TrainJob, progress: TrainProgress, run_log: RunL
 
 def evaluation_loss(job: TrainJob, run_log: RunLog) -> float:
     """Mean cross-entropy per target token of the held-out rows."""
-    return mean_loss(job.tuner, job.engine, job.split.dev, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
+    return mean_loss(job.tuner, job.engine, job.split.dev, job.rows_at_once, job.token_budget, run_log.memory_notice)
 
 
 def save_best(job: TrainJob, progress: TrainProgress) -> None:

@@ -1,6 +1,6 @@
 """Loss and gradient of a micro-batch as one CUDA graph: the GPU repeats the kernels of a pass, which Python would launch one by one.
 
-A graph computes packs of one size. A pack is filled up to the next size with rows of one token and with targets that are not scored, which
+A graph computes packs of one size. A pack is filled up to the next size with rows of one token and with targets of weight 0, which
 changes no loss and no gradient. Legend: T packed tokens, N scored targets.
 """
 
@@ -54,10 +54,8 @@ class GradientGraph:
     """The graph of one size, and the tensors that it reads and writes."""
 
     pack: Pack
-    weight: Tensor
-    """Factor of the loss."""
     loss: Tensor
-    """Of the latest pack, times the weight."""
+    """Of the latest pack."""
     replay: Compute
 
 
@@ -78,8 +76,8 @@ class GradientGraphs:
         self._graphs: dict[PackSize, GradientGraph] = {}
         self._gradients: list[Tensor] = []
 
-    def add_gradients(self, pack: Pack, weight: float) -> Tensor | None:
-        """Add the gradients of a pack's summed loss times `weight`; returns the product, or None where the pack must be computed as it is.
+    def add_gradients(self, pack: Pack) -> Tensor | None:
+        """Add the gradients of a pack's summed loss; returns the loss, or None where the pack must be computed as it is.
 
         Raises RuntimeError for a lack of memory, and UserError for a row that is too long; no gradient is added then.
         """
@@ -95,7 +93,6 @@ class GradientGraphs:
         padded = pack.padded(size.tokens, size.targets)
         for name, target in _tensors(graph.pack).items():
             target.copy_(getattr(padded, name), non_blocking=True)
-        graph.weight.fill_(weight)
         graph.replay()
         return graph.loss.clone()
 
@@ -135,15 +132,15 @@ class GradientGraphs:
             self._capture = self._make_capture()
         device = self.tuner.network.device
         static = pack.padded(size.tokens, size.targets).to(device)
-        weight, loss = (torch.zeros((), device=device) for _ in range(2))
+        loss = torch.zeros((), device=device)
 
         def compute() -> None:
-            product = self.tuner(static) * weight
-            product.backward()
-            loss.copy_(product.detach())
+            computed = self.tuner(static)
+            computed.backward()
+            loss.copy_(computed.detach())
 
         try:
-            self._graphs[size] = GradientGraph(static, weight, loss, self._capture(compute))
+            self._graphs[size] = GradientGraph(static, loss, self._capture(compute))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

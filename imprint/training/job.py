@@ -61,6 +61,11 @@ class TrainJob:
         return self.engine.world
 
     @property
+    def rows_at_once(self) -> int:
+        """Rows of the micro-batches that are computed as one."""
+        return self.recipe.train.micro_batch_size * self.token_budget.micro_batches
+
+    @property
     def trained_parameters(self) -> int:
         """Number of trained parameters."""
         return sum(shape.numel() for shape in self.engine.shapes.values())

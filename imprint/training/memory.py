@@ -1,12 +1,14 @@
 """Memory and disk limits: a step that runs out of memory is repeated in smaller sub-batches, with the same loss and gradient.
 
 Sub-batches are parts of a micro-batch. They are computed one after the other, each from the same random state, and their gradients add up
-to that of the micro-batch: it remains one mean under `loss_average: micro_batch`, with one dropout mask of the prefix.
+to that of the micro-batch: it remains one mean under `loss_average: micro_batch`, with one dropout mask of the prefix. Where memory allows,
+several micro-batches are computed as one, with one dropout mask.
 """
 
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -49,6 +51,8 @@ class TokenBudget:
 
     tokens: int | None = None
     """Most tokens of a sub-batch; None: no limit so far. A single row is a sub-batch even if it is longer."""
+    micro_batches: int = 1
+    """How many micro-batches are computed as one."""
 
     def split(self, rows: Sequence[EncodedRow]) -> list[Sequence[EncodedRow]]:
         """Split rows into sub-batches of consecutive rows within the limit."""
@@ -141,20 +145,22 @@ def _forward_backward(
 ) -> float:
     """Forward and backward pass of all sub-batches; `attempted` always holds the latest one."""
     loss = torch.zeros((), device=engine.device)
-    for number, micro_batch in enumerate(micro_batches, 1):
+    for start in range(0, len(micro_batches), budget.micro_batches):
+        merged = micro_batches[start : start + budget.micro_batches]
+        weights = iter([micro_batch.weight for micro_batch in merged for _ in micro_batch.rows])
         before = _rng_states(engine.device)
-        sub_batches = budget.split(micro_batch.rows)
+        sub_batches = budget.split([row for micro_batch in merged for row in micro_batch.rows])
         for index, sub_batch in enumerate(sub_batches, 1):
             attempted[:] = [sub_batch]
             if index > 1:
                 _restore_rng(before, engine.device)
-            batch = pack_rows(sub_batch, tuner.network)
-            repeated = None if graphs is None else graphs.add_gradients(batch, micro_batch.weight)
+            batch = pack_rows(sub_batch, tuner.network, [*islice(weights, len(sub_batch))])
+            repeated = None if graphs is None else graphs.add_gradients(batch)
             if repeated is not None:
                 loss += repeated
                 continue
-            sub_batch_loss: Tensor = engine.module(batch.to(engine.device)) * micro_batch.weight
-            engine.backward(sub_batch_loss, last=number == len(micro_batches) and index == len(sub_batches))
+            sub_batch_loss: Tensor = engine.module(batch.to(engine.device))
+            engine.backward(sub_batch_loss, last=start + len(merged) == len(micro_batches) and index == len(sub_batches))
             loss += sub_batch_loss.detach()
     return float(loss)
 
@@ -221,10 +227,15 @@ def _summed_loss(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, budge
         budget.shrink(attempted, notify)
 
 
-def pack_rows(rows: Sequence[EncodedRow], scheme: PositionScheme) -> Pack:
-    """Pack rows; several texts in one row become separate sequences, so that none attends to another."""
+def pack_rows(rows: Sequence[EncodedRow], scheme: PositionScheme, weights: Sequence[float] | None = None) -> Pack:
+    """Pack rows; several texts in one row become separate sequences, so that none attends to another.
+
+    `weights`: a factor of each row's losses, 1 if not given.
+    """
     texts = [text for row in rows for text in row.sequences]
-    return pack([ids for ids, _ in texts], scheme, [labels for _, labels in texts])
+    weighted = weights is not None and any(weight != 1 for weight in weights)
+    of_texts = [weight for row, weight in zip(rows, weights or (), strict=True) for _ in row.sequences] if weighted else None
+    return pack([ids for ids, _ in texts], scheme, [labels for _, labels in texts], of_texts)
 
 
 def num_targets(row: EncodedRow) -> int:

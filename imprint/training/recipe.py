@@ -26,6 +26,11 @@ class TrainSection(Section):
         description="Put rows of similar length into one batch, which is faster; false only shuffles rows, and the rows left over at the "
         "end of an epoch begin the next step, as in the original.",
     )
+    merge_micro_batches: MayChange[bool] = Field(
+        True,
+        description="On one GPU, compute micro-batches together as far as memory allows: the same loss and gradient in less time, with one "
+        "dropout mask of a prefix for them.",
+    )
     loss_average: Literal["token", "micro_batch"] = Field(
         "token", description="One mean over all target tokens of a step, or the original's mean of the micro-batches' means."
     )

@@ -35,7 +35,7 @@ def rescue_if_diverged(job: TrainJob, progress: TrainProgress, run_log: RunLog, 
     for decision in decisions:
         if isinstance(decision, SpikeSuspected):
             rows = [job.split.row(row) for step in decision.steps for row in job.batches.batch(step)]
-            loss = mean_loss(job.tuner, job.engine, rows, job.recipe.train.micro_batch_size, job.token_budget, run_log.memory_notice)
+            loss = mean_loss(job.tuner, job.engine, rows, job.rows_at_once, job.token_budget, run_log.memory_notice)
             decision = guard.confirm(decision, loss, progress.step)
         if isinstance(decision, GuardWarning):
             run_log.notice(decision.message, "guard")

@@ -244,6 +244,8 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainProgress:
     job.engine.rate_scale = progress.rate_scale
     if progress.piece_tokens is not None and not job.recipe.engine.uses_deepspeed_or_fsdp:  # these compute whole micro-batches
         job.token_budget.tokens = progress.piece_tokens
+    if progress.merged_micro_batches is not None and job.recipe.train.merge_micro_batches:
+        job.token_budget.micro_batches = progress.merged_micro_batches  # with the same dropout masks as before
     return progress
 
 
@@ -293,7 +295,7 @@ def cut_notice(job: TrainJob) -> Bilingual | None:
 def probe_longest_rows(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
     """On a GPU, compute the longest rows once before training, so that a lack of memory shows at once."""
     if job.model.device.type == "cuda" and progress.step < job.steps:
-        rows = job.split.longest_rows(job.recipe.train.micro_batch_size)
+        rows = job.split.longest_rows(min(job.rows_at_once, job.recipe.train.batch_size))
         probe_memory(job.tuner, job.engine, rows, len(rows), job.token_budget, run_log.memory_notice, job.graphs)
 
 

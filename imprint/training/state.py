@@ -79,6 +79,8 @@ class TrainProgress:
     """Factor of the learning rate, lowered by each rescue."""
     piece_tokens: Annotated[int, Field(gt=0, le=MAX_STEP)] | None = None
     """Most tokens computed at once (`TokenBudget.tokens`); None if memory never ran out."""
+    merged_micro_batches: Annotated[int, Field(gt=0, le=MAX_STEP)] | None = None
+    """Micro-batches computed as one (`TokenBudget.micro_batches`); None in states of older versions."""
 
 
 @dataclass(frozen=True)

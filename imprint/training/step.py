@@ -45,7 +45,8 @@ def train_step(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> Train
             broken_rows=() if applied else broken_rows(job, rows, run_log),
         )
     )
-    return replace(progress, piece_tokens=job.token_budget.tokens)
+    budget = job.token_budget
+    return replace(progress, piece_tokens=budget.tokens, merged_micro_batches=budget.micro_batches)
 
 
 def broken_rows(job: TrainJob, rows: Sequence[int], run_log: RunLog) -> tuple[int, ...]:

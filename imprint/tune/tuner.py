@@ -47,10 +47,10 @@ class Tuner(nn.Module):
         return self
 
     def forward(self, pack: Pack) -> Tensor:
-        """Sum of the cross-entropies of the pack's targets."""
+        """Sum of the cross-entropies of the pack's targets, each times its weight."""
         prefix = None if self.adapter is None else self.adapter.prefix(self.network.dtype, training=self.training)
         hidden = self.network(pack, prefix=prefix, checkpointing=self.checkpointing and self.training)
-        return target_loss(hidden[pack.targets], self.network.head_weight, pack.labels, self.network.logit_cap)
+        return target_loss(hidden[pack.targets], self.network.head_weight, pack.labels, self.network.logit_cap, pack.weights)
 
     def prefix(self) -> Prefix | None:
         """The prefix for generation, without dropout; None without one."""

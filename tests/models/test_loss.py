@@ -55,6 +55,21 @@ def test_loss_and_gradients_are_those_of_cross_entropy_wherever_chunks_end(monke
     assert difference(head.grad, gradients[1]) < 1e-6
 
 
+@pytest.mark.parametrize("chunk", [3, 1024])
+def test_a_weight_multiplies_the_loss_and_the_gradients_of_its_target(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(loss, "CHUNK_ROWS", chunk)
+    hidden, head, labels = draw()
+    weights = torch.tensor([0.0, 0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 0.25, 1.0, 0.0])
+    expected = (functional.cross_entropy(hidden @ head.t(), labels, reduction="none") * weights).sum()
+    gradients = torch.autograd.grad(expected, (hidden, head))
+
+    value = target_loss(hidden, head, labels, None, weights)
+    found = torch.autograd.grad(value, (hidden, head))
+
+    assert difference(value, expected) < 1e-5
+    assert all(difference(one, of_autograd) < 1e-6 for one, of_autograd in zip(found, gradients, strict=True))
+
+
 @pytest.mark.parametrize("cap", [0.5, 30.0])
 def test_loss_and_gradients_under_a_soft_cap_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch, cap: float) -> None:
     monkeypatch.setattr(loss, "CHUNK_ROWS", 3)

@@ -51,6 +51,15 @@ def test_where_nothing_fits_the_smallest_is_tried_and_that_is_told() -> None:
     assert chosen.rows == 1
 
 
+def test_micro_batches_are_computed_together_as_far_as_memory_allows() -> None:
+    one = replace(OWN, micro_batch=1)
+    assert choose_fit(plan(), one, False, card(23), merges=True).rows == 16
+    some = choose_fit(plan(), one, False, card(16), merges=True)
+    assert some.fits
+    assert some.rows in (2, 4, 8)
+    assert choose_fit(plan(), one, False, card(23)).rows is None  # not asked for
+
+
 def test_processes_that_work_together_compute_whole_micro_batches() -> None:
     chosen = choose_fit(plan(), OWN, None, card(8), whole=True)
     assert chosen.rows is None

@@ -22,11 +22,11 @@ def tuner_of(section: AnySection, network: Network | None = None) -> Tuner:
     return build_tuner(network or small_chatglm2(), section, lambda text: [1], checkpointing=False).train()
 
 
-def batch(network: Network, seed: int, lengths: tuple[tuple[int, int], ...] = LENGTHS) -> Pack:
+def batch(network: Network, seed: int, lengths: tuple[tuple[int, int], ...] = LENGTHS, weight: float | None = None) -> Pack:
     generator = torch.Generator().manual_seed(seed)
     rows = [torch.randint(3, 30, (tokens,), generator=generator).tolist() for tokens, _ in lengths]
     labels = [[-100] * (tokens - scored) + row[tokens - scored :] for (tokens, scored), row in zip(lengths, rows, strict=True)]
-    return pack(rows, network, labels)
+    return pack(rows, network, labels, None if weight is None else [weight] * len(rows))
 
 
 def gradients(tuner: Tuner) -> list[Tensor]:
@@ -77,15 +77,15 @@ def test_rows_that_fill_a_pack_up_change_no_loss_and_no_gradient(section: AnySec
 def test_repeated_passes_add_the_gradients_of_every_batch(section: AnySection) -> None:
     tuner = tuner_of(section)
     graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
-    batches = [batch(tuner.network, seed) for seed in range(4)]
-    assert graphs.add_gradients(batches[0], 1.0) is None  # the first of a size is computed as it is
+    batches = [batch(tuner.network, seed, weight=weight) for seed, weight in enumerate((0.5, 2.0, None, 3.0))]
+    assert graphs.add_gradients(batches[0]) is None  # the first of a size is computed as it is
 
     for step in ((0, 1), (2, 3)):
         clear(tuner)
-        losses = [graphs.add_gradients(batches[number], weight) for number, weight in zip(step, (0.5, 2.0), strict=True)]
+        losses = [graphs.add_gradients(batches[number]) for number in step]
         found = gradients(tuner)
         clear(tuner)
-        expected = [tuner(batches[number]) * weight for number, weight in zip(step, (0.5, 2.0), strict=True)]
+        expected = [tuner(batches[number]) for number in step]
         torch.stack(expected).sum().backward()
 
         assert all(a is not None and difference(a, b) < 1e-4 for a, b in zip(losses, expected, strict=True))
@@ -97,13 +97,13 @@ def test_gradients_that_are_there_already_are_kept() -> None:
     tuner = tuner_of(SECTIONS[0])
     graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
     first, second = (batch(tuner.network, seed) for seed in (1, 2))
-    graphs.add_gradients(first, 1.0)
+    graphs.add_gradients(first)
     (tuner(first) + tuner(second)).backward()
     expected = gradients(tuner)
     clear(tuner)
 
     tuner(first).backward()
-    graphs.add_gradients(second, 1.0)
+    graphs.add_gradients(second)
 
     assert all(difference(a, b) < 1e-5 for a, b in zip(gradients(tuner), expected, strict=True))
 
@@ -114,7 +114,7 @@ def test_a_larger_size_replaces_the_smaller_ones() -> None:
     small, large = batch(tuner.network, 1), batch(tuner.network, 1, ((200, 4),))
 
     for one in (small, small, large, large, small, small):
-        graphs.add_gradients(one, 1.0)
+        graphs.add_gradients(one)
 
     assert graphs.captures == 3
 
@@ -124,7 +124,7 @@ def test_a_refused_capture_leaves_every_pass_as_it_is() -> None:
     graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: Fails("operation not permitted when stream is capturing"))
     one = batch(tuner.network, 1)
 
-    assert [graphs.add_gradients(one, 1.0) for _ in range(3)] == [None] * 3
+    assert [graphs.add_gradients(one) for _ in range(3)] == [None] * 3
     assert graphs.failure == "operation not permitted when stream is capturing"
     assert graphs.captures == 0
     notice = graphs.failure_notice()
@@ -138,10 +138,10 @@ def test_a_lack_of_memory_is_told_to_the_caller() -> None:
     tuner = tuner_of(SECTIONS[0])
     graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: Fails("CUDA out of memory"))
     one = batch(tuner.network, 1)
-    graphs.add_gradients(one, 1.0)
+    graphs.add_gradients(one)
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        graphs.add_gradients(one, 1.0)
+        graphs.add_gradients(one)
 
 
 def test_sizes_are_few_and_at_most_an_eighth_too_large() -> None:
@@ -161,11 +161,11 @@ def test_every_parameter_keeps_its_gradient_tensor() -> None:
     parameters: list[nn.Parameter] = list(tuner.trainable_parameters().values())
     graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
     one = batch(tuner.network, 1)
-    graphs.add_gradients(one, 1.0)
+    graphs.add_gradients(one)
 
-    graphs.add_gradients(one, 1.0)
+    graphs.add_gradients(one)
     before = [parameter.grad for parameter in parameters]
     clear(tuner)
-    graphs.add_gradients(one, 1.0)
+    graphs.add_gradients(one)
 
     assert all(parameter.grad is gradient for parameter, gradient in zip(parameters, before, strict=True))

@@ -153,6 +153,21 @@ def test_the_gradient_of_pieces_is_that_of_the_whole_and_the_random_numbers_go_o
         assert grad.abs().sum() > 0
 
 
+def test_micro_batches_that_are_computed_as_one_give_the_same_loss_and_gradient(recipe: Path) -> None:
+    parts = [MicroBatch([row(9)], 0.5), MicroBatch([row(7, 12), row(5, 14)], 2.0), MicroBatch([row(8, 11)], 1.0)]
+    found = []
+    for merged, tokens in ((1, None), (2, None), (8, None), (8, 20)):
+        tuner, engine = begin(recipe.parent / "base")
+        loss = accumulate_gradients(tuner, engine, parts, TokenBudget(tokens, merged), print)
+        found.append((loss, [parameter.grad for parameter in tuner.trainable_parameters().values()]))
+    for loss, grads in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-6)
+        for grad, expected in zip(grads, found[0][1], strict=True):
+            assert grad is not None
+            assert expected is not None
+            assert torch.allclose(grad, expected, atol=1e-6)
+
+
 def test_pieces_hold_neighbours_up_to_the_limit_and_a_row_is_never_cut() -> None:
     rows = [row(5), row(4), row(9), row(1), row(30), row(2)]
     lengths = [[len(one.ids) for one in sub_batch] for sub_batch in TokenBudget(10).split(rows)]
