@@ -23,7 +23,7 @@ OWN_NAMES = frozenset(
     (
         *("lock", "config.yaml", "log.jsonl", "samples.jsonl", "rescues.jsonl", "verdict.json", "forgetting.json", "before-after.jsonl"),
         *("loss.png", "report.html", "starts.jsonl", "adapter", "model", "tokens", "events", "evaluations"),
-        *("general-answers.jsonl", "held-out.json"),
+        *("general-answers.jsonl", "held-out.json", "learned-rows.bin"),
     )
 )
 """What a run reads and writes in its folder, besides its states and comparisons."""
@@ -90,6 +90,11 @@ class RunFolder:
     def held_out(self) -> Path:
         """Which rows of the training file are held out, written when training starts."""
         return self.path / "held-out.json"
+
+    @property
+    def learned_rows(self) -> Path:
+        """Which rows the run learns from, written when training starts; see `imprint.data.learned_rows`."""
+        return self.path / "learned-rows.bin"
 
     @property
     def general_answers(self) -> Path:

@@ -10,6 +10,7 @@ from imprint.data.batches import longest_first_batches
 from imprint.data.encode import EncodedRow, encode_sample
 from imprint.data.general_rows import complete_rows, general_per_epoch, load_general_rows, with_chat_prompts, with_room_for_answers
 from imprint.data.held_out import HeldOutRecord, rows_of
+from imprint.data.learned_rows import LearnedRows
 from imprint.data.limits import UNLIMITED, LengthLimits, choose_limits, chosen_note, with_given
 from imprint.data.original import encode_sample_original
 from imprint.data.placeholders import fill_placeholders, refuse_unused_fill, unfilled_notes
@@ -53,6 +54,8 @@ class DataSplits:
     """General rows, mixed into the training."""
     general_per_epoch: int = 0
     """Number of general rows per epoch."""
+    learned: LearnedRows | None = None
+    """Which samples the training rows are; None for raw text."""
 
     def row(self, index: int) -> EncodedRow:
         """A training row; the indices of general rows follow those of `train`."""
@@ -131,7 +134,8 @@ def load_splits(
         TruncationReport.from_rows(dev, len(rows_of(dev_samples))),
     )
     locations = tuple(sample.location for sample in train_samples)
-    splits = DataSplits(train, dev, dev_samples, *reports, limits, locations, (*sources, *notes))
+    learned = LearnedRows.of(train_samples)
+    splits = DataSplits(train, dev, dev_samples, *reports, limits, locations, (*sources, *notes), learned=learned)
     return splits if mix is None or general is None else _with_general_rows(splits, mix, general.source, general_rows)
 
 

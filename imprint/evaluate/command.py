@@ -12,8 +12,9 @@ from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.held_out import HELD_OUT, held_out_rows, require_run_folder, say_note, training_rows_warning
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
-from imprint.evaluate.scores_file import baseline_of, load_training_samples, score_lines, write_scores
+from imprint.evaluate.scores_file import baseline_of, score_lines, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
+from imprint.evaluate.training_rows import load_training_rows
 from imprint.evaluate.unused_knobs import refuse_unread_columns, refuse_unused_decoding
 from imprint.loading.load import load_with, open_template
 from imprint.loading.source import ModelSource, resolve_source
@@ -38,10 +39,11 @@ def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, 
     model = load_with(source, section)
     with results_lock(output):
         answers = answer_all(model, samples, section, output)
-        training = load_training_samples(source, tools=tools)
-        baseline = baseline_of(training, samples, section)
+        training = load_training_rows(source, tools=tools)
+        baseline = baseline_of(training.samples, samples, section)
         report = write_scores(answers, answers.section, origin, output, training=training, baseline=baseline)
-    warning = None if data is None or section.base else training_rows_warning(samples, training)
+    say_note(training.note)
+    warning = None if data is None or section.base else training_rows_warning(samples, training.samples)
     for line in ([] if warning is None else [f"warning: {warning.english}", f"警告：{warning.chinese}"]) + score_lines(report, output):
         say(line)
     refresh_report(source)

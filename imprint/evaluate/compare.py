@@ -12,8 +12,9 @@ from imprint.evaluate.command import answers_folder, name_of, read_data
 from imprint.evaluate.held_out import HELD_OUT, held_out_rows, say_note, training_rows_warning
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
-from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, load_training_samples, references_note, write_scores
+from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, references_note, write_scores
 from imprint.evaluate.section import EvaluateSection, decoding, reference_limit, resolve
+from imprint.evaluate.training_rows import load_training_rows
 from imprint.evaluate.unused_knobs import refuse_unread_columns, refuse_unused_decoding
 from imprint.loading.load import load_with, open_template
 from imprint.loading.run import RunConfig
@@ -62,8 +63,8 @@ def compare(
     tools = open_template(source, section.template).supports_tools
     compared = _read_prompts(source, run, section, data, prompts, limit, tools=tools)
     refuse_unused_decoding(section, given_knobs, compared.samples)
-    training = load_training_samples(source, tools=tools)
-    baseline = baseline_of(training, compared.samples, section)
+    training = load_training_rows(source, tools=tools)
+    baseline = baseline_of(training.samples, compared.samples, section)
 
     def evaluate_side(*, base: bool) -> Answers:
         side = section.model_copy(update={"base": base})
@@ -83,7 +84,8 @@ def compare(
         comparison = replace(comparison, picture=picture)
     write_markdown(comparison, page.with_name(f"{compared.page}.md"))
     write_html(comparison, page)
-    if data is not None and (warning := training_rows_warning(compared.samples, training)) is not None:
+    say_note(training.note)
+    if data is not None and (warning := training_rows_warning(compared.samples, training.samples)) is not None:
         say(f"warning: {warning.english}\n警告：{warning.chinese}")
     for line in _summary_lines(comparison, before, after):
         say(line)

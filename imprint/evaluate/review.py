@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from imprint.config import read_overrides, recipe_text
-from imprint.data.dataset import load_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.held_out import run_held_out
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.section import ForgettingCommandSection
+from imprint.evaluate.training_rows import learned_rows
 from imprint.events import Evaluation, WatchedAnswer, read_events
 from imprint.files.atomic import write_json, write_jsonl
 from imprint.files.typed_json import MAX_LINES, read_typed, read_typed_lines
@@ -227,7 +227,10 @@ def run_samples(
     count = max(FILLED_ROWS, section.shown_rows) if run.data.fill else section.shown_rows
     try:
         held_out, note = run_held_out(folder, run.data, tools=tools)
-        return (held_out or load_samples(run.data, tools=tools)[0])[:count], bool(held_out), note
+        if held_out:
+            return held_out[:count], True, note
+        learned = learned_rows(folder, run.data, tools=tools)
+        return learned.samples[:count], False, learned.note
     except UserError as error:
         without = Bilingual("No rows of the run are shown before and after.", "因此不展示该训练数据的前后对比。")
         return [], False, join_lines([error.message, without])

@@ -5,15 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from imprint.data.dataset import load_samples
-from imprint.data.held_out import HeldOutRecord
 from imprint.data.sample import Sample
-from imprint.data.section import DataSection
 from imprint.evaluate.answering import Answers, refuse_unknown_labels
 from imprint.evaluate.section import EvaluateSection, reference_limit
+from imprint.evaluate.training_rows import TrainingRows
 from imprint.files.atomic import write_json
-from imprint.loading.source import ModelSource
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual
 from imprint.metrics.baseline import BASELINE, baseline_predictions
 from imprint.metrics.protocols import PROTOCOLS
 from imprint.metrics.rates import FailureRates, copied_share, failure_warnings
@@ -24,12 +21,12 @@ CONFUSION = "confusion.png"
 
 
 def write_scores(
-    answers: Answers, section: EvaluateSection, data: str, output: Path, *, training: Sequence[Sample], baseline: TaskScores | None
+    answers: Answers, section: EvaluateSection, data: str, output: Path, *, training: TrainingRows, baseline: TaskScores | None
 ) -> dict[str, Any]:
     """Write scores.json, with a confusion picture of a classification, and return its content.
 
     Questions without references have rates but no scores. `data` says where the rows are from. `training` are the rows that the model was
-    trained on, `baseline` are the scores of the classical baseline.
+    trained on, and what is to be said of them, `baseline` are the scores of the classical baseline.
     """
     summary, rates, scores = answers.summary, answers.rates, answers.scores
     report: dict[str, Any] = {"data": data, "rows": len(answers.predictions)}
@@ -40,8 +37,10 @@ def write_scores(
         report |= {"task": section.task.kind, **({"signatures": scores.signatures} if scores.signatures else {})}
     report |= {"empty": summary.empty, "unfinished_share": rates.unfinished, "repeated_share": rates.repeated}
     report |= {"cut_prompts": answers.cut_prompts}
-    if training:
-        report["copied_share"] = copied_share(answers.predictions, [sample.answer for sample in training])
+    if training.samples:
+        report["copied_share"] = copied_share(answers.predictions, [sample.answer for sample in training.samples])
+    if training.note is not None:
+        report["training_rows"] = training.note.english
     if scores.classes is not None and isinstance(section.task, ClassificationTask):
         report |= {"classes": [asdict(class_score) for class_score in scores.classes.classes], "confusion": scores.classes.confusion}
         draw_confusions({"model": scores, BASELINE: baseline}, section.task, output / CONFUSION)
@@ -78,19 +77,6 @@ def draw_confusions(scores: Mapping[str, TaskScores | None], task: Classificatio
 def references_note(limit: int | None) -> str:
     """Whether references were truncated, as text."""
     return "references whole" if limit is None else f"references cut to {limit} tokens, as ChatGLM-6B's script cuts them"
-
-
-def load_training_samples(source: ModelSource, *, tools: bool) -> list[Sample]:
-    """The rows that a run was trained on; empty where its data cannot be read any more, or is raw text.
-
-    `tools`: whether the template supports tools.
-    """
-    if source.run is None or not isinstance(source.run.data, DataSection):
-        return []
-    try:
-        return load_samples(source.run.data, tools=tools, record=HeldOutRecord.read(source.run_folder.held_out))[0]
-    except UserError:
-        return []
 
 
 def score_lines(report: dict[str, Any], output: Path) -> list[str]:

@@ -192,7 +192,7 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices, start: RunS
 
 
 def save_config(job: TrainJob, start: RunStart) -> Bilingual | None:
-    """Check the disk space; write which rows are held out, and config.yaml, which makes the folder a run; note the start.
+    """Check the disk space; write which rows are held out and which learned, and config.yaml, which makes the folder a run; note the start.
 
     Returns a warning if space is short. This comes after all other checks: a recipe that cannot run leaves no config.yaml.
     """
@@ -201,6 +201,8 @@ def save_config(job: TrainJob, start: RunStart) -> Bilingual | None:
     if job.recipe.data.dev is None and job.split.dev_samples:
         places = {sample.location for sample in job.split.dev_samples}.union(job.split.locations)
         HeldOutRecord.of(len(places), job.split.dev_samples).write(job.run.held_out)
+    if job.split.learned is not None:
+        job.split.learned.write(job.run.learned_rows)
     write_text(job.run.config, dump(job.recipe))
     if job.recipe.train.report:
         record_start(job.run, start)

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,14 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(answering, "_answer_batch", counted)
     return seen
+
+
+@pytest.fixture
+def changed(run: RunFolder, tmp_path: Path) -> tuple[RunFolder, Path]:
+    """A copy of a run with a training file of its own, and that file."""
+    copy, rows = RunFolder(tmp_path / "copy"), tmp_path / "other.jsonl"
+    shutil.copytree(run.path, copy.path)
+    shutil.copy(run.path.parent / "other.jsonl", rows)
+    config = copy.config.read_text(encoding="utf-8")
+    copy.config.write_text(config.replace(str(run.path.parent / "other.jsonl"), str(rows)), encoding="utf-8")
+    return copy, rows

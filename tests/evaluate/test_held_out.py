@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -34,17 +33,6 @@ def test_scores_on_training_rows_begin_with_a_warning_but_not_those_of_the_base(
     assert "warning: 2 of these 2 rows are rows that the run learned from" in capsys.readouterr().out
     assert main(["evaluate", str(run.path), "--data", str(learned), "--limit", "2", "base=true", f"output={tmp_path / 'base'}"]) == 0
     assert "learned from" not in capsys.readouterr().out
-
-
-@pytest.fixture
-def changed(run: RunFolder, tmp_path: Path) -> tuple[RunFolder, Path]:
-    """A copy of a run with a training file of its own, and that file."""
-    copy, rows = RunFolder(tmp_path / "copy"), tmp_path / "other.jsonl"
-    shutil.copytree(run.path, copy.path)
-    shutil.copy(run.path.parent / "other.jsonl", rows)
-    config = copy.config.read_text(encoding="utf-8")
-    copy.config.write_text(config.replace(str(run.path.parent / "other.jsonl"), str(rows)), encoding="utf-8")
-    return copy, rows
 
 
 def asked(folder: Path) -> list[str]:

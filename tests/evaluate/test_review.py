@@ -10,7 +10,7 @@ from imprint.evaluate import review
 from imprint.evaluate.compare import compare
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import forgetting_command, read_review, report_command, review_finished, run_samples
-from imprint.evaluate.scores_file import load_training_samples
+from imprint.evaluate.training_rows import load_training_rows
 from imprint.files.atomic import read_jsonl
 from imprint.forgetting.result import Forgetting, ProbeResult
 from imprint.forgetting.section import ForgettingSection
@@ -162,7 +162,9 @@ def test_rows_that_were_learned_stand_in_where_none_was_held_out_and_lost_files_
     assert known is not None
     without = known.model_copy(update={"data": known.data_section.model_copy(update={"dev_share": 0.0})})
     samples, held_out, note = run_samples(without, run, ForgettingSection(shown_rows=3))
-    assert (len(samples), held_out, note) == (3, False, None)
+    assert (len(samples), held_out) == (3, False)
+    assert note is not None
+    assert "answers are not what the run learned from" in note.english  # those that it held out
     gone: RunConfig = known.model_copy(update={"data": known.data_section.model_copy(update={"train": Path("gone.jsonl")})})
     samples, held_out, note = run_samples(gone, run, ForgettingSection())
     assert (samples, held_out) == ([], False)
@@ -195,8 +197,8 @@ def test_a_run_that_learned_calls_of_tools_is_asked_for_them(tmp_path: Path) -> 
     run = tiny_run(tiny_recipe(tmp_path), "tools", *knobs)
     assert [line["reference"] for line in read_jsonl(run.before_after)] == ["{}", "白色。"] * 2
     known = resolve_source(run.path)
-    assert len(load_training_samples(known, tools=True)) == 4
-    assert load_training_samples(known, tools=False) == []  # of a template without tools
+    assert len(load_training_rows(known, tools=True).samples) == 4
+    assert load_training_rows(known, tools=False).samples == []  # of a template without tools
 
 
 def test_general_rows_change_nothing_of_what_a_resumed_run_ends_with(tmp_path: Path) -> None:

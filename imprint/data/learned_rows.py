@@ -1,0 +1,60 @@
+"""Which rows a run learned from: written when it starts, so that rows added to its file later do not count as learned."""
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from imprint.data.sample import Sample
+from imprint.files.atomic import atomic_file
+from imprint.files.reading import MAX_LINES_BYTES, read_bounded
+
+DIGEST_BYTES: Final = 4
+"""Bytes of the digest of a sample: a row that was added is taken for a learned one of a million with a chance of 1 in 4,000."""
+SEPARATOR: Final = "\0"
+
+
+@dataclass(frozen=True)
+class LearnedRows:
+    """The samples that a run learned from, by their content."""
+
+    digests: bytes = field(repr=False)
+    """A digest of DIGEST_BYTES for each training sample in the order of the file."""
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> "LearnedRows":
+        """The record of these training samples."""
+        return cls(b"".join(map(_digest, samples)))
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.digests) // DIGEST_BYTES
+
+    def write(self, file: Path) -> None:
+        """Write the record into a run folder."""
+        with atomic_file(file) as temporary:
+            temporary.write_bytes(self.digests)
+
+    @classmethod
+    def read(cls, file: Path) -> "LearnedRows | None":
+        """The record of a run; None if it has none, because an earlier version wrote it. Raises UserError for a file too large."""
+        return cls(read_bounded(file, MAX_LINES_BYTES)) if file.is_file() else None
+
+    def select(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Those of `samples` that the run learned from; one that is there more often than it was learned counts as often as it was."""
+        left = Counter(self.digests[start : start + DIGEST_BYTES] for start in range(0, len(self.digests), DIGEST_BYTES))
+        selected = []
+        for sample in samples:
+            digest = _digest(sample)
+            if left[digest] > 0:
+                left[digest] -= 1
+                selected.append(sample)
+        return selected
+
+
+def _digest(sample: Sample) -> bytes:
+    """CRC-32 of a sample's texts: question, answer and the turn before them, since all turns of each sample would take quadratic time."""
+    texts = (sample.query, sample.answer, sample.tool, sample.system or "", *(sample.history[-1] if sample.history else ()))
+    return zlib.crc32(SEPARATOR.join(texts).encode("utf-8", "surrogatepass")).to_bytes(DIGEST_BYTES, "little")

@@ -1,0 +1,69 @@
+"""The rows that a run learned from, found again in its training file, which may have changed since."""
+
+from dataclasses import dataclass
+
+from imprint.data.dataset import load_samples
+from imprint.data.held_out import HeldOutRecord
+from imprint.data.learned_rows import LearnedRows
+from imprint.data.sample import Sample
+from imprint.data.section import DataSection
+from imprint.loading.source import ModelSource
+from imprint.messages import Bilingual, UserError, join_lines
+from imprint.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The samples that a model learned from."""
+
+    samples: list[Sample]
+    """Those that its training file still holds; none for raw text, and where the file cannot be read any more."""
+    note: Bilingual | None = None
+    """What to say of them: the training file has changed, or it cannot be known whether it has."""
+
+
+def load_training_rows(source: ModelSource, *, tools: bool) -> TrainingRows:
+    """The rows that a run was trained on. `tools`: whether the template supports tools."""
+    if source.run is None or not isinstance(source.run.data, DataSection):
+        return TrainingRows([])
+    try:
+        return learned_rows(source.run_folder, source.run.data, tools=tools)
+    except UserError:
+        return TrainingRows([])
+
+
+def learned_rows(folder: RunFolder, section: DataSection, *, tools: bool) -> TrainingRows:
+    """The rows of the section's training file that the run in `folder` learned from. Raises UserError if the data cannot be read."""
+    now = load_samples(section, tools=tools, record=HeldOutRecord.read(folder.held_out))[0]
+    record = LearnedRows.read(folder.learned_rows)
+    if record is None:
+        return TrainingRows(
+            now,
+            Bilingual(
+                f"{folder.path} does not say which rows it learned from, since an earlier version wrote it: if {section.train} has changed "
+                "since then, rows that it never saw count as learned.",
+                "该结果由旧版本写入，没有记录学过哪些行：若训练文件此后有改动，未学过的行也会算作学过。",
+            ),
+        )
+    if LearnedRows.of(now) == record:
+        return TrainingRows(now)
+    samples = record.select(now)
+    added, gone = len(now) - len(samples), len(record) - len(samples)
+    notes = []
+    if added:
+        notes.append(
+            Bilingual(
+                f"{section.train}: {added:,} of its answers are not what the run learned from; they were added or changed since, and do "
+                "not count as learned.",
+                f"训练文件中有 {added:,} 个回答是训练之后增加或改动的，不算学过。",
+            )
+        )
+    if gone:
+        notes.append(
+            Bilingual(
+                f"{section.train}: {gone:,} of the {len(record):,} answers that the run learned are not in it any more, so copies of "
+                "them are not counted.",
+                f"学过的 {len(record):,} 个回答中有 {gone:,} 个已不在训练文件中，照抄它们的回答不会计入。",
+            )
+        )
+    return TrainingRows(samples, join_lines(notes) if notes else None)
