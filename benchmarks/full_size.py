@@ -30,7 +30,7 @@ from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.runtime import peak_memory_bytes
 from imprint.tokenizers import EDITIONS
-from imprint.training.graphs import GradientGraphs, repeats
+from imprint.training.graphs import graphs_for
 from imprint.tune.prefix import PrefixShape, init_prefix
 from imprint.tune.section import PrefixSection
 from imprint.tune.tuner import Tuner
@@ -143,7 +143,7 @@ def train_steps(
     encoder = init_prefix(network, PrefixShape.from_network(network, PREFIX_LENGTH, projection=False), "random", [])
     tuner = Tuner(network, section, encoder, checkpointing=checkpointing).train()
     engine = Engine.start(tuner, tuner.trainable_parameters(), OptimizerSection(learning_rate=2e-2), warm_up + steps, device=network.device)
-    rng, repeated = random.Random(0), GradientGraphs(tuner, tuner.trainable_parameters()) if graphs and repeats(tuner) else None
+    rng, repeated = random.Random(0), graphs_for(tuner) if graphs else None
 
     def step(number: int) -> float:
         rows, labels = random_rows(network, 16, rng, 16 * number)

@@ -8,6 +8,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,10 @@ from torch import Tensor, nn
 from imprint.messages import Bilingual
 from imprint.pack import Pack
 from imprint.runtime import is_out_of_memory
+from imprint.training.pack_sizes import FastestSizes, product_seconds, rounded_up
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.tuner import Tuner
 
-SMALLEST_STEP = 128
-"""Least distance of two sizes in tokens; above 1,024 tokens it is an eighth of the size."""
 USES_BEFORE = 1
 """Packs of a size that are computed as they are before a graph is made."""
 Compute = Callable[[], None]
@@ -37,17 +37,6 @@ class PackSize:
     targets: int
     """N."""
 
-    @classmethod
-    def holding(cls, pack: Pack) -> "PackSize":
-        """The size up to which a pack is filled."""
-        return cls(rounded_up(pack.ids.numel()), rounded_up(pack.target_tokens))
-
-
-def rounded_up(count: int) -> int:
-    """The next size for this many tokens or targets: at most an eighth more, where it is not small."""
-    step = max(SMALLEST_STEP, 1 << max(0, (count - 1).bit_length() - 4))
-    return -(-count // step) * step
-
 
 @dataclass
 class GradientGraph:
@@ -60,9 +49,18 @@ class GradientGraph:
 
 
 class GradientGraphs:
-    """The graphs of one tuner, made when sizes come again; they share memory, so a larger size than before replaces all of them."""
+    """The graphs of one tuner, made when sizes come again; they share memory, so a larger size than before replaces all of them.
 
-    def __init__(self, tuner: Tuner, parameters: Mapping[str, nn.Parameter], make_capture: Callable[[], Capture] | None = None) -> None:
+    `tokens_for`: the size for a number of tokens.
+    """
+
+    def __init__(
+        self,
+        tuner: Tuner,
+        parameters: Mapping[str, nn.Parameter],
+        make_capture: Callable[[], Capture] | None = None,
+        tokens_for: Callable[[int], int] = rounded_up,
+    ) -> None:
         self.tuner = tuner
         self.parameters = list(parameters.values())
         self.captures = 0
@@ -70,6 +68,7 @@ class GradientGraphs:
         self.failure: str | None = None
         """Why a capture failed: then every pack is computed as it is."""
         self._told = False
+        self._tokens_for = tokens_for
         self._make_capture = make_capture or CudaCapture
         self._capture = self._make_capture()
         self._uses: Counter[PackSize] = Counter()
@@ -81,7 +80,7 @@ class GradientGraphs:
 
         Raises RuntimeError for a lack of memory, and UserError for a row that is too long; no gradient is added then.
         """
-        size = PackSize.holding(pack)
+        size = PackSize(self._tokens_for(pack.ids.numel()), rounded_up(pack.target_tokens))
         self._uses[size] += 1
         if self.failure is not None or self._uses[size] <= USES_BEFORE:
             return None
@@ -163,6 +162,14 @@ class CudaCapture:
         with torch.cuda.graph(graph, pool=self._pool):
             compute()
         return graph.replay
+
+
+def graphs_for(tuner: Tuner) -> GradientGraphs | None:
+    """The graphs of a tuner on one GPU; None where its passes cannot be repeated."""
+    if not repeats(tuner):
+        return None
+    sizes = FastestSizes(partial(product_seconds, tuner.network))
+    return GradientGraphs(tuner, tuner.trainable_parameters(), tokens_for=sizes)
 
 
 def repeats(tuner: Tuner) -> bool:

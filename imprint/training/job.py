@@ -16,7 +16,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.runtime import memory_bytes, seed_everything
-from imprint.training.graphs import GradientGraphs, repeats
+from imprint.training.graphs import GradientGraphs, graphs_for
 from imprint.training.memory import TokenBudget, num_targets, refuse_small_memory
 from imprint.training.recipe import Recipe
 from imprint.tune.section import AnySection, FullSection
@@ -163,9 +163,7 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
 def gradient_graphs(recipe: Recipe, tuner: Tuner, engine: Engine) -> GradientGraphs | None:
     """Graphs that repeat the passes of a run on one GPU; None where they cannot, or are switched off."""
     alone = engine.world_size == 1 and not recipe.engine.uses_deepspeed_or_fsdp
-    if not recipe.train.cuda_graphs or not alone or not repeats(tuner):
-        return None
-    return GradientGraphs(tuner, tuner.trainable_parameters())
+    return graphs_for(tuner) if recipe.train.cuda_graphs and alone else None
 
 
 def resolve_adapter(section: AnySection) -> AnySection:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from imprint.models.network import Network
 from imprint.pack import Pack, pack
-from imprint.training.graphs import Compute, GradientGraphs, PackSize, repeats, rounded_up
+from imprint.training.graphs import Compute, GradientGraphs, graphs_for
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.section import AnySection, FullSection, PrefixSection
 from imprint.tune.tuner import Tuner, build_tuner
@@ -144,16 +144,8 @@ def test_a_lack_of_memory_is_told_to_the_caller() -> None:
         graphs.add_gradients(one)
 
 
-def test_sizes_are_few_and_at_most_an_eighth_too_large() -> None:
-    sizes = {rounded_up(count) for count in range(1, 100_000)}
-
-    assert len(sizes) < 80
-    assert all(rounded_up(count) <= max(count * 9 / 8 + 1, count + 127) for count in range(1, 100_000, 17))
-    assert PackSize.holding(batch(small_chatglm2(), 1)) == PackSize(128, 128)
-
-
 def test_a_cpu_repeats_nothing() -> None:
-    assert not repeats(tuner_of(SECTIONS[0]))
+    assert graphs_for(tuner_of(SECTIONS[0])) is None
 
 
 def test_every_parameter_keeps_its_gradient_tensor() -> None:

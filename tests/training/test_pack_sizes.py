@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from imprint.training.pack_sizes import FastestSizes, product_seconds, rounded_up
+from tests.cases import small_network
+
+
+def test_sizes_are_few_and_at_most_an_eighth_too_large() -> None:
+    sizes = {rounded_up(count) for count in range(1, 100_000)}
+
+    assert len(sizes) < 80
+    assert all(rounded_up(count) <= max(count * 9 / 8 + 1, count + 127) for count in range(1, 100_000, 17))
+
+
+def test_the_fastest_size_near_by_is_chosen() -> None:
+    slow = {1568, 1664}
+
+    def seconds(tokens: int) -> float:
+        return tokens * (1.3 if tokens in slow else 1.0)
+
+    sizes = FastestSizes(seconds)
+
+    assert sizes(1537) == 1600
+    assert sizes(1536) == 1536
+    assert sizes(1650) == 1696
+    assert sizes(5) == 32
+
+
+def test_a_staircase_leads_to_few_sizes() -> None:
+    def seconds(tokens: int) -> float:
+        return -(-tokens // 256)  # tiles of 256 tokens
+
+    sizes = FastestSizes(seconds)
+
+    chosen = {sizes(count) for count in range(800, 2048)}
+
+    assert all(sizes(count) >= count for count in range(800, 2048))
+    assert len(chosen) < 25
+
+
+@pytest.mark.gpu
+def test_more_products_take_longer() -> None:
+    network = small_network().cuda().bfloat16()
+    wide = torch.nn.Linear(4096, 4096, bias=False, dtype=torch.bfloat16, device="cuda")
+    network.add_module("wide", wide)
+
+    assert product_seconds(network, 8192) > product_seconds(network, 64) > 0
