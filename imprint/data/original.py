@@ -11,8 +11,9 @@ from imprint.data.sample import Sample
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 from imprint.templates import Template, Turns, read_pairs
-from imprint.templates.chatglm import ChatGLMTemplate, format_rounds, with_system
-from imprint.templates.chatglm2 import ChatGLM2Template, format_rounds_from_one
+from imprint.templates.chatglm import ChatGLMTemplate, format_question, format_round, with_system
+from imprint.templates.chatglm2 import ChatGLM2Template, format_question_from_one, format_round_from_one
+from imprint.templates.rounds import ROUND_START, RoundText, is_long
 from imprint.tokenizers import ChatGLMTokenizer, Tokenizer
 
 
@@ -27,18 +28,18 @@ def encode_sample_original(
 
     Source: preprocess_function_train in ptuning/main.py, THUDM/ChatGLM-6B and THUDM/ChatGLM2-6B.
     """
-    full_prompt, answer = _prompt(template, sample, source_prefix, training=True), template.tokenizer.encode(sample.answer)
     chatglm1 = isinstance(template, ChatGLMTemplate)
     source, target = (max_source_length - 1, max_target_length - 2) if chatglm1 else (max_source_length - 2, max_target_length)
-    prompt = _with_special_ids(template, full_prompt[:source])
+    (kept, whole), answer = _prompt(template, sample, source_prefix, source, training=True), template.tokenizer.encode(sample.answer)
+    prompt = _with_special_ids(template, kept)
     scored = [*(prompt[-1:] if chatglm1 else ()), *answer[:target], template.end_id]
     unscored = prompt[:-1] if chatglm1 else prompt
     return EncodedRow(
         ids=(*unscored, *scored),
         labels=(*[IGNORE_INDEX] * len(unscored), *scored),
-        cut_prompt_tokens=max(len(full_prompt) - source, 0),
+        cut_prompt_tokens=max(whole - source, 0),
         cut_answer_tokens=max(len(answer) - target, 0),
-        needed_prompt=len(full_prompt) + max_source_length - source,
+        needed_prompt=whole + max_source_length - source,
         needed_answer=len(answer) + max_target_length - target,
     )
 
@@ -54,10 +55,10 @@ def encode_evaluation_sample_original(
 
     Source: preprocess_function_eval in ptuning/main.py, THUDM/ChatGLM-6B and THUDM/ChatGLM2-6B.
     """
-    full_prompt = _prompt(template, sample, source_prefix, training=False)
     limit = max_source_length - 2
+    kept, whole = _prompt(template, sample, source_prefix, limit, training=False)
     reference = template.tokenizer.decode(template.tokenizer.encode(sample.answer)[: max_target_length - 2])
-    return EncodedPrompt(_with_special_ids(template, full_prompt[:limit]), cut_tokens=max(len(full_prompt) - limit, 0)), reference
+    return EncodedPrompt(_with_special_ids(template, kept), cut_tokens=max(whole - limit, 0)), reference
 
 
 def encode_original(
@@ -101,13 +102,15 @@ def _chatglm(tokenizer: Tokenizer) -> ChatGLMTemplate:
     return ChatGLMTemplate(tokenizer)
 
 
-def _prompt(template: Template, sample: Sample, source_prefix: str, *, training: bool) -> list[int]:
-    """Ids of a sample's prompt text, not truncated and without special ids.
+def _prompt(template: Template, sample: Sample, source_prefix: str, limit: int, *, training: bool) -> tuple[list[int], int]:
+    """(the first `limit` ids of a sample's prompt text, without special ids, and how many it has; about that of a long one that is cut).
 
     With an empty history ChatGLM-6B writes `[Round 0]` in `training` only.
     """
+    history = sample.history or ()
+    round_text: RoundText
     if isinstance(template, ChatGLM2Template):
-        text = format_rounds_from_one(sample.query, sample.history or ())
+        question, round_text = format_question_from_one(len(history), sample.query), format_round_from_one
     elif not isinstance(template, ChatGLMTemplate):
         raise UserError(
             Bilingual(
@@ -117,8 +120,13 @@ def _prompt(template: Template, sample: Sample, source_prefix: str, *, training:
             )
         )
     else:
-        text = format_rounds(sample.query, sample.history) if sample.history or (training and sample.history is not None) else sample.query
-    return template.tokenizer.encode(source_prefix + with_system(text, sample.system))
+        rounds = history or (training and sample.history is not None)
+        question, round_text = format_question(len(history), sample.query) if rounds else sample.query, format_round
+    tokenizer, before = template.tokenizer, source_prefix + with_system("", sample.system)
+    if is_long(history) and tokenizer.divides_after_newline(ROUND_START):
+        return template.latest.first_ids(tokenizer, before, history, question, round_text, limit)
+    ids = tokenizer.encode(before + "".join(round_text(index, *turn) for index, turn in enumerate(history)) + question)
+    return ids[:limit], len(ids)
 
 
 def _with_special_ids(template: Template, prompt: Sequence[int]) -> list[int]:

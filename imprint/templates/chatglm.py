@@ -5,12 +5,13 @@ Source: `chat` in modeling_chatglm.py and the preprocessing of ptuning/main.py, 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
 from imprint.templates.conversation import Message, Segment, Turns
 from imprint.templates.pairs import split_pairs
+from imprint.templates.rounds import LatestConversation
 from imprint.tokenizers import ChatGLMTokenizer
 
 FULL_WIDTH: Final = MappingProxyType({",": "，", "!": "！", ":": "：", ";": "；", "?": "？"})
@@ -24,6 +25,8 @@ class ChatGLMTemplate:
 
     tokenizer: ChatGLMTokenizer
     """The tokenizer of its ids."""
+    latest: LatestConversation = field(default_factory=LatestConversation, compare=False, repr=False)
+    """Tokens of the rounds of the latest conversation."""
 
     @property
     def name(self) -> str:
@@ -82,8 +85,12 @@ def with_system(prompt: str, system: str | None) -> str:
 
 def format_rounds(query: str, history: Turns) -> str:
     """The prompt in numbered rounds, also with an empty history (`[Round 0]`), as the original trains rows with a history column."""
-    earlier = "".join(f"{_format_question(number, question)}{answer}\n" for number, (question, answer) in enumerate(history))
-    return earlier + _format_question(len(history), query)
+    return "".join(format_round(number, *turn) for number, turn in enumerate(history)) + format_question(len(history), query)
+
+
+def format_round(number: int, question: str, answer: str) -> str:
+    """An earlier round, counted from 0."""
+    return f"{format_question(number, question)}{answer}\n"
 
 
 def process_response(answer: str) -> str:
@@ -105,5 +112,6 @@ def without_partial_date(shown: str) -> str:
     return shown[:start] if start >= 0 and DATE_PLACEHOLDER.startswith(shown[start:]) else shown
 
 
-def _format_question(number: int, question: str) -> str:
+def format_question(number: int, question: str) -> str:
+    """The last round, counted from 0, for the model to answer."""
     return f"[Round {number}]\n问：{question}\n答："

@@ -4,11 +4,12 @@ Source: `build_prompt` in tokenization_chatglm.py and `process_response` in mode
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imprint.templates.chatglm import fill_date, with_system, without_partial_date
 from imprint.templates.conversation import Message, Segment, Turns
 from imprint.templates.pairs import split_pairs
+from imprint.templates.rounds import LatestConversation
 from imprint.tokenizers import ChatGLM2Tokenizer
 
 
@@ -18,6 +19,8 @@ class ChatGLM2Template:
 
     tokenizer: ChatGLM2Tokenizer
     """The tokenizer of its ids."""
+    latest: LatestConversation = field(default_factory=LatestConversation, compare=False, repr=False)
+    """Tokens of the rounds of the latest conversation."""
 
     @property
     def name(self) -> str:
@@ -75,9 +78,15 @@ def without_partial_date_or_bracket(shown: str) -> str:
 
 def format_rounds_from_one(query: str, history: Turns) -> str:
     """The prompt in numbered rounds, also without a history."""
-    earlier = "".join(f"{_format_question(number, question)}{answer}\n\n" for number, (question, answer) in enumerate(history, start=1))
-    return earlier + _format_question(len(history) + 1, query)
+    earlier = "".join(format_round_from_one(index, *turn) for index, turn in enumerate(history))
+    return earlier + format_question_from_one(len(history), query)
 
 
-def _format_question(number: int, question: str) -> str:
-    return f"[Round {number}]\n\n问：{question}\n\n答："
+def format_round_from_one(index: int, question: str, answer: str) -> str:
+    """An earlier round; the first one has index 0 and number 1."""
+    return f"{format_question_from_one(index, question)}{answer}\n\n"
+
+
+def format_question_from_one(index: int, question: str) -> str:
+    """The last round, for the model to answer."""
+    return f"[Round {index + 1}]\n\n问：{question}\n\n答："

@@ -10,6 +10,7 @@ Source: tokenization_chatglm.py of THUDM/chatglm-6b.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -19,7 +20,7 @@ from sentencepiece import SentencePieceProcessor
 from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
+from imprint.tokenizers.tokenizer import SPACE, decode, followers, well_formed
 
 VOCABULARY_FILE: Final = "ice_text.model"
 SPECIAL_PIECES: Final = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
@@ -132,6 +133,15 @@ class ChatGLMTokenizer:
         if self._spelled and not self._spelled.keys().isdisjoint(pieces):
             pieces = [part for piece in pieces for part in self._spelled.get(piece, (piece,))]
         return [self._ids[piece] for piece in pieces]
+
+    def divides_after_newline(self, following: str) -> bool:
+        """Whether no token reaches from a newline into the character after it, whatever else the text holds: no piece has both."""
+        return following not in self._after_newline
+
+    @cached_property
+    def _after_newline(self) -> frozenset[str]:
+        """The characters that stand in a piece after the last character of the newline's own piece."""
+        return followers((self._processor.id_to_piece(index) for index in range(len(self))), WHITESPACE_PIECES["\n"][-1])
 
     def _spell(self, name: str) -> list[int]:
         """The pieces of a name, each character or byte on its own."""

@@ -4,6 +4,7 @@ Source: tokenization_chatglm.py of THUDM/chatglm2-6b and THUDM/chatglm3-6b.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -13,7 +14,7 @@ from sentencepiece import SentencePieceProcessor
 from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.tokenizer import SPACE, decode, well_formed
+from imprint.tokenizers.tokenizer import SPACE, decode, followers, well_formed
 
 SPECIAL_TOKENS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 """Special tokens after the pieces, in this order; the last four are ChatGLM3's roles and not used in ChatGLM2."""
@@ -49,6 +50,14 @@ class ChatGLM2Tokenizer:
         """Ids of a text, without special ids; a character without a piece, a newline and a tab become their UTF-8 bytes."""
         pieces: list[int] = self._processor.encode(well_formed(text))
         return [self._ids[piece] for piece in pieces]
+
+    def divides_after_newline(self, following: str) -> bool:
+        """Whether no token reaches from a newline into the character after it, whatever else the text holds: no piece has both."""
+        return following not in self._after_newline
+
+    @cached_property
+    def _after_newline(self) -> frozenset[str]:
+        return followers((self._processor.id_to_piece(index) for index in range(len(self))), "\n")
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special ids and unknown ids are skipped, invalid UTF-8 becomes U+FFFD."""

@@ -1,6 +1,7 @@
 """The tokenizer protocol, and incremental decoding."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Final, Protocol
 
 from imprint.arguments import token_ids, wrong_argument
@@ -87,6 +88,11 @@ def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
     stream = TextStream(tokenizer)
     text = "".join([stream.push(token) for token in token_ids("ids", ids)])
     return text + stream.finish()
+
+
+def followers(pieces: Iterable[str], letter: str) -> frozenset[str]:
+    """The characters that follow a letter within a piece."""
+    return frozenset(after for piece in pieces if letter in piece for before, after in pairwise(piece) if before == letter)
 
 
 def readable(fragment: bytes) -> str:

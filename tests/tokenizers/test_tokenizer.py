@@ -10,7 +10,7 @@ import pytest
 
 from imprint.messages import UserError
 from imprint.tokenizers import TextStream, Tokenizer, read_tokenizer
-from imprint.tokenizers.tokenizer import readable, well_formed
+from imprint.tokenizers.tokenizer import followers, readable, well_formed
 from tests.families import chatglm2_folder, fields_of, glm4_folder, published_folder
 from tests.vocabulary import tiny_tokenizer
 
@@ -114,3 +114,8 @@ def test_ids_of_other_libraries_are_ids_and_ids_of_any_size_have_no_text(tokeniz
     assert tokenizer.token_bytes(cast("int", np.int64(token))) == tokenizer.token_bytes(token)
     for beyond in (-1, -(2**70), 2**31, 2**32, 2**70):
         assert (tokenizer.token_text(beyond), tokenizer.token_bytes(beyond)) == ("", b"")
+
+
+def test_what_follows_a_letter_within_pieces_says_where_a_text_can_be_divided() -> None:
+    assert followers(["<n>", ">[x", "a>>b", ">", ""], ">") == {"[", ">", "b"}
+    assert followers(["abc"], ">") == frozenset()
