@@ -13,6 +13,7 @@ from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_from_row
 from imprint.data.writers import output_suffix, write_samples
+from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.links import follow_link
 from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
@@ -38,6 +39,7 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     output_suffix(output)
     output = follow_link(output)
     _refuse_overwrite(parse_source(file).path, output)
+    refuse_unwritable(output.parent)
     say(describe_source(file, columns))
     summary = scan_source(file, columns)
     with Progress(Bilingual("writing", "写入"), summary.samples, "row", subject=output.name) as progress:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.links import follow_link
 from imprint.messages import Bilingual, UserError
 
@@ -37,4 +38,5 @@ def check_destination(files: Sequence[str], dev: str | None, fix: Path | None) -
                 "--fix 指定的文件正是要读取的文件，会被覆盖：请换一个名字。",
             )
         )
+    refuse_unwritable(fix.parent)
     return fix

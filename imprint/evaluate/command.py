@@ -16,6 +16,7 @@ from imprint.evaluate.scores_file import baseline_of, score_lines, write_scores
 from imprint.evaluate.section import EvaluateSection, resolve
 from imprint.evaluate.training_rows import load_training_rows
 from imprint.evaluate.unused_knobs import refuse_unread_columns, refuse_unused_decoding
+from imprint.files.disk_errors import refuse_unwritable
 from imprint.loading.load import load_with, open_template
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.terminal import say
@@ -25,6 +26,8 @@ def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, 
     """Answer and score the rows of `data` with a run, a bundle or a model folder; without `data` the held-out rows of a run."""
     section = read_overrides(overrides, EvaluateSection)
     refuse_unread_columns(section, "held-out rows" if data is None else "rows")
+    if section.output is not None:
+        refuse_unwritable(section.output)  # before a model of the hub is downloaded
     given, source = frozenset(section.model_fields_set), resolve_source(path, section.base_path)
     section = resolve(section, source.run)
     tools = open_template(source, section.template).supports_tools
@@ -36,8 +39,8 @@ def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, 
         samples, origin, name = read_data(section, data, limit, tools=tools), str(data), name_of(data)
     refuse_unused_decoding(section, given, samples)
     output = section.output or answers_folder(source, section, name, limit)
-    model = load_with(source, section)
     with results_lock(output):
+        model = load_with(source, section)
         answers = answer_all(model, samples, section, output)
         training = load_training_rows(source, tools=tools)
         baseline = baseline_of(training.samples, samples, section)

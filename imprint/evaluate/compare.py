@@ -69,8 +69,8 @@ def compare(
     def evaluate_side(*, base: bool) -> Answers:
         side = section.model_copy(update={"base": base})
         output = answers_folder(source, side, compared.name, limit)
-        model = load_with(source, side)
         with results_lock(output):
+            model = load_with(source, side)
             answers = answer_all(model, compared.samples, side, output)
             write_scores(answers, answers.section, compared.source, output, training=training, baseline=baseline)
         return answers

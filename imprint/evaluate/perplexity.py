@@ -17,6 +17,7 @@ from imprint.evaluate.digests import settings_digest, text_digest
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.section import PerplexitySection
 from imprint.files.atomic import append_jsonl, read_jsonl, write_json, write_jsonl
+from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.typed_json import typed
 from imprint.loading.load import load_with
 from imprint.loading.run import RunConfig
@@ -71,6 +72,8 @@ def perplexity_command(
     `limit`: number of documents of each source.
     """
     section = read_overrides(overrides, PerplexitySection)
+    if section.output is not None:
+        refuse_unwritable(section.output)  # before a model of the hub is downloaded
     source = resolve_source(path, section.base_path)
     section = resolve(section, source.run)
     texts = [_scan(file, number, section, limit) for number, file in enumerate(data, start=1)]

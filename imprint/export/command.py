@@ -27,6 +27,7 @@ from imprint.export.writers import (
     quantized_model,
 )
 from imprint.files.atomic import atomic_file, atomic_folder, find_folder, write_json
+from imprint.files.disk_errors import refuse_unwritable
 from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import SUFFIX, is_bundle, read_licence
 from imprint.loading.load import open_template
@@ -77,15 +78,11 @@ def export_command(path: Path, target: Target, out: Path | None, *, prompts: Pat
     source = resolve_source(path, section.base_path).with_template(section.template)
     run = source.require_run(NOTHING_TO_EXPORT)
     method = source.require_result()
+    out = with_file_name(out or default_destination(source, target))
+    _refuse_output(out, source, target, [path])  # before the base is looked for
     refuse_impossible(source, run, method, target)
     refuse_unused_dtype(section, method, target)
-    out = with_file_name(out or default_destination(source, target))
-    refuse_own_name(out, source)
-    if target == "bundle":
-        refuse_bundle_destination(out)
-    else:
-        inputs = (path, source.folder, source.network_folder, base_folder(run.model.location))
-        refuse_destination(out, inputs, written_before=_is_export, otherwise="is not an export")
+    _refuse_output(out, source, target, [path, source.folder, source.network_folder, base_folder(run.model.location)])
     if prompts is None:
         samples = verification_samples(run, section.questions, tools=open_template(source).supports_tools)
     else:
@@ -152,6 +149,15 @@ def default_destination(source: ModelSource, target: Target) -> Path:
     return path.with_name(f"{path.stem}-{target}") if source.kind == "bundle" else path / f"export-{target}"
 
 
+def _refuse_output(out: Path, source: ModelSource, target: Target, inputs: Sequence[Path]) -> None:
+    """Raise UserError for a place that the export may not be written to; `inputs` are the folders that are read."""
+    refuse_own_name(out, source)
+    if target == "bundle":
+        refuse_bundle_destination(out)
+    else:
+        refuse_destination(out, inputs, written_before=_is_export, otherwise="is not an export")
+
+
 def refuse_own_name(out: Path, source: ModelSource) -> None:
     """Raise UserError for a name in the run folder under which the run itself looks for something else, such as its result."""
     run = source.run_folder.path
@@ -173,6 +179,7 @@ def refuse_bundle_destination(out: Path) -> None:
                 f"打包文件名须以 {SUFFIX} 结尾：请写 {out}{SUFFIX}。",
             )
         )
+    refuse_unwritable(out.parent)
     if out.exists() and not is_bundle(out):
         raise UserError(
             Bilingual(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.links import follow_link
 from imprint.messages import Bilingual, UserError
 
@@ -27,6 +28,7 @@ def refuse_destination(out: Path, inputs: Iterable[Path], *, written_before: Cal
             )
     if out.is_file():
         raise UserError(Bilingual(f"{out}: is a file. Give the name of a folder to write to.", "这是一个文件：请给出要写入的目录名。"))
+    refuse_unwritable(out.parent)
     if out.is_dir() and any(out.iterdir()) and not written_before(out):
         raise UserError(
             Bilingual(

@@ -3,7 +3,7 @@
 import math
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ def quantize(folder: str | Path, out: str | Path, bits: FormatName) -> Path:
     """
     path, out = arguments.path("folder", folder), arguments.path("out", out)
     weight_format = find_format(bits, "bits")
+    out = with_file_name(out)
+    _refuse_destination(out, [path] if path.exists() else [])  # before a model of the hub is downloaded
     model = resolve_source(folder if isinstance(folder, str) else path)
     if model.run is not None and model.method != "full":
         raise UserError(
@@ -65,8 +67,8 @@ def quantize(folder: str | Path, out: str | Path, bits: FormatName) -> Path:
                 "该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。",
             )
         )
-    source, out = model.network_folder, with_file_name(Path(out))
-    refuse_destination(out, [source], written_before=_is_quantized, otherwise="holds no quantized model")
+    source = model.network_folder
+    _refuse_destination(out, [source])
     plan = QuantizationPlan.from_folder(source, weight_format)
     _check_disk(out, plan.bytes_after)
     with atomic_folder(out) as temporary:
@@ -74,6 +76,10 @@ def quantize(folder: str | Path, out: str | Path, bits: FormatName) -> Path:
     say(f"{out}: {plan.size_summary}; read back without a difference / 已写入并校验")
     say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")
     return out
+
+
+def _refuse_destination(out: Path, inputs: Sequence[Path]) -> None:
+    refuse_destination(out, inputs, written_before=_is_quantized, otherwise="holds no quantized model")
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,16 @@ FULL_DISK_MESSAGES = ("unexpected pos", "PytorchStreamWriter failed writing", "i
 ERRNOS_IN_MESSAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raise UserError if nothing could be written into a folder, or the folder could not be made; before what takes long."""
+    with translate_disk_errors(folder):
+        nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "")
+
+
 @contextmanager
 def translate_disk_errors(path: Path) -> Iterator[None]:
     """Turn disk errors raised while `path` is written into a UserError; also for libraries that write files themselves."""

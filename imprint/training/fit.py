@@ -12,6 +12,7 @@ from imprint.data.dataset import DataSplits, load_splits
 from imprint.data.limits import limits_of
 from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
+from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.scratch import scratch_folder
 from imprint.forecast.cards import CARDS, find_card
 from imprint.forecast.choices import other_choices
@@ -42,6 +43,8 @@ FP32_BYTES: Final = 4
 def fit_command(recipe: Recipe, name: str, *, card: str | None, output: Path | None) -> None:
     """Print the forecast of a recipe and write its picture to `output`. Raises UserError for data, a base or a card that is unusable."""
     wanted = None if card is None else find_card(card)
+    if output is not None:
+        refuse_unwritable(output.parent)
     forecast = forecast_run(recipe, name)
     say(*forecast_lines(forecast, wanted))
     if output is not None:

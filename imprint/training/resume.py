@@ -44,6 +44,23 @@ def open_run(recipe: Recipe, notify: Notify, world: World = SINGLE) -> Iterator[
         yield run
 
 
+def check_output(recipe: Recipe) -> None:
+    """Raise UserError for a run folder that `open_run` would refuse, before the hub is asked and anything is loaded; for one process."""
+    with _lock_folder(_as_begun(recipe), lambda _notice: None):
+        pass
+
+
+def _as_begun(recipe: Recipe) -> Recipe:
+    """The recipe with what its run found out when it began: the commit and the date of its base, and the length limits."""
+    before = _started_with(RunFolder(recipe.output))
+    if before is None:
+        return recipe
+    commit = before.commit if before.path == recipe.model.path else None
+    found = {"commit": recipe.model.commit or commit, "date": recipe.model.date or before.date}
+    data = recipe.data.model_copy(update=_first_limits(recipe))
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=found), "data": data})
+
+
 def with_commit(recipe: Recipe) -> Recipe:
     """The recipe with `model.commit` set if its base is a model of the hub, which is downloaded unless it is there.
 

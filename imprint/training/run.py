@@ -35,6 +35,7 @@ from imprint.training.memory import check_disk, probe_memory
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import apply_rescues, give_up, rescue_if_diverged
 from imprint.training.resume import (
+    check_output,
     data_digest,
     logged_digest,
     newest_state,
@@ -68,6 +69,7 @@ def train_command(recipe: Recipe, arguments: Sequence[str]) -> int:
     if not is_launched():
         count = local_processes(recipe.engine, recipe.model.device, recipe.train.batch_size)
         if count > 1 or recipe.engine.nodes > 1:
+            check_output(recipe)
             commit = with_commit(recipe).model.commit  # the others would wait for a download longer than they wait for each other
             pinned = [] if commit is None else [f"model.commit={commit}"]
             return launch(recipe.engine, count, ["train", *arguments, *pinned])
@@ -100,6 +102,8 @@ def train_recipe(
     Raises UserError for everything that the user can fix, and KeyboardInterrupt after a stop by a signal, when the state is saved.
     """
     check_settings(recipe)
+    if not is_launched():  # the other processes would find the lock held
+        check_output(recipe)
     recipe = with_commit(recipe)
     notify = EarlyNotices()
     with (

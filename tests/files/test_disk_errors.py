@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imprint.files import atomic
+from imprint.files.disk_errors import refuse_unwritable
 from imprint.messages import UserError
 
 
@@ -60,3 +61,16 @@ def test_a_name_that_is_too_long_is_told_before_anything_is_written(tmp_path: Pa
         atomic.remove_leftovers(path)
     with pytest.raises(UserError, match=r"the name is too long for the disk"):
         atomic.write_text(path / "config.yaml", "")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").write_text("")
+    for folder in (tmp_path / "rows.jsonl", tmp_path / "rows.jsonl" / "run"):
+        with pytest.raises(UserError, match=re.escape(f"{folder}: cannot be written: a part of the path is a file")):
+            refuse_unwritable(folder)
+    monkeypatch.chdir(tmp_path)
+    refuse_unwritable(Path("new/folder"))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UserError, match=re.escape("new/folder: cannot be written: permission is denied.")):
+        refuse_unwritable(Path("new/folder"))
+    assert os.listdir(tmp_path) == ["rows.jsonl"]
