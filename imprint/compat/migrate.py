@@ -17,13 +17,20 @@ from imprint.messages import Bilingual, UserError
 from imprint.terminal import say
 
 WITHOUT_KNOB = {
-    "logging_steps": "log.jsonl has every step; trainer_state.json is written by `imprint main` alone",
-    "logging_first_step": "log.jsonl has every step",
-    "overwrite_output_dir": "a stopped run resumes; another recipe needs another output",
-    "predict_with_generate": "`imprint evaluate` always answers",
-    "resume_from_checkpoint": "the same command again resumes from the newest state",
+    "logging_steps": Bilingual(
+        "log.jsonl has every step; trainer_state.json is written by `imprint main` alone",
+        "log.jsonl 记录每一步；只有 `imprint main` 会写 trainer_state.json",
+    ),
+    "logging_first_step": Bilingual("log.jsonl has every step", "log.jsonl 记录每一步"),
+    "overwrite_output_dir": Bilingual(
+        "a stopped run resumes; another recipe needs another output", "中断的训练会接着训练；换了配方则需换 output"
+    ),
+    "predict_with_generate": Bilingual("`imprint evaluate` always answers", "`imprint evaluate` 总会生成回答"),
+    "resume_from_checkpoint": Bilingual("the same command again resumes from the newest state", "再次运行同一命令即从最新的状态继续"),
 }
 """Training flags that `imprint main` follows but a recipe has no knob for -> why."""
+
+EVALUATION = Bilingual("evaluation", "评估").line
 
 
 def migrate_command(script: Path, output: Path | None) -> None:
@@ -53,15 +60,20 @@ def migrate_command(script: Path, output: Path | None) -> None:
         say(text, end="")
         return
     write_text(follow_link(output), text)
-    say(f"wrote {output}; next: imprint train {output}")
+    say(
+        f"{Bilingual('written', '已写入').line}: {output}",
+        f"{Bilingual('next', '接下来').line}: {shlex.join(['imprint', 'train', str(output)])}",
+    )
 
 
 def migrate(flags: OriginalFlags, flag_notes: list[Bilingual], *, script: Path) -> str:
     """A recipe in YAML, with comments on flags without a counterpart and the commands that evaluate."""
     cuda = torch.cuda.is_available()
-    notes = [f"from {script.name}", *(note.line for note in flag_notes)]
-    notes += [f"--{name}: {reason}" for name, reason in WITHOUT_KNOB.items() if name in flags.model_fields_set]
-    text = ""
+    notes = [Bilingual(f"from {script.name}", f"由 {script.name} 转换"), *flag_notes]
+    notes += [
+        Bilingual(f"--{name}: {reason.english}", reason.chinese) for name, reason in WITHOUT_KNOB.items() if name in flags.model_fields_set
+    ]
+    text, evaluations = "", list[str]()
     if flags.do_train:
         if not (flags.train_file and flags.prompt_column and flags.response_column):
             raise UserError(
@@ -72,10 +84,19 @@ def migrate(flags: OriginalFlags, flag_notes: list[Bilingual], *, script: Path) 
             )
         recipe = recipe_from_flags(flags, cuda=cuda)
         if recipe.model.dtype == "float32" and not cuda and flags.pre_seq_len:
-            notes.append("there is no GPU here; on one the original computed in float16: model.dtype=float16")
-        if flags.deepspeed is not None:
             notes.append(
-                f"train.batch_size is that of one process: multiply {recipe.train.batch_size} by the number of GPUs / 请乘以 GPU 数"
+                Bilingual(
+                    "there is no GPU here; on one the original computed in float16: model.dtype=float16",
+                    "本机没有 GPU；原版在 GPU 上用 float16 计算：model.dtype=float16",
+                )
+            )
+        if flags.deepspeed is not None:
+            batch_size = recipe.train.batch_size
+            notes.append(
+                Bilingual(
+                    f"train.batch_size is that of one process: multiply {batch_size} by the number of GPUs",
+                    f"train.batch_size 是单个进程的：请把 {batch_size} 乘以 GPU 数",
+                )
             )
         text = dump(recipe)
     is_dev = flags.evaluation_strategy != "no"  # then validation_file is data.dev
@@ -86,10 +107,10 @@ def migrate(flags: OriginalFlags, flag_notes: list[Bilingual], *, script: Path) 
         if data is None:
             continue
         if getattr(flags, action):
-            notes.append("evaluation: " + evaluation_command(flags, data, limit, cuda=cuda))
+            evaluations.append(f"{EVALUATION}: {evaluation_command(flags, data, limit, cuda=cuda)}")
         elif flags.do_train and not (is_dev and name == "validation_file"):
-            notes.append(_unused_rows(name, action, data).line)
-    return "".join(f"# {note}\n" for note in notes) + text
+            notes.append(_unused_rows(name, action, data))
+    return "".join(f"# {note}\n" for note in [*(note.line for note in notes), *evaluations]) + text
 
 
 def _unused_rows(name: str, action: str, data: Path) -> Bilingual:

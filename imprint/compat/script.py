@@ -1,6 +1,7 @@
 """Parses an old shell script without running it: its variables, and the command lines that call main.py.
 
-Supported are assignments, `$A`, `${A}`, `${A:-else}`, `${A-else}`, `${A:?words}`, `~/`, quotes, backslashes, comments and continued lines;
+Supported are assignments, `$A`, `${A}`, `${A:-else}`, `${A-else}`, `${A:?words}`, `~/`, `$(dirname "$0")`, quotes, backslashes, comments
+and continued lines;
 anything else (loops, functions, `$1`, `${A%.json}`, `$(...)`) is ignored unless a flag needs it.
 """
 
@@ -24,6 +25,8 @@ PLAIN = re.compile(
     rf"\\(?P<escaped>.)|'(?P<literal>[^']*)'|(?P<comment>#)|(?P<home>~(?=/))|(?P<redirection>\d?[<>]+&?\s*[^\s;&|<>]*)|(?P<end>[&|;()])|(?P<blank>\s)|{ANYWHERE}"
 )
 """QUOTED and PLAIN match the next part of a line, inside and outside double quotes; the name of the group is its kind."""
+OWN_FOLDER = re.compile(r"""\$\(dirname "?\$\{?0\}?"?\)|`dirname "?\$\{?0\}?"?`""")
+"""The folder of the script, as a script itself asks for it."""
 UNKNOWN = "\0"
 """Placeholder in a word for text that only running the script would show."""
 
@@ -65,6 +68,7 @@ def main_calls(path: Path, environment: Mapping[str, str]) -> list[list[str]]:
         ) from None
     variables = dict(environment)
     calls = []
+    text = OWN_FOLDER.sub(lambda _match: path.parent.as_posix(), text)
     for line in text.replace("\r\n", "\n").replace("\\\n", "").split("\n"):
         for words in _split(line, variables):
             rest = _assign(words, variables)

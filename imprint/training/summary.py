@@ -182,9 +182,12 @@ def _trend(summary: RunSummary) -> Bilingual | None:
             f"still falling: more steps would help, for instance {_longer(summary).english}.",
             f"仍在下降：可以训练更久，例如 {_longer(summary).chinese}。",
         )
+    before = min(earlier) if earlier else first
     return Bilingual(
-        f"flat at the end: more steps would change little; for less, try more or better rows, other knobs of tune or another {rate}.",
-        f"末段已趋平：再多训练作用不大；可增加或改进数据，或调整 tune 的其他选项、{rate}。",
+        f"it hardly changed in the last third of the steps ({before:.3g} -> {last:.3g}): what these rows teach is learned, and more steps "
+        f"would change little. Look at the answers; if they are not good enough, add rows or improve them, or try another {rate}.",
+        f"最后三分之一的步数里评估损失几乎不变（{before:.3g} -> {last:.3g}）：这些数据能教的已学到，再多训练作用不大。"
+        f"请看回答；如果还不够好，请增加或改进数据，或换一个 {rate}。",
     )
 
 

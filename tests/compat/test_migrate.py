@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -52,6 +53,9 @@ def test_the_recipe_is_printed_with_a_sentence_for_each_flag_without_a_counterpa
     assert "# --overwrite_cache: rows are read each time" in printed
     assert "# --logging_steps: log.jsonl has every step" in printed
     assert "# --overwrite_output_dir: a stopped run resumes" in printed
+    comments = [line for line in printed.splitlines() if line.startswith("# ")]
+    assert [line for line in comments if not re.search(" / .*[\u4e00-\u9fff]", line)] == []
+    assert comments[0] == "# from train.sh / 由 train.sh 转换"
     (tmp_path / "recipe.yaml").write_text(printed, encoding="utf-8")
     assert read_recipe(tmp_path / "recipe.yaml", [], Recipe).train.steps == 4
 
@@ -59,8 +63,8 @@ def test_the_recipe_is_printed_with_a_sentence_for_each_flag_without_a_counterpa
 def test_an_evaluation_becomes_the_command_that_evaluates_so(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = predicting(project, "x", "--ptuning_checkpoint", "output/x/checkpoint-4", "--max_predict_samples", "2")
     migrate_command(script(tmp_path, *words), None)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# evaluation: ")]
-    command = shlex.split(line.removeprefix("# evaluation: "))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# evaluation / 评估: ")]
+    command = shlex.split(line.removeprefix("# evaluation / 评估: "))
     options, overrides = build_parser().parse_known_args(command[1:])
     section = read_overrides([*options.overrides, *overrides], EvaluateSection)
     assert (options.folder, options.limit) == (str(project / "chatglm-6b"), 2)
@@ -72,7 +76,7 @@ def test_a_file_of_rows_that_the_script_does_not_use_is_named(project: Path, tmp
         files = ["--validation_file", "dev.json", "--test_file", "test.json"]
         migrate_command(script(tmp_path, *training(project, "x", *PREFIX, *files, *words)), None)
         lines = capsys.readouterr().out.splitlines()
-        beginnings = ("# --validation_file", "# --test_file", "# evaluation: ", "  dev: dev.json")
+        beginnings = ("# --validation_file", "# --test_file", "# evaluation / 评估: ", "  dev: dev.json")
         return [line for line in lines if line.startswith(beginnings)]
 
     dev, test = told()
@@ -80,8 +84,8 @@ def test_a_file_of_rows_that_the_script_does_not_use_is_named(project: Path, tmp
     assert "data.dev=dev.json would measure the loss on it and keep the best step" in dev
     assert "不使用该文件" in dev
     assert test.startswith("# --test_file test.json: is not in this recipe")
-    evaluated, _ = told("--do_eval")
-    assert evaluated.startswith("# evaluation: imprint evaluate")
+    _, evaluated = told("--do_eval")
+    assert evaluated.startswith("# evaluation / 评估: imprint evaluate")
     kept, *rest = told("--evaluation_strategy", "steps", "--eval_steps", "2")
     assert [kept.startswith("# --test_file"), *rest] == [True, "  dev: dev.json"]
 
@@ -107,9 +111,11 @@ def test_every_script_of_ours_is_one_that_can_be_migrated(
         recipe = read_recipe(tmp_path / "recipe.yaml", [], Recipe)
         assert (recipe.optimizer.learning_rate, recipe.model.quantize, recipe.train.batch_size) == (1e-3, 4, 16)
         assert str(recipe.data.train) == {"train.sh": "AdvertiseGen/train.json", "train_chat.sh": "chat_train_data"}[name]
+    migrate_command(repo / "scripts" / "ds_train_finetune.sh", tmp_path / "recipe.yaml")
+    assert read_recipe(tmp_path / "recipe.yaml", [], Recipe).engine.deepspeed == str(repo / "scripts" / "deepspeed.json")
     for name in ("evaluate.sh", "evaluate_finetune.sh"):
         migrate_command(repo / "scripts" / name, None)
-        assert "# evaluation: imprint evaluate " in capsys.readouterr().out
+        assert "# evaluation / 评估: imprint evaluate " in capsys.readouterr().out
 
 
 def test_the_page_shows_what_is_printed(

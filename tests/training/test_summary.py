@@ -19,8 +19,16 @@ def summary(*losses: float, every: int = 10, skipped: int = 0, held_out: int = 1
     [
         ((4.8, 4.0, 3.5, 3.2), "still falling: more steps would help, for instance train.steps=60", "仍在下降"),
         ((4.8, 3.0, 2.6, 2.9, 3.4), "rising since step 20: the rows are being learned by heart", "过拟合"),
-        ((4.8, 3.0, 2.6, 2.601, 2.6, 2.599, 2.6), "flat at the end", "趋平"),
-        ((8.41, 0.366, 0.137, 0.12), "flat at the end", "趋平"),  # the last third is a thousandth of the way
+        (
+            (4.8, 3.0, 2.6, 2.601, 2.6, 2.599, 2.6),
+            "it hardly changed in the last third of the steps (2.6 -> 2.6): what these rows teach is learned",
+            "几乎不变",
+        ),
+        (
+            (8.41, 0.366, 0.137, 0.12),
+            "it hardly changed in the last third of the steps (0.137 -> 0.12)",
+            "0.137 -> 0.12",
+        ),  # the last third is a thousandth of the way
         ((2.0, 3.0, 3.5), "it was best before tuning", "微调前反而最好"),
         ((2.0, 2.0000001, 2.0000001), "hardly better than before tuning", "几乎没有变化"),
         ((4.0, 0.3, 0.0001, 0.00001), "next to nothing is left to learn", "背下来"),
