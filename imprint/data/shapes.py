@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final, Literal
 
 from imprint.data.column_guess import HISTORY, PROMPT, RESPONSE, guessed_columns, knob_words
+from imprint.data.long_rows import refuse_long_row
 from imprint.data.other_layouts import other_layout
 from imprint.data.parsed_turns import ParsedTurn, paired, split_system
 from imprint.data.readers.bad_rows import (
@@ -215,7 +216,9 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
     if not isinstance(row, dict):
         raise not_an_object(row)
     try:
-        return _samples_from_object(row, shape, location, tools=tools)
+        samples = _samples_from_object(row, shape, location, tools=tools)
+        refuse_long_row(samples)
+        return samples
     except BadRowError as error:
         if error.is_empty or (layout := other_layout(row, shape.knob_prefix)) is None:
             raise

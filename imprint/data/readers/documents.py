@@ -131,7 +131,7 @@ def _row_text(row: object, column: str | None) -> str:
 
 
 def _text_parts(path: Path, encoding: Encoding, report_bytes: ReportBytes | None, *, blank_lines: bool) -> Iterator[LocatedPart]:
-    """The documents of a file of plain text, without blank lines around them; a long one is split at line ends."""
+    """The documents of a file of plain text, without blank lines around them; a long one is split at line ends, a long line anywhere."""
     location, size, first = "", 0, True
     lines: list[str] = []
     for number, line in _clean_lines(path, encoding, report_bytes):
@@ -143,13 +143,24 @@ def _text_parts(path: Path, encoding: Encoding, report_bytes: ReportBytes | None
             lines.append(line)
             size += len(line) + 1
             if size >= MAX_PART:
-                yield location, DocumentPart("\n".join(lines) + "\n", location, first=first, last=False)
-                lines, size, first = [], 0, False
+                text, lines, size = "\n".join(lines) + "\n", [], 0
+                for part in _divided(text):
+                    yield location, DocumentPart(part, location, first=first, last=False)
+                    first = False
         elif blank_lines and (lines or not first):
             yield location, DocumentPart("\n".join(lines), location, first=first)
             lines, size, first = [], 0, True
     if lines or not first:
         yield location, DocumentPart("\n".join(lines).rstrip(), location, first=first)
+
+
+def _divided(text: str) -> Iterator[str]:
+    """A text of lines in parts of MAX_PART characters, the last one of at most twice as many: a line may be as long as a row."""
+    start = 0
+    while len(text) - start > 2 * MAX_PART:
+        yield text[start : start + MAX_PART]
+        start += MAX_PART
+    yield text[start:]
 
 
 def _clean_lines(path: Path, encoding: Encoding, report_bytes: ReportBytes | None) -> Iterator[tuple[int, str | BadRowError]]:

@@ -91,6 +91,18 @@ def test_no_blank_line_is_lost_where_passages_meet(tmp_path: Path, monkeypatch: 
     assert "".join(text for _location, text in documents(tmp_path / "a.txt")).rstrip() == "甲乙\n\n丙\n\n\n丁"
 
 
+def test_a_line_as_long_as_a_document_is_divided_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_PART", 10)
+    for length in (9, 19, 20, 30, 45):
+        text = "".join(chr(0x4E00 + place) for place in range(length)) + "\n后面"
+        (tmp_path / "one.txt").write_text(text, encoding="utf-8")
+        parts = [part for _location, part in reading.read_document_parts(tmp_path / "one.txt") if not isinstance(part, BadRowError)]
+        assert "".join(part.text for part in parts) == text
+        assert all(len(part.text) <= 20 for part in parts)
+        assert [part.first for part in parts] == [True] + [False] * (len(parts) - 1)
+        assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="documents are read in order and not sampled"):
         list_text_files(f"{tmp_path}/a.txt#5")

@@ -1,0 +1,32 @@
+"""The longest row of questions and answers: one that no model takes is refused before it is encoded.
+
+Some tokenizers take hundreds of bytes of memory for a character.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.sample import Sample
+from imprint.messages import Bilingual
+
+MAX_TEXT: Final = 2_000_000
+"""Maximum characters of the texts of a row: a million tokens, the longest context of a published model, have fewer."""
+
+
+def refuse_long_row(samples: Sequence[Sample]) -> None:
+    """Raise BadRowError for the samples of a row whose texts have more than MAX_TEXT characters; the last one has all of them."""
+    for sample in samples[-1:]:
+        length = len(sample.query) + len(sample.answer) + len(sample.system or "")
+        if sample.context is not None or sample.further_messages:
+            length = len(sample.answer) + sum(len(message.text) for message in (*sample.messages, *sample.further_messages))
+        elif sample.history:
+            length += sum(len(question) + len(answer) for question, answer in sample.history)
+        if length > MAX_TEXT:
+            raise BadRowError(
+                Bilingual(
+                    f"has {length:,} characters of text, more than {MAX_TEXT:,}, which no model takes at once. Divide it into several "
+                    "rows, or train on it as raw text.",
+                    f"有 {length:,} 个字符，超过 {MAX_TEXT:,} 个，任何模型都无法一次读完：请拆成几行，或作为纯文本训练。",
+                )
+            )
