@@ -13,26 +13,48 @@ from imprint.kernels.language import jit, tl
 
 
 @jit()
-def scores_of(query, keys, scale, DOT: tl.constexpr):
-    """(BLOCK_Q, BLOCK_N) in fp32: by tensor cores where several queries share the keys, else as a sum."""
+def scores_of(query, keys, scale, slope, distance, inside, SLOPES: tl.constexpr, DOT: tl.constexpr):
+    """In fp32, -inf for keys that are not `inside`: (BLOCK_Q, BLOCK_N) where several queries share the keys, else (BLOCK_N)."""
     if DOT:
-        return tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
-    return tl.sum(query[:, None, :].to(tl.float32) * keys[None, :, :].to(tl.float32), 2) * scale
+        scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+        if SLOPES:
+            scores += slope * distance.to(tl.float32)[None, :]
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+    else:
+        scores = tl.sum(query.to(tl.float32) * keys.to(tl.float32), 1) * scale
+        if SLOPES:
+            scores += slope * distance.to(tl.float32)
+        scores = tl.where(inside, scores, float("-inf"))
+    return scores
 
 
 @jit()
 def add_keys(largest, total, sums, scores, values, DOT: tl.constexpr):
-    """The states (BLOCK_Q) after further keys with these scores (BLOCK_Q, BLOCK_N) and values (BLOCK_N, BLOCK_D)."""
-    new_largest = tl.maximum(largest, tl.max(scores, 1))
+    """The states after further keys with these scores and values (BLOCK_N, BLOCK_D).
+
+    DOT: one state of each query, (BLOCK_Q). Else there is one query, and each of BLOCK_N places has a state of its own, so that no
+    thread waits for others until `join_places`.
+    """
+    new_largest = tl.maximum(largest, tl.max(scores, 1) if DOT else scores)
     finite = tl.where(new_largest == float("-inf"), 0.0, new_largest)
-    weights = tl.exp(scores - finite[:, None])
     shrink = tl.exp(largest - finite)
-    sums = sums * shrink[:, None]
     if DOT:
-        sums += tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+        weights = tl.exp(scores - finite[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        sums = sums * shrink[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
     else:
-        sums += tl.sum(weights[:, :, None] * values[None, :, :].to(tl.float32), 1)
-    return new_largest, total * shrink + tl.sum(weights, 1), sums
+        weights = tl.exp(scores - finite)
+        total = total * shrink + weights
+        sums = sums * shrink[:, None] + weights[:, None] * values.to(tl.float32)
+    return new_largest, total, sums
+
+
+@jit()
+def join_places(largest, total, sums):
+    """The states of BLOCK_N places of one query as one: (1), (1), (1, BLOCK_D)."""
+    most = tl.max(largest[None, :], 1)
+    weights = tl.exp(largest - tl.where(most == float("-inf"), 0.0, most))
+    return most, tl.sum((total * weights)[None, :], 1), tl.sum(sums * weights[:, None], 0)[None, :]
 
 
 @jit()
@@ -57,11 +79,9 @@ def add_prefix(
         tokens = start + columns
         mask = (tokens[:, None] < last) & (dims[None, :] < D)
         places = (begin + tokens[:, None]) * token_stride + dims[None, :]
-        scores = scores_of(query, tl.load(keys + places, mask=mask, other=0.0), scale, DOT)
-        if SLOPES:
-            scores += slope * (tokens - length).to(tl.float32)[None, :]
-        scores = tl.where(tokens[None, :] < last, scores, float("-inf"))
-        largest, total, sums = add_keys(largest, total, sums, scores, tl.load(values + places, mask=mask, other=0.0), DOT)
+        key, value = tl.load(keys + places, mask=mask, other=0.0), tl.load(values + places, mask=mask, other=0.0)
+        scores = scores_of(query, key, scale, slope, tokens - length, tokens < last, SLOPES, DOT)
+        largest, total, sums = add_keys(largest, total, sums, scores, value, DOT)
     return largest, total, sums
 
 
@@ -78,13 +98,11 @@ def add_cached(
         tokens = start + columns
         mask = (tokens[:, None] < tl.minimum(last, newest)) & (dims[None, :] < D)
         places = tokens[:, None] * token_stride + dims[None, :]
+        key, value = tl.load(keys + places, mask=mask, other=0.0), tl.load(values + places, mask=mask, other=0.0)
         is_new = tokens[:, None] == newest
-        scores = scores_of(query, tl.where(is_new, new_key[None, :], tl.load(keys + places, mask=mask, other=0.0)), scale, DOT)
-        if SLOPES:
-            scores += slope * tokens.to(tl.float32)[None, :]
-        scores = tl.where(tokens[None, :] < last, scores, float("-inf"))
-        part = tl.where(is_new, new_value[None, :], tl.load(values + places, mask=mask, other=0.0))
-        largest, total, sums = add_keys(largest, total, sums, scores, part, DOT)
+        key, value = tl.where(is_new, new_key[None, :], key), tl.where(is_new, new_value[None, :], value)
+        scores = scores_of(query, key, scale, slope, tokens, tokens < last, SLOPES, DOT)
+        largest, total, sums = add_keys(largest, total, sums, scores, value, DOT)
     if (first <= newest) & (newest < last):
         tl.store(keys + newest * token_stride + dims, new_key, mask=dims < D)
         tl.store(values + newest * token_stride + dims, new_value, mask=dims < D)
@@ -118,6 +136,11 @@ def attend_rows_kernel(
         largest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK_Q], tl.float32)
         sums = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    if not DOT:  # the states of BLOCK_N places, of which the first one has begun
+        place = tl.arange(0, BLOCK_N)
+        largest = tl.where(place == 0, largest, float("-inf"))
+        total = tl.where(place == 0, total, 0.0)
+        sums = tl.where(place[:, None] == 0, sums, 0.0)
     if PREFIX:
         largest, total, sums = add_prefix(
             (largest, total, sums), queries, scale, slope, prefix_keys + head * prefix_head, prefix_values + head * prefix_head,
@@ -130,6 +153,8 @@ def attend_rows_kernel(
         (largest, total, sums), queries, scale, slope, cached_keys + slot, cached_values + slot, new_key, new_value,
         tl.load(visible + row) - 1, cache_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
     )
+    if not DOT:
+        largest, total, sums = join_places(largest, total, sums)
     if S == 1:
         tl.store(out + places[:, None] * D + dims[None, :], (sums / total[:, None]).to(out.dtype.element_ty), mask=in_query)
     else:
@@ -178,7 +203,8 @@ def attend_prefixes_kernel(
         tokens = start + columns
         in_prefix = (tokens[:, None] < last) & (dims[None, :] < D)
         places = tokens[:, None] * prefix_token + head * prefix_head + dims[None, :]
-        scores = scores_of(queries, tl.load(prefix_keys + places, mask=in_prefix, other=0.0), scale, True)
+        key = tl.load(prefix_keys + places, mask=in_prefix, other=0.0)
+        scores = scores_of(queries, key, scale, slope, tokens, tokens < last, False, True)
         if SLOPES:
             scores += slope * (tokens[None, :] - (begin + length)[:, None]).to(tl.float32)
         own = (tokens[None, :] >= begin[:, None]) & (tokens[None, :] < (begin + length)[:, None])
