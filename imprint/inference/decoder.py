@@ -129,7 +129,8 @@ class Decoder:
         self.model = model
         self.slots = slots
         self._open_batch: DecodeBatch | None = None
-        self._sampling = SamplingRows(model.network.vocab_size, model.network.device)
+        network = model.network
+        self._sampling = SamplingRows(network.vocab_size, network.device, kernels=network.kernels != "plain")
         self._waiting: deque[RunningRequest] = deque()
         self._running: list[RunningRequest] = []
         self._numbers = count()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from imprint.inference.request import Request
 from imprint.messages import Bilingual, UserError
+from imprint.models.most_probable import has_kernel, most_probable
 
 NO_TOKEN = -1
 """In place of a token id where the logits are not finite."""
@@ -67,9 +68,11 @@ class PenalisedRows:
 class SamplingRows:
     """The settings of the rows of a batch, and what was drawn for each; a step is the same few operations whatever the number of rows."""
 
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, vocab_size: int, device: torch.device, *, kernels: bool = True) -> None:
         self.vocab_size = vocab_size
         self.device = device
+        self.kernels = kernels
+        """Whether a kernel may choose the tokens of greedy rows on a GPU."""
         self._steps = 0
         self._requests: list[Request] = []
         self._origins: list[int] = []
@@ -102,6 +105,8 @@ class SamplingRows:
         self._settings = self._settings or (self._sampled_rows(), self._penalised_rows())
         sampled, penalised = self._settings
         self._steps += 1
+        if sampled is None and penalised is None and self.kernels and has_kernel(logits):
+            return most_probable(logits)
         largest = logits.amax(-1)
         finite = largest.isfinite()  # for amax, NaN is the largest
         if sampled is None and penalised is None:
