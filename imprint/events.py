@@ -165,7 +165,7 @@ def parse_event(line: object, location: str, event: str | None = None) -> Event:
         raise UserError(
             Bilingual(
                 f'{location}: this line has no "step", an integer. Correct or delete the line, then run again.',
-                "这一行没有整数 step：请修改或删除该行，再重新运行。",
+                f"{location}：这一行没有整数 step：请修改或删除该行，再重新运行。",
             )
         )
     if "event" not in line:
@@ -177,7 +177,7 @@ def parse_event(line: object, location: str, event: str | None = None) -> Event:
         raise UserError(
             Bilingual(
                 f"{location}: this is not a line that Imprint wrote. Correct or delete the line, then run again.",
-                "这一行不是 Imprint 写的内容：请修改或删除该行，再重新运行。",
+                f"{location}：这一行不是 Imprint 写的内容：请修改或删除该行，再重新运行。",
             )
         ) from error
 

@@ -77,7 +77,8 @@ class UserError(Exception):
         return self._message if isinstance(self._message, Bilingual) else Bilingual(self._message, self._message)
 
     def prefixed(self, prefix: str) -> "UserError":
-        """The same error with `prefix`, such as "train.jsonl:7: ", before the message."""
+        """The same error with `prefix`, such as "train.jsonl:7: ", before the message in both languages."""
         message = self._message
-        prefixed = Bilingual(prefix + message.english, message.chinese) if isinstance(message, Bilingual) else prefix + message
+        chinese = f"{prefix.removesuffix(': ')}：" if prefix.endswith(": ") else prefix
+        prefixed = Bilingual(prefix + message.english, chinese + message.chinese) if isinstance(message, Bilingual) else prefix + message
         return UserError(prefixed)

@@ -163,7 +163,7 @@ class Model:
             raise UserError(
                 Bilingual(
                     f"{self.name}: has no LoRA that could be merged into its weights. Give adapter=FOLDER of one.",
-                    "没有可以合并到权重中的 LoRA：请用 adapter=目录 给出一个。",
+                    f"{self.name}：没有可以合并到权重中的 LoRA：请用 adapter=目录 给出一个。",
                 )
             )
         self.adapters.merge_own(dequantize=dequantize)

@@ -198,7 +198,7 @@ class RunFolder:
                     Bilingual(
                         f"{self.path}: {_owner(path)} trains in this folder. Wait for it, stop it, or choose another folder (output=...). "
                         "Evaluating and comparing work meanwhile.",
-                        "已有进程正在该目录中训练：请等待或停止它，或换一个目录（output=...）。期间仍可评估和对照。",
+                        f"{self.path}：已有进程正在该目录中训练：请等待或停止它，或换一个目录（output=...）。期间仍可评估和对照。",
                     )
                 ) from None
             path.write_text(f"{os.getpid()}\n", encoding="ascii")

@@ -13,7 +13,7 @@ def test_an_error_takes_a_message_in_both_languages() -> None:
 
 
 def test_a_location_is_put_before_the_english_text() -> None:
-    assert str(UserError(MESSAGE).prefixed("rows.jsonl:7: ")) == "rows.jsonl:7: there is no such file\n没有这个文件"
+    assert str(UserError(MESSAGE).prefixed("rows.jsonl:7: ")) == "rows.jsonl:7: there is no such file\nrows.jsonl:7：没有这个文件"
     assert str(UserError("no. ").prefixed("x: ")) == "x: no. "
 
 

@@ -223,6 +223,53 @@ def test_every_user_error_has_both_languages() -> None:
     assert in_one_language == []
 
 
+PLACE = re.compile(r"(?:--?[a-z_]+[: ] ?|/[a-z]+: |[a-z_.]+: )?(?:\\{[^{}]*\\})?")
+"""How an error begins: a flag, a command of the chat or a knob, and the path or the field that it is about."""
+NO_PLACES = {
+    "problem.at(location).english": "its Chinese half is problem.at(location).chinese, which has the place",
+    "CONNECTION_LOST": "words, not a place",
+    "sizes": "words, not a place",
+    "english": "words, not a place",
+}
+"""Values at the beginning of an error that need not stand in its Chinese half -> why."""
+
+
+def test_the_chinese_half_of_an_error_names_the_same_place() -> None:
+    """Each half is a line of its own on the screen, and a page shows only one of them."""
+    without = []
+    for path in SOURCES:
+        for node in nodes(path):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UserError":
+                halves = [
+                    [as_template(half) for half in said.args] for said in node.args if isinstance(said, ast.Call) and len(said.args) == 2
+                ]
+                without += [
+                    f"{name(path)}:{node.lineno}: {place}" for english, chinese in halves if (place := missing_place(english, chinese))
+                ]
+    assert without == []
+
+
+def as_template(text: ast.expr) -> str:
+    """The source of a text with its values in braces, without their formats."""
+    if isinstance(text, ast.Constant):
+        return str(text.value)
+    if isinstance(text, ast.JoinedStr):
+        return "".join(
+            "{" + ast.unparse(part.value) + "}" if isinstance(part, ast.FormattedValue) else as_template(part) for part in text.values
+        )
+    return as_template(text.left) + as_template(text.right) if isinstance(text, ast.BinOp) else "{" + ast.unparse(text) + "}"
+
+
+def missing_place(english: str, chinese: str) -> str | None:
+    """The flag, knob, path or field with which the English half begins, if the Chinese one lacks it."""
+    begins = PLACE.match(english)
+    place = begins[0] if begins else ""
+    word, _, value = place.partition("{")
+    value = value.rstrip("}")
+    lacking = [part for part in (word.rstrip(": "), value) if part and part not in NO_PLACES and part not in chinese]
+    return ", ".join(lacking) or None
+
+
 def test_no_section_loads_a_heavy_library() -> None:
     """A recipe can be checked before any of them is loaded."""
     modules = sorted({section.__module__ for section in all_sections()})

@@ -55,14 +55,14 @@ class Conversation:
         if self.pending is not None:
             return self.ask(self.pending)
         if not self.turns:
-            raise UserError(Bilingual("/retry: nothing was asked yet. Type a question first.", "还没有问过问题。"))
+            raise UserError(Bilingual("/retry: nothing was asked yet. Type a question first.", "/retry：还没有问过问题。"))
         *earlier, last = self.turns
         return ChatRequest(last.question, replace(self, turns=tuple(earlier)), self, last.tries + 1)
 
     def undo(self) -> tuple["Conversation", ChatTurn]:
         """The conversation without its last turn, and that turn. Raises UserError if there is none."""
         if not self.turns:
-            raise UserError(Bilingual("/undo: the conversation is empty.", "对话是空的。"))
+            raise UserError(Bilingual("/undo: the conversation is empty.", "/undo：对话是空的。"))
         return replace(self, turns=self.turns[:-1], pending=None), self.turns[-1]
 
     def clear(self) -> "Conversation":
@@ -80,7 +80,7 @@ class Conversation:
                 Bilingual(
                     "/adapter: there is no adapter to switch; this model answers as it is. Give the run of a prefix or a LoRA, or "
                     "adapter=FOLDER, to `imprint chat`.",
-                    "没有可开关的适配器。",
+                    "/adapter：没有可开关的适配器。",
                 )
             )
         return replace(self, adapter_on=on)

@@ -109,7 +109,7 @@ def _system(conversation: Conversation, argument: str) -> CommandOutcome:
 def _adapter(conversation: Conversation, argument: str) -> CommandOutcome:
     state = argument.lower()
     if state not in ("", "on", "off"):
-        raise UserError(Bilingual(f'/adapter: must be on or off, got "{argument}".', "请用 on 或 off。"))
+        raise UserError(Bilingual(f'/adapter: must be on or off, got "{argument}".', "/adapter：请用 on 或 off。"))
     changed = conversation.with_adapter(on=state == "on" if state else conversation.adapter_on)
     if changed.adapter_on:
         return CommandOutcome(changed, ADAPTER_ON.line)

@@ -20,12 +20,14 @@ def save(conversation: Conversation, name: str) -> tuple[Path, int]:
     """
     path = _path(name)
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(Bilingual(f"{path}: must end in .jsonl (to train on) or .md (to read).", "请用 .jsonl 或 .md 结尾。"))
+        raise UserError(Bilingual(f"{path}: must end in .jsonl (to train on) or .md (to read).", f"{path}：请用 .jsonl 或 .md 结尾。"))
     if not any(turn.answer for turn in conversation.turns):
-        raise UserError(Bilingual("/save: there is no answer to save yet.", "还没有可以保存的回答。"))
+        raise UserError(Bilingual("/save: there is no answer to save yet.", "/save：还没有可以保存的回答。"))
     with translate_disk_errors(path):
         if path.exists() and path not in conversation.saved:
-            raise UserError(Bilingual(f"{path}: is there already. Choose another name; nothing was written.", "文件已存在，请换一个名字。"))
+            raise UserError(
+                Bilingual(f"{path}: is there already. Choose another name; nothing was written.", f"{path}：文件已存在，请换一个名字。")
+            )
         write_text(path, as_markdown(conversation) if path.suffix.lower() == ".md" else as_row(conversation))
     return path, sum(not turn.answer for turn in conversation.turns)
 
@@ -35,9 +37,11 @@ def _path(name: str) -> Path:
     try:
         path = Path(name).expanduser()
     except RuntimeError:
-        raise UserError(Bilingual(f"{name}: there is no such home folder. Give a path without ~.", "请给出不带 ~ 的路径。")) from None
+        raise UserError(
+            Bilingual(f"{name}: there is no such home folder. Give a path without ~.", f"{name}：请给出不带 ~ 的路径。")
+        ) from None
     if not path.name or path.name == ".." or not name.isprintable():
-        raise UserError(Bilingual("/save: give a file, for instance /save chat.jsonl or /save chat.md.", "请给出文件名。"))
+        raise UserError(Bilingual("/save: give a file, for instance /save chat.jsonl or /save chat.md.", "/save：请给出文件名。"))
     return path if path.suffix else path.with_name(f"{path.name}.jsonl")
 
 

@@ -46,7 +46,7 @@ def check_command(files: Sequence[str], *, dev: str | None, model: str | None, f
             raise UserError(
                 Bilingual(
                     f"--fix {fix}: repairs only rows of questions and answers, and these are texts. Leave it out, or set kind=rows.",
-                    "--fix 只修复问答数据，而这些是纯文本：请去掉 --fix，或设 kind=rows。",
+                    f"--fix {fix}：只修复问答数据，而这些是纯文本：请去掉 --fix，或设 kind=rows。",
                 )
             )
         return check_text_command(files, dev, settings, [*(["--model", model] if model else []), *overrides])

@@ -68,7 +68,7 @@ def scan_source(file: str, columns: Columns) -> SourceSummary:
         )
     )
     if not summary.samples:
-        raise UserError(Bilingual(f"{file} holds no rows, so there is nothing to write.", "文件中没有数据行，没有可写的内容。"))
+        raise UserError(Bilingual(f"{file} holds no rows, so there is nothing to write.", f"{file}：文件中没有数据行，没有可写的内容。"))
     return summary
 
 
@@ -88,15 +88,20 @@ def _read_samples(file: str, columns: Columns) -> Iterator[Sample]:
 def _refuse_overwrite(source: Path, output: Path) -> None:
     read, written = source.resolve(), output.resolve()
     if written == read:
-        raise UserError(Bilingual(f"{output} is the file that is read. Give another name.", "输出文件正是要读取的文件：请换一个名字。"))
+        raise UserError(
+            Bilingual(f"{output} is the file that is read. Give another name.", f"{output}：输出文件正是要读取的文件：请换一个名字。")
+        )
     if read.is_dir() and written.is_relative_to(read):
         raise UserError(
             Bilingual(
                 f"{output} is in the folder that is read, and would be read the next time. Choose a path outside {source}.",
-                "输出文件在要读取的目录中，下次会被当作数据读取：请写到该目录之外。",
+                f"{output}：输出文件在要读取的目录中，下次会被当作数据读取：请写到 {source} 之外。",
             )
         )
     if written.is_dir():
         raise UserError(
-            Bilingual(f"{output} is a folder. Give the name of a file, such as {output / 'rows.jsonl'}.", "这是一个目录：请给出文件名。")
+            Bilingual(
+                f"{output} is a folder. Give the name of a file, such as {output / 'rows.jsonl'}.",
+                f"{output}：这是一个目录：请给出文件名，例如 {output / 'rows.jsonl'}。",
+            )
         )

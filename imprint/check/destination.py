@@ -17,7 +17,7 @@ def check_destination(files: Sequence[str], dev: str | None, fix: Path | None) -
         raise UserError(
             Bilingual(
                 f"--dev {dev}: is one of the files that are checked against it. Give another file, or leave it out.",
-                "--dev 指定的文件也在被检查的文件之中：请换一个文件，或去掉 --dev。",
+                f"--dev {dev}：指定的文件也在被检查的文件之中：请换一个文件，或去掉 --dev。",
             )
         )
     if fix is None:
@@ -27,7 +27,7 @@ def check_destination(files: Sequence[str], dev: str | None, fix: Path | None) -
         raise UserError(
             Bilingual(
                 f"--fix {fix}: JSON lines are written, so the name must end in .jsonl. `imprint data convert` makes other formats.",
-                "--fix 写出 JSON Lines，文件名须以 .jsonl 结尾；其他格式请用 imprint data convert。",
+                f"--fix {fix}：写出 JSON Lines，文件名须以 .jsonl 结尾；其他格式请用 imprint data convert。",
             )
         )
     inputs = [Path(file.rpartition("#")[0] or file) for file in files] + [Path(file) for file in [*files, *([dev] if dev else [])]]
@@ -35,7 +35,7 @@ def check_destination(files: Sequence[str], dev: str | None, fix: Path | None) -
         raise UserError(
             Bilingual(
                 f"--fix {fix}: is one of the files that are read, and would be overwritten. Give another name.",
-                "--fix 指定的文件正是要读取的文件，会被覆盖：请换一个名字。",
+                f"--fix {fix}：指定的文件正是要读取的文件，会被覆盖：请换一个名字。",
             )
         )
     refuse_unwritable(fix.parent)

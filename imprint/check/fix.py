@@ -86,7 +86,7 @@ def write_repaired(out: Path, files: Sequence[str], columns: Columns, scan: Data
             raise UserError(
                 Bilingual(
                     f"{out}: no row would be left, so nothing was written. Fix the rows by hand, and check again.",
-                    "没有剩下任何可用的行，因此没有写入：请手动修改数据后再检查。",
+                    f"{out}：没有剩下任何可用的行，因此没有写入：请手动修改数据后再检查。",
                 )
             )
     outcome.columns = sorted(row_format.dropped_columns)

@@ -162,7 +162,7 @@ def read_settings(model: str | None, overrides: Sequence[str], files: Sequence[s
         raise UserError(
             Bilingual(
                 f"{wrong[0]}: is a knob of {other}, and these are {kind}, which have {', '.join(own)}. Leave it out, or set kind={other}.",
-                f"该选项只用于 {other}，而这些数据是 {kind}：请去掉它，或设 kind={other}。",
+                f"{wrong[0]}：该选项只用于 {other}，而这些数据是 {kind}：请去掉它，或设 kind={other}。",
             )
         )
     if kind == "rows":

@@ -37,7 +37,7 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
         say(line)
         empty = False
     if empty:
-        raise UserError(Bilingual(f"{file} holds nothing to show.", "文件中没有可显示的内容。"))
+        raise UserError(Bilingual(f"{file} holds nothing to show.", f"{file}：文件中没有可显示的内容。"))
 
 
 def _texts(file: str, settings: CheckSettings, limit: int, style: Style) -> Iterator[str]:

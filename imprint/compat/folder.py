@@ -48,7 +48,7 @@ def prepare_output(flags: OriginalFlags, recipe: Recipe) -> Bilingual | None:
     raise UserError(
         Bilingual(
             f"--output_dir {run.path}: holds a run of other arguments. Give another --output_dir, or --overwrite_output_dir to start over.",
-            "该目录中已有其他参数的训练：请换一个 --output_dir，或加 --overwrite_output_dir 重新开始。",
+            f"--output_dir {run.path}：该目录中已有其他参数的训练：请换一个 --output_dir，或加 --overwrite_output_dir 重新开始。",
         )
     )
 
@@ -72,7 +72,7 @@ def _require_no_foreign_files(flags: OriginalFlags, run: RunFolder) -> None:
             Bilingual(
                 f"--output_dir {run.path}: is not empty and no run of Imprint; found {listing(run.path)}. Give an empty folder, or "
                 "--overwrite_output_dir to write beside what is there.",
-                "目录非空：请换一个空目录，或加 --overwrite_output_dir。",
+                f"--output_dir {run.path}：目录非空：请换一个空目录，或加 --overwrite_output_dir。",
             )
         )
 
@@ -101,6 +101,7 @@ def _resume_from_checkpoint(flags: OriginalFlags, run: RunFolder, recipe: Recipe
                 Bilingual(
                     f"--output_dir {run.path}: holds another run than --resume_from_checkpoint. Give another --output_dir, or "
                     "--overwrite_output_dir to start over.",
+                    f"--output_dir {run.path}："
                     "该目录中的训练与 --resume_from_checkpoint 不同：请换一个 --output_dir，或加 --overwrite_output_dir 重新开始。",
                 )
             )
@@ -123,7 +124,7 @@ def _find_state(flags: OriginalFlags, run: RunFolder) -> tuple[RunFolder, int]:
             raise UserError(
                 Bilingual(
                     f"--resume_from_checkpoint {value}: {run.path} has no saved state yet. Take the flag out to start.",
-                    "该目录中还没有保存的训练状态：请去掉这个参数，从头开始。",
+                    f"--resume_from_checkpoint {value}：该目录中还没有保存的训练状态：请去掉这个参数，从头开始。",
                 )
             )
         return run, state_step(run.states()[0])
@@ -135,14 +136,14 @@ def _find_state(flags: OriginalFlags, run: RunFolder) -> tuple[RunFolder, int]:
         raise UserError(
             Bilingual(
                 f"--resume_from_checkpoint {value}: there is no such checkpoint. Give output_dir/checkpoint-N of an Imprint run.",
-                "没有这个检查点：请给出 Imprint 训练结果目录中的 output_dir/checkpoint-N。",
+                f"--resume_from_checkpoint {value}：没有这个检查点：请给出 Imprint 训练结果目录中的 output_dir/checkpoint-N。",
             )
         )
     raise UserError(
         Bilingual(
             f"--resume_from_checkpoint {value}: holds weights, but the optimizer's state was deleted or never saved by Imprint. Start "
             f"a new run from its weights: --ptuning_checkpoint {value} (all weights: --model_name_or_path {value}).",
-            "该检查点没有可用的优化器状态：请改用 --ptuning_checkpoint 从其权重开始新的训练。",
+            f"--resume_from_checkpoint {value}：该检查点没有可用的优化器状态：请改用 --ptuning_checkpoint 从其权重开始新的训练。",
         )
     )
 

@@ -165,7 +165,7 @@ def open_original(flags: OriginalFlags, section: EvaluateSection) -> Model:
             Bilingual(
                 f"--pre_seq_len {flags.pre_seq_len}: {folder} holds no prefix. Give --ptuning_checkpoint output_dir/checkpoint-N, or take "
                 "--pre_seq_len out to evaluate the model as it is.",
-                "缺少前缀：请给出 --ptuning_checkpoint，或去掉 --pre_seq_len。",
+                f"--pre_seq_len {flags.pre_seq_len}：缺少前缀：请给出 --ptuning_checkpoint，或去掉 --pre_seq_len。",
             )
         )
     model = load(folder, adapter=adapter, quantize=section.quantize, dtype=section.dtype, device=section.device)
@@ -192,7 +192,7 @@ def _with_tokenizer(model: Model, folder: Path) -> Model:
             Bilingual(
                 f"--model_name_or_path {folder}: has no tokenizer ({file}), and {str(base_name)!r}, which it was made from, is not here. "
                 f"Copy the official {file} into {folder}.",
-                f"该目录缺少 {file}：请从官方模型目录复制过来。",
+                f"--model_name_or_path {folder}：该目录缺少 {file}：请从官方模型目录复制过来。",
             )
         )
     complete = Model(model.network, template, model.name)

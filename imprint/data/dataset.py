@@ -149,7 +149,7 @@ def _with_general_rows(splits: DataSplits, mix: MixSection, source: str, rows: l
             Bilingual(
                 f"data.mix_general.rows: all {len(rows)} rows of {source} are longer than data.max_source_length or "
                 "data.max_target_length. Raise them, or give shorter rows.",
-                "通用数据全部超长：请调大长度上限，或换更短的数据。",
+                f"data.mix_general.rows：{source} 的 {len(rows)} 行通用数据全部超长：请调大长度上限，或换更短的数据。",
             )
         )
     count = general_per_epoch(len(splits.train), mix.share)
@@ -257,7 +257,7 @@ def _drawn(section: DataSection, count: int) -> list[int]:
             Bilingual(
                 f"{section.train} has one row, so none can be held out for evaluation. Add rows, set data.dev to a file, or set "
                 "data.dev_share=0.",
-                "只有一行数据，无法留出评估数据：请增加数据、用 data.dev 指定文件，或设 data.dev_share=0。",
+                f"{section.train}：只有一行数据，无法留出评估数据：请增加数据、用 data.dev 指定文件，或设 data.dev_share=0。",
             )
         )
     share = max(1, round(section.dev_share * count))

@@ -96,7 +96,7 @@ def _chatglm(tokenizer: Tokenizer) -> ChatGLMTemplate:
         raise UserError(
             Bilingual(
                 "tokenizer: must be that of ChatGLM-6B, whose script this follows. Use `encode_sample` with the model's template.",
-                "分词器须为 ChatGLM-6B 的：其他模型请用 encode_sample。",
+                "tokenizer：分词器须为 ChatGLM-6B 的：其他模型请用 encode_sample。",
             )
         )
     return ChatGLMTemplate(tokenizer)
@@ -116,7 +116,7 @@ def _prompt(template: Template, sample: Sample, source_prefix: str, limit: int, 
             Bilingual(
                 "truncation: original is what ptuning/main.py of ChatGLM-6B and ChatGLM2-6B does, and this model's template is "
                 f"{template.name}. Set it to oldest_first.",
-                "该模型没有对应的官方脚本：请改为 oldest_first。",
+                "truncation：该模型没有对应的官方脚本：请改为 oldest_first。",
             )
         )
     else:

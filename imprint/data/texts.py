@@ -72,21 +72,25 @@ def load_texts(section: TextsSection, tokenizer: Tokenizer, folder: Path) -> Dat
 def _refuse_too_few(section: TextsSection, train: TokenFileRows, dev: TokenFileRows) -> None:
     if not len(train) and not len(dev):
         raise UserError(
-            Bilingual(f"{section.train} holds no text to train on. Give files with text.", "没有可学习的文本：请给出有内容的文件。")
+            Bilingual(
+                f"{section.train} holds no text to train on. Give files with text.",
+                f"{section.train}：没有可学习的文本：请给出有内容的文件。",
+            )
         )
     if not len(train) or (not len(dev) and section.dev is None and section.dev_share):
         raise UserError(
             Bilingual(
                 f"{section.train} is one document, so none can be held out for evaluation. Set data.dev to a file, data.dev_share=0, or "
                 "data.blank_lines=true, which splits a plain text at blank lines.",
-                "只有一篇文档，无法留出评估数据：请用 data.dev 指定文件，或设 data.dev_share=0，或用 data.blank_lines=true 按空行分篇。",
+                f"{section.train}："
+                f"只有一篇文档，无法留出评估数据：请用 data.dev 指定文件，或设 data.dev_share=0，或用 data.blank_lines=true 按空行分篇。",
             )
         )
     if not len(dev) and section.dev is not None:
         raise UserError(
             Bilingual(
                 f"{section.dev} holds no text to evaluate on. Give files with text, or leave data.dev out.",
-                "没有可评估的文本：请给出有内容的文件，或去掉 data.dev。",
+                f"{section.dev}：没有可评估的文本：请给出有内容的文件，或去掉 data.dev。",
             )
         )
 
@@ -100,7 +104,7 @@ def _key(section: TextsSection, tokenizer: Tokenizer) -> dict[str, object]:
         raise UserError(
             Bilingual(
                 f"{error.filename}: cannot be read: {error.strerror}. Check data.train and data.dev.",
-                "无法读取该文件：请检查 data.train 和 data.dev。",
+                f"{error.filename}：无法读取该文件：请检查 data.train 和 data.dev。",
             )
         ) from error
     knobs = section.model_dump(mode="json", exclude={"train", "dev", "train_rows", "dev_rows"})

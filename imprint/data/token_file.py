@@ -208,7 +208,7 @@ def _read_entries(file: Path, kind: np.dtype[np.void] | np.dtype[np.uint32], sta
         raise UserError(
             Bilingual(
                 f"{file}: is truncated. Delete its folder; the next start writes it again.",
-                "文件不完整：请删除其目录，下次启动会重新写出。",
+                f"{file}：文件不完整：请删除其目录，下次启动会重新写出。",
             )
         )
     return entries

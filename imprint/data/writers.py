@@ -48,7 +48,7 @@ def output_suffix(path: Path) -> str:
         raise UserError(
             Bilingual(
                 f'{path}: rows cannot be written as "{suffix}". The name must end in one of {", ".join(WRITERS)}.',
-                f"不支持写出这种格式：文件名须以 {'、'.join(WRITERS)} 之一结尾。",
+                f"{path}：不支持写出这种格式：文件名须以 {'、'.join(WRITERS)} 之一结尾。",
             )
         )
     return suffix
@@ -93,7 +93,7 @@ def _cells(sample: Sample, columns: Sequence[str], max_characters: int, format_n
                 Bilingual(
                     f'{sample.location}: "{name}" has {len(cell)} characters, but a cell of {format_name} holds {max_characters}. '
                     "Write .jsonl instead.",
-                    f"文本过长，{format_name} 的单元格最多 {max_characters} 个字符：请写成 .jsonl。",
+                    f"{sample.location}：文本过长，{format_name} 的单元格最多 {max_characters} 个字符：请写成 .jsonl。",
                 )
             )
     return cells
@@ -148,7 +148,7 @@ def _write_workbook(temporary: Path, samples: Iterable[Sample], columns: Sequenc
                             Bilingual(
                                 f'{sample.location}: "{name}" holds U+{ord(match[0]):04X}, which Excel does not support. '
                                 "Write .jsonl instead.",
-                                f"文本中有 Excel 不支持的字符 U+{ord(match[0]):04X}：请写成 .jsonl。",
+                                f"{sample.location}：文本中有 Excel 不支持的字符 U+{ord(match[0]):04X}：请写成 .jsonl。",
                             )
                         )
                     cell = WriteOnlyCell(sheet, value=escape_cell(text))

@@ -45,7 +45,8 @@ class Ddp:
                 Bilingual(
                     'model.dtype: full tuning is not possible in "float16": its range is too small. Set it to float32 or bfloat16, or let '
                     "DeepSpeed scale the loss (engine.deepspeed=zero2).",
-                    "float16 范围太小，不能全参数微调：请设为 float32 或 bfloat16，或由 DeepSpeed 缩放损失（engine.deepspeed=zero2）。",
+                    "model.dtype：float16 范围太小，"
+                    "不能全参数微调：请设为 float32 或 bfloat16，或由 DeepSpeed 缩放损失（engine.deepspeed=zero2）。",
                 )
             )
         fused = first.device.type == "cuda"

@@ -54,14 +54,14 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(
             Bilingual(
                 f"engine.deepspeed: {file}: there is no such file. Allowed are zero1, zero2, zero3, and the path of a DeepSpeed JSON file.",
-                "没有这个文件：可用 zero1、zero2、zero3，或 DeepSpeed 的 JSON 文件路径。",
+                f"engine.deepspeed：{file}：没有这个文件：可用 zero1、zero2、zero3，或 DeepSpeed 的 JSON 文件路径。",
             )
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             Bilingual(
                 f"engine.deepspeed: {file}: cannot be read as JSON ({error}). Fix it, or use zero2 or zero3.",
-                "无法作为 JSON 读取：请修正该文件，或改用 zero2、zero3。",
+                f"engine.deepspeed：{file}：无法作为 JSON 读取：请修正该文件，或改用 zero2、zero3。",
             )
         ) from error
     content = without_comments(content) if isinstance(content, dict) else content
@@ -69,7 +69,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(
             Bilingual(
                 f'engine.deepspeed: {file}: must hold one JSON object with a "zero_optimization" in it. Fix it, or use zero2 or zero3.',
-                '必须是含有 "zero_optimization" 的 JSON 对象：请修正该文件，或改用 zero2、zero3。',
+                f'engine.deepspeed：{file}：必须是含有 "zero_optimization" 的 JSON 对象：请修正该文件，或改用 zero2、zero3。',
             )
         )
     for name in PRECISIONS:
@@ -78,7 +78,7 @@ def _read(file: Path) -> dict[str, Any]:
                 Bilingual(
                     f'engine.deepspeed: {file}: "{name}" must be an object, got {str(content[name])[:40]!r}. Take it out; the precision is '
                     "model.dtype.",
-                    f'"{name}" 必须是对象：请去掉它，精度由 model.dtype 决定。',
+                    f'engine.deepspeed：{file}："{name}" 必须是对象：请去掉它，精度由 model.dtype 决定。',
                 )
             )
     for name in MIXED:
@@ -87,7 +87,7 @@ def _read(file: Path) -> dict[str, Any]:
                 Bilingual(
                     f'engine.deepspeed: {file}: "{name}" is not supported: all is computed in one type. Take it out, and set '
                     "model.dtype=float16 or bfloat16.",
-                    f'不支持 "{name}"（只用一种类型计算）：请去掉它，并把 model.dtype 设为 float16 或 bfloat16。',
+                    f'engine.deepspeed：{file}：不支持 "{name}"（只用一种类型计算）：请去掉它，并把 model.dtype 设为 float16 或 bfloat16。',
                 )
             )
     _check_stage(content.get("zero_optimization", {}), file)
@@ -98,7 +98,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(
             Bilingual(
                 f'{file}: the optimizer "{name}" is not supported; it is AdamW here, with the recipe\'s settings. Take "optimizer" out.',
-                f'不支持优化器 {name}；此处使用 AdamW，参数由配方决定：请去掉 "optimizer"。',
+                f'{file}：不支持优化器 {name}；此处使用 AdamW，参数由配方决定：请去掉 "optimizer"。',
             )
         )
     return content
@@ -116,7 +116,7 @@ def _check_stage(zero: dict[str, Any], file: Path) -> None:
         Bilingual(
             f'engine.deepspeed: {file}: "zero_optimization" must have a "stage" of 1, 2 or 3; {english}. Write a number, or use zero2 or '
             "zero3. Without ZeRO leave engine.deepspeed out: gradients are reduced without DeepSpeed too.",
-            f'"zero_optimization" 的 "stage" 必须是 1、2 或 3，{chinese}：请写明数字，或改用 zero2、zero3；'
+            f'engine.deepspeed：{file}："zero_optimization" 的 "stage" 必须是 1、2 或 3，{chinese}：请写明数字，或改用 zero2、zero3；'
             "不用 ZeRO 时请去掉 engine.deepspeed。",
         )
     )

@@ -34,7 +34,7 @@ def translate_config_errors(file: Path | None) -> Iterator[None]:
             Bilingual(
                 f"{file}: {field}DeepSpeed does not accept it ({reason}). Take it out of the file, or correct it; engine.deepspeed=zero2 "
                 "and zero3 need no file.",
-                f"{field}DeepSpeed 不接受（{reason}）：请从文件中去掉或改正；engine.deepspeed=zero2、zero3 不需要文件。",
+                f"{file}：{field}DeepSpeed 不接受（{reason}）：请从文件中去掉或改正；engine.deepspeed=zero2、zero3 不需要文件。",
             )
         ) from error
 

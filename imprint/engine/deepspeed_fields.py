@@ -79,7 +79,7 @@ def refuse_unsupported(file: Path, content: Mapping[str, Any]) -> None:
                 Bilingual(
                     f'engine.deepspeed: {file}: "{name}" is {quote_value(value)}, which changes what is computed and is not supported. '
                     "Take it out of the file.",
-                    f'不支持 "{name}"（{quote_value(value)}），它会改变计算结果：请从文件中去掉。',
+                    f'engine.deepspeed：{file}：不支持 "{name}"（{quote_value(value)}），它会改变计算结果：请从文件中去掉。',
                 )
             )
 
@@ -105,6 +105,7 @@ def _unknown_error(file: Path, name: str) -> UserError:
         Bilingual(
             f"engine.deepspeed: {file}: {quote_value(name)} is no field of a DeepSpeed file, and DeepSpeed would pass over it. "
             f"{meant.english}Correct it, or take it out.",
+            f"engine.deepspeed：{file}："
             f"{quote_value(name)} 不是 DeepSpeed 配置的字段（DeepSpeed 会直接忽略）。{meant.chinese}请改正或去掉。",
         )
     )
@@ -114,6 +115,6 @@ def _value_error(file: Path, name: str, value: object, allowed: str) -> UserErro
     return UserError(
         Bilingual(
             f'engine.deepspeed: {file}: "{name}" must be {allowed}, got {quote_value(value)}. Correct it, or take it out.',
-            f'"{name}" 的值 {quote_value(value)} 类型不对（应为 {allowed}）：请改正或去掉。',
+            f'engine.deepspeed：{file}："{name}" 的值 {quote_value(value)} 类型不对（应为 {allowed}）：请改正或去掉。',
         )
     )

@@ -228,7 +228,7 @@ def _import_deepspeed(device: torch.device) -> Any:
             Bilingual(
                 "engine.deepspeed: DeepSpeed is not installed. Run `pip install --no-build-isolation deepspeed ninja`, or use "
                 "engine.fsdp=true.",
-                "未安装 DeepSpeed：请运行上面的命令安装，或改用 engine.fsdp=true。",
+                "engine.deepspeed：未安装 DeepSpeed：请运行上面的命令安装，或改用 engine.fsdp=true。",
             )
         ) from error
     for name in ("DeepSpeed", "deepspeed"):

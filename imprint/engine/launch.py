@@ -123,7 +123,8 @@ def _rendezvous_error(section: EngineSection, error: Exception) -> UserError:
             f"engine.rendezvous: the machines did not meet at {section.rendezvous} ({str(error).partition(chr(10))[0][:200]}). Give the "
             "address of the first machine (engine.node_rank=0) and a port that is free there and not blocked, and start the command on all "
             f"{section.nodes} machines within {RENDEZVOUS_SECONDS // 60} minutes.",
-            "各机器未能会合：请检查第一台机器的地址与端口，并在所有机器上启动同一命令。",
+            f"engine.rendezvous：各机器未能在 {section.rendezvous} 会合：请检查第一台机器的地址与端口，"
+            f"并在 {RENDEZVOUS_SECONDS // 60} 分钟内在全部 {section.nodes} 台机器上启动同一命令。",
         )
     )
 

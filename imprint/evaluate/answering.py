@@ -132,7 +132,7 @@ def refuse_unknown_labels(task: ClassificationTask, samples: Sequence[Sample]) -
             Bilingual(
                 f'{unknown[0].location}: "{unknown[0].answer}" is none of the labels {", ".join(task.labels)}, and so in '
                 f"{len(unknown):,} of {len(samples):,} rows. Name every label of the data in task.labels, or fix the rows.",
-                "有的答案不在标签之中：请在 task.labels 中写全所有标签，或修改这些数据。",
+                f"{unknown[0].location}：有的答案不在标签之中：请在 task.labels 中写全所有标签，或修改这些数据。",
             )
         )
 
@@ -263,7 +263,7 @@ def _choose_labels(batch: list[int], prompts: list[EvaluationPrompt], model: Mod
             raise UserError(
                 Bilingual(
                     f'task.labels: "{same}" and "{task.labels[index]}" are the same tokens in this model. Give different labels.',
-                    "这两个标签对该模型是相同的词元：请换用不同的标签。",
+                    f"task.labels：“{same}”与“{task.labels[index]}”对该模型是相同的词元：请换用不同的标签。",
                 )
             )
     scores = score_options(model.network, [question.ids for question in prompts], options, prefix=model.prefix())

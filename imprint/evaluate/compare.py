@@ -100,7 +100,7 @@ def _refuse_own_knobs(section: EvaluateSection) -> None:
         raise UserError(
             Bilingual(
                 f"{given[0]}: is set by the comparison itself: base and tuned model, into the run folder. Leave it out.",
-                "该选项由对照本身决定（底座与微调结果，写入结果目录）：请去掉。",
+                f"{given[0]}：该选项由对照本身决定（底座与微调结果，写入结果目录）：请去掉。",
             )
         )
 

@@ -46,7 +46,10 @@ def held_out_rows(source: ModelSource, run: RunConfig, limit: int | None, *, too
     samples, note = run_held_out(source.run_folder, run.data, tools=tools)
     if not samples:
         raise UserError(
-            Bilingual(f"{source.path}: this run holds out no rows. Give a file with --data.", "该结果没有留出数据：请用 --data 指定文件。")
+            Bilingual(
+                f"{source.path}: this run holds out no rows. Give a file with --data.",
+                f"{source.path}：该结果没有留出数据：请用 --data 指定文件。",
+            )
         )
     file = run.data.dev
     return HeldOutRows(samples[:limit], f"{run.data.train}, its held-out rows / 其中留出的行" if file is None else str(file), note)
@@ -101,7 +104,7 @@ def require_run_folder(source: ModelSource) -> RunConfig:
         raise UserError(
             Bilingual(
                 f"{source.path}: is no run folder, so it has no held-out rows. Give rows with --data FILE.",
-                "这不是训练结果目录，没有留出数据：请用 --data FILE 给出问答数据。",
+                f"{source.path}：这不是训练结果目录，没有留出数据：请用 --data FILE 给出问答数据。",
             )
         )
     return source.run

@@ -141,7 +141,7 @@ def _scan(source: Path, number: int, section: PerplexitySection, limit: int | No
         raise UserError(
             Bilingual(
                 f"{source} holds no text to measure. Give a file of text, a file of rows with a column of text, or a folder of either.",
-                "没有可测量的文本：请给出文本文件、含文本列的数据文件，或其目录。",
+                f"{source}：没有可测量的文本：请给出文本文件、含文本列的数据文件，或其目录。",
             )
         )
     return MeasuredText(source, f"{number}-{source.stem}" + (f"-first-{limit}" if limit else ""), bad_rows.good, characters)
@@ -175,7 +175,7 @@ def _reusable_lines(model: Model, text: MeasuredText, section: PerplexitySection
     try:
         files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in list_text_files(text.source)]
     except OSError as error:
-        raise UserError(Bilingual(f"{error.filename}: cannot be read: {error.strerror}.", "无法读取该文件。")) from error
+        raise UserError(Bilingual(f"{error.filename}: cannot be read: {error.strerror}.", f"{error.filename}：无法读取该文件。")) from error
     # These change no result, or are part of the model's identity.
     ignored = {"output", "base", "adapter", "base_path", "template", "batch_tokens"}
     settings = section.model_dump(mode="json", exclude=ignored)
@@ -272,7 +272,7 @@ class _WindowBatcher:
                 raise UserError(
                     Bilingual(
                         f"{document.location}: the loss of this text is not finite. Use dtype=float32, or check the model's weights.",
-                        "这段文本的损失不是有限值：请使用 dtype=float32，或检查模型权重。",
+                        f"{document.location}：这段文本的损失不是有限值：请使用 dtype=float32，或检查模型权重。",
                     )
                 )
             document.loss_sum += loss

@@ -64,7 +64,7 @@ def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path |
         raise UserError(
             Bilingual(
                 f"{output}: is the file of predictions itself. Give --output another name.",
-                "这正是预测文件本身：请给 --output 换一个名字。",
+                f"{output}：这正是预测文件本身：请给 --output 换一个名字。",
             )
         )
     task_scores = {
@@ -91,7 +91,7 @@ def _parse_protocol(name: str) -> RequestedProtocol:
         raise UserError(
             Bilingual(
                 f'--protocol {name}: {known} takes nothing after its name. Write "{known}".',
-                f"该计分方式的名字后面不能再加内容：请写 {known}。",
+                f"--protocol {name}：该计分方式的名字后面不能再加内容：请写 {known}。",
             )
         )
     protocol = get_protocol(known, also=TASK_PROTOCOLS)
@@ -102,7 +102,7 @@ def _parse_protocol(name: str) -> RequestedProtocol:
         raise UserError(
             Bilingual(
                 f'--protocol {name}: {known} does not truncate references. Write "{known}"; {example} truncates them.',
-                f"该计分方式不截断参考答案：请写 {known}。",
+                f"--protocol {name}：该计分方式不截断参考答案：请写 {known}；要截断请用 {example}。",
             )
         )
     if len(cut) < 2 or not cut[0].isascii() or not cut[0].isdecimal() or int(cut[0]) < 4 or not cut[1]:
@@ -110,7 +110,7 @@ def _parse_protocol(name: str) -> RequestedProtocol:
             Bilingual(
                 f"--protocol {name}: to cut references, give the max_target_length (4 or more) of the original's evaluation "
                 f"and a folder with its tokenizer, as in {example}.",
-                f"截断参考答案需要原版评估的 max_target_length（不小于 4）和含分词器的目录，例如 {example}。",
+                f"--protocol {name}：截断参考答案需要原版评估的 max_target_length（不小于 4）和含分词器的目录，例如 {example}。",
             )
         )
     return RequestedProtocol(protocol, int(cut[0]) - 2, open_tokenizer(resolve_source(cut[1])))
@@ -162,7 +162,7 @@ def _refuse_empty_references(file: Path, predictions: Predictions) -> None:
             Bilingual(
                 f'{file}: all {len(predictions.references):,} references are empty ("{predictions.reference_column}"), so there is '
                 "nothing to score against. Name the column of the right answers label, or fill it.",
-                f"全部 {len(predictions.references):,} 条参考答案都是空的（“{predictions.reference_column}”列），无法计分："
+                f"{file}：全部 {len(predictions.references):,} 条参考答案都是空的（“{predictions.reference_column}”列），无法计分："
                 "请把正确答案的列命名为 label，或补全该列。",
             )
         )

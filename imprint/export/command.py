@@ -124,7 +124,7 @@ def refuse_impossible(source: ModelSource, run: RunConfig, method: Method, targe
             Bilingual(
                 f"--to {target}: the base of {path} is the run {base_run.path}, whose LoRA is not merged. Export that one with "
                 "--to merged, then this one with base_path=THAT FOLDER.",
-                "底座是一个 LoRA 结果：请先用 --to merged 导出它，再用 base_path=目录 导出。",
+                f"--to {target}：底座是一个 LoRA 结果：请先用 --to merged 导出它，再用 base_path=目录 导出。",
             )
         )
 
@@ -165,7 +165,7 @@ def refuse_own_name(out: Path, source: ModelSource) -> None:
         raise UserError(
             Bilingual(
                 f"{out}: is a name that the run itself uses. Give another one, or leave it out: {run / 'export-...'} is written then.",
-                "这是训练结果目录自己使用的名字：请换一个名字，或不写输出位置。",
+                f"{out}：这是训练结果目录自己使用的名字：请换一个名字，或不写输出位置（则写入 {run / 'export-...'}）。",
             )
         )
 
@@ -184,7 +184,7 @@ def refuse_bundle_destination(out: Path) -> None:
         raise UserError(
             Bilingual(
                 f"{out}: exists already and is not a bundle, so it is not replaced. Give a new name.",
-                "文件已存在且不是打包文件，不会覆盖：请换一个名字。",
+                f"{out}：文件已存在且不是打包文件，不会覆盖：请换一个名字。",
             )
         )
 
@@ -245,7 +245,7 @@ def _write_and_verify(job: ExportJob, write: Writer, samples: Sequence[Sample], 
             Bilingual(
                 f"{job.out}: memory ran out while computing in {job.proof_dtype or 'the type of the run'}; nothing was written. Give "
                 "device=cpu, or proof_dtype=bfloat16, which needs half the memory and rounds.",
-                "显存或内存不足：请用 device=cpu 或 proof_dtype=bfloat16。",
+                f"{job.out}：显存或内存不足：请用 device=cpu 或 proof_dtype=bfloat16。",
             )
         ) from error
     refuse_changed_answers(samples, before, after, rounding=rounding)

@@ -23,16 +23,18 @@ def refuse_destination(out: Path, inputs: Iterable[Path], *, written_before: Cal
             raise UserError(
                 Bilingual(
                     f"{out}: holds {source}, which is read. Give a folder of its own to write to.",
-                    "该目录含有要读取的内容：请给出单独的输出目录。",
+                    f"{out}：该目录含有要读取的内容：请给出单独的输出目录。",
                 )
             )
     if out.is_file():
-        raise UserError(Bilingual(f"{out}: is a file. Give the name of a folder to write to.", "这是一个文件：请给出要写入的目录名。"))
+        raise UserError(
+            Bilingual(f"{out}: is a file. Give the name of a folder to write to.", f"{out}：这是一个文件：请给出要写入的目录名。")
+        )
     refuse_unwritable(out.parent)
     if out.is_dir() and any(out.iterdir()) and not written_before(out):
         raise UserError(
             Bilingual(
                 f"{out}: is there already and {otherwise}, so it is not replaced. Give a new folder to write to.",
-                "目录已存在，不会覆盖：请给出新的目录。",
+                f"{out}：目录已存在，不会覆盖：请给出新的目录。",
             )
         )

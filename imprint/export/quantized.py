@@ -64,7 +64,7 @@ def quantize(folder: str | Path, out: str | Path, bits: FormatName) -> Path:
             Bilingual(
                 f"{folder}: is a run whose adapter is beside its base, and the base alone would be written. Use imprint export {folder} "
                 f"--to {weight_format.title}, or give the base's own folder.",
-                "该目录是带适配器的训练结果：请用 imprint export，或给出底座目录。",
+                f"{folder}：该目录是带适配器的训练结果：请用 imprint export {folder} --to {weight_format.title}，或给出底座目录。",
             )
         )
     source = model.network_folder
@@ -105,7 +105,7 @@ class QuantizationPlan:
             raise UserError(
                 Bilingual(
                     f"{source}: is quantized to {stored.label.english} already. Give the folder it was made from.",
-                    f"该目录已量化为{stored.label.chinese}：请给出量化前的目录。",
+                    f"{source}：该目录已量化为{stored.label.chinese}：请给出量化前的目录。",
                 )
             )
         fields = with_format(fields, weight_format, source)
@@ -158,7 +158,7 @@ def _check_disk(out: Path, needed: int) -> None:
             Bilingual(
                 f"{out}: {_size(needed)} will be written, and the disk has {_size(free)} left. Free some space, or choose a folder "
                 "on another disk.",
-                "磁盘空间不足：请清理空间，或换到另一块磁盘。",
+                f"{out}：磁盘空间不足：请清理空间，或换到另一块磁盘。",
             )
         )
 
@@ -206,7 +206,7 @@ def _read_back(temporary: Path, out: Path, checksums: Mapping[str, int]) -> None
         raise UserError(
             Bilingual(
                 f"{out}: {damaged!r} differs when read back: the disk or the memory is faulty. Use another disk.",
-                "写入后读回的内容不同，磁盘或内存有故障：请换一块磁盘。",
+                f"{out}：写入后读回的内容不同，磁盘或内存有故障：请换一块磁盘。",
             )
         )
 

@@ -86,7 +86,7 @@ def _tokens_differ(text: str, expected: Sequence[int], exported_ids: Sequence[in
         Bilingual(
             f'--to transformers: its tokenizer writes "{text}" as {list(exported_ids)[:12]}, ours as {list(expected)[:12]}, so '
             "nothing was written. A tokenizer.json finds special tokens in typed text: give questions without them (--prompts FILE).",
-            "导出的分词器结果不同，因此没有写出任何文件；若问题中含有控制符号，请换用不含控制符号的问题。",
+            "--to transformers：导出的分词器结果不同，因此没有写出任何文件；若问题中含有控制符号，请换用不含控制符号的问题。",
         )
     )
 

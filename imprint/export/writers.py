@@ -232,7 +232,7 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
         raise UserError(
             Bilingual(
                 f"{run.path}: its result is being replaced. Wait for the run to end, then export again.",
-                "该结果正在被更新：请等训练结束后再导出。",
+                f"{run.path}：该结果正在被更新：请等训练结束后再导出。",
             )
         )
     documents = (run.config, run.log, run.samples, run.curve, run.report, run.forgetting)

@@ -22,7 +22,7 @@ def refuse_outside_links(folder: Path, files: Iterable[Path]) -> None:
                 Bilingual(
                     f"{file}: is a link to {target}, outside of its folder, and is neither read nor copied into the output. "
                     "Replace the link by the file, or delete it.",
-                    "该文件是指向目录之外的链接，不会读取，也不会复制到要分发的内容中：请换成文件本身，或删除该链接。",
+                    f"{file}：该文件是指向目录之外的链接，不会读取，也不会复制到要分发的内容中：请换成文件本身，或删除该链接。",
                 )
             )
 

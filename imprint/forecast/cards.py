@@ -74,7 +74,7 @@ def find_card(name: str) -> Card:
         return (exact or sorted(found, key=lambda card: -len(card.name)))[0]
     known = ", ".join(card.name for card in CARDS)
     raise UserError(
-        Bilingual(f"--card {name}: is not a card that is known. Known: {known}.", f"没有名为 {name} 的显卡；已知的有 {known}。")
+        Bilingual(f"--card {name}: is not a card that is known. Known: {known}.", f"--card：没有名为 {name} 的显卡；已知的有 {known}。")
     )
 
 

@@ -46,7 +46,7 @@ def base_folder(path: str | Path) -> Path:
         raise UserError(
             Bilingual(
                 f"model.path: {path} is a run that has no result yet. Let `imprint train` run to its first evaluation, or further.",
-                "该结果目录尚无可用的模型：请先训练到第一次评估。",
+                "model.path：该结果目录尚无可用的模型：请先训练到第一次评估。",
             )
         )
     return base_folder(base_of_run(run))

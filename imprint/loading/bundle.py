@@ -92,7 +92,7 @@ def unpack_cached(path: Path) -> Path:
         raise UserError(
             Bilingual(
                 f"{path}: cannot be read: {error.strerror}. Get it again, or check its permissions.",
-                "无法读取：请重新获取，或检查读取权限。",
+                f"{path}：无法读取：请重新获取，或检查读取权限。",
             )
         ) from error
     folder = _cache() / f"{path.stem}-{digest[:12]}"
@@ -128,7 +128,7 @@ def extract_bundle(path: Path, folder: Path) -> None:
         raise UserError(
             Bilingual(
                 f"{path}: is not a bundle, or is damaged ({error}). Get it again from where it was made.",
-                "不是打包文件或已损坏：请重新获取。",
+                f"{path}：不是打包文件或已损坏：请重新获取。",
             )
         ) from error
 
@@ -143,7 +143,10 @@ def read_manifest(folder: Path) -> BundleManifest | None:
         return None
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise UserError(
-            Bilingual(f"{file}: is larger than that of any bundle. Delete it, or get the bundle again.", "该文件过大：请删除，或重新获取。")
+            Bilingual(
+                f"{file}: is larger than that of any bundle. Delete it, or get the bundle again.",
+                f"{file}：该文件过大：请删除，或重新获取。",
+            )
         )
     content = read_json_object(file)
     fields = {name: str(content.get(name, "")) for name in BundleManifest.__dataclass_fields__}
@@ -194,7 +197,7 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
         raise UserError(
             Bilingual(
                 f"{path}: does not begin with {MANIFEST}, so it is not a bundle. Make one with `imprint export RUN --to bundle`.",
-                "不是打包文件：请用 imprint export RUN --to bundle 生成。",
+                f"{path}：不是打包文件：请用 imprint export RUN --to bundle 生成。",
             )
         )
     content = _open_entry(archive, first).read()
@@ -203,7 +206,7 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
         raise UserError(
             Bilingual(
                 f'{path}: "format" is {manifest.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.',
-                f"打包格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
+                f"{path}：打包格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
             )
         )
     checksums = _checksums(manifest, path)
@@ -215,7 +218,7 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
                 raise UserError(
                     Bilingual(
                         f"{path}: holds {entry.name!r}, which no bundle holds. Nothing was unpacked; do not trust its origin.",
-                        "含有打包文件不应有的内容，未解包任何文件：请勿信任其来源。",
+                        f"{path}：含有打包文件不应有的内容，未解包任何文件：请勿信任其来源。",
                     )
                 )
             missing.discard(entry.name)
@@ -228,12 +231,14 @@ def _extract(archive: tarfile.TarFile, path: Path, folder: Path) -> None:
                 raise UserError(
                     Bilingual(
                         f"{path}: {entry.name!r} is not what was packed. The archive is damaged; get it again.",
-                        "打包文件已损坏：请重新获取。",
+                        f"{path}：打包文件已损坏：请重新获取。",
                     )
                 )
         if missing:
             raise UserError(
-                Bilingual(f"{path}: {min(missing)!r} is missing. The archive is cut short; get it again.", "打包文件不完整：请重新获取。")
+                Bilingual(
+                    f"{path}: {min(missing)!r} is missing. The archive is cut short; get it again.", f"{path}：打包文件不完整：请重新获取。"
+                )
             )
 
 
@@ -244,7 +249,7 @@ def _checksums(manifest: Mapping[str, Any], path: Path) -> Mapping[str, str]:
         raise UserError(
             Bilingual(
                 f"{path}: lists {len(checksums):,} files, more than {MAX_FILES:,}, as no bundle does. Nothing was unpacked.",
-                f"列出了 {len(checksums):,} 个文件，超过 {MAX_FILES:,} 个，打包文件不会这么多，未解包任何文件。",
+                f"{path}：列出了 {len(checksums):,} 个文件，超过 {MAX_FILES:,} 个，打包文件不会这么多，未解包任何文件。",
             )
         )
     return checksums

@@ -183,7 +183,7 @@ def _base_and_adapter(source: ModelSource, *, base: bool, adapter: str | Path | 
         raise UserError(
             Bilingual(
                 f"adapter: {source.path} is a run, which has its own. Give a model folder to use {adapter} with it.",
-                "该结果自带适配器：请改用模型目录，再加上该适配器。",
+                f"adapter：{source.path} 是训练结果，自带适配器：请改用模型目录，再加上 {adapter}。",
             )
         )
     if chosen is not None or method == "full":
@@ -212,7 +212,8 @@ def _merge_run_loras(model: Model, path: str | Path, quantize: FormatName | None
             Bilingual(
                 f"model.path: {path} is a run with a prefix, which is no part of the weights and cannot be a base. Tune it further "
                 f"with tune.adapter={run.adapter} and the base's own model.path, or tune with lora or full first.",
-                "前缀不是权重的一部分，不能作为底座：请用 tune.adapter 继续训练它，或先用 lora、full 微调。",
+                f"model.path：{path} 是前缀，不是权重的一部分，不能作为底座："
+                f"请用 tune.adapter={run.adapter} 继续训练它，或先用 lora、full 微调。",
             )
         )
     model.merge()

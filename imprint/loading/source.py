@@ -72,7 +72,7 @@ class ModelSource:
             raise UserError(
                 Bilingual(
                     f"{self.path}: its base, {self.run.model.path}, does not exist. Put it back, or give its new path: base_path=FOLDER.",
-                    "底座已不在原处：请放回，或用 base_path=目录 给出新路径。",
+                    f"{self.path}：底座已不在原处：请放回，或用 base_path=目录 给出新路径。",
                 )
             )
         return folder
@@ -92,7 +92,9 @@ class ModelSource:
     def require_run(self, reason: Bilingual) -> RunConfig:
         """The run's recipe. Raises UserError with `reason` for a model folder."""
         if self.run is None:
-            raise UserError(Bilingual(f"{self.path}: is a model folder, and {reason.english}", f"这是模型目录：{reason.chinese}"))
+            raise UserError(
+                Bilingual(f"{self.path}: is a model folder, and {reason.english}", f"{self.path}：这是模型目录：{reason.chinese}")
+            )
         return self.run
 
     def require_result(self) -> Method:
@@ -102,7 +104,7 @@ class ModelSource:
             raise UserError(
                 Bilingual(
                     f"{self.path}: has no adapter yet. Let `imprint train` run to its first evaluation, or further.",
-                    "该结果目录尚无适配器：请先训练到第一次评估。",
+                    f"{self.path}：该结果目录尚无适配器：请先训练到第一次评估。",
                 )
             )
         return method
@@ -114,7 +116,7 @@ class ModelSource:
                 Bilingual(
                     f"{self.path}: is a bundle, and this command writes into a run folder. Unpack it (tar -xf {self.path} -C FOLDER) and "
                     "give that folder.",
-                    "打包文件只读，而该命令要写入结果目录：请先用 tar 解包，再给出解包后的目录。",
+                    f"{self.path}：打包文件只读，而该命令要写入结果目录：请先用 tar 解包，再给出解包后的目录。",
                 )
             )
 
@@ -144,7 +146,7 @@ def resolve_source(path: str | Path, base_path: str | Path | None = None) -> Mod
             Bilingual(
                 f"{path}: {problem}. {meant.english}Give a run folder (the `output` of a recipe), a bundle of one, a model folder, the "
                 f'name of a model of the hub (owner/name), or "{EMBEDDED}"; adapter=... adds an adapter.',
-                f"{meant.chinese}请给出训练结果目录、打包文件、模型目录、模型站上的名字（owner/name）或“{EMBEDDED}”；"
+                f"{path}：{meant.chinese}请给出训练结果目录、打包文件、模型目录、模型站上的名字（owner/name）或“{EMBEDDED}”；"
                 "可用 adapter=... 加上适配器。",
             )
         )
@@ -182,7 +184,7 @@ def adapter_path(path: str | Path) -> Path:
         raise UserError(
             Bilingual(
                 f"adapter: {path} is a run that tuned all parameters and has no adapter. Give it instead of the model folder.",
-                "该结果是全参数微调，没有适配器：请把它当作模型目录给出。",
+                "adapter：该结果是全参数微调，没有适配器：请把它当作模型目录给出。",
             )
         )
     return source.run_folder.adapter

@@ -121,6 +121,7 @@ def _refuse_other_copies(folder: Path, copies: Mapping[str, tuple[str, Callable[
                 Bilingual(
                     f"{folder}: {name!r} is not the embedding, but in this architecture they are one and the same tensor, stored twice. "
                     f"Save the model with its head tied, or take {name!r} out of the weights if the embedding is the right one.",
+                    f"{folder}："
                     f"{name!r} 与词嵌入不同，而此架构中二者是同一张量：请以绑定的输出层重新保存；若词嵌入正确，也可从权重中删去 {name!r}。",
                 )
             )
@@ -191,7 +192,7 @@ def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWei
             Bilingual(
                 f'{folder}: {name!r} holds {weight.dtype} values, but config.json has no "quantization_bit". Take config.json from the '
                 "folder the weights come from.",
-                f'{name!r} 的类型为 {weight.dtype}，而 config.json 没有 "quantization_bit"：请使用与权重同一目录的 config.json。',
+                f'{folder}：{name!r} 的类型为 {weight.dtype}，而 config.json 没有 "quantization_bit"：请使用与权重同一目录的 config.json。',
             )
         )
     _check_shape(folder, name, weight, torch.Size((layer.rows, layer.columns)))
@@ -201,7 +202,7 @@ def quantize_stored(folder: Path, name: str, weight: Tensor, layer: QuantizedWei
         raise UserError(
             Bilingual(
                 f"{folder}: {name!r} holds values too large for the scales of {layer.weight_format.title}. Download the weights again.",
-                f"{name!r} 的数值超出 {layer.weight_format.title} 缩放系数的范围：请重新下载权重。",
+                f"{folder}：{name!r} 的数值超出 {layer.weight_format.title} 缩放系数的范围：请重新下载权重。",
             )
         )
     return {sibling_name(name, part): tensors[part] for part in layer.format_tensors}
@@ -216,7 +217,7 @@ def resolve_tied_name(folder: Path, name: str, network: Network, expected: Colle
         raise UserError(
             Bilingual(
                 f"{folder}: the weights hold {name!r}, which config.json does not call for. Check that config.json belongs to them.",
-                f"权重中有 config.json 并不需要的 {name!r}：请检查 config.json 是否属于这些权重。",
+                f"{folder}：权重中有 config.json 并不需要的 {name!r}：请检查 config.json 是否属于这些权重。",
             )
         )
     return original
@@ -238,7 +239,7 @@ def _check_dtype(folder: Path, name: str, tensor: Tensor, expected: Tensor) -> N
         Bilingual(
             f'{folder}: {name!r} holds {tensor.dtype} values, config.json calls for {needed} values ("quantization_bit" says whether '
             "weights are quantized). Take config.json from the folder the weights come from.",
-            f"{name!r} 的类型为 {tensor.dtype}，config.json 需要 {chinese}：请使用与权重同一目录的 config.json。",
+            f"{folder}：{name!r} 的类型为 {tensor.dtype}，config.json 需要 {chinese}：请使用与权重同一目录的 config.json。",
         )
     )
 
@@ -249,6 +250,7 @@ def _check_shape(folder: Path, name: str, tensor: Tensor, expected: torch.Size) 
             Bilingual(
                 f"{folder}: {name!r} has the shape {tuple(tensor.shape)}, config.json calls for {tuple(expected)}. "
                 "Check that config.json belongs to these weights.",
+                f"{folder}："
                 f"{name!r} 的形状为 {tuple(tensor.shape)}，config.json 需要 {tuple(expected)}：请检查 config.json 是否属于这些权重。",
             )
         )
@@ -322,7 +324,7 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
         raise UserError(
             Bilingual(
                 f"{path}: is damaged or not a safetensors file ({error}). Download the file again.",
-                "文件已损坏或不是 safetensors 格式：请重新下载。",
+                f"{path}：文件已损坏或不是 safetensors 格式：请重新下载。",
             )
         ) from error
 
@@ -354,7 +356,7 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
             Bilingual(
                 f"{path}: cannot be read as plain weights ({reason}). It is damaged, or holds code, which is never run. "
                 "Download the file again from its official source.",
-                "无法作为纯权重读取：文件已损坏，或含有代码（从不运行）；请从官方来源重新下载。",
+                f"{path}：无法作为纯权重读取：文件已损坏，或含有代码（从不运行）；请从官方来源重新下载。",
             )
         ) from error
     content = unwrapped(content)
@@ -456,7 +458,7 @@ def _read_back(file: Path, content: Mapping[str, Tensor]) -> None:
             raise UserError(
                 Bilingual(
                     f"{file}: {key!r} differs when read back: the disk or the memory is faulty. Use another disk.",
-                    f"{key!r} 读回的内容与写入的不同，磁盘或内存有故障：请换用其他磁盘。",
+                    f"{file}：{key!r} 读回的内容与写入的不同，磁盘或内存有故障：请换用其他磁盘。",
                 )
             )
 

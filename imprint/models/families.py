@@ -41,7 +41,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             Bilingual(
                 f"{folder}: config.json is missing; found {listing(folder)}. Give the folder that holds config.json and the weights.",
-                "缺少 config.json：请给出含有 config.json 和权重的模型目录。",
+                f"{folder}：缺少 config.json：请给出含有 config.json 和权重的模型目录。",
             )
         )
     return read_json_object(path)

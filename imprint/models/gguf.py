@@ -36,7 +36,9 @@ def read_metadata(file: Path) -> Mapping[str, Any]:
     """The metadata of a GGUF file: key -> number, text or list. Raises UserError for another file, a damaged one, or a missing library."""
     if not file.is_file():
         raise UserError(
-            Bilingual(f"{file}: there is no such file. Give a file that ends in .gguf.", "没有这个文件：请给出以 .gguf 结尾的文件。")
+            Bilingual(
+                f"{file}: there is no such file. Give a file that ends in .gguf.", f"{file}：没有这个文件：请给出以 .gguf 结尾的文件。"
+            )
         )
     with file.open("rb") as opened:
         if opened.read(len(MAGIC)) != MAGIC:
@@ -113,5 +115,7 @@ def _translate_errors(file: Path) -> Iterator[None]:
     except Exception as error:  # neither library has errors of its own
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            Bilingual(f"{file}: cannot be read as a GGUF model ({reason}). {READ_AGAIN.english}", f"无法读取该 GGUF。{READ_AGAIN.chinese}")
+            Bilingual(
+                f"{file}: cannot be read as a GGUF model ({reason}). {READ_AGAIN.english}", f"{file}：无法读取该 GGUF。{READ_AGAIN.chinese}"
+            )
         ) from error

@@ -61,6 +61,7 @@ def with_format(fields: dict[str, Any], weight_format: WeightFormat | None, fold
             Bilingual(
                 f"{folder}: is quantized to {existing.label.english} already, and {asked.english} are asked for. Leave `quantize` out, or "
                 "give the folder of the same model that is not quantized.",
+                f"{folder}："
                 f"该目录已量化为{existing.label.chinese}，不能再读成{asked.chinese}：请去掉 quantize，或给出同一模型未量化的目录。",
             )
         )

@@ -75,7 +75,7 @@ def empty_error(path: Path) -> UserError:
         Bilingual(
             f"{path}: was saved empty, it holds no tensors: some programs save the weights after they have taken them out of the model. "
             "Take an earlier checkpoint of that training, or train again.",
-            "该文件保存时就是空的，没有任何张量：请使用该训练更早的检查点，或重新训练。",
+            f"{path}：该文件保存时就是空的，没有任何张量：请使用该训练更早的检查点，或重新训练。",
         )
     )
 
@@ -92,7 +92,7 @@ def refuse_other_content(path: Path, content: Any) -> None:
         raise UserError(
             Bilingual(
                 f"{path}: must hold a dict of tensors, found {found}. Give the file of weights itself.",
-                f"必须是张量的字典，实际为 {found}：请给出权重文件本身。",
+                f"{path}：必须是张量的字典，实际为 {found}：请给出权重文件本身。",
             )
         )
     if odd := next((name for name, value in content.items() if value.layout != torch.strided or value.is_quantized or value.is_meta), None):
@@ -100,7 +100,7 @@ def refuse_other_content(path: Path, content: Any) -> None:
             Bilingual(
                 f"{path}: {odd!r} is no plain tensor, but sparse, quantized by torch, or without data. Save it as a dense tensor of "
                 "floating-point numbers.",
-                f"{odd!r} 不是普通张量（稀疏、torch 量化或没有数据）：请保存为稠密的浮点张量。",
+                f"{path}：{odd!r} 不是普通张量（稀疏、torch 量化或没有数据）：请保存为稠密的浮点张量。",
             )
         )
 
@@ -111,7 +111,7 @@ def duplicate_error(folder: Path, name: str) -> UserError:
         Bilingual(
             f"{folder}: the weights hold {name!r} twice with different values, in two files or with and without the prefix of a "
             "wrapper: which one is right is unknown. Take one of the two out, or download the weights into an empty folder.",
-            f"权重中有两个数值不同的 {name!r}，无法判断哪个正确：请去掉其中一个，或重新下载到空目录。",
+            f"{folder}：权重中有两个数值不同的 {name!r}，无法判断哪个正确：请去掉其中一个，或重新下载到空目录。",
         )
     )
 
@@ -124,7 +124,7 @@ def refuse_empty(path: Path, name: str, tensor: Tensor) -> None:
                 f"{path}: {name!r} holds no values, its shape is {tuple(tensor.shape)}: DeepSpeed's ZeRO-3 saved it without gathering the "
                 "weights. Convert the training's own checkpoint with DeepSpeed's zero_to_fp32.py, or train again and save with "
                 "stage3_gather_16bit_weights_on_model_save.",
-                f"{name!r} 没有数值：这是 DeepSpeed ZeRO-3 未聚合权重就保存的结果；请用 zero_to_fp32.py 转换训练时的检查点，"
+                f"{path}：{name!r} 没有数值：这是 DeepSpeed ZeRO-3 未聚合权重就保存的结果；请用 zero_to_fp32.py 转换训练时的检查点，"
                 "或重新训练并在保存时聚合权重。",
             )
         )
@@ -137,6 +137,7 @@ def refuse_unmerged(folder: Path, name: str) -> None:
             Bilingual(
                 f"{folder}: the weights hold {name!r}: a LoRA beside the base's weights, as a whole model of peft is saved before it is "
                 "merged. Merge it (merge_and_unload of peft) and save the model again, or give the LoRA as an adapter folder of its own.",
+                f"{folder}："
                 f"权重中有 {name!r}：LoRA 尚未合并就随底座一起保存了；请用 peft 的 merge_and_unload 合并后重新保存，或单独给出 LoRA 目录。",
             )
         )
@@ -149,7 +150,7 @@ def refuse_quantized_parts(folder: Path, name: str) -> None:
             Bilingual(
                 f"{folder}: the weights hold {name!r}: they were quantized by another program (bitsandbytes, GPTQ, AWQ, FP8 ...), which is "
                 "not supported. Give the folder with 16-bit weights; `quantize` rounds them to 8 or 4 bits.",
-                f"权重中有 {name!r}：它们已被其他程序量化，不支持；请给出 16 位权重的目录，再用 quantize 量化。",
+                f"{folder}：权重中有 {name!r}：它们已被其他程序量化，不支持；请给出 16 位权重的目录，再用 quantize 量化。",
             )
         )
 
@@ -162,7 +163,7 @@ def refuse_other_type(folder: Path, name: str, tensor: Tensor) -> None:
             Bilingual(
                 f"{folder}: {name!r} holds {kind} values, whose scales are not there. Give the folder with 16-bit weights; `quantize` "
                 "rounds them to 8 or 4 bits.",
-                f"{name!r} 的类型为 {kind}，而缩放系数不在其中：请给出 16 位权重的目录，再用 quantize 量化。",
+                f"{folder}：{name!r} 的类型为 {kind}，而缩放系数不在其中：请给出 16 位权重的目录，再用 quantize 量化。",
             )
         )
 
@@ -185,7 +186,7 @@ def refuse_missing(folder: Path, missing: Collection[str]) -> None:
             Bilingual(
                 f"{folder}: the LM head {min(missing)!r} is missing. If it is the embedding in this model, set "
                 '"tie_word_embeddings" to true in config.json; otherwise download the weights again.',
-                f"缺少词表输出层 {min(missing)!r}：若该模型的输出层就是词嵌入，请在 config.json 中把 "
+                f"{folder}：缺少词表输出层 {min(missing)!r}：若该模型的输出层就是词嵌入，请在 config.json 中把 "
                 '"tie_word_embeddings" 设为 true；否则请重新下载权重。',
             )
         )
@@ -193,7 +194,7 @@ def refuse_missing(folder: Path, missing: Collection[str]) -> None:
         raise UserError(
             Bilingual(
                 f"{folder}: {len(missing)} tensors are missing, the first is {min(missing)!r}. Download the weights again.",
-                f"缺少 {len(missing)} 个张量，第一个是 {min(missing)!r}：请重新下载权重。",
+                f"{folder}：缺少 {len(missing)} 个张量，第一个是 {min(missing)!r}：请重新下载权重。",
             )
         )
 

@@ -66,14 +66,14 @@ def indexed_shards(index: Path) -> list[str]:
         raise UserError(
             Bilingual(
                 f'{index}: must be a JSON object with a "weight_map" of tensor names to files. Download the file again.',
-                '必须是 JSON 对象，其中 "weight_map" 由张量名指向文件：请重新下载该文件。',
+                f'{index}：必须是 JSON 对象，其中 "weight_map" 由张量名指向文件：请重新下载该文件。',
             )
         ) from error
     if outside:
         raise UserError(
             Bilingual(
                 f"{index}: names a file outside its folder, {outside[0][:80]!r}. Do not use this folder unless you trust its origin.",
-                f"索引指向目录之外的文件 {outside[0][:80]!r}：除非信任其来源，否则请勿使用该目录。",
+                f"{index}：索引指向目录之外的文件 {outside[0][:80]!r}：除非信任其来源，否则请勿使用该目录。",
             )
         )
     return names
@@ -96,7 +96,7 @@ def _missing_shards_error(folder: Path, names: list[str], missing: list[str]) ->
     return UserError(
         Bilingual(
             f"{folder}: {len(missing)} of {len(names)} shards are missing, the first is {missing[0]}. Download them into this folder.",
-            f"{len(names)} 个分片中缺少 {len(missing)} 个，第一个是 {missing[0]}：请下载到该目录。",
+            f"{folder}：{len(names)} 个分片中缺少 {len(missing)} 个，第一个是 {missing[0]}：请下载到该目录。",
         )
     )
 
@@ -110,6 +110,6 @@ def _no_weights_error(folder: Path) -> UserError:
         Bilingual(
             f"{folder}: no weights; found {listing(folder)}. Allowed: model.safetensors or pytorch_model.bin, or shards together with "
             f"their index (model.safetensors.index.json, pytorch_model.bin.index.json). {english}",
-            f"没有权重：需要 model.safetensors 或 pytorch_model.bin，或分片及其索引。{chinese}",
+            f"{folder}：没有权重：需要 model.safetensors 或 pytorch_model.bin，或分片及其索引。{chinese}",
         )
     )

@@ -83,6 +83,7 @@ def not_finite_error(file: object, name: str, tensor: Tensor) -> UserError:
         Bilingual(
             f"{file}: {name!r} holds NaN or infinity: {count}, the first at {first}. The model would compute nothing but NaN with them. "
             "Download the file again; if it is your own, take a checkpoint from before the training diverged.",
+            f"{file}："
             f"{name!r} 中有 {int(wrong.sum())} 个 NaN 或无穷大（共 {tensor.numel()} 个值，第一个在 {first}），模型的输出会全是 NaN："
             "请重新下载该文件；若是自己训练的，请改用训练发散之前的检查点。",
         )
@@ -96,6 +97,6 @@ def overflow_error(folder: object, name: str, dtype: torch.dtype) -> UserError:
         Bilingual(
             f"{folder}: {name!r} holds values that are too large for {kind}, and would become infinite. Load it in another type: "
             "dtype=bfloat16 or dtype=float32 (model.dtype in a recipe).",
-            f"{name!r} 有数值超出 {kind} 的范围，会变成无穷大：请改用 dtype=bfloat16 或 dtype=float32（配方中为 model.dtype）。",
+            f"{folder}：{name!r} 有数值超出 {kind} 的范围，会变成无穷大：请改用 dtype=bfloat16 或 dtype=float32（配方中为 model.dtype）。",
         )
     )

@@ -72,7 +72,8 @@ def runs_command(folder: Path, *, as_json: bool) -> None:
     if not folder.is_dir():
         raise UserError(
             Bilingual(
-                f"{folder}: there is no such folder. Give the folder that holds the runs.", "没有这个目录：请给出存放训练结果的目录。"
+                f"{folder}: there is no such folder. Give the folder that holds the runs.",
+                f"{folder}：没有这个目录：请给出存放训练结果的目录。",
             )
         )
     entries = [describe_run(run) for run in find_runs(folder)]
@@ -84,7 +85,7 @@ def runs_command(folder: Path, *, as_json: bool) -> None:
             Bilingual(
                 f"{folder}: no run is in this folder or up to {MAX_DEPTH} folders below it. A run is a folder with config.yaml and "
                 "log.jsonl.",
-                "该目录及其子目录中没有训练结果（含 config.yaml 与 log.jsonl 的目录）。",
+                f"{folder}：该目录及其子目录中没有训练结果（含 config.yaml 与 log.jsonl 的目录）。",
             )
         )
     cells = [_cells(entry) for entry in entries]

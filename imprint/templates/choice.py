@@ -43,7 +43,7 @@ def choose_template(tokenizer: Tokenizer, folder: Path, wanted: TemplateName = "
         raise UserError(
             Bilingual(
                 f"template: {wanted} does not fit the tokenizer of {folder}; possible are auto and {', '.join(sorted(possible))}.",
-                "该模型的分词器不能使用此模板。",
+                "template：该模型的分词器不能使用此模板。",
             )
         )
     if isinstance(tokenizer, HFTokenizer):
@@ -102,7 +102,7 @@ def _plain(tokenizer: HFTokenizer, folder: Path, name: Literal["plain", "bare"])
             Bilingual(
                 f'{folder}: nothing ends a text: "eos_token" is in neither tokenizer_config.json nor config.json. '
                 "Take both from the official folder.",
-                "配置中没有结束符（eos_token）：请使用官方目录中的 tokenizer_config.json 和 config.json。",
+                f"{folder}：配置中没有结束符（eos_token）：请使用官方目录中的 tokenizer_config.json 和 config.json。",
             )
         )
     return PlainTemplate(tokenizer, name)

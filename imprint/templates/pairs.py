@@ -20,7 +20,7 @@ def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tup
         raise UserError(
             Bilingual(
                 f"{family} does not support tools: leave their calls and results out, or write them as plain text.",
-                "该模型不支持工具调用：请去掉工具消息，或写成普通文本。",
+                f"{family}：该模型不支持工具调用：请去掉工具消息，或写成普通文本。",
             )
         )
     if not rounds or [message.role for message in rounds[-1]] != ["user"] or any(roles != ["user", "assistant"] for roles in earlier):
@@ -28,7 +28,7 @@ def split_pairs(messages: Sequence[Message], family: str) -> tuple[str, list[tup
         raise UserError(
             Bilingual(
                 f"{family} takes turns of user and assistant, a question last, a system prompt may come first; got: {roles or 'nothing'}.",
-                "对话须由用户和助手轮流发言，以用户的问题结束，开头可有一段系统提示。",
+                f"{family}：对话须由用户和助手轮流发言，以用户的问题结束，开头可有一段系统提示。",
             )
         )
     return (

@@ -195,7 +195,7 @@ def read_chatglm(file: Path, config: Mapping[str, object]) -> ChatGLMTokenizer:
                 Bilingual(
                     f"{file} does not belong to {file.parent / 'config.json'}: {piece} is piece {index} of the one and "
                     f"{getattr(special, name)} ({CONFIG_KEYS[name]}) in the other. Take both files from the same release of the model.",
-                    "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
+                    f"{file}：词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
                 )
             )
     size = config.get("vocab_size")
@@ -204,7 +204,7 @@ def read_chatglm(file: Path, config: Mapping[str, object]) -> ChatGLMTokenizer:
             Bilingual(
                 f"{file} needs {shift + len(processor)} ids, but config.json allows {size} (vocab_size). "
                 "Take both files from the same release of the model.",
-                "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
+                f"{file}：词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
             )
         )
     return ChatGLMTokenizer(processor, special, shift=shift)
@@ -218,7 +218,7 @@ def _read_model(file: Path) -> SentencePieceProcessor:
         raise UserError(
             Bilingual(
                 f"{file} ({len(content)} bytes) is no SentencePiece model, or is truncated. Download the file again.",
-                "不是 SentencePiece 模型，或文件不完整：请重新下载。",
+                f"{file}：不是 SentencePiece 模型，或文件不完整：请重新下载。",
             )
         ) from error
     return processor

@@ -89,7 +89,7 @@ def read_chatglm2(file: Path) -> ChatGLM2Tokenizer:
         raise UserError(
             Bilingual(
                 f"{file} ({len(content)} bytes) is no SentencePiece model, or is truncated. Download the file again.",
-                "不是 SentencePiece 模型，或文件不完整：请重新下载。",
+                f"{file}：不是 SentencePiece 模型，或文件不完整：请重新下载。",
             )
         ) from error
     if processor.eos_id() < 0 or processor.unk_id() < 0 or not any(processor.is_byte(token) for token in range(len(processor))):
@@ -97,7 +97,7 @@ def read_chatglm2(file: Path) -> ChatGLM2Tokenizer:
             Bilingual(
                 f"{file} is a SentencePiece model without </s>, <unk> or byte pieces, so it is not that of ChatGLM2 or ChatGLM3. "
                 "Take it from the same release as config.json.",
-                "这不是 ChatGLM2 或 ChatGLM3 的词表：请从 config.json 所属的版本中取。",
+                f"{file}：这不是 ChatGLM2 或 ChatGLM3 的词表：请从 config.json 所属的版本中取。",
             )
         )
     return ChatGLM2Tokenizer(processor)

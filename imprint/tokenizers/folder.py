@@ -32,7 +32,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, object]) -> Tokenizer | No
             raise UserError(
                 Bilingual(
                     f"{folder / name} is {family}, but {folder / 'config.json'} needs {expected}. {SAME_RELEASE}",
-                    f"按 config.json 需要 {expected}。{SAME_RELEASE_CHINESE}",
+                    f"{folder / name}：按 config.json 需要 {expected}。{SAME_RELEASE_CHINESE}",
                 )
             )
     for name in (VOCABULARY_FILE, TOKENIZER_JSON):
@@ -56,6 +56,7 @@ def missing_tokenizer_error(folder: Path | str, file: str) -> UserError:
                 f"{folder}: its tokenizer is BERT's {WORDPIECE_FILE} (WordPiece), as many Chinese GPT-2 folders have it. It is not "
                 "supported, because it drops spaces, line breaks, capitals and rare characters of a text. The network itself can be used "
                 "from Python with ids of your own.",
+                f"{folder}："
                 f"该目录的分词器是 BERT 的 {WORDPIECE_FILE}（WordPiece），会丢失空格、换行、大小写和生僻字，不支持；网络本身可用 id 调用。",
             )
         )
@@ -64,12 +65,13 @@ def missing_tokenizer_error(folder: Path | str, file: str) -> UserError:
             Bilingual(
                 f"{folder}: has GPT-2's vocab.json and {MERGES_FILE}, but no {file}. Make it once: "
                 f"python -c \"from transformers import AutoTokenizer as A; A.from_pretrained('{folder}').save_pretrained('{folder}')\".",
-                f"该目录有 GPT-2 的 vocab.json 与 {MERGES_FILE}，缺少 {file}：请用上面的命令生成一次。",
+                f"{folder}：该目录有 GPT-2 的 vocab.json 与 {MERGES_FILE}，缺少 {file}：请用上面的命令生成一次。",
             )
         )
     return UserError(
         Bilingual(
-            f"{folder}: has no tokenizer ({file}). Copy the official file into the folder.", f"缺少分词器：请把官方的 {file} 放入该目录。"
+            f"{folder}: has no tokenizer ({file}). Copy the official file into the folder.",
+            f"{folder}：缺少分词器：请把官方的 {file} 放入该目录。",
         )
     )
 
@@ -91,7 +93,7 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: ChatGL
         raise UserError(
             Bilingual(
                 f"{file} needs {needed} ids, but config.json allows {size} (padded_vocab_size). {SAME_RELEASE}",
-                f"词表与 config.json 不匹配：{SAME_RELEASE_CHINESE}",
+                f"{file}：词表与 config.json 不匹配：{SAME_RELEASE_CHINESE}",
             )
         )
     name = "<|endoftext|>" if isinstance(tokenizer, GLM4Tokenizer) else "</s>"
@@ -101,6 +103,6 @@ def _refuse_mismatch(file: Path, config: Mapping[str, object], tokenizer: ChatGL
             Bilingual(
                 f'{file} does not belong to config.json: {name} is {end} in the one, "eos_token_id" {expected} in the other. '
                 f"{SAME_RELEASE}",
-                f"词表与 config.json 不匹配：{SAME_RELEASE_CHINESE}",
+                f"{file}：词表与 config.json 不匹配：{SAME_RELEASE_CHINESE}",
             )
         )

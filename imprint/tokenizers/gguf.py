@@ -205,7 +205,7 @@ def _refusal(key: str, found: str, chinese: str) -> UserError:
     return UserError(
         Bilingual(
             f"{SECTION}{key}: {found}. Download the GGUF file again, or take one of another model.",
-            f"{chinese}：请重新下载该 GGUF 文件，或换一个模型。",
+            f"{SECTION}{key}：{chinese}：请重新下载该 GGUF 文件，或换一个模型。",
         )
     )
 

@@ -98,7 +98,7 @@ def read_glm4(file: Path) -> GLM4Tokenizer:
             raise UserError(
                 Bilingual(
                     f'{file}:{number}: must be a piece in base64 and its rank, got "{line[:40]!r}". Download it again.',
-                    "词表文件已损坏：请重新下载。",
+                    f"{file}：词表文件已损坏：请重新下载。",
                 )
             ) from error
     pieces = sorted(ranks, key=ranks.__getitem__)
@@ -106,7 +106,7 @@ def read_glm4(file: Path) -> GLM4Tokenizer:
         raise UserError(
             Bilingual(
                 f"{file} has {len(pieces)} different pieces, but their ranks are not 0 to {len(pieces) - 1}. Download it again.",
-                "词表文件已损坏：请重新下载。",
+                f"{file}：词表文件已损坏：请重新下载。",
             )
         )
     missing = {bytes([value]) for value in range(256)} - ranks.keys()
@@ -114,7 +114,7 @@ def read_glm4(file: Path) -> GLM4Tokenizer:
         raise UserError(
             Bilingual(
                 f"{file} lacks {len(missing)} of the 256 single bytes, so not every text can be encoded. Download it again.",
-                "词表文件不完整：请重新下载。",
+                f"{file}：词表文件不完整：请重新下载。",
             )
         )
     return GLM4Tokenizer(Encoding(name="glm4", pat_str=SPLIT, mergeable_ranks=ranks, special_tokens={}), pieces)

@@ -277,7 +277,7 @@ class HFTokenizer:
                 Bilingual(
                     f"{file} needs {max([*beyond, *needed]) + 1} ids, but config.json allows {size} (vocab_size). "
                     "Take both files from the same release of the model.",
-                    "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
+                    f"{file}：词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
                 )
             )
 
@@ -289,7 +289,7 @@ class HFTokenizer:
                 Bilingual(
                     f"{file}: {self._beyond[token]!r} has the id {token}, but the model has only {size} (vocab_size in "
                     "config.json), so no row may contain it. Take it out of the text or the chat template.",
-                    f"{self._beyond[token]!r} 的 id 是 {token}，而模型只有 {size} 个（vocab_size）：请从文本或模板中去掉它。",
+                    f"{file}：{self._beyond[token]!r} 的 id 是 {token}，而模型只有 {size} 个（vocab_size）：请从文本或模板中去掉它。",
                 )
             )
 
@@ -339,7 +339,7 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
         raise UserError(
             Bilingual(
                 f"{file} ({len(content)} bytes) cannot be read as a tokenizer ({reason}). Download the file again.",
-                "无法读取该分词器：请重新下载。",
+                f"{file}：无法读取该分词器：请重新下载。",
             )
         ) from error
     rust.encode_special_tokens = True
@@ -348,7 +348,7 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
         raise UserError(
             Bilingual(
                 f'{file}: "decoder" must be ByteLevel, or one of byte pieces as in SentencePiece; found {types}.',
-                "不支持这种分词器（decoder）。",
+                f"{file}：不支持这种分词器（decoder）。",
             )
         )
     bos_ids = tuple(with_bos[: with_bos.index(without_bos[0])]) if without_bos else ()

@@ -107,7 +107,9 @@ def _decoded(file: Path) -> str:
         return read_model_file(file, "a chat template").decode()
     except UnicodeDecodeError as error:
         raise UserError(
-            Bilingual(f"{file} is no UTF-8 text ({error.reason}). Download the file again.", "对话模板不是 UTF-8 文本：请重新下载。")
+            Bilingual(
+                f"{file} is no UTF-8 text ({error.reason}). Download the file again.", f"{file}：对话模板不是 UTF-8 文本：请重新下载。"
+            )
         ) from error
 
 
@@ -127,7 +129,7 @@ def _default_template(file: Path, template: object) -> str | None:
             Bilingual(
                 f'{file}: "chat_template" must be a text, or a list of objects with "name" and "template", got {type(template).__name__}. '
                 "Download the file again.",
-                "chat_template 须为文本，或带名称的模板列表：请重新下载。",
+                f"{file}：chat_template 须为文本，或带名称的模板列表：请重新下载。",
             )
         )
     if "default" in texts:

@@ -63,7 +63,7 @@ def refuse_large(file: Path, content: bytes) -> None:
         raise UserError(
             Bilingual(
                 f"{file} has {values} values, and a vocabulary of {MAX_VALUES} is the largest that is read. Download the file again.",
-                f"词表过大（{values} 个值）：请重新下载。",
+                f"{file}：词表过大（{values} 个值）：请重新下载。",
             )
         )
 
@@ -104,7 +104,7 @@ def _unusable(file: Path, reason: str) -> UserError:
     return UserError(
         Bilingual(
             f"{file} cannot be used as a tokenizer ({reason}). Download the file again, or take one of the model's own release.",
-            "无法使用该分词器：请重新下载，或使用官方文件。",
+            f"{file}：无法使用该分词器：请重新下载，或使用官方文件。",
         )
     )
 
@@ -129,7 +129,7 @@ def _refuse_ids(file: Path, fields: Mapping[str, object], size: object) -> None:
                 Bilingual(
                     f"{file} needs {beyond + 1} ids, but config.json allows {size} (vocab_size). "
                     "Take both files from the same release of the model.",
-                    "词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
+                    f"{file}：词表与 config.json 不匹配：请从同一版本的模型中取这两个文件。",
                 )
             )
     if len(set(vocabulary.values())) == len(vocabulary):
@@ -141,7 +141,7 @@ def _refuse_ids(file: Path, fields: Mapping[str, object], size: object) -> None:
             Bilingual(
                 f"{file}: {special[token]!r} and {twice[0]!r} have the same id, {token}, so a text could not be told from a special token. "
                 "Download the file again.",
-                f"{special[token]!r} 与 {twice[0]!r} 的 id 相同（{token}）：请重新下载该文件。",
+                f"{file}：{special[token]!r} 与 {twice[0]!r} 的 id 相同（{token}）：请重新下载该文件。",
             )
         )
 

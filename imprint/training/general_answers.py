@@ -162,7 +162,7 @@ def _read_answers(run: RunFolder, settings: Mapping[str, Any], questions: Questi
             Bilingual(
                 f"{run.general_answers}: these answers, from which this run learns, are to other general questions or of another base. Put "
                 "back the file of data.mix_general.rows or the base, or choose another folder (output=...).",
-                "该训练所学的通用回答与现在的通用问题或底座不符：请放回原来的通用数据或底座，或换一个目录（output=...）。",
+                f"{run.general_answers}：该训练所学的通用回答与现在的通用问题或底座不符：请放回原来的通用数据或底座，或换一个目录（output=...）。",
             )
         )
     return {}

@@ -119,7 +119,8 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
             Bilingual(
                 f"{recipe.data.train}: no token of its {len(split.train)} rows is a target, so there is nothing to learn. Check that "
                 f'data.response_column ("{recipe.data.response_column}") holds the answers.',
-                "没有任何要学习的词元：请检查 data.response_column 是否是回答所在的列。",
+                f"{recipe.data.train}：没有任何要学习的词元："
+                f"请检查 data.response_column（{recipe.data.response_column}）是否是回答所在的列。",
             )
         )
     tuner = build_tuner(

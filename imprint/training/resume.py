@@ -74,7 +74,7 @@ def with_commit(recipe: Recipe) -> Recipe:
             raise UserError(
                 Bilingual(
                     f"model.commit: {model.commit}, but {model.path} is no model of the hub. Leave it out, or give owner/name.",
-                    "model.path 不是模型站上的模型：请去掉 model.commit，或写 owner/name。",
+                    f"model.commit：{model.commit}，但 {model.path} 不是模型站上的模型：请去掉它，或写 owner/name。",
                 )
             )
         return recipe
@@ -106,7 +106,7 @@ def _start_date(recipe: Recipe) -> str | None:
         raise UserError(
             Bilingual(
                 f"model.date: {model.date}, but the template of {model.path} writes no date. Leave it out.",
-                "该模型的模板不写日期：请去掉 model.date。",
+                f"model.date：{model.date}，但 {model.path} 的模板不写日期：请去掉它。",
             )
         )
     return model.date or (date.today().isoformat() if dated else None)
@@ -138,7 +138,7 @@ def _refuse_unshared_folder(run: RunFolder) -> None:
         raise UserError(
             Bilingual(
                 f"{run.path.resolve()}: is on the first machine alone. Give an `output` on a disk that all machines share.",
-                "输出目录只在第一台机器上：请把 output 放在所有机器共享的磁盘上。",
+                f"{run.path.resolve()}：输出目录只在第一台机器上：请把 output 放在所有机器共享的磁盘上。",
             )
         )
 
@@ -154,7 +154,7 @@ def _lock_folder(recipe: Recipe, notify: Notify) -> Iterator[None]:
             raise UserError(
                 Bilingual(
                     f"{run.path}: a run was started here, but its config.yaml is gone. Put it back, or choose another folder (output=...).",
-                    "该目录中的训练缺少 config.yaml：请放回该文件，或换一个目录（output=...）。",
+                    f"{run.path}：该目录中的训练缺少 config.yaml：请放回该文件，或换一个目录（output=...）。",
                 )
             )
         if started and recipe_text(run.config) != dump(recipe):
@@ -182,7 +182,8 @@ def _check_changes(before: Recipe, now: Recipe, run: RunFolder, notify: Notify) 
             Bilingual(
                 f"{run.path}: was started with another recipe: {'; '.join(refused)}. Take back the change, or choose another folder "
                 f"(output=...). A resumed run may change only {', '.join(_shortened(changeable))}.",
-                "该目录的训练使用另一份配方：请改回，或换一个目录（output=...）。训练中途只可修改上面最后列出的选项。",
+                f"{run.path}：该目录的训练使用另一份配方：{'; '.join(refused)}。请改回，或换一个目录（output=...）。"
+                f"训练中途只可修改 {'、'.join(_shortened(changeable))}。",
             )
         )
     if changed:
@@ -297,7 +298,7 @@ def refuse_retraining(run: RunFolder) -> None:
             Bilingual(
                 f"{run.path}: this run is finished, and none of its saved states is left, so nothing can be continued. Training it again "
                 "would replace its result. Choose another folder (output=...), or delete this one first.",
-                "该目录的训练已完成，且没有留下可用的状态，无法继续；重新训练会覆盖其结果。请换一个目录（output=...），或先删除该目录。",
+                f"{run.path}：该目录的训练已完成，且没有留下可用的状态，无法继续；重新训练会覆盖其结果。请换一个目录（output=...），或先删除该目录。",
             )
         )
 
@@ -308,7 +309,7 @@ def refuse_changed_data(before: str, digest: str, files: list[str]) -> None:
         raise UserError(
             Bilingual(
                 f"{' or '.join(files)}: is not what this run began with. Put the old file back, or choose another folder (output=...).",
-                "训练数据已不是开始时的内容：请放回原文件，或换一个目录（output=...）。",
+                f"{' or '.join(files)}：训练数据已不是开始时的内容：请放回原文件，或换一个目录（output=...）。",
             )
         )
 

@@ -243,7 +243,7 @@ def resume(job: TrainJob, notify: EarlyNotices) -> TrainProgress:
             raise UserError(
                 Bilingual(
                     f"train.steps: {job.run.path} has already done {progress.step} steps. Give at least that many.",
-                    f"train.steps：该目录已训练 {progress.step} 步，请给出不小于此的步数。",
+                    f"train.steps：{job.run.path} 已训练 {progress.step} 步，请给出不小于此的步数。",
                 )
             )
     progress = apply_rescues(progress, rescues)

@@ -124,7 +124,7 @@ class SavedState:
                 Bilingual(
                     f"{self.folder}: counters or random states in {PROGRESS} and {RANDOM} are not what Imprint wrote ({error}). Delete "
                     "this folder to resume from the state before it.",
-                    f"{PROGRESS} 或 {RANDOM} 中的计数或随机状态不是 Imprint 写入的内容：请删除该目录，从更早的状态继续。",
+                    f"{self.folder}：{PROGRESS} 或 {RANDOM} 中的计数或随机状态不是 Imprint 写入的内容：请删除该目录，从更早的状态继续。",
                 )
             ) from error
         return self.progress
@@ -262,7 +262,7 @@ def _translate_damage() -> Iterator[None]:
             raise UserError(
                 Bilingual(
                     f"{error.filename}: cannot be read: {error.strerror}. Nothing was changed; fix that, then run the same command again.",
-                    "无法读取保存的状态，未做任何改动；解决后再次运行同一命令。",
+                    f"{error.filename}：无法读取保存的状态，未做任何改动；解决后再次运行同一命令。",
                 )
             ) from error
         raise DamagedStateError(str(error).partition("\n")[0][:120] or type(error).__name__) from error

@@ -76,7 +76,7 @@ def load_adapter(path: Path, network: Network) -> tuple[Adapter, AdapterMetadata
             Bilingual(
                 f"{path}: holds no adapter; found {listing(folder)}. Allowed: {METADATA_FILE} with {TENSORS_FILE}, peft's {CONFIG_FILE} "
                 f"with its tensors, or the original's {ORIGINAL_FILE}.",
-                f"没有适配器：需要 {METADATA_FILE} 与 {TENSORS_FILE}、peft 的 {CONFIG_FILE} 及其张量，或原项目的 {ORIGINAL_FILE}。",
+                f"{path}：没有适配器：需要 {METADATA_FILE} 与 {TENSORS_FILE}、peft 的 {CONFIG_FILE} 及其张量，或原项目的 {ORIGINAL_FILE}。",
             )
         )
     file = path if folder is None else folder / ORIGINAL_FILE
@@ -84,7 +84,7 @@ def load_adapter(path: Path, network: Network) -> tuple[Adapter, AdapterMetadata
         raise UserError(
             Bilingual(
                 f"{path}: there is no such file or folder. Give an adapter folder, a run folder's adapter/, or a prefix .bin file.",
-                "没有这个文件或目录：请给出适配器目录、训练结果目录中的 adapter/，或前缀的 .bin 文件。",
+                f"{path}：没有这个文件或目录：请给出适配器目录、训练结果目录中的 adapter/，或前缀的 .bin 文件。",
             )
         )
     return _original_prefix(load_pickle(file), network, file)
@@ -110,7 +110,7 @@ def _load_own(folder: Path, network: Network) -> tuple[Adapter, AdapterMetadata]
             Bilingual(
                 f"{folder}: was tuned on another base, {metadata.base!r}: the fingerprints differ. "
                 "Load it together with the base it was trained on.",
-                f"该适配器是在另一个底座 {metadata.base!r} 上训练的（指纹不同）：请与其训练时的底座一起使用。",
+                f"{folder}：该适配器是在另一个底座 {metadata.base!r} 上训练的（指纹不同）：请与其训练时的底座一起使用。",
             )
         )
     if metadata.method == "lora":
@@ -130,7 +130,7 @@ def read_adapter_metadata(folder: Path) -> AdapterMetadata:
         raise UserError(
             Bilingual(
                 f'{path}: "format" is {content.get("format")!r}, this version reads {FORMAT}. Use the version of Imprint that wrote it.',
-                f"适配器格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
+                f"{path}：适配器格式不同，本版本只读 {FORMAT}：请使用写出它的 Imprint 版本。",
             )
         )
     method = content.pop("method", None)
@@ -138,7 +138,7 @@ def read_adapter_metadata(folder: Path) -> AdapterMetadata:
         raise UserError(
             Bilingual(
                 f'{path}: "method" is {method!r}, this version loads only {", ".join(METADATA)} adapters.',
-                f'"method" 为 {method!r}，本版本只能读取 {"、".join(METADATA)} 适配器。',
+                f'{path}："method" 为 {method!r}，本版本只能读取 {"、".join(METADATA)} 适配器。',
             )
         )
     of_method = {field.name: content.pop(field.name) for field in fields(METADATA[method]) if field.name in content}

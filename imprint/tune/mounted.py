@@ -79,7 +79,7 @@ class MountedAdapters:
         """Load an adapter under a name. Raises UserError for a name that is taken, and for what is no adapter of this base."""
         if name in self._numbers or name == BASE_NAME:
             raise UserError(
-                Bilingual(f'mount: the name "{name}" is taken. Choose another one.', f"名称 {name} 已被占用：请换一个。"),
+                Bilingual(f'mount: the name "{name}" is taken. Choose another one.', f"mount：名称 {name} 已被占用：请换一个。"),
             )
         self._free_linears()
         adapter, _ = load_adapter(folder, self.network)
@@ -96,7 +96,7 @@ class MountedAdapters:
             raise UserError(
                 Bilingual(
                     f"merge: other adapters are mounted on the same weights ({names}). Unmount them first.",
-                    f"同一权重上还挂载着其他适配器（{names}）：请先卸载。",
+                    f"merge：同一权重上还挂载着其他适配器（{names}）：请先卸载。",
                 )
             )
         if self.own.mounted_as is not None:
@@ -112,7 +112,7 @@ class MountedAdapters:
             raise UserError(
                 Bilingual(
                     f'unmount: {users} requests use "{name}". Wait until they have ended, or cancel them.',
-                    f"有 {users} 个请求正在使用 {name}：请等待其结束或取消它们。",
+                    f"unmount：有 {users} 个请求正在使用 {name}：请等待其结束或取消它们。",
                 )
             )
         if isinstance(self._adapters.pop(number), Lora):
@@ -160,7 +160,7 @@ class MountedAdapters:
         raise UserError(
             Bilingual(
                 f'adapter: none is mounted as "{name}". Mounted: {known}. Call model.mount(name, folder) first.',
-                f"没有名为 {name} 的适配器；已有 {known}。请先调用 model.mount(name, folder)。",
+                f"adapter：没有名为 {name} 的适配器；已有 {known}。请先调用 model.mount(name, folder)。",
             )
         )
 

@@ -29,7 +29,9 @@ PEFT_TYPES = ("LORA", "PREFIX_TUNING", "CARTRIDGE")
 def damaged_error(path: Path, problem: str) -> UserError:
     """The error for a file of an adapter folder that cannot be used."""
     return UserError(
-        Bilingual(f"{path}: {problem}. Copy the complete adapter folder again.", "文件缺失、损坏或内容不符：请重新完整复制适配器目录。")
+        Bilingual(
+            f"{path}: {problem}. Copy the complete adapter folder again.", f"{path}：文件缺失、损坏或内容不符：请重新完整复制适配器目录。"
+        )
     )
 
 
@@ -47,7 +49,7 @@ def read_peft_fields(folder: Path) -> dict[str, Any]:
             Bilingual(
                 f'{path}: "peft_type" is {str(fields.get("peft_type"))[:40]!r}; of peft\'s adapters {", ".join(PEFT_TYPES)} are supported. '
                 "If peft can merge it into its base (merge_and_unload), load the merged model.",
-                f'"peft_type" 为 {str(fields.get("peft_type"))[:40]!r}；peft 的适配器只支持 {"、".join(PEFT_TYPES)}。'
+                f'{path}："peft_type" 为 {str(fields.get("peft_type"))[:40]!r}；peft 的适配器只支持 {"、".join(PEFT_TYPES)}。'
                 "若 peft 能将其合并（merge_and_unload），请加载合并后的模型。",
             )
         )
@@ -62,7 +64,7 @@ def refuse_unknown(path: Path, fields: Mapping[str, Any], known: Iterable[str], 
             Bilingual(
                 f"{path}: {unknown[0]!r} is {str(fields[unknown[0]])[:60]}, which is not supported. Supported: {supported.english}. "
                 "If peft can merge the adapter into its base (merge_and_unload), load the merged model.",
-                f"不支持 {unknown[0]!r}；支持{supported.chinese}。若 peft 能将其合并（merge_and_unload），请加载合并后的模型。",
+                f"{path}：不支持 {unknown[0]!r}；支持{supported.chinese}。若 peft 能将其合并（merge_and_unload），请加载合并后的模型。",
             )
         )
 
@@ -94,7 +96,7 @@ def read_peft_tensors(folder: Path) -> dict[str, Tensor]:
                 Bilingual(
                     f"{file}: holds {plain_name(name)!r} twice, with and without the prefix of a wrapper: which one is right is unknown. "
                     "Take one of the two out.",
-                    f"{plain_name(name)!r} 出现两次（带与不带包装前缀），无法判断哪个正确：请去掉其中一个。",
+                    f"{file}：{plain_name(name)!r} 出现两次（带与不带包装前缀），无法判断哪个正确：请去掉其中一个。",
                 )
             )
     return plain
@@ -118,6 +120,7 @@ def without_base_weights(folder: Path, tensors: Mapping[str, Tensor], network: N
                     f"{folder}: brings a weight of its own, {stored!r} {tuple(tensor.shape)}, that is not the base's "
                     f"{tuple(own[name].shape)}: it was trained too, or resized for new tokens. Merge the adapter into its base with peft "
                     "(merge_and_unload), and load the merged model.",
+                    f"{folder}："
                     f"适配器自带的 {stored!r} 与底座的不同：它也经过训练，或为新词元改过大小；请用 peft 的 merge_and_unload 合并后再加载。",
                 )
             )
@@ -134,7 +137,7 @@ def refuse_broken(file: Path, tensors: Mapping[str, Tensor]) -> None:
                 Bilingual(
                     f"{file}: {name!r} holds NaN or infinite values: the training that wrote it broke. Take an earlier checkpoint, or "
                     "train again with a smaller learning rate, or in bfloat16 instead of float16.",
-                    f"{name!r} 含有 NaN 或无穷大：写出它的训练已发散；请使用更早的检查点，或减小学习率、改用 bfloat16 重新训练。",
+                    f"{file}：{name!r} 含有 NaN 或无穷大：写出它的训练已发散；请使用更早的检查点，或减小学习率、改用 bfloat16 重新训练。",
                 )
             )
 
@@ -150,6 +153,7 @@ def refuse_lora_without_configuration(path: Path, tensors: Mapping[str, Tensor])
             f"{path}: is a LoRA without its {CONFIG_FILE}, which says by how much it is multiplied. Put that file of the training into a "
             f"folder together with the tensors, named {TENSORS_FILE} or {PICKLE_FILE}. If it is lost, write it: "
             f'{{"peft_type": "LORA", "r": {rank}, "lora_alpha": ALPHA}} with the lora_alpha of the training\'s script.',
+            f"{path}："
             f"这是缺少 {CONFIG_FILE} 的 LoRA，不知道应乘以多少：请把训练时的该文件与张量（{TENSORS_FILE} 或 {PICKLE_FILE}）放进同一目录；"
             f'若已丢失，请写出 {{"peft_type": "LORA", "r": {rank}, "lora_alpha": ...}}，数值取自训练脚本。',
         )

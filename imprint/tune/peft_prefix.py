@@ -45,7 +45,7 @@ def read_peft_prefix(folder: Path, fields: Mapping[str, Any], network: Network) 
             raise UserError(
                 Bilingual(
                     f'{path}: "{name}" is {fields[name]!r}, this base has {value}. Load the prefix with the base it was trained on.',
-                    f'"{name}" 为 {fields[name]!r}，而该底座为 {value}：请与其训练时的底座一起使用。',
+                    f'{path}："{name}" 为 {fields[name]!r}，而该底座为 {value}：请与其训练时的底座一起使用。',
                 )
             )
     tensors = read_peft_tensors(folder)
@@ -59,7 +59,7 @@ def read_peft_prefix(folder: Path, fields: Mapping[str, Any], network: Network) 
             Bilingual(
                 f"{folder}: {TENSOR} must be {(length, sizes.width)} for this base and {CONFIG_FILE}, found {found}. Load the prefix "
                 "with the base it was trained on.",
-                f"{TENSOR} 的形状应为 {(length, sizes.width)}，实际为 {found}：请与其训练时的底座一起使用。",
+                f"{folder}：{TENSOR} 的形状应为 {(length, sizes.width)}，实际为 {found}：请与其训练时的底座一起使用。",
             )
         )
     encoder = PrefixEncoder(sizes).to(network.device)

@@ -181,7 +181,7 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
         raise UserError(
             Bilingual(
                 f"{path}: holds no prefix ({TENSOR_PREFIX}embedding.weight); found {names}. Give the prefix file of a P-Tuning v2 run.",
-                "文件中没有前缀：请给出 P-Tuning v2 训练得到的前缀文件。",
+                f"{path}：文件中没有前缀：请给出 P-Tuning v2 训练得到的前缀文件。",
             )
         )
     length = max(1, by_name["embedding.weight"].shape[:1].numel())
@@ -193,7 +193,7 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
         raise UserError(
             Bilingual(
                 f"{path}: holds {TENSOR_PREFIX}{more[0]}, which is no part of a prefix of P-Tuning v2. Allowed: {', '.join(own)}.",
-                f"含有 {TENSOR_PREFIX}{more[0]}，它不属于 P-Tuning v2 的前缀；可用 {'、'.join(own)}。",
+                f"{path}：含有 {TENSOR_PREFIX}{more[0]}，它不属于 P-Tuning v2 的前缀；可用 {'、'.join(own)}。",
             )
         )
     for name, parameter in own.items():
@@ -203,7 +203,7 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
                 Bilingual(
                     f"{path}: {TENSOR_PREFIX}{name} is {size}, this base needs {tuple(parameter.shape)} "
                     f"({shape.layers} layers, hidden size {shape.hidden_size}). Load the prefix together with the base it was trained on.",
-                    f"前缀与该底座的形状不符（需要 {tuple(parameter.shape)}）：请与其训练时的底座一起使用。",
+                    f"{path}：前缀与该底座的形状不符（需要 {tuple(parameter.shape)}）：请与其训练时的底座一起使用。",
                 )
             )
     encoder = encoder.to_empty(device=network.device)
@@ -221,7 +221,7 @@ def _by_own_name(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
                 Bilingual(
                     f"{path}: holds prefix_encoder.{name} twice with different values: which one is right is unknown. Take one of the two "
                     "out.",
-                    f"prefix_encoder.{name} 出现两次而数值不同，无法判断哪个正确：请去掉其中一个。",
+                    f"{path}：prefix_encoder.{name} 出现两次而数值不同，无法判断哪个正确：请去掉其中一个。",
                 )
             )
     return by_name

@@ -113,7 +113,8 @@ def _load_matching(section: PrefixSection | LoraSection, path: Path, network: Ne
             Bilingual(
                 f"tune.adapter: {path} is a {metadata.method}, and tune.method is {section.method}. Give an adapter of that method, or "
                 f"set tune.method={metadata.method}.",
-                f"该适配器是 {metadata.method}，而 tune.method 为 {section.method}：请给出同一方法的适配器，或改 tune.method。",
+                f"tune.adapter：该适配器是 {metadata.method}，而 tune.method 为 {section.method}："
+                f"请给出同一方法的适配器，或改 tune.method。",
             )
         )
     for knob, actual in adapter.settings().items():

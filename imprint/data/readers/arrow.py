@@ -42,7 +42,7 @@ def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterato
         raise UserError(
             Bilingual(
                 f"{path} has {size:,} bytes and would unpack to {unpacked:,}, which no file of rows does. Download it again.",
-                f"文件只有 {size:,} 字节，解压后却有 {unpacked:,} 字节：请重新下载。",
+                f"{path}：文件只有 {size:,} 字节，解压后却有 {unpacked:,} 字节：请重新下载。",
             )
         )
 
@@ -120,7 +120,7 @@ def _missing(path: Path, name: str) -> UserError:
     return UserError(
         Bilingual(
             f"{path}: pyarrow, which reads {name}, is not installed. Run `pip install 'imprint[tables]'`.",
-            f"未安装读取 {name} 的 pyarrow：请运行 pip install 'imprint[tables]'。",
+            f"{path}：未安装读取 {name} 的 pyarrow：请运行 pip install 'imprint[tables]'。",
         )
     )
 
@@ -129,6 +129,6 @@ def _broken(path: Path, name: str, error: Exception) -> UserError:
     return UserError(
         Bilingual(
             f"{path} is a broken {name} file: {first_line(error)}. Download it again.",
-            f"{name} 文件已损坏：请重新下载。",
+            f"{path}：{name} 文件已损坏：请重新下载。",
         )
     )

@@ -50,7 +50,7 @@ def list_text_files(source: str | Path) -> list[Path]:
             Bilingual(
                 f"{source}: documents are read in order and not sampled. Leave out #{parsed.count}; data.train_rows uses "
                 "only the first rows.",
-                f"文档按顺序读取，不支持抽样：请去掉 #{parsed.count}；data.train_rows 可只用开头的行。",
+                f"{source}：文档按顺序读取，不支持抽样：请去掉 #{parsed.count}；data.train_rows 可只用开头的行。",
             )
         )
     return data_files(parsed.path, TEXT_SUFFIXES)

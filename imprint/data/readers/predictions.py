@@ -68,12 +68,12 @@ def read_predictions(file: Path) -> Predictions:
         raise UserError(
             Bilingual(
                 f"{file} is a folder. Name the file of predictions in it" + (f": {inside}." if inside else "."),
-                "这是一个目录：请给出其中的预测文件" + (f"：{inside}。" if inside else "。"),
+                f"{file}：这是一个目录：请给出其中的预测文件" + (f"：{inside}。" if inside else "。"),
             )
         )
     rows = list(read_rows(file))
     if not rows:
-        raise UserError(Bilingual(f"{file} holds no rows, so there is nothing to score.", "文件中没有数据行，没有可计分的内容。"))
+        raise UserError(Bilingual(f"{file} holds no rows, so there is nothing to score.", f"{file}：文件中没有数据行，没有可计分的内容。"))
     counts = Counter(name for _location, row in rows if isinstance(row, dict) for name in row)
     prediction_column, reference_column = _columns(counts, file) if counts else ("", "")
     predictions, references, finished, problems = [], [], [], BadRows(file)
@@ -114,14 +114,15 @@ def _columns(counts: Mapping[str, int], file: Path) -> tuple[str, str]:
     if file.name == "answers.jsonl" and beside.exists():
         raise UserError(
             Bilingual(
-                f"{file}: holds answers without references. Score {beside}, which has them.", f"该文件没有参考答案：请改用 {beside}。"
+                f"{file}: holds answers without references. Score {beside}, which has them.",
+                f"{file}：该文件没有参考答案：请改用 {beside}。",
             )
         )
     raise UserError(
         Bilingual(
             f"{file}: no column of {missing} is known among its columns ({columns.english}). Rename the columns: predictions to one of "
             f"{', '.join(PREDICTION_COLUMNS[:4])}, references to one of {', '.join(REFERENCE_COLUMNS[:4])}.",
-            f"没有认出预测列或参考答案列：请把预测列改名为 {PREDICTION_COLUMNS[0]}，参考答案列改名为 {REFERENCE_COLUMNS[0]}。",
+            f"{file}：没有认出预测列或参考答案列：请把预测列改名为 {PREDICTION_COLUMNS[0]}，参考答案列改名为 {REFERENCE_COLUMNS[0]}。",
         )
     )
 

@@ -38,7 +38,8 @@ def read_questions(path: Path, *, prompt_column: str, limit: int | None = None) 
     if not samples:
         raise UserError(
             Bilingual(
-                f"{path} holds no question. Write one per line, or give rows of data.", "文件中没有问题：请每行写一个问题，或给出数据文件。"
+                f"{path} holds no question. Write one per line, or give rows of data.",
+                f"{path}：文件中没有问题：请每行写一个问题，或给出数据文件。",
             )
         )
     return samples
@@ -55,7 +56,7 @@ def holds_rows(path: Path) -> bool:
         raise UserError(
             Bilingual(
                 f"{path}: there is no such file. Give a text with one question per line, or rows of data.",
-                "没有这个文件：请给出每行一个问题的文本，或数据文件。",
+                f"{path}：没有这个文件：请给出每行一个问题的文本，或数据文件。",
             )
         ) from error
     except OSError as error:

@@ -71,7 +71,7 @@ def interrupted_read_error(path: Path, error: OSError) -> UserError:
     return UserError(
         Bilingual(
             f"{path} cannot be read to its end: {error.strerror or error}. Check that its disk is still connected.",
-            "文件读到一半时出错：请检查磁盘是否仍然连接。",
+            f"{path}：文件读到一半时出错：请检查磁盘是否仍然连接。",
         )
     )
 

@@ -36,7 +36,8 @@ def read_samples(
         example = f'{{"{prompt_column}": "...", "{response_column}": "..."}}'
         raise UserError(
             Bilingual(
-                f"{path} holds no rows. It needs at least one, such as {example}.", f"文件中没有数据行：至少需要一行，例如 {example}。"
+                f"{path} holds no rows. It needs at least one, such as {example}.",
+                f"{path}：文件中没有数据行：至少需要一行，例如 {example}。",
             )
         )
     return samples

@@ -83,7 +83,11 @@ class DataFile:
 def parse_source(source: str | Path) -> Source:
     """Parse `path` or `path#500`; an existing file of that name takes precedence. Raises UserError for an invalid name or count."""
     if "\0" in str(source):
-        raise UserError(Bilingual(f"{str(source)!r} cannot be the name of a file: it holds a NUL character.", "文件名中含有 NUL 字符。"))
+        raise UserError(
+            Bilingual(
+                f"{str(source)!r} cannot be the name of a file: it holds a NUL character.", f"{str(source)!r}：文件名中含有 NUL 字符。"
+            )
+        )
     path = Path(source)
     match = re.fullmatch(r"(?s)(.+)#([^#/\\]*)", str(source))
     try:
@@ -92,12 +96,14 @@ def parse_source(source: str | Path) -> Source:
                 raise UserError(
                     Bilingual(
                         f'{source}: after "#" there must be the number of rows to sample, such as {match[1]}#500, got "{match[2]}".',
-                        f"“#”之后须是抽样的行数，例如 {match[1]}#500。",
+                        f"{source}：“#”之后须是抽样的行数，例如 {match[1]}#500。",
                     )
                 )
             return Source(Path(match[1]), int(match[2]))
     except (OSError, ValueError) as error:  # a name too long for the file system, a number too long for int()
-        raise UserError(Bilingual(f"{str(source)[:80]!r}... cannot be the name of a file: {error}.", "这不是有效的文件名。")) from error
+        raise UserError(
+            Bilingual(f"{str(source)[:80]!r}... cannot be the name of a file: {error}.", f"{str(source)[:80]!r}：这不是有效的文件名。")
+        ) from error
     return Source(path, None)
 
 
@@ -114,7 +120,7 @@ def data_files(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> list[Pa
         raise UserError(
             Bilingual(
                 f"{path} holds the splits {', '.join(splits)}. Name one of them, such as {path / splits[-1]}.",
-                f"目录中有多个划分（{', '.join(splits)}）：请指明其中一个，例如 {path / splits[-1]}。",
+                f"{path}：目录中有多个划分（{', '.join(splits)}）：请指明其中一个，例如 {path / splits[-1]}。",
             )
         )
     if not files:
@@ -126,7 +132,7 @@ def data_files(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> list[Pa
         raise UserError(
             Bilingual(
                 f"{path} is a folder without a data file. Give a file, or a folder with files of rows: {FORMATS}{plain}.",
-                f"目录中没有数据文件。{GIVE_ROWS}",
+                f"{path}：目录中没有数据文件。{GIVE_ROWS}",
             )
         )
     return files
@@ -150,9 +156,9 @@ def _is_data(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> bool:
 def detect_format(path: Path) -> DataFile:
     """Detect the format of a file by its content, if ambiguous by its suffix. Raises UserError for an unknown format."""
     if path.is_dir():
-        raise UserError(Bilingual(f"{path} is a folder. Give a file of rows: {FORMATS}.", f"这是一个目录。{GIVE_ROWS}"))
+        raise UserError(Bilingual(f"{path} is a folder. Give a file of rows: {FORMATS}.", f"{path}：这是一个目录。{GIVE_ROWS}"))
     if path.exists() and not path.is_file():
-        raise UserError(Bilingual(f"{path} is not a regular file. Give a file of rows: {FORMATS}.", f"这不是普通文件。{GIVE_ROWS}"))
+        raise UserError(Bilingual(f"{path} is not a regular file. Give a file of rows: {FORMATS}.", f"{path}：这不是普通文件。{GIVE_ROWS}"))
     try:
         refuse_lfs_pointer(path)
         with path.open("rb") as file:
@@ -169,7 +175,7 @@ def detect_format(path: Path) -> DataFile:
         raise UserError(
             Bilingual(
                 f"{path}: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files.",
-                f"没有这个文件：请给出数据文件（{FORMATS_CHINESE}）或其目录。",
+                f"{path}：没有这个文件：请给出数据文件（{FORMATS_CHINESE}）或其目录。",
             )
         ) from error
     except OSError as error:
@@ -184,7 +190,7 @@ def plain_encoding(path: Path) -> Encoding:
         raise UserError(
             Bilingual(
                 f"{path}: there is no such file. Give a file of text, a file of rows ({FORMATS}), or a folder of either.",
-                f"没有这个文件：请给出文本文件、数据文件（{FORMATS_CHINESE}），或其目录。",
+                f"{path}：没有这个文件：请给出文本文件、数据文件（{FORMATS_CHINESE}），或其目录。",
             )
         )
     try:
@@ -196,7 +202,7 @@ def plain_encoding(path: Path) -> Encoding:
             raise UserError(
                 Bilingual(
                     f"{path} is not text. Give a file of text, or of rows: {FORMATS}.",
-                    f"这不是文本：请给出文本文件或数据文件（{FORMATS_CHINESE}）。",
+                    f"{path}：这不是文本：请给出文本文件或数据文件（{FORMATS_CHINESE}）。",
                 )
             )
     except OSError as error:
@@ -206,13 +212,15 @@ def plain_encoding(path: Path) -> Encoding:
 
 def unreadable_error(path: Path | str, error: OSError) -> UserError:
     """The error of a file or a folder that the system cannot read."""
-    return UserError(Bilingual(f"{path} cannot be read: {error.strerror or error}.", "无法读取。"))
+    return UserError(Bilingual(f"{path} cannot be read: {error.strerror or error}.", f"{path}：无法读取。"))
 
 
 def _refuse_unsupported(path: Path, head: bytes) -> None:
     for magic, sentence in UNSUPPORTED.items():
         if head.startswith(magic):
-            raise UserError(Bilingual(f"{path} {sentence}, and give the new file.", "不支持这种格式：请先解压或另存为支持的格式。"))
+            raise UserError(
+                Bilingual(f"{path} {sentence}, and give the new file.", f"{path}：不支持这种格式：请先解压或另存为支持的格式。")
+            )
 
 
 def _zipped(path: Path) -> DataFile:
@@ -224,14 +232,14 @@ def _zipped(path: Path) -> DataFile:
         raise UserError(
             Bilingual(
                 f"{path} is a broken workbook or archive: {error}. Save or download it again.",
-                "工作簿或压缩包已损坏：请重新保存或下载。",
+                f"{path}：工作簿或压缩包已损坏：请重新保存或下载。",
             )
         ) from error
     if not any(name.startswith("xl/") for name in names):
         raise UserError(
             Bilingual(
                 f"{path} is a ZIP archive. Unpack it, and give a file or a folder of it.",
-                "这是 ZIP 压缩包：请解压后给出其中的文件或目录。",
+                f"{path}：这是 ZIP 压缩包：请解压后给出其中的文件或目录。",
             )
         )
     bomb = next((part for part in parts if part.file_size > max(BOMB_BYTES, BOMB_RATIO * part.compress_size)), None)
@@ -240,7 +248,7 @@ def _zipped(path: Path) -> DataFile:
         raise UserError(
             Bilingual(
                 f"{path} has {path.stat().st_size:,} bytes and would unpack to {unpacked:,}, which no table does. Save its rows as CSV.",
-                f"工作簿只有 {path.stat().st_size:,} 字节，解压后却有 {unpacked:,} 字节：请把数据另存为 CSV。",
+                f"{path}：工作簿只有 {path.stat().st_size:,} 字节，解压后却有 {unpacked:,} 字节：请把数据另存为 CSV。",
             )
         )
     return DataFile(path, "an Excel workbook", None)
@@ -330,14 +338,14 @@ def _text_file(path: Path) -> DataFile:
         raise UserError(
             Bilingual(
                 f"{path} begins with a comment, {header[:40]!r}, which JSON does not allow. Delete all comments.",
-                "JSON 不允许注释：请删去所有注释。",
+                f"{path}：JSON 不允许注释：请删去所有注释。",
             )
         )
     if _is_binary(start[:BINARY_SAMPLE], encoding):
         raise UserError(
             Bilingual(
                 f"{path} is neither text nor a workbook or Parquet. Give a file of rows: {FORMATS}.",
-                f"无法识别的文件。{GIVE_ROWS}",
+                f"{path}：无法识别的文件。{GIVE_ROWS}",
             )
         )
     if not start or suffix in JSON_SUFFIXES:
@@ -347,7 +355,7 @@ def _text_file(path: Path) -> DataFile:
         raise UserError(
             Bilingual(
                 f"{path} holds neither JSON nor a table: its first line is {header[:40]!r}. Give a file of rows: {FORMATS}.",
-                f"文件既不是 JSON 也不是表格。{GIVE_ROWS}",
+                f"{path}：文件既不是 JSON 也不是表格。{GIVE_ROWS}",
             )
         )
     return DataFile(path, "TSV" if delimiter == "\t" else "CSV", encoding, delimiter)

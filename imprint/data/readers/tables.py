@@ -34,7 +34,7 @@ class Header:
             raise UserError(
                 Bilingual(
                     f"{location}: the header has {len(names):,} columns, more than {MAX_COLUMNS:,}. Keep those of question and answer.",
-                    f"表头有 {len(names):,} 列，超过 {MAX_COLUMNS:,} 列：请只保留问题与答案等列。",
+                    f"{location}：表头有 {len(names):,} 列，超过 {MAX_COLUMNS:,} 列：请只保留问题与答案等列。",
                 )
             )
         counts = Counter(names)
@@ -43,7 +43,7 @@ class Header:
             raise UserError(
                 Bilingual(
                     f"{location}: the header has two columns {quote(repeated)}, and it is unclear which is meant. Rename one.",
-                    f"表头中有两列都叫 {quote(repeated)}：请给其中一列改名。",
+                    f"{location}：表头中有两列都叫 {quote(repeated)}：请给其中一列改名。",
                 )
             )
         while names and not names[-1]:

@@ -182,7 +182,7 @@ def _open_workbook(path: Path, file: _CountedFile) -> "Workbook":
         raise UserError(
             Bilingual(
                 f"{path}: openpyxl, which reads Excel, is not installed. Run `pip install 'imprint[tables]'`, or save as CSV.",
-                "未安装读取 Excel 的 openpyxl：请运行 pip install 'imprint[tables]'，或另存为 CSV。",
+                f"{path}：未安装读取 Excel 的 openpyxl：请运行 pip install 'imprint[tables]'，或另存为 CSV。",
             )
         ) from error
     try:
@@ -193,6 +193,6 @@ def _open_workbook(path: Path, file: _CountedFile) -> "Workbook":
         raise UserError(
             Bilingual(
                 f"{path} is a broken workbook: {first_line(error)}. Save or download it again.",
-                "工作簿已损坏：请重新保存或下载。",
+                f"{path}：工作簿已损坏：请重新保存或下载。",
             )
         ) from error

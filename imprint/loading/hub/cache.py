@@ -128,6 +128,7 @@ def check_space(cache: HubCache, files: Sequence[HubFile]) -> None:
             Bilingual(
                 f"{cache.repository}: {needed / GIB:.2f} GiB are to be downloaded into {cache.root}, where {free / GIB:.2f} GiB are free. "
                 "Free some space, or choose a folder on another disk with the variable HF_HOME.",
+                f"{cache.repository}："
                 f"还需下载 {needed / GIB:.2f} GiB，而 {cache.root} 所在磁盘只剩 {free / GIB:.2f} GiB：请清理空间，或用环境变量 HF_HOME "
                 "换到另一块磁盘。",
             )

@@ -51,6 +51,7 @@ def auxiliary_files(listing: Listing, repository: str) -> list[HubFile]:
             Bilingual(
                 f"{repository}: lists a file outside of its folder, {outside[0][:80]!r}. Nothing was written. Do not use this model, or "
                 "this mirror, unless you trust its origin.",
+                f"{repository}："
                 f"文件列表中有目录之外的路径 {outside[0][:80]!r}，没有写入任何文件：除非信任其来源，否则请勿使用该模型或镜像站。",
             )
         )

@@ -68,7 +68,7 @@ def hub_name(path: str | Path) -> HubName | None:
         raise UserError(
             Bilingual(
                 f"{path}: is the address of a page. Give the model's name: {address[1]}. A mirror is set by the variable HF_ENDPOINT.",
-                f"这是网页地址：请写模型名 {address[1]}；镜像站用环境变量 HF_ENDPOINT 设置。",
+                f"{path}：这是网页地址：请写模型名 {address[1]}；镜像站用环境变量 HF_ENDPOINT 设置。",
             )
         )
     name = parse_name(path)

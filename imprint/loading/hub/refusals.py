@@ -82,7 +82,7 @@ def refused(name: HubName, endpoint: str, problem: HubProblemError, near: Sequen
             Bilingual(
                 f"{name}: {name.repository} has no branch, tag or commit {name.revision!r}.{found} Leave @{name.revision} out for its "
                 "newest state, or correct it.",
-                f"{name.repository} 没有版本 {name.revision!r}。{chinese_found}去掉 @{name.revision} 即用最新版本，或改正它。",
+                f"{name}：{name.repository} 没有版本 {name.revision!r}。{chinese_found}去掉 @{name.revision} 即用最新版本，或改正它。",
             )
         )
     return UserError(

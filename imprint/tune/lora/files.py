@@ -73,7 +73,7 @@ def _refuse_unsupported(path: Path, fields: Mapping[str, Any]) -> None:
             Bilingual(
                 f'{path}: "init_lora_weights" is {init!r}, which changes the base, and the adapter fits only that changed base. Save it '
                 "with peft's path_initial_model_for_weight_conversion, which converts it for the unchanged base.",
-                f'"init_lora_weights" 为 {init!r}，会改动底座，适配器只适合改动后的底座：'
+                f'{path}："init_lora_weights" 为 {init!r}，会改动底座，适配器只适合改动后的底座：'
                 "请用 peft 的 path_initial_model_for_weight_conversion 保存，转换为适合原底座的适配器。",
             )
         )
@@ -82,7 +82,7 @@ def _refuse_unsupported(path: Path, fields: Mapping[str, Any]) -> None:
             Bilingual(
                 f'{path}: "bias" is {fields["bias"]!r}: its biases were trained too; only "none" is supported. Merge the adapter into its '
                 "base with peft (merge_and_unload), and load the merged model.",
-                f'"bias" 为 {fields["bias"]!r}，偏置也参与了训练；只支持 "none"：请用 peft 的 merge_and_unload 合并后再加载。',
+                f'{path}："bias" 为 {fields["bias"]!r}，偏置也参与了训练；只支持 "none"：请用 peft 的 merge_and_unload 合并后再加载。',
             )
         )
     if not (init is None or isinstance(init, bool)) and str(init).lower() not in KEPT_INITS:
@@ -90,7 +90,7 @@ def _refuse_unsupported(path: Path, fields: Mapping[str, Any]) -> None:
             Bilingual(
                 f'{path}: "init_lora_weights" is {str(init)[:60]!r}, an initialization that is not known: it may have changed the base. '
                 f"Known: {', '.join(KEPT_INITS)}, true and false.",
-                f'"init_lora_weights" 为 {str(init)[:60]!r}，不认识这种初始化，它可能改动了底座；认识 {"、".join(KEPT_INITS)}。',
+                f'{path}："init_lora_weights" 为 {str(init)[:60]!r}，不认识这种初始化，它可能改动了底座；认识 {"、".join(KEPT_INITS)}。',
             )
         )
     refuse_unknown(path, fields, READ_FIELDS | IGNORED_FIELDS, SUPPORTED)
@@ -114,7 +114,7 @@ def _tensors_by_linear(
                 Bilingual(
                     f"{folder}: holds the tensor {name!r}, which is no part of a LoRA on a linear. Supported: lora_A, lora_B, "
                     "lora_magnitude_vector.",
-                    f"含有不属于线性层 LoRA 的张量 {name!r}；支持 lora_A、lora_B、lora_magnitude_vector。",
+                    f"{folder}：含有不属于线性层 LoRA 的张量 {name!r}；支持 lora_A、lora_B、lora_magnitude_vector。",
                 )
             )
         linear = network.network_name(f"{match['linear']}.weight").removesuffix(".weight")
@@ -124,7 +124,7 @@ def _tensors_by_linear(
                 Bilingual(
                     f"{folder}: has a LoRA for {match['linear']!r}, which this base does not have. Load it together with the base it was "
                     "trained on.",
-                    f"该底座没有 {match['linear']!r}：请与其训练时的底座一起使用。",
+                    f"{folder}：该底座没有 {match['linear']!r}：请与其训练时的底座一起使用。",
                 )
             )
         part = {"lora_A": LORA_A, "lora_B": LORA_B}.get(match["part"], MAGNITUDE)
@@ -137,7 +137,7 @@ def _tensors_by_linear(
             Bilingual(
                 f"{folder}: holds more than one adapter: {names}. Save the one that you need on its own (save_pretrained of peft with "
                 "selected_adapters).",
-                f"含有多个适配器：{names}；请用 peft 的 save_pretrained（selected_adapters）单独保存需要的一个。",
+                f"{folder}：含有多个适配器：{names}；请用 peft 的 save_pretrained（selected_adapters）单独保存需要的一个。",
             )
         )
     return {name: by_linear[name] for name in linears if name in by_linear}, stored
@@ -181,6 +181,6 @@ def _check_tensors(folder: Path, name: str, linear: AnyLinear, parts: Mapping[st
             Bilingual(
                 f"{folder}: {name}.{part} is {actual}, this base and {CONFIG_FILE} call for {'none' if size is None else size} of finite "
                 "values. Load the adapter together with the base it was trained on, and with its own configuration.",
-                f"{name}.{part} 与该底座和 {CONFIG_FILE} 不符：请与其训练时的底座和自己的配置一起使用。",
+                f"{folder}：{name}.{part} 与该底座和 {CONFIG_FILE} 不符：请与其训练时的底座和自己的配置一起使用。",
             )
         )

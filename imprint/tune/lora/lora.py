@@ -165,7 +165,7 @@ class Lora:
                 Bilingual(
                     f"merge: the base has its weights in {label}, which cannot represent a merged LoRA exactly. Merge it into the base "
                     "that is not quantized, or request 16-bit weights.",
-                    "量化底座无法精确合并；请用未量化的底座，或要求输出 16 位权重。",
+                    "merge：量化底座无法精确合并；请用未量化的底座，或要求输出 16 位权重。",
                 )
             )
         dtype = self.network.dtype

@@ -60,7 +60,7 @@ class BoundedPattern:
             Bilingual(
                 f"{self._path}: the pattern {self._pattern[:80]!r} in {self._field!r} cannot be used: {problem}. Write the linears' full "
                 "names in its place.",
-                f"{self._field!r} 中的模式 {self._pattern[:80]!r} 无法使用：请改写为各线性层的全名。",
+                f"{self._path}：{self._field!r} 中的模式 {self._pattern[:80]!r} 无法使用：请改写为各线性层的全名。",
             )
         )
 

@@ -104,7 +104,7 @@ def resolve_targets(targets: str | tuple[str, ...], network: Network) -> tuple[s
             raise UserError(
                 Bilingual(
                     f'tune.targets: no linear of this base is called "{end}". It has {known}.',
-                    f"该底座没有名为 {end} 的线性层；它有 {known}。",
+                    f"tune.targets：该底座没有名为 {end} 的线性层；它有 {known}。",
                 )
             )
     return tuple(name for name in linears if any(_matches(name, end) for end in ends))

@@ -45,7 +45,7 @@ class TargetRule:
                     Bilingual(
                         f"{self._path}: {field!r} is {str(self._fields[field])[:80]}, which leaves out {name!r}, but the file of tensors "
                         f"has a LoRA for it; peft would pass it over. Take the configuration of the same training, or correct {field!r}.",
-                        f"{field!r} 不包括 {name!r}，但张量文件中有它的 LoRA（peft 会忽略）：请使用同一训练的配置。",
+                        f"{self._path}：{field!r} 不包括 {name!r}，但张量文件中有它的 LoRA（peft 会忽略）：请使用同一训练的配置。",
                     )
                 )
 
@@ -82,7 +82,7 @@ def refuse_head(names: Iterable[str], network: Network, where: str) -> None:
                 Bilingual(
                     f"{where}: a LoRA on {name!r}, the LM head, is not supported. Take it out of the linears that are tuned; one "
                     "that was trained already is merged by peft (merge_and_unload), and the merged model loads here.",
-                    f"不支持词表输出层 {name!r} 上的 LoRA：请去掉它；已训练好的请用 peft 的 merge_and_unload 合并后再加载。",
+                    f"{where}：不支持词表输出层 {name!r} 上的 LoRA：请去掉它；已训练好的请用 peft 的 merge_and_unload 合并后再加载。",
                 )
             )
 

@@ -178,7 +178,7 @@ def test_a_file_that_is_not_there_is_reported(tmp_path: Path) -> None:
 
     english, chinese = str(error.value).splitlines()
     assert english == f"{tmp_path}/none.jsonl: there is no such file. Give a file of rows ({FORMATS}), or a folder of such files."
-    assert chinese == f"没有这个文件：请给出数据文件（{FORMATS_CHINESE}）或其目录。"
+    assert chinese == f"{tmp_path}/none.jsonl：没有这个文件：请给出数据文件（{FORMATS_CHINESE}）或其目录。"
 
 
 def test_a_folder_without_data_is_reported(tmp_path: Path) -> None:
