@@ -12,7 +12,7 @@ from imprint.files.atomic import atomic_file
 from imprint.files.reading import MAX_LINES_BYTES, read_bounded
 
 DIGEST_BYTES: Final = 4
-"""Bytes of the digest of a sample: a row that was added is taken for a learned one of a million with a chance of 1 in 4,000."""
+"""Bytes of the digest of a sample: with a million learned rows, one of 4,000 rows that were added is taken for one of them."""
 SEPARATOR: Final = "\0"
 
 
@@ -39,7 +39,7 @@ class LearnedRows:
 
     @classmethod
     def read(cls, file: Path) -> "LearnedRows | None":
-        """The record of a run; None if it has none, because an earlier version wrote it. Raises UserError for a file too large."""
+        """The record of a run; None if an earlier version wrote it, and for a bundle. Raises UserError for a file too large."""
         return cls(read_bounded(file, MAX_LINES_BYTES)) if file.is_file() else None
 
     def select(self, samples: Sequence[Sample]) -> list[Sample]:

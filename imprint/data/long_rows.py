@@ -1,7 +1,4 @@
-"""The longest row of questions and answers: one that no model takes is refused before it is encoded.
-
-Some tokenizers take hundreds of bytes of memory for a character.
-"""
+"""The longest row of questions and answers: a longer one is refused before it is encoded, which takes up to 250 bytes a character."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +8,7 @@ from imprint.data.sample import Sample
 from imprint.messages import Bilingual
 
 MAX_TEXT: Final = 2_000_000
-"""Maximum characters of the texts of a row: a million tokens, the longest context of a published model, have fewer."""
+"""Maximum characters of the texts of a row: about a million tokens of Chinese."""
 
 
 def refuse_long_row(samples: Sequence[Sample]) -> None:
@@ -25,8 +22,8 @@ def refuse_long_row(samples: Sequence[Sample]) -> None:
         if length > MAX_TEXT:
             raise BadRowError(
                 Bilingual(
-                    f"has {length:,} characters of text, more than {MAX_TEXT:,}, which no model takes at once. Divide it into several "
+                    f"has {length:,} characters of text; a row has at most {MAX_TEXT:,}, about a million tokens. Divide it into several "
                     "rows, or train on it as raw text.",
-                    f"有 {length:,} 个字符，超过 {MAX_TEXT:,} 个，任何模型都无法一次读完：请拆成几行，或作为纯文本训练。",
+                    f"有 {length:,} 个字符，而一行最多 {MAX_TEXT:,} 个（约一百万词元）：请拆成几行，或作为纯文本训练。",
                 )
             )

@@ -217,12 +217,12 @@ def samples_from_row(row: object, shape: RowShape, location: str, *, tools: bool
         raise not_an_object(row)
     try:
         samples = _samples_from_object(row, shape, location, tools=tools)
-        refuse_long_row(samples)
-        return samples
     except BadRowError as error:
         if error.is_empty or (layout := other_layout(row, shape.knob_prefix)) is None:
             raise
         raise type(error)(layout) from error
+    refuse_long_row(samples)
+    return samples
 
 
 def _samples_from_object(row: dict[str, object], shape: RowShape, location: str, *, tools: bool) -> list[Sample]:

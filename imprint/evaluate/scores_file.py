@@ -39,7 +39,7 @@ def write_scores(
     report |= {"cut_prompts": answers.cut_prompts}
     if training.samples:
         report["copied_share"] = copied_share(answers.predictions, [sample.answer for sample in training.samples])
-    if training.note is not None:
+    if training.note is not None and training.recorded:
         report["training_rows"] = training.note.english
     if scores.classes is not None and isinstance(section.task, ClassificationTask):
         report |= {"classes": [asdict(class_score) for class_score in scores.classes.classes], "confusion": scores.classes.confusion}

@@ -20,6 +20,8 @@ class TrainingRows:
     """Those that its training file still holds; none for raw text, and where the file cannot be read any more."""
     note: Bilingual | None = None
     """What to say of them: the training file has changed, or it cannot be known whether it has."""
+    recorded: bool = True
+    """Whether the run says which rows it learned from."""
 
 
 def load_training_rows(source: ModelSource, *, tools: bool) -> TrainingRows:
@@ -40,10 +42,11 @@ def learned_rows(folder: RunFolder, section: DataSection, *, tools: bool) -> Tra
         return TrainingRows(
             now,
             Bilingual(
-                f"{folder.path} does not say which rows it learned from, since an earlier version wrote it: if {section.train} has changed "
-                "since then, rows that it never saw count as learned.",
-                "该结果由旧版本写入，没有记录学过哪些行：若训练文件此后有改动，未学过的行也会算作学过。",
+                f"{folder.path} does not say which rows it learned from, as bundles and runs of earlier versions do not: if "
+                f"{section.train} has changed since then, rows that it never saw count as learned.",
+                "该结果没有记录学过哪些行（打包文件和旧版本的结果都是这样）：若训练文件此后有改动，未学过的行也会算作学过。",
             ),
+            recorded=False,
         )
     if LearnedRows.of(now) == record:
         return TrainingRows(now)

@@ -15,7 +15,7 @@ def test_a_row_of_more_characters_than_a_model_takes_is_refused_with_its_place(t
     file = tmp_path / "rows.jsonl"
     rows = [{"content": "问", "summary": "答"}, {"content": "问" * MAX_TEXT, "summary": "答"}]
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    with pytest.raises(UserError, match=r"rows.jsonl:2: has 2,000,001 characters of text, more than 2,000,000, .* as raw text"):
+    with pytest.raises(UserError, match=r"rows.jsonl:2: has 2,000,001 characters of text; a row has at most 2,000,000, .* as raw text"):
         read_samples(file, prompt_column="content", response_column="summary")
     assert len(read_samples(file, prompt_column="content", response_column="summary", limit=1)) == 1
 

@@ -55,5 +55,5 @@ def test_a_run_that_does_not_say_what_it_learned_is_scored_with_a_note(
     run, rows = changed
     run.learned_rows.unlink()
     assert main(["evaluate", str(run.path), "max_new_tokens=1", "--limit", "1"]) == 0
-    said = f"does not say which rows it learned from, since an earlier version wrote it: if {rows} has changed since then"
+    said = f"does not say which rows it learned from, as bundles and runs of earlier versions do not: if {rows} has changed since"
     assert said in capsys.readouterr().out
