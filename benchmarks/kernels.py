@@ -35,7 +35,7 @@ LAYERS = 28
 BEYOND_CACHE = 5e8
 """Bytes of all copies of a weight."""
 TITLES = {"int4": 4, "int8": 8, "int4-g128": "int4-g128"}
-KERNELS = ("dequantize", "vector", "matrix", "dense")
+KERNELS = ("dequantize", "vector", "matrix", "wide", "dense")
 Emit = Callable[..., None]
 
 
@@ -67,7 +67,7 @@ class Case:
         packed = random_weight(self, rows, columns, device)
         if self.kernel == "dequantize":
             return lambda tile: launch.dequantize(packed, dtype, *(() if tile is None else (tile,)))
-        function = launch.packed_vector if self.kernel == "vector" else launch.packed_matrix
+        function = {"vector": launch.packed_vector, "matrix": launch.packed_matrix, "wide": launch.packed_wide}[self.kernel]
         return lambda tile: function(x, packed, bias, tile)
 
 
@@ -75,6 +75,7 @@ CASES = (
     *(Case("dequantize", title, 0) for title in TITLES),
     *(Case("vector", title, 1) for title in TITLES),
     *(Case("matrix", title, tokens) for title in TITLES for tokens in (1, 4, 16)),
+    *(Case("wide", title, tokens) for title in TITLES for tokens in (32, 64)),
     Case("dense", "bf16", 1),
 )
 
@@ -143,9 +144,12 @@ def compare_format(emit: Emit, title: str, rows: int, columns: int, dtype: torch
     same = torch.equal(launch.dequantize(packed, dtype), plain)
     emit(check="dequantize", **about, equal=same)
     exact_weight = weight_format.dequantize(tensors, slice(kept.start, kept.stop), torch.float32).double()
-    for tokens in (1, 3, 16):
+    for tokens in (1, 3, 16, 17, 64):
         x, bias = torch.randn(tokens, columns, device=device).to(dtype), torch.randn(len(kept), device=device).to(dtype)
         exact = x.double() @ exact_weight.t() + bias.double()
+        if tokens > 16:
+            emit(check="wide", tokens=tokens, **about, error=error_of(launch.packed_wide(x, packed, bias), exact))
+            continue
         emit(check="matrix", tokens=tokens, **about, error=error_of(launch.packed_matrix(x, packed, bias), exact))
         if tokens == 1:
             emit(check="vector", **about, error=error_of(launch.packed_vector(x, packed, bias), exact))
@@ -200,7 +204,7 @@ def measure(cases: list[Case], emit: Emit) -> None:
             emit(**asdict(case), shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
             del made
         emit(**asdict(case), layers=LAYERS, ms=round(LAYERS * whole / 1e3, 3))
-    for tokens in (1, 4, 16):
+    for tokens in (1, 4, 16, 64):
         rivals(tokens, emit)
 
 
@@ -244,7 +248,7 @@ class Trial:
 
 def search(cases: list[Case], emit: Emit, until: float) -> None:
     """Times all trials, each case on each shape; the best ones last."""
-    cases = [case for case in cases if case.tokens != 4]
+    cases = [case for case in cases if case.tokens not in {4, 32}]
     trials = [Trial(case, shape, tile) for case in cases for shape in shapes_of(case) for tile in candidates(case, *shape)]
     began = time.monotonic()
     workers = max(1, min(14, (os.cpu_count() or 2) - 2))
@@ -271,7 +275,7 @@ def search(cases: list[Case], emit: Emit, until: float) -> None:
 def shapes_of(case: Case) -> tuple[tuple[int, int], ...]:
     if case.kernel == "dequantize":
         return (LAYER[2],)
-    return (*LAYER, HEAD) if case.kernel in {"dense", "vector"} else LAYER
+    return (*LAYER, HEAD) if case.kernel in {"dense", "vector", "wide"} else LAYER
 
 
 def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
@@ -283,6 +287,8 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
         widths = (16,) if case.title == "int4-g128" else (16, 32, 64)
         heights = ((16, 1), (32, 1), (32, 2), (64, 4), (128, 4))
         return [Tile(n, w, warps, stages) for n, warps in heights for w in widths for stages in (3, 5) if rows // n >= 64]
+    if case.kernel == "wide":
+        return [Tile(n, 16, warps, stages) for n in (32, 64, 128) for warps in (4, 8) for stages in (2, 3, 5)]
     wide, unit = (columns, 256) if case.kernel == "dense" else (words, 32)
     found = []
     for warps in (1, 2, 4, 8):

@@ -13,6 +13,7 @@ from imprint.kernels import tiles
 from imprint.kernels.dense import dense_vector_kernel
 from imprint.kernels.packed import dequantize_kernel, packed_matrix_kernel, packed_vector_kernel
 from imprint.kernels.tiles import Tile
+from imprint.kernels.wide import lay_out_kernel, packed_wide_kernel
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,31 @@ def packed_matrix(x: Tensor, weight: PackedRows, bias: Tensor | None, tile: Tile
             TOKENS=8 if tokens <= 8 else tiles.MATRIX_TOKENS,
             BLOCK_N=tile.rows,
             BLOCK_W=tile.columns,
+            STAGES=tile.stages,
+            num_warps=tile.warps,
+        )
+    return out
+
+
+def packed_wide(x: Tensor, weight: PackedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
+    """Up to 64 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
+    x, words, tokens = x.contiguous(), weight.words, len(x)
+    tile = tile or tiles.wide_tile(len(weight.rows))
+    width, per_word = words.shape[1], 32 // weight.bits
+    spans, together = -(-width // 16), tiles.LAID_OUT_SPANS
+    planes = torch.empty((per_word, tokens, width), dtype=x.dtype, device=x.device)
+    sums = torch.empty((tokens, spans), dtype=torch.float32, device=x.device)
+    out = torch.empty((tokens, len(weight.rows)), dtype=x.dtype, device=x.device)
+    with _on(x):
+        lay_out_kernel[(-(-spans // together), tokens)](x, planes, sums, tokens, W=width, L=per_word, S=spans, SPANS=together)
+        packed_wide_kernel[(-(-len(weight.rows) // tile.rows),)](
+            *(planes, sums, words, weight.scales, x if bias is None else bias, out, tokens, weight.rows.start, weight.rows.stop),
+            W=width,
+            BITS=weight.bits,
+            GROUP=weight.group_words,
+            HAS_BIAS=bias is not None,
+            TOKENS=max(16, tiles.power_of_two(tokens)),
+            BLOCK_N=tile.rows,
             STAGES=tile.stages,
             num_warps=tile.warps,
         )

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from imprint.kernels.tiles import MATRIX_TOKENS
+
 
 @torch.library.custom_op("imprint::dequantize", mutates_args=())
 def dequantize(integers: Tensor, scales: Tensor, bits: int, group: int, first: int, last: int, dtype: torch.dtype) -> Tensor:
@@ -65,11 +67,11 @@ dequantized_linear.register_autograd(_gradient, setup_context=_keep_weight)
 
 @torch.library.custom_op("imprint::packed_linear", mutates_args=())
 def packed_linear(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, last: int) -> Tensor:
-    """Up to 16 tokens (..., K) times the rows without dequantizing them, plus the bias -> (..., rows). It has no gradient."""
+    """Up to 64 tokens (..., K) times the rows without dequantizing them, plus the bias -> (..., rows). It has no gradient."""
     from imprint.kernels import launch
 
     weight, flat = launch.PackedRows(integers, scales, bits, group, range(first, last)), x.reshape(-1, x.shape[-1])
-    product = launch.packed_vector if len(flat) == 1 else launch.packed_matrix
+    product = launch.packed_vector if len(flat) == 1 else launch.packed_matrix if len(flat) <= MATRIX_TOKENS else launch.packed_wide
     return product(flat, weight, bias).view(*x.shape[:-1], last - first)
 
 

@@ -29,7 +29,11 @@ class Tile:
 
 
 MATRIX_TOKENS = 16
-"""Tokens that a weight is multiplied by at a time without being dequantized."""
+"""Tokens that a weight is multiplied by at a time, read as they are."""
+WIDE_TOKENS = 64
+"""Tokens, laid out anew, that a weight is multiplied by at a time without being dequantized."""
+LAID_OUT_SPANS = 8
+"""Spans of 16 words that a program lays out."""
 DEQUANTIZE = Tile(rows=4, columns=128, warps=4)
 
 
@@ -46,6 +50,11 @@ def matrix_tile(rows: int, words: int, group: int) -> Tile:
     columns = group or min(32, max(16, power_of_two(words)))
     large = rows >= 8192
     return Tile(64 if large else 16, columns, 4 if large else 1, stages=6 if group else 4)
+
+
+def wide_tile(rows: int) -> Tile:
+    """For 17 to 64 tokens and a packed weight of N rows. Not searched yet."""
+    return Tile(128 if rows >= 65536 else 64 if rows >= 8192 else 32, 16, 8 if rows >= 65536 else 4, stages=3)
 
 
 def dense_tile(rows: int, columns: int) -> Tile:

@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from imprint.kernels import available, ops
-from imprint.kernels.tiles import MATRIX_TOKENS
+from imprint.kernels.tiles import WIDE_TOKENS
 from imprint.quant.group_int4 import GROUP, GroupInt4
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import SCALE, WEIGHT, StoredWeight
 
 
 class PackedMatmul:
-    """Multiplies up to 16 tokens by the stored integers, which is what decoding needs; without a gradient."""
+    """Multiplies up to 64 tokens by the stored integers, which is what decoding needs; without a gradient."""
 
     def supports(self, x: Tensor, weight: StoredWeight) -> bool:
         """Few tokens on a GPU."""
         tokens = x.shape[:-1].numel()
-        if tokens > MATRIX_TOKENS or (x.requires_grad and torch.is_grad_enabled()):
+        if tokens > WIDE_TOKENS or (x.requires_grad and torch.is_grad_enabled()):
             return False
         return _fits(x, weight) and available.usable(x.device.index, x.dtype, matrix=tokens > 1)
 

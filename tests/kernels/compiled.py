@@ -13,6 +13,7 @@ from imprint.kernels.dense import dense_vector_kernel
 from imprint.kernels.language import triton
 from imprint.kernels.packed import dequantize_kernel, packed_matrix_kernel, packed_vector_kernel
 from imprint.kernels.tiles import Tile
+from imprint.kernels.wide import lay_out_kernel, packed_wide_kernel
 
 SHAPES = ((12288, 4096), (4096, 16384), (130528, 4096), (4096, 13696), (2048, 640))
 """(N, K): linears and head of ChatGLM-6B, a width of ChatGLM2-6B, and a small model."""
@@ -43,6 +44,13 @@ def kernels(dtype: str) -> Iterator[Kernel]:
             for tokens in (8, tiles.MATRIX_TOKENS):
                 more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages}
                 found[f"matrix {base} {more} {tile}"] = (packed_matrix_kernel, product | {"T": "i32"}, base | more | block(tile), tile)
+            tile, spans = tiles.wide_tile(rows), -(-words // 16)
+            layout = {"W": words, "L": 32 // bits, "S": spans, "SPANS": tiles.LAID_OUT_SPANS}
+            types = {"x": pointer, "planes": pointer, "sums": "*fp32", "T": "i32"}
+            found[f"lay out {layout}"] = (lay_out_kernel, types, layout, tiles.DEQUANTIZE)
+            for tokens in (32, tiles.WIDE_TOKENS):
+                more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages, "BLOCK_N": tile.rows}
+                found[f"wide {base} {more}"] = (packed_wide_kernel, product | types, base | more, tile)
     yield from found.values()
 
 
@@ -75,7 +83,7 @@ def main() -> None:
         for dtype in ("fp16",) if capability < 80 else ("fp16", "bf16"):
             for kernel in kernels(dtype):
                 name = kernel[0].__name__
-                if name == "packed_matrix_kernel" and capability < 80:
+                if name in {"packed_matrix_kernel", "packed_wide_kernel"} and capability < 80:
                     continue  # such a card dequantizes instead
                 made = compiled(kernel, capability)
                 sys.stdout.write(json.dumps([name, capability, made.metadata.shared, len(made.asm["cubin"])]) + "\n")

@@ -49,8 +49,8 @@ def test_every_tile_compiles_for_every_card_within_its_shared_memory(capability:
 
     assert done.returncode == 0, done.stderr[-2000:]
     made = [json.loads(line) for line in done.stdout.splitlines()]
-    kernels = {"dense_vector_kernel", "dequantize_kernel", "packed_vector_kernel"} | (
-        {"packed_matrix_kernel"} if capability >= 80 else set()
+    kernels = {"dense_vector_kernel", "dequantize_kernel", "packed_vector_kernel", "lay_out_kernel"} | (
+        {"packed_matrix_kernel", "packed_wide_kernel"} if capability >= 80 else set()
     )
     assert {name for name, *_ in made} == kernels
     assert [one for one in made if one[2] > 1024 * SHARED_KIB[capability] or one[3] == 0] == []
