@@ -71,7 +71,6 @@ IMPORTED_ONCE = (
     "imprint.evaluate.command",
     "imprint.evaluate.compare",
     "torch._dynamo",
-    "nltk.translate.bleu_score",
     "imprint.export.command",
     "imprint.evaluate.review",
     "imprint.check.convert",

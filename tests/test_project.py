@@ -41,7 +41,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_sources.py",
     "tests/test_tasks.py",
 }
-HEAVY = {"torch", "nltk", "sklearn", "matplotlib"}
+HEAVY = {"torch", "sklearn", "matplotlib"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "constants"}
 # Brackets keep the patterns from finding themselves.
 LEFT_BEHIND = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|H[A]CK)\b|(?<![\w.])/(w[o]rk|r[o]ot|h[o]me|t[m]p)/")
@@ -55,7 +55,6 @@ DOORS = {
     "jinja2": {"tokenizers"},
     "jieba": {"metrics"},
     "rouge_chinese": {"metrics"},
-    "nltk": {"metrics"},
     "sacrebleu": {"metrics"},
     "sklearn": {"metrics"},
     "matplotlib": {"report"},

@@ -1,10 +1,11 @@
 """ROUGE and BLEU-4 of each row under one or several protocols."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property
 
 from imprint.messages import Bilingual, UserError
+from imprint.metrics.bleu import sentence_bleu
 from imprint.metrics.protocols import Protocol, get_protocol
 from imprint.metrics.rouge import Rouge, chinese_rouge, plain_rouge
 from imprint.metrics.tokens import segment, strip_spaces, strip_whitespace
@@ -93,12 +94,12 @@ class _Pair:
     @cached_property
     def character_bleu(self) -> float:
         """BLEU-4 over characters."""
-        return _bleu(list(self.prediction), list(self.reference))
+        return sentence_bleu(list(self.prediction), list(self.reference))
 
     def word_bleu(self, predicted: list[str], expected: list[str]) -> float:
         """BLEU-4 over words as a protocol strips them; most pairs have the same ones under all protocols."""
         if self._word_bleu is None or self._word_bleu[:2] != (predicted, expected):
-            self._word_bleu = predicted, expected, _bleu(predicted, expected)
+            self._word_bleu = predicted, expected, sentence_bleu(predicted, expected)
         return self._word_bleu[2]
 
 
@@ -119,15 +120,3 @@ def _score(pair: _Pair, protocol: Protocol) -> RowScore:
     if protocol.decimals is not None:
         scores = [round(value, protocol.decimals) for value in scores]
     return RowScore(scores[0], scores[1], scores[2], scores[3], empty)
-
-
-def _bleu(predicted: list[str], expected: list[str]) -> float:
-    return float(_sentence_bleu()([expected], predicted))
-
-
-@cache
-def _sentence_bleu() -> Callable[[list[list[str]], list[str]], float]:
-    """NLTK's BLEU with its third smoothing; imported once, since an import takes longer than some rows."""
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # slow import, needed only when scoring
-
-    return partial(sentence_bleu, smoothing_function=SmoothingFunction().method3)

@@ -137,7 +137,7 @@ def test_words_that_protocols_share_are_compared_once(monkeypatch: pytest.Monkey
         compared.append((predicted, expected))
         return 0.5
 
-    monkeypatch.setattr("imprint.metrics.scores._bleu", counted)
+    monkeypatch.setattr("imprint.metrics.scores.sentence_bleu", counted)
     score_protocols(["黑色上衣", "黑色 上衣"], ["白色上衣", "白色上衣"], list(PROTOCOLS))
     assert len(compared) == 2 + 3, "characters and words; of the second pair also the words without the space"
 
