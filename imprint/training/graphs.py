@@ -95,6 +95,11 @@ class GradientGraphs:
         graph.replay()
         return graph.loss.clone()
 
+    def summary(self) -> Bilingual:
+        """How many graphs were made, for how many sizes of packs."""
+        sizes = len(self._uses)
+        return Bilingual(f"CUDA graphs made: {self.captures}; sizes of packs: {sizes}", f"CUDA 图 {self.captures} 个，批次大小 {sizes} 种")
+
     def failure_notice(self) -> Bilingual | None:
         """What the user is told, once, where a capture has failed."""
         if self.failure is None or self._told:
@@ -166,16 +171,22 @@ class CudaCapture:
 
 def graphs_for(tuner: Tuner) -> GradientGraphs | None:
     """The graphs of a tuner on one GPU; None where its passes cannot be repeated."""
-    if not repeats(tuner):
+    if refusal(tuner) is not None:
         return None
     sizes = FastestSizes(partial(product_seconds, tuner.network))
     return GradientGraphs(tuner, tuner.trainable_parameters(), tokens_for=sizes)
 
 
-def repeats(tuner: Tuner) -> bool:
-    """Whether the passes of a tuner can be repeated: not where checkpointing would have to restore the random state of LoRA's dropout."""
-    drops = tuner.checkpointing and tuner.section.dropout > 0 and isinstance(tuner.section, LoraSection)
-    return tuner.network.depends_on_sizes_only and not drops
+def refusal(tuner: Tuner) -> Bilingual | None:
+    """Why the passes of a tuner are not the same kernels for all packs of a size; None where they are."""
+    if not tuner.network.depends_on_sizes_only:
+        return Bilingual("attention is computed by PyTorch (`imprint doctor` says why)", "注意力由 PyTorch 计算，原因见 imprint doctor")
+    if tuner.checkpointing and tuner.section.dropout > 0 and isinstance(tuner.section, LoraSection):
+        return Bilingual(
+            "recomputed activations need the random state of the dropout (tune.dropout=0 or train.checkpointing=false helps)",
+            "重算激活需要 dropout 的随机状态，可设 tune.dropout=0 或 train.checkpointing=false",
+        )
+    return None
 
 
 def _tensors(pack: Pack) -> dict[str, Tensor]:

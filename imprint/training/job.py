@@ -16,7 +16,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.runs import RunFolder
 from imprint.runtime import memory_bytes, seed_everything
-from imprint.training.graphs import GradientGraphs, graphs_for
+from imprint.training.graphs import GradientGraphs, graphs_for, refusal
 from imprint.training.memory import TokenBudget, num_targets, refuse_small_memory
 from imprint.training.recipe import Recipe
 from imprint.tune.section import AnySection, FullSection
@@ -165,6 +165,14 @@ def gradient_graphs(recipe: Recipe, tuner: Tuner, engine: Engine) -> GradientGra
     """Graphs that repeat the passes of a run on one GPU; None where they cannot, or are switched off."""
     alone = engine.world_size == 1 and not recipe.engine.uses_deepspeed_or_fsdp
     return graphs_for(tuner) if recipe.train.cuda_graphs and alone else None
+
+
+def graphs_notice(job: TrainJob) -> Bilingual | None:
+    """Why a run on a GPU has no CUDA graphs although they are asked for."""
+    if job.graphs is not None or not job.recipe.train.cuda_graphs or job.model.device.type != "cuda":
+        return None
+    reason = refusal(job.tuner) or Bilingual("several processes train together", "由多个进程共同训练")
+    return Bilingual(f"training without CUDA graphs: {reason.english}", f"训练不使用 CUDA 图：{reason.chinese}")
 
 
 def resolve_adapter(section: AnySection) -> AnySection:

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -43,3 +47,58 @@ def test_gradients_are_those_of_autograd_in_fp64(size: int) -> None:
     assert difference(found, expected) < 1e-5
     grads = torch.autograd.grad(found, inputs, direction), torch.autograd.grad(expected, doubles, direction.double())
     assert all(difference(one, of_exact) < 1e-5 for one, of_exact in zip(*grads, strict=True))
+
+
+SCRIPT = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from imprint.kernels import packed_attention as kernels, rotary
+from imprint.kernels.attend_packed import choose_tiles
+
+card, memory = int(sys.argv[1]), int(sys.argv[2])
+NUMBERS = dict.fromkeys(("first", "last", "row_end", "seq_ids", "offsets"), "*i32") | {"masked": "*u8"}
+NUMBERS |= dict.fromkeys(("log_sums", "deltas", "slopes"), "*fp32") | dict.fromkeys(("scale", "factor"), "fp32")
+
+def shared(function, tensors, constants, options, **others):
+    names = function.arg_names
+    types = {name: "constexpr" if name in constants else (others | NUMBERS).get(name, tensors.get(name, "i32")) for name in names}
+    values = {(names.index(name),): value for name, value in constants.items() if name in names}
+    source, target = ASTSource(function, types, constexprs=values), GPUTarget("cuda", card, 32)
+    return triton.compile(source, target=target, options=options).metadata.shared
+
+largest = 0
+for dtype in ("fp16",) if card < 80 else ("bf16", "fp16"):
+    names = ("query", "key", "value", "prefix_key", "prefix_value", "out", "grad", "grad_query", "grad_key", "grad_value")
+    tensors = dict.fromkeys(names, "*" + dtype)
+    for size in (128,) if card >= 80 else ():  # attention is plain on older cards
+        tiles = choose_tiles(2 * size, memory)
+        options = dict(num_warps=tiles.warps, num_stages=tiles.stages)
+        for group, masked, alibi in ((4, True, True),):
+            constants = dict(GROUP=group, D=size, COLUMNS=size, MASKED=masked, ALIBI=alibi, TILE=tiles.tokens, KEYS=tiles.keys)
+            for function in (kernels.forward_kernel, kernels.query_gradient_kernel, kernels.key_gradient_kernel):
+                wanted = {name: value for name, value in constants.items() if name in function.arg_names}
+                largest = max(largest, shared(function, tensors, wanted, options))
+            sums = {"grad_key": "*fp32", "grad_value": "*fp32"}
+            largest = max(largest, shared(kernels.prefix_gradient_kernel, tensors, constants, options, **sums))
+    for distance in (1, 32):
+        constants = dict(D=128, COLUMNS=128, DISTANCE=distance, HEADS=8, BACK=True)
+        types = dict.fromkeys(("x", "cos", "sin", "out"), "*" + dtype)
+        largest = max(largest, shared(rotary.rotate_kernel, types, constants, dict(num_warps=4)))
+print(largest)
+"""
+CARDS = {75: 65_536, 80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 120: 101_376}
+"""Compute capability -> bytes of shared memory that a program may have."""
+
+
+@pytest.mark.long
+@needs_triton
+@pytest.mark.parametrize("card", CARDS)
+def test_they_compile_for_a_card_within_its_shared_memory(card: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", SCRIPT, str(card), str(CARDS[card])]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=environment)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) <= CARDS[card]

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 
 import pytest
@@ -6,11 +7,13 @@ from torch import Tensor, nn
 
 from imprint.models.network import Network
 from imprint.pack import Pack, pack
-from imprint.training.graphs import Compute, GradientGraphs, graphs_for
+from imprint.training.graphs import Compute, GradientGraphs, graphs_for, refusal
+from imprint.training.pack_sizes import rounded_up
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.section import AnySection, FullSection, PrefixSection
 from imprint.tune.tuner import Tuner, build_tuner
 from tests.cases import difference, small_chatglm2, small_network
+from tests.conftest import ROOT
 
 SECTIONS: list[AnySection] = [PrefixSection(length=3, prefix_dropout=0.0), LoraSection(method="lora", rank=2), FullSection(method="full")]
 LENGTHS = ((9, 4), (6, 3), (12, 7))
@@ -161,3 +164,33 @@ def test_every_parameter_keeps_its_gradient_tensor() -> None:
     graphs.add_gradients(one)
 
     assert all(parameter.grad is gradient for parameter, gradient in zip(parameters, before, strict=True))
+
+
+def test_an_epoch_of_real_row_lengths_needs_few_graphs() -> None:
+    lengths = json.loads((ROOT / "benchmarks" / "adgen_lengths.json").read_text(encoding="utf-8"))
+    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0)).tolist()
+    by_length = sorted(range(len(lengths)), key=lambda row: lengths[row][0])
+
+    for rows, most in ((order, 16), (by_length, 30)):
+        batches = [[lengths[row] for row in rows[start : start + 16]] for start in range(0, len(rows), 16)]
+        sizes = {
+            tuple(rounded_up(sum(row[kind] - kind for row in batch)) for kind in (0, 1)) for batch in batches
+        }  # scored tokens but the first of a row
+
+        assert len(sizes) <= most
+
+
+def test_a_run_says_how_many_graphs_it_made() -> None:
+    tuner = tuner_of(SECTIONS[0])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    for _ in range(3):
+        graphs.add_gradients(batch(tuner.network, 1))
+
+    assert graphs.summary().english == "CUDA graphs made: 1; sizes of packs: 1"
+
+
+def test_a_network_with_plain_attention_is_refused_with_the_reason() -> None:
+    told = refusal(tuner_of(SECTIONS[0]))
+
+    assert told is not None
+    assert "attention is computed by PyTorch" in told.english
