@@ -127,7 +127,7 @@ def with_prefixes(network: Network) -> Model:
     length = min(PREFIX_LENGTH, network.shape.max_length // 4)
     for number in range(ADAPTERS):
         adapter = init_prefix(network, PrefixShape.from_network(network, length, projection=False), "random", [])
-        model.adapters._numbers[str(number)], model.adapters._adapters[number + 1] = number + 1, adapter.requires_grad_(False)
+        model.adapters._ids[str(number)], model.adapters._adapters[number + 1] = number + 1, adapter.requires_grad_(False)
     return model
 
 
@@ -139,7 +139,7 @@ def with_loras(network: Network) -> Model:
         for name, tensor in adapter.named_tensors().items():
             torch.nn.init.normal_(tensor, std=0.02 if "lora_B" in name else 0.01)
         adapter.mount(model.adapters._loras, number + 1)
-        model.adapters._numbers[str(number)], model.adapters._adapters[number + 1] = number + 1, adapter
+        model.adapters._ids[str(number)], model.adapters._adapters[number + 1] = number + 1, adapter
     return model
 
 

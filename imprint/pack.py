@@ -127,9 +127,9 @@ def pack(
     """
     _validate(rows, labels, scheme.vocab_size)
     lengths = tuple(len(row) for row in rows)
-    sizes = torch.tensor(lengths)
-    seq_ids = torch.repeat_interleave(torch.arange(len(rows)), sizes)
-    offsets = torch.arange(len(seq_ids)) - (sizes.cumsum(0) - sizes)[seq_ids]
+    length_tensor = torch.tensor(lengths)
+    seq_ids = torch.repeat_interleave(torch.arange(len(rows)), length_tensor)
+    offsets = torch.arange(len(seq_ids)) - (length_tensor.cumsum(0) - length_tensor)[seq_ids]
     spans = [scheme.context_span(row) for row in rows]
     bidirectional_lengths = torch.tensor([span.bidirectional_length for span in spans])[seq_ids]
     mask_position = torch.tensor([span.mask_position for span in spans])[seq_ids]

@@ -1,6 +1,6 @@
 """Decoding and scoring: from prompt ids to answer ids, and log-probabilities of given answers.
 
-`Decoder(model)` answers many requests at a time: `admit(Request(...))`, `step()`, `cancel(number)`.
+`Decoder(model)` answers many requests at a time: `admit(Request(...))`, `step()`, `cancel(request_id)`.
 """
 
 from importlib import import_module

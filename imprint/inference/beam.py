@@ -25,41 +25,41 @@ def beam_search(model: DecodableModel, request: Request, num_beams: int) -> list
     that ends at a stop text.
     """
     refuse_beams(request, num_beams)
-    number = model.adapters.acquire(request.adapter)
+    adapter_id = model.adapters.acquire(request.adapter)
     try:
-        return _search(model.network, DecodeBatch(model.network, model.adapters), request, number, num_beams)
+        return _search(model.network, DecodeBatch(model.network, model.adapters), request, adapter_id, num_beams)
     finally:
-        model.adapters.release(number)
+        model.adapters.release(adapter_id)
 
 
-def _search(network: Network, batch: DecodeBatch, request: Request, adapter: int, num_beams: int) -> list[int] | None:
+def _search(network: Network, batch: DecodeBatch, request: Request, adapter_id: int, num_beams: int) -> list[int] | None:
     stop_ids = network.stop_ids | request.stop_ids
     batch.reserve(num_beams, 0)
-    logits = batch.join([request.ids], request.max_new_tokens, [adapter])
+    logits = batch.join([request.ids], request.max_new_tokens, [adapter_id])
     batch.select(torch.zeros(num_beams, dtype=torch.long, device=logits.device))
-    scores = logits.new_full((num_beams,), float("-inf"), dtype=torch.float32)
-    scores[0] = 0  # all beams are equal at first: only one may branch
+    log_prob_sums = logits.new_full((num_beams,), float("-inf"), dtype=torch.float32)
+    log_prob_sums[0] = 0  # all beams are equal at first: only one may branch
     logits = logits.expand(num_beams, -1)
     beams: list[list[int]] = [[] for _ in range(num_beams)]
-    finished: list[tuple[float, list[int]]] = []
+    finished: list[tuple[float, list[int]]] = []  # score, ids
     for length in range(1, request.max_new_tokens + 1):
-        totals = scores[:, None] + logits.float().log_softmax(-1)  # (K, V)
+        totals = log_prob_sums[:, None] + logits.float().log_softmax(-1)  # (K, V)
         count = min(num_beams * (1 + len(stop_ids)), totals.numel())  # enough to fill the beams whatever ends
         best, indices = totals.flatten().topk(count)
-        if any(map(math.isnan, best_scores := best.tolist())):
+        if any(map(math.isnan, best_sums := best.tolist())):
             return None
         parents, tokens = (indices // totals.shape[1]).tolist(), (indices % totals.shape[1]).tolist()
-        candidates = list(zip(best_scores, parents, tokens, strict=True))
-        finished += [(score / length, beams[parent]) for score, parent, token in candidates[:num_beams] if token in stop_ids]
-        running = [(score, parent, token) for score, parent, token in candidates if token not in stop_ids][:num_beams]
+        candidates = list(zip(best_sums, parents, tokens, strict=True))
+        finished += [(log_prob_sum / length, beams[parent]) for log_prob_sum, parent, token in candidates[:num_beams] if token in stop_ids]
+        running = [candidate for candidate in candidates if candidate[2] not in stop_ids][:num_beams]
         beams = [[*beams[parent], token] for _, parent, token in running]
         finished = sorted(finished, key=lambda answer: -answer[0])[:num_beams]
         if length == request.max_new_tokens:
-            finished += [(score / length, beam) for (score, _, _), beam in zip(running, beams, strict=True)]
+            finished += [(log_prob_sum / length, beam) for (log_prob_sum, _, _), beam in zip(running, beams, strict=True)]
             break
         if not running or (len(finished) == num_beams and running[0][0] / length <= finished[-1][0]):
             break
-        scores = torch.tensor([score for score, _, _ in running], device=logits.device)
+        log_prob_sums = torch.tensor([log_prob_sum for log_prob_sum, _, _ in running], device=logits.device)
         batch.select(torch.tensor([parent for _, parent, _ in running], device=logits.device))
         logits = batch.step(torch.tensor([token for _, _, token in running], device=logits.device))
     return max(finished, key=lambda answer: answer[0])[1]

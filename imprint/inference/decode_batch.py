@@ -19,15 +19,15 @@ from imprint.pack import Pack, pack
 
 
 class Adapters(Protocol):
-    """The adapters that sequences may use, by number; NO_ADAPTER uses none of them."""
+    """The adapters that sequences may use, by id; NO_ADAPTER uses none of them."""
 
-    def of_rows(self, numbers: Sequence[int]) -> RowAdapters:
+    def row_adapters(self, adapter_ids: Sequence[int]) -> RowAdapters:
         """The adapters of a batch whose sequences use these."""
 
 
 @dataclass(frozen=True)
-class SharedPrefix:
-    """One prefix, or none, for all sequences, whatever their numbers; there are no names to choose by."""
+class SinglePrefixAdapters:
+    """One prefix, or none, for all sequences, whatever their ids; there are no names to choose by."""
 
     prefix: Prefix | None = None
 
@@ -36,10 +36,10 @@ class SharedPrefix:
         assert name is None, "only a Model has mounted adapters"
         return NO_ADAPTER
 
-    def release(self, number: int) -> None:
+    def release(self, adapter_id: int) -> None:
         """See NamedAdapters of decoder.py."""
 
-    def of_rows(self, numbers: Sequence[int]) -> RowAdapters:  # noqa: ARG002 - all use the same
+    def row_adapters(self, adapter_ids: Sequence[int]) -> RowAdapters:  # noqa: ARG002 - all use the same
         """See Adapters."""
         return RowAdapters(self.prefix)
 
@@ -50,19 +50,21 @@ class DecodeBatch:
     def __init__(self, network: Network, adapters: Adapters | None = None, memory: DecodeMemory | None = None) -> None:
         device = network.device
         self.network = network
-        self.adapters: Adapters = adapters or SharedPrefix()
+        self.adapters: Adapters = adapters or SinglePrefixAdapters()
         self.memory = memory
         """Cache and captured steps of an earlier batch; None computes each step as it is."""
         self.cache = network.new_cache(0, 0) if memory is None else memory.cache
         self.graphs = None if memory is None else memory.graphs
-        self.numbers: list[int] = []
+        self.adapter_ids: list[int] = []
         """The adapter of each sequence."""
-        self.sizes: list[int] = []
+        self.lengths: list[int] = []
         """Length in tokens of each sequence."""
-        self.lengths, self.bidirectional_lengths, self.mask_positions = (torch.zeros(0, dtype=torch.long, device=device) for _ in range(3))
+        self.length_tensor, self.bidirectional_lengths, self.mask_positions = (
+            torch.zeros(0, dtype=torch.long, device=device) for _ in range(3)
+        )
         """The same (B,); the length of each prompt's bidirectional part; the position that all tokens after it share, [gMASK]'s (B,)."""
         self.no_targets = torch.empty(0, dtype=torch.long, device=device)
-        self._of_rows: RowAdapters | None = None
+        self._row_adapters: RowAdapters | None = None
         self._loaded: RowAdapters | None = None
         """What the graphs have loaded; None after a change of the sequences."""
 
@@ -77,50 +79,50 @@ class DecodeBatch:
             self.cache.grow(slots, capacity)
 
     @torch.inference_mode()
-    def join(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, numbers: Sequence[int] | None = None) -> Tensor:
+    def join(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, adapter_ids: Sequence[int] | None = None) -> Tensor:
         """Append sequences and run their prompts; returns the logits (K, V) of the first new token of each.
 
-        `max_new_tokens`: the room for answers; `numbers`: the adapter of each, NO_ADAPTER if not given. Raises UserError for prompts
+        `max_new_tokens`: the room for answers; `adapter_ids`: the adapter of each, NO_ADAPTER if not given. Raises UserError for prompts
         that cannot be run; the batch is unchanged then.
         """
         spans = [self.network.context_span(prompt) for prompt in prompts]
         for prompt, span in zip(prompts, spans, strict=True):
             refuse_open_context(len(prompt), span.bidirectional_length)
-        device, first, count = self.network.device, len(self.sizes), len(prompts)
+        device, first, count = self.network.device, len(self.lengths), len(prompts)
         packed = pack(prompts, self.network).to(device)
         longest = max(packed.lengths)
         self.reserve(first + count, longest + max_new_tokens)
-        numbers = [NO_ADAPTER] * count if numbers is None else numbers
-        adapters = self.adapters.of_rows(numbers)
+        adapter_ids = [NO_ADAPTER] * count if adapter_ids is None else adapter_ids
+        adapters = self.adapters.row_adapters(adapter_ids)
         cache = self.cache.view(first, count, longest)
         hidden = self.network(packed, adapters=adapters, cache=cache)
-        lengths = torch.tensor(packed.lengths, device=device)
-        self.lengths = torch.cat((self.lengths, lengths))
+        length_tensor = torch.tensor(packed.lengths, device=device)
+        self.length_tensor = torch.cat((self.length_tensor, length_tensor))
         self.bidirectional_lengths = torch.cat(
             (self.bidirectional_lengths, torch.tensor([span.bidirectional_length for span in spans], device=device))
         )
         self.mask_positions = torch.cat((self.mask_positions, torch.tensor([span.mask_position for span in spans], device=device)))
-        self.sizes += packed.lengths
-        self.numbers += numbers
-        self._of_rows = self._loaded = None
-        return self.network.logits(hidden[lengths.cumsum(0) - 1])
+        self.lengths += packed.lengths
+        self.adapter_ids += adapter_ids
+        self._row_adapters = self._loaded = None
+        return self.network.logits(hidden[length_tensor.cumsum(0) - 1])
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to each sequence (B,); returns logits (B, V) of the next one, which the step after it may overwrite."""
-        adapters = self._of_rows or self.adapters.of_rows(self.numbers)
-        self._of_rows = None if adapters.loras is None else adapters  # without a number, they depend on the network's state
+        adapters = self._row_adapters or self.adapters.row_adapters(self.adapter_ids)
+        self._row_adapters = None if adapters.loras is None else adapters  # without an id, they depend on the network's state
         logits = None if self.graphs is None else self._replay(self.graphs, tokens, adapters)
         if logits is None:
             logits = self._compute(tokens, adapters)
-        self.lengths = self.lengths + 1
-        self.sizes = [size + 1 for size in self.sizes]
+        self.length_tensor = self.length_tensor + 1
+        self.lengths = [length + 1 for length in self.lengths]
         return logits
 
     def _replay(self, graphs: StepGraphs, tokens: Tensor, adapters: RowAdapters) -> Tensor | None:
         """The step as a graph; None where there is none."""
         if self._loaded is not adapters:
-            graphs.load(adapters, self.lengths, self.bidirectional_lengths, self.mask_positions)
+            graphs.load(adapters, self.length_tensor, self.bidirectional_lengths, self.mask_positions)
             self._loaded = adapters
         logits = graphs.step(tokens)
         if logits is None:
@@ -131,26 +133,26 @@ class DecodeBatch:
         """The step as it is."""
         count = len(tokens)
         seq_ids = torch.arange(count, device=tokens.device)
-        positions = self.network.positions(self.lengths, self.bidirectional_lengths, self.mask_positions)
-        step = Pack(tokens, positions, seq_ids, self.lengths, self.lengths + 1, (1,) * count, self.no_targets, self.no_targets)
-        cache = self.cache.view(0, count, max(self.sizes) + 1)
+        positions = self.network.positions(self.length_tensor, self.bidirectional_lengths, self.mask_positions)
+        step = Pack(tokens, positions, seq_ids, self.length_tensor, self.length_tensor + 1, (1,) * count, self.no_targets, self.no_targets)
+        cache = self.cache.view(0, count, max(self.lengths) + 1)
         return self.network.logits(self.network(step, adapters=adapters, cache=cache))
 
     @torch.inference_mode()
     def remove(self, rows: Sequence[int], *, clear: Sequence[int] = ()) -> list[int]:
         """Drop sequences; the last ones move into their slots. Returns where each remaining sequence was.
 
-        The slots of `clear` are zeroed, because numbers that are not finite would reach the next sequence there, masked or not.
+        The slots of `clear` are zeroed, because values that are not finite would reach the next sequence there, masked or not.
         """
         for row in clear:
             self.cache.clear(row)
-        remaining = len(self.sizes) - len(rows)
-        movers = iter(row for row in range(remaining, len(self.sizes)) if row not in rows)
+        remaining = len(self.lengths) - len(rows)
+        movers = iter(row for row in range(remaining, len(self.lengths)) if row not in rows)
         order = [next(movers) if row in rows else row for row in range(remaining)]
         for target, source in enumerate(order):
             if source != target:
-                self.cache.move(source, target, self.sizes[source])
-        self._take(order, torch.tensor(order, dtype=torch.long, device=self.lengths.device))
+                self.cache.move(source, target, self.lengths[source])
+        self._take(order, torch.tensor(order, dtype=torch.long, device=self.length_tensor.device))
         return order
 
     @torch.inference_mode()
@@ -161,10 +163,10 @@ class DecodeBatch:
         self._take(rows.tolist(), rows)
 
     def _take(self, order: list[int], rows: Tensor) -> None:
-        self.sizes, self.numbers = [self.sizes[row] for row in order], [self.numbers[row] for row in order]
-        self.lengths, self.bidirectional_lengths = self.lengths[rows], self.bidirectional_lengths[rows]
+        self.lengths, self.adapter_ids = [self.lengths[row] for row in order], [self.adapter_ids[row] for row in order]
+        self.length_tensor, self.bidirectional_lengths = self.length_tensor[rows], self.bidirectional_lengths[rows]
         self.mask_positions = self.mask_positions[rows]
-        self._of_rows = self._loaded = None
+        self._row_adapters = self._loaded = None
 
 
 def refuse_open_context(length: int, bidirectional_length: int) -> None:

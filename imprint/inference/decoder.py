@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from imprint.inference.decode_batch import Adapters, DecodeBatch, SharedPrefix, refuse_open_context
+from imprint.inference.decode_batch import Adapters, DecodeBatch, SinglePrefixAdapters, refuse_open_context
 from imprint.inference.decode_memory import give_back, take_memory
 from imprint.inference.request import Finish, Request, Token
 from imprint.inference.sampling import NO_TOKEN, SamplingRows
@@ -26,12 +26,12 @@ class NamedAdapters(Adapters, Protocol):
     """Adapters that requests name."""
 
     def acquire(self, name: str | None) -> int:
-        """The number of an adapter, which stays mounted until it is released; None is the model as it is now.
+        """The id of an adapter, which stays mounted until it is released; None is the model as it is now.
 
         Raises UserError for an unknown name.
         """
 
-    def release(self, number: int) -> None:
+    def release(self, adapter_id: int) -> None:
         """A request with this adapter has ended."""
 
 
@@ -62,23 +62,23 @@ class PrefixedNetwork:
         raise AssertionError("stop texts need a Model")
 
     @property
-    def adapters(self) -> SharedPrefix:
+    def adapters(self) -> SinglePrefixAdapters:
         """See DecodableModel."""
-        return SharedPrefix(self.prefix)
+        return SinglePrefixAdapters(self.prefix)
 
 
 @dataclass
-class RunningRequest:
+class AdmittedRequest:
     """A request in a slot of the batch, or waiting for one."""
 
-    number: int
+    request_id: int
     """What `Decoder.admit` returned."""
     request: Request
-    adapter: int
-    """Number of its adapter, or NO_ADAPTER."""
-    limit: int
+    adapter_id: int
+    """Its adapter, or NO_ADAPTER."""
+    max_new_tokens: int
     """Most new tokens: the request's, or fewer where `Network.max_row_tokens` ends the row."""
-    stop: StopSearch | None
+    stop_search: StopSearch | None
     """None without stop texts."""
     count: int = 0
     """Tokens so far, without a stop id."""
@@ -90,7 +90,7 @@ class RunningRequest:
 class LaunchedStep:
     """A step whose tokens may still be on their way from the device."""
 
-    rows: Sequence[RunningRequest]
+    rows: Sequence[AdmittedRequest]
     """Its requests, in the batch's order."""
     drawn: Tensor
     """(2, B) float64 on the host: tokens and their log-probabilities."""
@@ -98,7 +98,7 @@ class LaunchedStep:
     """When `drawn` is there; None where it is."""
 
     @classmethod
-    def of(cls, rows: Sequence[RunningRequest], tokens: Tensor, log_probs: Tensor) -> "LaunchedStep":
+    def of(cls, rows: Sequence[AdmittedRequest], tokens: Tensor, log_probs: Tensor) -> "LaunchedStep":
         """Send the tokens of a step to the host."""
         both = torch.stack((tokens.double(), log_probs.double()))
         if both.device.type != "cuda":
@@ -108,7 +108,7 @@ class LaunchedStep:
         arrived.record(torch.cuda.current_stream(both.device))
         return cls(rows, drawn, arrived)
 
-    def read(self) -> list[tuple[RunningRequest, int, float]]:
+    def read(self) -> list[tuple[AdmittedRequest, int, float]]:
         """The token of each request that has not ended since, and its log-probability."""
         if self.arrived is not None:
             self.arrived.synchronize()
@@ -131,9 +131,9 @@ class Decoder:
         self._open_batch: DecodeBatch | None = None
         network = model.network
         self._sampling = SamplingRows(network.vocab_size, network.device, kernels=network.kernels != "plain")
-        self._waiting: deque[RunningRequest] = deque()
-        self._running: list[RunningRequest] = []
-        self._numbers = count()
+        self._waiting: deque[AdmittedRequest] = deque()
+        self._running: list[AdmittedRequest] = []
+        self._request_ids = count()
         self._tokens: Tensor | None = None
         """(B,) the last token of each running request; None where none is running."""
         self._ahead: LaunchedStep | None = None
@@ -152,7 +152,7 @@ class Decoder:
         return self._open_batch
 
     def admit(self, request: Request) -> int:
-        """Take a request, which joins at the next step that has a slot; returns its number.
+        """Take a request, which joins at the next step that has a slot; returns its id.
 
         Raises UserError for ids that the base does not have, a prompt that is too long for it, and an unknown adapter.
         """
@@ -160,27 +160,27 @@ class Decoder:
         pack([request.ids], network)
         refuse_open_context(len(request.ids), network.context_span(request.ids).bidirectional_length)
         network.check_length(len(request.ids))
-        limit = request.max_new_tokens
+        max_new_tokens = request.max_new_tokens
         if network.max_row_tokens is not None:
-            limit = min(limit, network.max_row_tokens - len(request.ids) + 1)
-        stop = StopSearch(request.stop, self.model.new_text()) if request.stop else None
-        adapter = self.model.adapters.acquire(request.adapter)
-        running = RunningRequest(next(self._numbers), request, adapter, limit, stop)
+            max_new_tokens = min(max_new_tokens, network.max_row_tokens - len(request.ids) + 1)
+        stop_search = StopSearch(request.stop, self.model.new_text()) if request.stop else None
+        adapter_id = self.model.adapters.acquire(request.adapter)
+        running = AdmittedRequest(next(self._request_ids), request, adapter_id, max_new_tokens, stop_search)
         self._waiting.append(running)
-        return running.number
+        return running.request_id
 
-    def cancel(self, number: int) -> None:
+    def cancel(self, request_id: int) -> None:
         """End a request without a further token; nothing happens where it has ended."""
         for running in [*self._waiting]:
-            if running.number == number:
+            if running.request_id == request_id:
                 self._waiting.remove(running)
-                self.model.adapters.release(running.adapter)
-        self._remove([row for row, running in enumerate(self._running) if running.number == number])
+                self.model.adapters.release(running.adapter_id)
+        self._remove([row for row, running in enumerate(self._running) if running.request_id == request_id])
 
     def close(self) -> None:
         """End all requests."""
         for running in (*self._running, *self._waiting):
-            self.cancel(running.number)
+            self.cancel(running.request_id)
         self._ahead = None
         batch, self._open_batch = self._open_batch, None
         if batch is not None and batch.memory is not None:
@@ -213,43 +213,43 @@ class Decoder:
         """Whether to compute another step before the tokens of this one are known: no request waits, none surely ends."""
         if self._batch.graphs is None or (self._waiting and len(self._running) < self.slots):
             return False
-        return all(running.count + 1 < running.limit for running in launched.rows if not running.ended)
+        return all(running.count + 1 < running.max_new_tokens for running in launched.rows if not running.ended)
 
     def _take_tokens(self, launched: LaunchedStep) -> list[Token]:
         tokens, ended, failed = [], set(), set()
         for running, token, log_prob in launched.read():
             index, finish = running.count, self._finish(running, token)
-            tokens.append(Token(running.number, token, index, log_prob, finish))
+            tokens.append(Token(running.request_id, token, index, log_prob, finish))
             if finish:
-                ended.add(running.number)
+                ended.add(running.request_id)
             if token == NO_TOKEN:
-                failed.add(running.number)
+                failed.add(running.request_id)
         self._remove(self._rows_of(ended), self._rows_of(failed))
         return tokens
 
-    def _rows_of(self, numbers: set[int]) -> list[int]:
-        return [row for row, running in enumerate(self._running) if running.number in numbers] if numbers else []
+    def _rows_of(self, request_ids: set[int]) -> list[int]:
+        return [row for row, running in enumerate(self._running) if running.request_id in request_ids] if request_ids else []
 
-    def _join(self, joining: list[RunningRequest]) -> Tensor:
+    def _join(self, joining: list[AdmittedRequest]) -> Tensor:
         """Run the prompts of the first waiting requests; returns their logits (K, V)."""
         prompts = [running.request.ids for running in joining]
-        logits = self._batch.join(prompts, max(running.limit for running in joining), [running.adapter for running in joining])
+        logits = self._batch.join(prompts, max(running.max_new_tokens for running in joining), [running.adapter_id for running in joining])
         self._running += joining
         for running in joining:
             self._waiting.popleft()
             self._sampling.add(running.request)
         return logits
 
-    def _finish(self, running: RunningRequest, token: int) -> Finish | None:
+    def _finish(self, running: AdmittedRequest, token: int) -> Finish | None:
         """Why the answer ends with this token, which is counted."""
         if token == NO_TOKEN:
             return "error"
         if token in self.model.network.stop_ids or token in running.request.stop_ids:
             return "stop"
         running.count += 1
-        if running.stop is not None and running.stop.push(token):
+        if running.stop_search is not None and running.stop_search.push(token):
             return "stop"
-        return "length" if running.count >= running.limit else None
+        return "length" if running.count >= running.max_new_tokens else None
 
     def _remove(self, rows: Sequence[int], clear: Sequence[int] = ()) -> None:
         """Free the slots of requests that have ended."""
@@ -257,7 +257,7 @@ class Decoder:
             return
         for row in rows:
             self._running[row].ended = True
-            self.model.adapters.release(self._running[row].adapter)
+            self.model.adapters.release(self._running[row].adapter_id)
         order = self._batch.remove(rows, clear=clear)
         self._sampling.take(order)
         self._running = [self._running[row] for row in order]

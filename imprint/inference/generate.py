@@ -51,7 +51,7 @@ def _new_tokens(model: DecodableModel, requests: Sequence[Request]) -> Iterator[
         with closing(decoder):
             while len(decoder):
                 tokens = sorted(decoder.step(), key=lambda token: rows[token.request])
-                _refuse_unfinished(model.network, requests, [(rows[token.request], token) for token in tokens])
+                _raise_failures(model.network, requests, [(rows[token.request], token) for token in tokens])
                 for token in tokens:
                     row = rows[token.request]
                     if token.id not in model.network.stop_ids | requests[row].stop_ids:
@@ -60,8 +60,8 @@ def _new_tokens(model: DecodableModel, requests: Sequence[Request]) -> Iterator[
     return tokens_of_all_steps()
 
 
-def _refuse_unfinished(network: Network, requests: Sequence[Request], tokens: Sequence[tuple[int, Token]]) -> None:
-    """Raise NotFiniteError where a token is none, and UserError where an answer ended at `Network.max_row_tokens`."""
+def _raise_failures(network: Network, requests: Sequence[Request], tokens: Sequence[tuple[int, Token]]) -> None:
+    """Raise NotFiniteError where a token is NO_TOKEN, and UserError where an answer ended at `Network.max_row_tokens`."""
     for row, token in tokens:
         if token.finish == "error":
             raise NotFiniteError(row, len(requests))

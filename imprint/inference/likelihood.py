@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imprint.inference.decode_batch import DecodeBatch, SharedPrefix
+from imprint.inference.decode_batch import DecodeBatch, SinglePrefixAdapters
 from imprint.inference.sampling import NotFiniteError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
@@ -47,7 +47,7 @@ def _nodes(options: Sequence[Sequence[int]], depth: int) -> list[tuple[int, ...]
 def _score_options(network: Network, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[int]], prefix: Prefix | None) -> Tensor:
     """The scores (B, O) of one chunk of prompts, on the network's device."""
     count, longest = len(prompts), max(map(len, options))
-    batch = DecodeBatch(network, SharedPrefix(prefix))
+    batch = DecodeBatch(network, SinglePrefixAdapters(prefix))
     logits = batch.join(prompts, longest)
     scores: dict[tuple[int, ...], Tensor] = {(): torch.zeros(count, device=logits.device)}
     nodes: list[tuple[int, ...]] = [()]

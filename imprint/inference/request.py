@@ -94,7 +94,7 @@ class Token:
     """One new token of a request."""
 
     request: int
-    """The number that `Decoder.admit` returned."""
+    """The id that `Decoder.admit` returned."""
     id: int
     """The token's id; a stop id is no part of the answer. -1 where the logits were not finite."""
     index: int

@@ -168,13 +168,13 @@ class StepGraphs:
         self._keys = self.cache.keys[0]
         slots, device = self.cache.slots, self.network.device
 
-        def numbers() -> Tensor:
+        def zeros() -> Tensor:
             return torch.zeros(slots, dtype=torch.long, device=device)
 
-        self._tokens, self._lengths, self._bidirectional_lengths, self._mask_positions, self._loras = (numbers() for _ in range(5))
+        self._tokens, self._lengths, self._bidirectional_lengths, self._mask_positions, self._loras = (zeros() for _ in range(5))
         self._seq_ids = torch.arange(slots, device=device)
         self._nothing = torch.empty(0, dtype=torch.long, device=device)
-        self._ranges = PrefixRanges(numbers(), numbers(), torch.arange(slots, device=device))
+        self._ranges = PrefixRanges(zeros(), zeros(), torch.arange(slots, device=device))
         self._loaded: Prefix | None = None
 
     def _load_prefix(self, adapters: RowAdapters, prefix: Prefix) -> None:

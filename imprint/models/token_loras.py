@@ -12,7 +12,7 @@ from imprint.models.attention import NO_ADAPTER, RowAdapters
 
 
 class TokenLoras:
-    """The number of the LoRA of each token; one thread runs the network."""
+    """The adapter id of the LoRA of each token; one thread runs the network."""
 
     def __init__(self) -> None:
         self.default = NO_ADAPTER
@@ -21,7 +21,7 @@ class TokenLoras:
 
     @property
     def current(self) -> Tensor | int:
-        """(T, 1), or one number for all tokens."""
+        """(T, 1), or one id for all tokens."""
         return self.default if self._current is None else self._current
 
     @contextmanager
@@ -36,9 +36,9 @@ class TokenLoras:
             self._current = previous
 
     @contextmanager
-    def with_default(self, number: int) -> Iterator[None]:
+    def with_default(self, adapter_id: int) -> Iterator[None]:
         """Inside this block a forward pass that names no LoRA uses this one."""
-        previous, self.default = self.default, number
+        previous, self.default = self.default, adapter_id
         try:
             yield
         finally:

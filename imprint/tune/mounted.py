@@ -21,7 +21,7 @@ from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.mounted import MountedLoras
 
 OWN = 0
-"""The number of the adapter that the model was loaded with."""
+"""The id of the adapter that the model was loaded with."""
 BASE_NAME = "base"
 """The name by which a request asks for the base."""
 
@@ -30,28 +30,28 @@ BASE_NAME = "base"
 class JoinedPrefixes:
     """Several prefixes, one after another."""
 
-    numbers: tuple[int, ...]
-    """Their numbers."""
+    adapter_ids: tuple[int, ...]
+    """Those that have them."""
     state: tuple[int, ...]
     """What they were made from."""
     pairs: Prefix
     """Keys and values of all of them."""
     owners: Tensor
-    """(P,) the number of the prefix that a key belongs to."""
+    """(P,) the id of the adapter whose prefix a key belongs to."""
     offsets: Tensor
     """(P,) distance of each key from the start of a sequence."""
 
     @classmethod
     def of(cls, prefixes: Mapping[int, Prefix], state: tuple[int, ...], device: torch.device) -> "JoinedPrefixes":
-        """Join prefixes, given by number."""
-        lengths = {number: len(pairs[0][0]) for number, pairs in prefixes.items()}
+        """Join prefixes, given by adapter id."""
+        lengths = {adapter_id: len(pairs[0][0]) for adapter_id, pairs in prefixes.items()}
         layers = zip(*prefixes.values(), strict=True)
         pairs = (
             next(iter(prefixes.values()))
             if len(prefixes) == 1
             else [(torch.cat([key for key, _ in layer]), torch.cat([value for _, value in layer])) for layer in layers]
         )
-        owners = torch.tensor([number for number, length in lengths.items() for _ in range(length)], device=device)
+        owners = torch.tensor([adapter_id for adapter_id, length in lengths.items() for _ in range(length)], device=device)
         offsets = torch.tensor([offset for length in lengths.values() for offset in range(-length, 0)], device=device)
         return cls(tuple(prefixes), state, pairs, owners, offsets)
 
@@ -64,8 +64,8 @@ class MountedAdapters:
         self.own: Adapter | None = None
         self.own_is_on = True
         self._adapters: dict[int, Adapter] = {}
-        self._numbers: dict[str, int] = {}
-        self._next_number = count(OWN + 1)
+        self._ids: dict[str, int] = {}
+        self._next_id = count(OWN + 1)
         self._users: Counter[int] = Counter()
         self._loras = MountedLoras(network)
         self._last_joined: JoinedPrefixes | None = None
@@ -73,26 +73,26 @@ class MountedAdapters:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the mounted adapters."""
-        return tuple(self._numbers)
+        return tuple(self._ids)
 
     def mount(self, name: str, folder: Path) -> None:
         """Load an adapter under a name. Raises UserError for a name that is taken, and for what is no adapter of this base."""
-        if name in self._numbers or name == BASE_NAME:
+        if name in self._ids or name == BASE_NAME:
             raise UserError(
                 Bilingual(f'mount: the name "{name}" is taken. Choose another one.', f"mount：名称 {name} 已被占用：请换一个。"),
             )
         self._free_linears()
         adapter, _ = load_adapter(folder, self.network)
-        number = next(self._next_number)
+        adapter_id = next(self._next_id)
         if isinstance(adapter, Lora):
-            adapter.mount(self._loras, number)
-        self._numbers[name], self._adapters[number] = number, adapter
+            adapter.mount(self._loras, adapter_id)
+        self._ids[name], self._adapters[adapter_id] = adapter_id, adapter
 
     def merge_own(self, *, dequantize: bool) -> None:
         """Merge the model's own LoRA into the weights; see `Adapter.merge`. Raises UserError while others are mounted."""
         assert isinstance(self.own, Lora)
-        if self._numbers:
-            names = ", ".join(self._numbers)
+        if self._ids:
+            names = ", ".join(self._ids)
             raise UserError(
                 Bilingual(
                     f"merge: other adapters are mounted on the same weights ({names}). Unmount them first.",
@@ -106,57 +106,57 @@ class MountedAdapters:
 
     def unmount(self, name: str) -> None:
         """Remove an adapter. Raises UserError for an unknown name, and while requests use it."""
-        number = self._number_of(name)
-        if self._users[number]:
-            users = self._users[number]
+        adapter_id = self._id_of(name)
+        if self._users[adapter_id]:
+            users = self._users[adapter_id]
             raise UserError(
                 Bilingual(
                     f'unmount: {users} requests use "{name}". Wait until they have ended, or cancel them.',
                     f"unmount：有 {users} 个请求正在使用 {name}：请等待其结束或取消它们。",
                 )
             )
-        if isinstance(self._adapters.pop(number), Lora):
-            self._loras.remove(number)
-        del self._numbers[name]
+        if isinstance(self._adapters.pop(adapter_id), Lora):
+            self._loras.remove(adapter_id)
+        del self._ids[name]
         self._last_joined = None
 
     def acquire(self, name: str | None) -> int:
         """See NamedAdapters of inference/decoder.py."""
         if name is None:
-            number = OWN if self.own is not None and self.own_is_on else NO_ADAPTER
+            adapter_id = OWN if self.own is not None and self.own_is_on else NO_ADAPTER
         else:
-            number = NO_ADAPTER if name == BASE_NAME else self._number_of(name)
-        self._users[number] += 1
-        return number
+            adapter_id = NO_ADAPTER if name == BASE_NAME else self._id_of(name)
+        self._users[adapter_id] += 1
+        return adapter_id
 
-    def release(self, number: int) -> None:
+    def release(self, adapter_id: int) -> None:
         """See NamedAdapters of inference/decoder.py."""
-        self._users[number] -= 1
+        self._users[adapter_id] -= 1
 
-    def of_rows(self, numbers: Sequence[int]) -> RowAdapters:
+    def row_adapters(self, adapter_ids: Sequence[int]) -> RowAdapters:
         """See Adapters of inference/decode_batch.py."""
-        used = tuple(sorted({*numbers}))
+        used = tuple(sorted({*adapter_ids}))
         if isinstance(self.own, Lora) and self.own.mounted_as is None:
             if used == ((OWN,) if self.own_is_on else (NO_ADAPTER,)):
                 return RowAdapters()
             self._free_linears()
-        prefixes = {number: adapter for number in used if (adapter := self._adapter(number)) and not isinstance(adapter, Lora)}
-        of_row = torch.tensor([*numbers], device=self.network.device)
-        loras: Tensor | int = NO_ADAPTER if prefixes.keys() | {NO_ADAPTER} >= {*used} else of_row
+        prefixes = {adapter_id: adapter for adapter_id in used if (adapter := self._adapter(adapter_id)) and not isinstance(adapter, Lora)}
+        id_of_row = torch.tensor([*adapter_ids], device=self.network.device)
+        loras: Tensor | int = NO_ADAPTER if prefixes.keys() | {NO_ADAPTER} >= {*used} else id_of_row
         if not prefixes:
             return RowAdapters(loras=loras)
         prefix = self._joined(prefixes)
         if len(used) == 1:
             return RowAdapters(prefix.pairs, loras=loras)
-        return RowAdapters(prefix.pairs, prefix.owners != of_row[:, None], prefix.offsets, loras)
+        return RowAdapters(prefix.pairs, prefix.owners != id_of_row[:, None], prefix.offsets, loras)
 
-    def _adapter(self, number: int) -> Adapter | None:
-        return self.own if number == OWN else self._adapters.get(number)
+    def _adapter(self, adapter_id: int) -> Adapter | None:
+        return self.own if adapter_id == OWN else self._adapters.get(adapter_id)
 
-    def _number_of(self, name: str) -> int:
-        if name in self._numbers:
-            return self._numbers[name]
-        known = ", ".join([BASE_NAME, *self._numbers])
+    def _id_of(self, name: str) -> int:
+        if name in self._ids:
+            return self._ids[name]
+        known = ", ".join([BASE_NAME, *self._ids])
         raise UserError(
             Bilingual(
                 f'adapter: none is mounted as "{name}". Mounted: {known}. Call model.mount(name, folder) first.',
@@ -178,9 +178,9 @@ class MountedAdapters:
     def _joined(self, adapters: Mapping[int, Adapter]) -> JoinedPrefixes:
         """The prefixes of these adapters, one after another; the last ones asked for are kept until their tensors change."""
         tensors = [tensor for adapter in adapters.values() for tensor in adapter.named_tensors().values()]
-        state = tuple(number for tensor in tensors for number in (id(tensor), tensor.data_ptr(), tensor._version))
+        state = tuple(value for tensor in tensors for value in (id(tensor), tensor.data_ptr(), tensor._version))
         joined = self._last_joined
-        if joined is None or joined.numbers != tuple(adapters) or joined.state != state:
-            pairs = {number: self._pairs(adapter) for number, adapter in adapters.items()}
+        if joined is None or joined.adapter_ids != tuple(adapters) or joined.state != state:
+            pairs = {adapter_id: self._pairs(adapter) for adapter_id, adapter in adapters.items()}
             joined = self._last_joined = JoinedPrefixes.of(pairs, state, self.network.device)
         return joined

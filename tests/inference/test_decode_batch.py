@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from imprint.inference.decode_batch import DecodeBatch, SharedPrefix
+from imprint.inference.decode_batch import DecodeBatch, SinglePrefixAdapters
 from imprint.messages import UserError
 from imprint.models.network import Network
 from tests.cases import difference, small_chatglm2, small_network
@@ -17,7 +17,7 @@ class TestCache:
         torch.manual_seed(0)
         tokens = torch.randint(30, (8, len(prompts)))
         with torch.inference_mode():
-            batch = DecodeBatch(network, SharedPrefix(prefix))
+            batch = DecodeBatch(network, SinglePrefixAdapters(prefix))
             logits = batch.join(prompts, 8)
             for step in range(9):
                 for row, prompt in enumerate(prompts):

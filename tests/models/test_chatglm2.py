@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import imprint
-from imprint.inference.decode_batch import DecodeBatch, SharedPrefix
+from imprint.inference.decode_batch import DecodeBatch, SinglePrefixAdapters
 from imprint.model import Model
 from imprint.models.attention import Prefix
 from imprint.models.chatglm2 import Attention, ChatGLM2, rotary
@@ -133,7 +133,7 @@ class TestCache:
         new = [[7, 8, 9, 10], [11, 12, 13, 14], [15, 16, 17, 18]]
         whole = [[*row, *more] for row, more in zip(ROWS, new, strict=True)]
         expected = network.logits(network(pack(whole, network), prefix=prefix)).split([len(row) for row in whole])
-        batch = DecodeBatch(network, SharedPrefix(prefix))
+        batch = DecodeBatch(network, SinglePrefixAdapters(prefix))
 
         steps = [batch.join(ROWS, 4)]
         steps += [batch.step(torch.tensor(tokens)) for tokens in zip(*new, strict=True)]

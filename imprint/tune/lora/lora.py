@@ -41,13 +41,13 @@ class Lora:
         self.shape = shape
         self.layers: dict[str, LoraLinear] = attach(network, shape, init)
         self.mounted_as: int | None = None
-        """Its number among the mounted LoRAs, where its linears have left the network; None while they replace the network's own."""
+        """Its id among the mounted LoRAs, where its linears have left the network; None while they replace the network's own."""
 
-    def mount(self, loras: MountedLoras, number: int) -> None:
+    def mount(self, loras: MountedLoras, adapter_id: int) -> None:
         """Take the linears out of the network for good and compute the LoRA beside others, without gradients."""
         self._replace(self.layers, on=False)
-        self.mounted_as = number
-        loras.add(number, self.layers)
+        self.mounted_as = adapter_id
+        loras.add(adapter_id, self.layers)
 
     def off(self) -> AbstractContextManager[None]:
         """See Adapter."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MountedLoras:
-    """The LoRAs of a network by number; `Network.token_loras` says which one a token uses."""
+    """The LoRAs of a network by adapter id; `Network.token_loras` says which one a token uses."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -32,14 +32,14 @@ class MountedLoras:
         """Number of LoRAs."""
         return len(self._layers)
 
-    def add(self, number: int, layers: Mapping[str, "LoraLinear"]) -> None:
+    def add(self, adapter_id: int, layers: Mapping[str, "LoraLinear"]) -> None:
         """Add a LoRA, given as its linears by name."""
-        self._layers[number] = layers
+        self._layers[adapter_id] = layers
         self._hook_linears()
 
-    def remove(self, number: int) -> None:
+    def remove(self, adapter_id: int) -> None:
         """Remove a LoRA."""
-        del self._layers[number]
+        del self._layers[adapter_id]
         self._hook_linears()
 
     @torch.no_grad()
@@ -52,7 +52,7 @@ class MountedLoras:
         for name in sorted(names):
             linear = modules[name]
             assert isinstance(linear, AnyLinear)
-            loras = {number: layers[name] for number, layers in self._layers.items() if name in layers}
+            loras = {adapter_id: layers[name] for adapter_id, layers in self._layers.items() if name in layers}
             self._handles.append(linear.register_forward_hook(StackedLoras(linear, loras, self.network.token_loras)))
         self.network.changed()
 
@@ -64,18 +64,18 @@ class StackedLoras:
         self.tokens = tokens
         self.bias = linear.bias
         rows, columns, owners, scales, factors = [], [], [], [], {}
-        for number, lora in loras.items():
+        for adapter_id, lora in loras.items():
             matrix_a, matrix_b = lora.saved_matrices()
             rows.append(matrix_a)
             columns.append(matrix_b)
-            owners += [number] * len(matrix_a)
+            owners += [adapter_id] * len(matrix_a)
             scales += [lora.scale] * len(matrix_a)
             if lora.magnitude is not None:
-                factors[number] = lora.magnitude / torch.linalg.norm(linear.weight.float() + lora.scale * (matrix_b @ matrix_a), dim=1)
+                factors[adapter_id] = lora.magnitude / torch.linalg.norm(linear.weight.float() + lora.scale * (matrix_b @ matrix_a), dim=1)
         device = rows[0].device
         self.matrix_a, self.matrix_b = torch.cat(rows), torch.cat(columns, 1)
         self.owners = torch.tensor(owners, device=device)
-        """(R,) number of the LoRA that a rank belongs to."""
+        """(R,) id of the LoRA that a rank belongs to."""
         self.scales = torch.tensor(scales, device=device)
         """(R,)."""
         self.dora_owners = torch.tensor(list(factors), device=device, dtype=torch.long)
