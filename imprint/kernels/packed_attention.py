@@ -41,6 +41,16 @@ def load_slope(slopes, group, ALIBI: tl.constexpr):
 
 
 @jit()
+def load_tile(first, last, seq_ids, tokens, TILE: tl.constexpr):
+    """The tile of tokens of a program: index, whether there is such a token, first key and the one after the last, sequence."""
+    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    valid = rows < tokens
+    begin = tl.load(first + rows, mask=valid, other=tokens)
+    end = tl.load(last + rows, mask=valid, other=0)
+    return rows, valid, begin, end, tl.load(seq_ids + rows, mask=valid, other=0)
+
+
+@jit()
 def own_scores(q, k, keys, first, last, slope, scale, ALIBI: tl.constexpr):
     """(tokens, keys) scores of keys of the pack; minus infinity where a token does not attend to a key."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
@@ -89,12 +99,8 @@ def forward_kernel(
     head, heads = tl.program_id(1), tl.num_programs(1)
     group = head // GROUP
     columns = tl.arange(0, COLUMNS)
-    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    valid = rows < tokens
+    rows, valid, begin, end, seq = load_tile(first, last, seq_ids, tokens, TILE)
     q = load_rows(query + head * query_head, rows, valid, query_stride, columns, D)
-    begin = tl.load(first + rows, mask=valid, other=tokens)
-    end = tl.load(last + rows, mask=valid, other=0)
-    seq = tl.load(seq_ids + rows, mask=valid, other=0)
     slope = load_slope(slopes, group, ALIBI)
     largest = tl.full((TILE,), float("-inf"), tl.float32)
     total = tl.zeros((TILE,), tl.float32)
@@ -127,17 +133,13 @@ def query_gradient_kernel(
     head, heads = tl.program_id(1), tl.num_programs(1)
     group = head // GROUP
     columns = tl.arange(0, COLUMNS)
-    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    valid = rows < tokens
+    rows, valid, begin, end, seq = load_tile(first, last, seq_ids, tokens, TILE)
     q = load_rows(query + head * query_head, rows, valid, query_stride, columns, D)
     g = load_rows(grad + head * D, rows, valid, heads * D, columns, D)
     o = load_rows(out + head * D, rows, valid, heads * D, columns, D)
     delta = tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
     tl.store(deltas + head * tokens + rows, delta, mask=valid)
     log_sum = tl.load(log_sums + head * tokens + rows, mask=valid, other=0.0)
-    begin = tl.load(first + rows, mask=valid, other=tokens)
-    end = tl.load(last + rows, mask=valid, other=0)
-    seq = tl.load(seq_ids + rows, mask=valid, other=0)
     slope = load_slope(slopes, group, ALIBI)
     sums = tl.zeros((TILE, COLUMNS), tl.float32)
     for start in range(0, length, KEYS):
