@@ -206,8 +206,8 @@ def prefix_from_tensors(tensors: Mapping[str, Tensor], network: Network, path: s
                     f"{path}：前缀与该底座的形状不符（需要 {tuple(parameter.shape)}）：请与其训练时的底座一起使用。",
                 )
             )
-    encoder = encoder.to_empty(device=network.device)
-    encoder.load_state_dict(by_name)
+    # not to_empty(): on the meta device, it imports the symbolic mathematics of PyTorch's compiler
+    encoder.load_state_dict({name: by_name[name].to(network.device, own[name].dtype, copy=True) for name in own}, assign=True)
     return encoder
 
 
