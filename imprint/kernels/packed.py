@@ -145,6 +145,9 @@ def packed_vector_kernel(
     GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = tl.minimum(first + index, last - 1).to(tl.int64)
+    # asked for first, so that the end does not wait for them
+    row_scale = tl.load(scales + rows).to(tl.float32) if GROUP == 0 else 1.0
+    added = tl.load(bias + rows - first).to(tl.float32) if HAS_BIAS else 0.0
     total = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
     for start in tl.static_range(0, W, BLOCK_W):
         column = start + tl.arange(0, BLOCK_W)
@@ -163,11 +166,7 @@ def packed_vector_kernel(
             total += scale * weighted_sum(word, values, tl.zeros((BLOCK_N, BLOCK_W), tl.float32), BLOCK_W, BITS)
         else:
             total = weighted_sum(word, values, total, BLOCK_W, BITS)
-    result = tl.sum(total, 1)
-    if GROUP == 0:
-        result *= tl.load(scales + rows).to(tl.float32)
-    if HAS_BIAS:
-        result += tl.load(bias + rows - first).to(tl.float32)
+    result = tl.sum(total, 1) * row_scale + added
     tl.store(out + index, result.to(out.dtype.element_ty), mask=first + index < last)
 
 

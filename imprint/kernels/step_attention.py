@@ -127,6 +127,11 @@ def attend_rows_kernel(
     in_query = (group[:, None] < Q) & (dims[None, :] < D)
     queries = tl.load(query + row * query_row + heads[:, None] * query_head + dims[None, :], mask=in_query, other=0.0)
     slope = tl.load(slopes + head) if SLOPES else 0.0
+    # all that the loops need is asked for in front of the first one
+    newest = tl.load(visible + row) - 1
+    begin, length = (tl.load(begins + row), tl.load(lengths + row)) if PREFIX else (0, 0)
+    new_key = tl.load(new_keys + row * new_key_row + head * new_key_head + dims, mask=dims < D, other=0.0)
+    new_value = tl.load(new_values + row * new_value_row + head * new_value_head + dims, mask=dims < D, other=0.0)
     places = row * (G * Q) + heads
     if STARTED:
         largest = tl.load(state_stats + places * 2, mask=group < Q, other=float("-inf"))
@@ -144,14 +149,12 @@ def attend_rows_kernel(
     if PREFIX:
         largest, total, sums = add_prefix(
             (largest, total, sums), queries, scale, slope, prefix_keys + head * prefix_head, prefix_values + head * prefix_head,
-            tl.load(begins + row), tl.load(lengths + row), prefix_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
+            begin, length, prefix_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
         )
-    new_key = tl.load(new_keys + row * new_key_row + head * new_key_head + dims, mask=dims < D, other=0.0)
-    new_value = tl.load(new_values + row * new_value_row + head * new_value_head + dims, mask=dims < D, other=0.0)
     slot = row * cache_row + head * cache_head
     largest, total, sums = add_cached(
         (largest, total, sums), queries, scale, slope, cached_keys + slot, cached_values + slot, new_key, new_value,
-        tl.load(visible + row) - 1, cache_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
+        newest, cache_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
     )
     if not DOT:
         largest, total, sums = join_places(largest, total, sums)

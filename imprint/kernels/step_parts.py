@@ -23,14 +23,13 @@ def add_norm_kernel(
     there = columns < C
     first = tl.load(x + row * x_row + columns, mask=there, other=0.0).to(tl.float32)
     second = tl.load(y + row * y_row + columns, mask=there, other=0.0).to(tl.float32)
+    factors = tl.load(weight + columns, mask=there, other=0.0).to(tl.float32)  # asked for here, so that no sum waits for them
+    shift = tl.load(bias + columns, mask=there, other=0.0).to(tl.float32) if HAS_BIAS else 0.0
     rounded = (first * factor + second).to(total.dtype.element_ty)
     tl.store(total + row * C + columns, rounded, mask=there)
     values = rounded.to(tl.float32)
     if CENTRED:
         values = tl.where(there, values - tl.sum(values, 0) / C, 0.0)
     values = values / tl.sqrt(tl.sum(values * values, 0) / C + eps)
-    values *= tl.load(weight + columns, mask=there, other=0.0).to(tl.float32)
-    if HAS_BIAS:
-        values += tl.load(bias + columns, mask=there, other=0.0).to(tl.float32)
-    tl.store(out + row * C + columns, values.to(out.dtype.element_ty), mask=there)
+    tl.store(out + row * C + columns, (values * factors + shift).to(out.dtype.element_ty), mask=there)
 # fmt: on
