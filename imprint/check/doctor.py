@@ -53,6 +53,7 @@ def machine_lines(folder: Path) -> Iterator[str]:
         installed = version_of(package)
         missing = Bilingual(f"{package} is not installed", "未安装").line
         yield f"{package} {installed}: {purpose.line}" if installed else f"{missing}: {purpose.line}; {command}"
+    yield f"{Bilingual('next', '接下来').line}: imprint init    {Bilingual('lists recipes to start from', '列出可用的配方').line}"
 
 
 def kernel_line() -> str:

@@ -59,11 +59,24 @@ def migrate_command(script: Path, output: Path | None) -> None:
     if output is None:
         say(text, end="")
         return
-    write_text(follow_link(output), text)
+    output = follow_link(output)
+    _refuse_changed(output, text)
+    write_text(output, text)
     say(
         f"{Bilingual('written', '已写入').line}: {output}",
         f"{Bilingual('next', '接下来').line}: {shlex.join(['imprint', 'train', str(output)])}",
     )
+
+
+def _refuse_changed(output: Path, text: str) -> None:
+    """Raise UserError if the file holds something else, such as this recipe with changes of the user."""
+    if output.exists() and (output.is_dir() or output.read_bytes() != text.encode()):
+        raise UserError(
+            Bilingual(
+                f"{output}: is there already, and nothing is overwritten. Give another name, or delete it.",
+                f"{output}：已存在，不会覆盖。请换一个名字，或先删除它。",
+            )
+        )
 
 
 def migrate(flags: OriginalFlags, flag_notes: list[Bilingual], *, script: Path) -> str:

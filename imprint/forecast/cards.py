@@ -72,7 +72,7 @@ def find_card(name: str) -> Card:
     exact = [card for card in found if _plain(card.name) == wanted]
     if exact or found:
         return (exact or sorted(found, key=lambda card: -len(card.name)))[0]
-    known = ", ".join(card.name for card in CARDS)
+    known = ", ".join(f"{card.name} ({card.memory_gib:.0f} GiB)" for card in CARDS)
     raise UserError(
         Bilingual(f"--card {name}: is not a card that is known. Known: {known}.", f"--card：没有名为 {name} 的显卡；已知的有 {known}。")
     )

@@ -7,6 +7,8 @@ from typing import NoReturn
 
 from imprint.data.batches import BatchSampler
 from imprint.data.dataset import DataSplits, load_splits
+from imprint.data.readers.documents import list_text_files
+from imprint.data.readers.sources import data_files, detect_format, parse_source
 from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
@@ -69,6 +71,17 @@ class TrainJob:
     def trained_parameters(self) -> int:
         """Number of trained parameters."""
         return sum(shape.numel() for shape in self.engine.shapes.values())
+
+
+def check_data(recipe: Recipe) -> None:
+    """Raise UserError for files of the data that are not there or are none of rows or texts, before a base is downloaded or loaded."""
+    for path in (recipe.data.train, recipe.data.dev):
+        if path is None:
+            continue
+        if isinstance(recipe.data, TextsSection):
+            list_text_files(path)
+        else:
+            detect_format(data_files(parse_source(path).path)[0])
 
 
 def load_data(recipe: Recipe, run: RunFolder, model: Model, world: World) -> DataSplits:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,14 @@ def open_run(recipe: Recipe, notify: Notify, world: World = SINGLE) -> Iterator[
 
 def check_output(recipe: Recipe) -> None:
     """Raise UserError for a run folder that `open_run` would refuse, before the hub is asked and anything is loaded; for one process."""
-    with _lock_folder(_as_begun(recipe), lambda _notice: None):
-        pass
+    made = [folder for folder in recipe.output.parents if not folder.exists()]
+    try:
+        with _lock_folder(_as_begun(recipe), lambda _notice: None):
+            pass
+    finally:
+        for folder in made:  # the nearest first
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _as_begun(recipe: Recipe) -> Recipe:

@@ -30,7 +30,7 @@ from imprint.training.device_fit import fit_to_device
 from imprint.training.evaluation import evaluate_and_keep_best, evaluate_before_tuning, evaluate_last_step
 from imprint.training.general_answers import with_base_answers
 from imprint.training.guard import NOTHING_FINITE, Guard
-from imprint.training.job import TrainJob, build_job, graphs_notice, load_data, refuse_sharded_base, with_limits
+from imprint.training.job import TrainJob, build_job, check_data, graphs_notice, load_data, refuse_sharded_base, with_limits
 from imprint.training.memory import check_disk, probe_memory
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import apply_rescues, give_up, rescue_if_diverged
@@ -69,6 +69,7 @@ def train_command(recipe: Recipe, arguments: Sequence[str]) -> int:
     if not is_launched():
         count = local_processes(recipe.engine, recipe.model.device, recipe.train.batch_size)
         if count > 1 or recipe.engine.nodes > 1:
+            check_data(recipe)
             check_output(recipe)
             commit = with_commit(recipe).model.commit  # the others would wait for a download longer than they wait for each other
             pinned = [] if commit is None else [f"model.commit={commit}"]
@@ -102,6 +103,8 @@ def train_recipe(
     Raises UserError for everything that the user can fix, and KeyboardInterrupt after a stop by a signal, when the state is saved.
     """
     check_settings(recipe)
+    if split is None:
+        check_data(recipe)
     if not is_launched():  # the other processes would find the lock held
         check_output(recipe)
     recipe = with_commit(recipe)

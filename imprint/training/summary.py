@@ -184,9 +184,9 @@ def _trend(summary: RunSummary) -> Bilingual | None:
         )
     before = min(earlier) if earlier else first
     return Bilingual(
-        f"it hardly changed in the last third of the steps ({before:.3g} -> {last:.3g}): what these rows teach is learned, and more steps "
+        f"it hardly changed in the last third of the steps ({before:.3g} -> {last:.3g}): the run has settled, and more steps like these "
         f"would change little. Look at the answers; if they are not good enough, add rows or improve them, or try another {rate}.",
-        f"最后三分之一的步数里评估损失几乎不变（{before:.3g} -> {last:.3g}）：这些数据能教的已学到，再多训练作用不大。"
+        f"最后三分之一的步数里评估损失几乎不变（{before:.3g} -> {last:.3g}）：训练已趋稳，照此再多训练作用不大。"
         f"请看回答；如果还不够好，请增加或改进数据，或换一个 {rate}。",
     )
 

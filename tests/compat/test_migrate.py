@@ -90,6 +90,16 @@ def test_a_file_of_rows_that_the_script_does_not_use_is_named(project: Path, tmp
     assert [kept.startswith("# --test_file"), *rest] == [True, "  dev: dev.json"]
 
 
+def test_a_recipe_that_was_changed_is_not_overwritten(project: Path, tmp_path: Path) -> None:
+    file, recipe = script(tmp_path, *training(project, "x", *PREFIX)), tmp_path / "recipe.yaml"
+    migrate_command(file, recipe)
+    migrate_command(file, recipe)
+    recipe.write_text(recipe.read_text() + "# mine\n")
+    with pytest.raises(UserError, match=r"(?s)recipe.yaml: is there already, and nothing is overwritten.*recipe.yaml：已存在，不会覆盖"):
+        migrate_command(file, recipe)
+    assert recipe.read_text().endswith("# mine\n")
+
+
 def test_a_json_file_of_arguments_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "arguments.json"
     given = {"do_train": True, "train_file": "a.json", "prompt_column": "p", "response_column": "r"}
@@ -107,8 +117,8 @@ def test_every_script_of_ours_is_one_that_can_be_migrated(
         monkeypatch.setenv(name, name.lower())
     monkeypatch.setenv("LR", "1e-3")
     for name in ("train.sh", "train_chat.sh"):
-        migrate_command(repo / "scripts" / name, tmp_path / "recipe.yaml")
-        recipe = read_recipe(tmp_path / "recipe.yaml", [], Recipe)
+        migrate_command(repo / "scripts" / name, tmp_path / f"{name}.yaml")
+        recipe = read_recipe(tmp_path / f"{name}.yaml", [], Recipe)
         assert (recipe.optimizer.learning_rate, recipe.model.quantize, recipe.train.batch_size) == (1e-3, 4, 16)
         assert str(recipe.data.train) == {"train.sh": "AdvertiseGen/train.json", "train_chat.sh": "chat_train_data"}[name]
     migrate_command(repo / "scripts" / "ds_train_finetune.sh", tmp_path / "recipe.yaml")

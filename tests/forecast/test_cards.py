@@ -20,7 +20,7 @@ def test_a_card_is_found_as_people_and_drivers_write_it(asked: str, found: str) 
 
 
 def test_an_unknown_card_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(UserError, match=r"(?s)--card Voodoo 2.*Known: RTX 3070.*H200.*没有名为 Voodoo 2 的显卡"):
+    with pytest.raises(UserError, match=r"(?s)--card Voodoo 2.*Known: RTX 3070 \(8 GiB\), .*H200 \(140 GiB\).*没有名为 Voodoo 2 的显卡"):
         find_card("Voodoo 2")
 
 

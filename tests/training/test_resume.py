@@ -441,28 +441,6 @@ def test_a_date_may_be_given_where_the_template_writes_one(tmp_path: Path, capsy
 # A base of the hub
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_hub_is_asked(
-    recipe: Path, whole: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    taken, rows = tmp_path / "notes.txt", str(recipe.parent / "rows.jsonl")
-    taken.write_text("")
-    with hub_server(tmp_path / "cache") as hub:
-        for command in (
-            ["train", str(recipe), "model.path=owner/tiny", f"output={taken}"],
-            ["train", str(recipe), "model.path=owner/tiny", f"output={taken}/run", "engine.processes=2"],
-            ["fit", str(recipe), "model.path=owner/tiny", "--output", f"{taken}/fit.png"],
-            ["evaluate", "owner/tiny", "--data", rows, f"output={taken}"],
-            ["perplexity", "owner/tiny", "--data", rows, f"output={taken}"],
-            ["quantize", "owner/tiny", f"{taken}/int8", "--bits", "8"],
-        ):
-            assert main(command) == 2
-            assert "cannot be written: a part of the path is a file" in capsys.readouterr().err, command
-        assert main(["train", str(recipe), "model.path=owner/tiny", f"output={whole.path}"]) == 2
-        assert "was started with another recipe: model.path: " in capsys.readouterr().err
-        assert hub.asked == []
-
-
 def test_a_run_on_a_model_of_the_hub_records_its_commit_and_stays_with_it(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ import imprint
 from imprint.cli import main
 from imprint.files.atomic import read_jsonl
 from imprint.runs import RunFolder
+from tests.hubserver import hub_server
 from tests.tinyrun import described, learned_tensors, log_of, losses, tiny_run
 
 
@@ -281,3 +282,31 @@ def test_a_run_may_be_started_beside_the_main_thread(recipe: Path) -> None:
     thread.start()
     thread.join()
     assert losses(runs[0])
+
+
+def test_unusable_folders_and_files_are_told_before_the_hub_is_asked(
+    recipe: Path, whole: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    taken, rows = tmp_path / "notes.txt", str(recipe.parent / "rows.jsonl")
+    taken.write_text("")
+    with hub_server(tmp_path / "cache") as hub:
+        for command in (
+            ["train", str(recipe), "model.path=owner/tiny", f"output={taken}"],
+            ["train", str(recipe), "model.path=owner/tiny", f"output={taken}/run", "engine.processes=2"],
+            ["fit", str(recipe), "model.path=owner/tiny", "--output", f"{taken}/fit.png"],
+            ["evaluate", "owner/tiny", "--data", rows, f"output={taken}"],
+            ["perplexity", "owner/tiny", "--data", rows, f"output={taken}"],
+            ["quantize", "owner/tiny", f"{taken}/int8", "--bits", "8"],
+        ):
+            assert main(command) == 2
+            assert "cannot be written: a part of the path is a file" in capsys.readouterr().err, command
+        assert main(["train", str(recipe), "model.path=owner/tiny", f"output={whole.path}"]) == 2
+        assert "was started with another recipe: model.path: " in capsys.readouterr().err
+        assert hub.asked == []
+        assert main(["train", str(recipe), "model.path=owner/none", "output=new/run", "data.train=nowhere.jsonl"]) == 2
+        assert "nowhere.jsonl: there is no such file" in capsys.readouterr().err
+        assert hub.asked == []
+        assert main(["train", str(recipe), "model.path=owner/none", "output=new/run"]) == 2
+        assert not Path("new").exists()
+        capsys.readouterr()

@@ -21,7 +21,7 @@ def summary(*losses: float, every: int = 10, skipped: int = 0, held_out: int = 1
         ((4.8, 3.0, 2.6, 2.9, 3.4), "rising since step 20: the rows are being learned by heart", "过拟合"),
         (
             (4.8, 3.0, 2.6, 2.601, 2.6, 2.599, 2.6),
-            "it hardly changed in the last third of the steps (2.6 -> 2.6): what these rows teach is learned",
+            "it hardly changed in the last third of the steps (2.6 -> 2.6): the run has settled",
             "几乎不变",
         ),
         (
