@@ -18,12 +18,13 @@ triton = tl and _module("triton")
 """Triton; None where it is not installed."""
 
 
-def jit(*, unaligned: Sequence[str] = ()) -> Callable[[Any], Any]:
+def jit(*, unaligned: Sequence[str] = (), varying: Sequence[str] = ()) -> Callable[[Any], Any]:
     """Makes a function a kernel; without Triton it stays a function that nobody calls.
 
     Of an `unaligned` pointer a thread reads one element at a time, so neighbouring threads hold neighbouring elements.
+    A `varying` integer is compiled for once, not again for multiples of 16.
     """
     if triton is None:
         return lambda function: function
-    decorate: Callable[[Any], Any] = triton.jit(do_not_specialize_on_alignment=list(unaligned))
+    decorate: Callable[[Any], Any] = triton.jit(do_not_specialize_on_alignment=list(unaligned), do_not_specialize=list(varying))
     return decorate

@@ -221,7 +221,7 @@ def split_tokens(x, TOKENS: tl.constexpr, BLOCK_W: tl.constexpr, L: tl.constexpr
     return columns
 
 
-@jit()
+@jit(varying=["T"])
 def packed_matrix_kernel(
     x,
     words,

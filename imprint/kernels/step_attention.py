@@ -180,7 +180,7 @@ def merge_states_kernel(state_sums, state_stats, out, D: tl.constexpr, BLOCK_D: 
     tl.store(out + place * D + dims, result.to(out.dtype.element_ty), mask=dims < D)
 
 
-@jit()
+@jit(varying=["rows"])
 def attend_prefixes_kernel(
     query, prefix_keys, prefix_values, begins, lengths, order, slopes, state_sums, state_stats, scale, rows, query_row, query_head,
     prefix_token, prefix_head, G: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK_R: tl.constexpr,

@@ -13,7 +13,7 @@ from imprint.kernels.language import jit, tl
 from imprint.kernels.packed import add_pair
 
 
-@jit()
+@jit(varying=["T"])
 def lay_out_kernel(x, planes, sums, T, W: tl.constexpr, L: tl.constexpr, S: tl.constexpr, SPANS: tl.constexpr):
     """Some spans of one token of x (T, K): planes (L, T, W) holds column c of every word together; sums (T, S) of each span, fp32."""
     token = tl.program_id(1).to(tl.int64)
@@ -33,7 +33,7 @@ def plane(at, COLUMN: tl.constexpr, size, inside):
     return tl.trans(tl.load(at + COLUMN * size, mask=inside, other=0))
 
 
-@jit()
+@jit(varying=["T"])
 def packed_wide_kernel(
     planes,
     sums,

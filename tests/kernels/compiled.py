@@ -65,7 +65,7 @@ def compiled(kernel: Kernel, capability: int) -> Any:
     aligned = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(names)
-        if name not in constants and not parameters[index].do_not_specialize_on_alignment
+        if name not in constants and not parameters[index].do_not_specialize_on_alignment and not parameters[index].do_not_specialize
     }
     source = triton.compiler.ASTSource(
         fn=function,
