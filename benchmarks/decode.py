@@ -70,7 +70,7 @@ def main() -> None:
         wanted = options.cases if name == "16" else [case for case in options.cases if case in ("one", "shared")]
         tokens, batch = options.tokens or (20 if tiny else 160), 3 if tiny else 64
         lines = measure(network, wanted, tokens, batch, tiny=tiny)
-        for values in chain(lines, kernels_of_steps(network, batch) if options.profile else ()):
+        for values in chain(lines, kernels_of_steps(network, batch, tokens) if options.profile else ()):
             report(format=name, dtype=str(dtype).removeprefix("torch."), **values)
         del network
         gc.collect()
@@ -99,14 +99,14 @@ def measure(network: Network, cases: Sequence[str], tokens: int, batch: int, *, 
         yield {"case": f"{ADAPTERS} LoRAs", **steady(model, requests(model, batch, tokens, names))}
 
 
-def kernels_of_steps(network: Network, batch: int) -> Iterator[dict[str, object]]:
-    """The kernels of a step: how many, and microseconds of each kind in all."""
+def kernels_of_steps(network: Network, batch: int, tokens: int) -> Iterator[dict[str, object]]:
+    """The kernels of a step in the middle of the answers: how many, and microseconds of each kind in all."""
     model = with_prefixes(network)
     for rows in (1, batch):
         decoder = Decoder(model, slots=rows)
-        for request in requests(model, rows, 60):
+        for request in requests(model, rows, tokens):
             decoder.admit(request)
-        for _ in range(WARM_STEPS):
+        for _ in range(tokens // 2):
             decoder.step()
         with torch.profiler.profile() as profiler:
             for _ in range(5):
