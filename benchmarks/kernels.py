@@ -80,12 +80,12 @@ CASES = (
 )
 
 
-def random_weight(case: Case, rows: int, columns: int, device: torch.device) -> launch.PackedRows:
+def random_weight(case: Case, rows: int, columns: int, device: torch.device) -> launch.QuantizedRows:
     integers = torch.randint(-128, 128, (rows, columns * case.bits // 8), device=device, dtype=torch.int8)
     group = 128 if case.title == "int4-g128" else 0
     shape = (rows, -(-columns // group)) if group else (rows,)
     scales = (torch.rand(shape, device=device) * 0.01 + 0.01).half()
-    return launch.PackedRows(integers, scales, case.bits, group, range(rows))
+    return launch.QuantizedRows(integers, scales, case.bits, group, range(rows))
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def compare_format(emit: Emit, title: str, rows: int, columns: int, dtype: torch
     tensors = weight_format.quantize(torch.randn(rows, columns, device=device))
     kept = range(3, rows - 1)
     group = 128 if title == "int4-g128" else 0
-    packed = launch.PackedRows(tensors[WEIGHT], tensors[SCALE], 8 if title == "int8" else 4, group, kept)
+    packed = launch.QuantizedRows(tensors[WEIGHT], tensors[SCALE], 8 if title == "int8" else 4, group, kept)
     plain = weight_format.dequantize(tensors, slice(kept.start, kept.stop), dtype)
     about = {"format": title, "dtype": str(dtype), "shape": [len(kept), columns]}
     same = torch.equal(launch.dequantize(packed, dtype), plain)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 def length_grouped_batches(lengths: Sequence[int], size: int, *, generator: random.Random, mega: int = 50) -> Iterator[list[int]]:
     """Shuffle row indices into batches of `size` rows of similar length.
 
-    Rows are shuffled, cut into mega-batches of `mega * size`, sorted by length inside each, and the batches are shuffled again: little
-    padding, and still random. The last batch may be smaller, so that every row is used.
+    Rows are shuffled, cut into mega-batches of `mega * size`, sorted by length inside each, and the batches are shuffled again: rows
+    of like length, which plain attention pads little, and still random. The last batch may be smaller, so that every row is used.
     """
     order = list(range(len(lengths)))
     generator.shuffle(order)

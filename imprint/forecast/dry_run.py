@@ -132,13 +132,14 @@ def _run(setting: Setting, texts: Texts, depth: int) -> DryRun:
         kept.append(trace.in_use.total())
         trace.enter("head")
 
-    def enter_end(_block: nn.Module, _inputs: object, out: Any) -> None:
+    def enter_backward_end(_block: nn.Module, _inputs: object, out: Any) -> None:
+        """Phase `end` begins when the backward pass comes to the first block."""
         hidden = out if isinstance(out, Tensor) else out[0]
         if hidden.requires_grad:
             hidden.register_hook(lambda _gradient: trace.enter("end"))
 
     network.register_forward_hook(enter_head)
-    blocks[0].register_forward_hook(enter_end)
+    blocks[0].register_forward_hook(enter_backward_end)
     with gpu_kernels(), trace:
         loss = tuner(batch)
         trace.enter("backward")

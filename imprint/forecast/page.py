@@ -11,6 +11,9 @@ from imprint.progress import clock
 from imprint.report.html import escape, page_header, section, ui_text, write_page
 from imprint.report.scatter import Limit, Point, scatter
 
+OWN, FITS, TOO_LARGE = "tuned", "up", "base"
+"""Colours of the pages' style: see Point.css_class of report/scatter.py."""
+
 
 def write_forecast(forecast: RunForecast, card: Card, path: Path) -> None:
     """Write the page of a forecast for a card."""
@@ -28,16 +31,16 @@ def _picture(forecast: RunForecast, card: Card) -> str:
             estimate.needed_bytes(card) / GIB,
             forecast.samples_per_second(estimate, card),
             f"{_name(forecast, estimate)}: {size(estimate.needed_bytes(card))}, {forecast.samples_per_second(estimate, card):.3g}/s",
-            "tuned" if estimate is forecast.own else "up" if estimate.fits(card) else "base",
+            OWN if estimate is forecast.own else FITS if estimate.fits(card) else TOO_LARGE,
         )
         for estimate in reversed(forecast.estimates)
     ]
     largest = max(point.x for point in points)
     sizes = sorted({other.memory_gib for other in CARDS if other.memory_gib <= largest} | {card.memory_gib})
     groups = {
-        "tuned": Bilingual("the recipe", "配方"),
-        "up": Bilingual(f"fits on {card.name}", f"{card.name} 放得下"),
-        "base": Bilingual("does not fit", "放不下"),
+        OWN: Bilingual("the recipe", "配方"),
+        FITS: Bilingual(f"fits on {card.name}", f"{card.name} 放得下"),
+        TOO_LARGE: Bilingual("does not fit", "放不下"),
     }
     return scatter(
         Bilingual(f"samples a second on {card.name}", f"{card.name} 上每秒样本数"),

@@ -114,7 +114,7 @@ class LaunchedStep:
             self.arrived.synchronize()
         tokens, log_probs = self.drawn.tolist()
         together = zip(self.rows, tokens, log_probs, strict=True)
-        return [(running, int(token), log_prob) for running, token, log_prob in together if not running.ended]
+        return [(admitted, int(token), log_prob) for admitted, token, log_prob in together if not admitted.ended]
 
 
 class Decoder:
@@ -165,22 +165,22 @@ class Decoder:
             max_new_tokens = min(max_new_tokens, network.max_row_tokens - len(request.ids) + 1)
         stop_search = StopSearch(request.stop, self.model.new_text()) if request.stop else None
         adapter_id = self.model.adapters.acquire(request.adapter)
-        running = AdmittedRequest(next(self._request_ids), request, adapter_id, max_new_tokens, stop_search)
-        self._waiting.append(running)
-        return running.request_id
+        admitted = AdmittedRequest(next(self._request_ids), request, adapter_id, max_new_tokens, stop_search)
+        self._waiting.append(admitted)
+        return admitted.request_id
 
     def cancel(self, request_id: int) -> None:
         """End a request without a further token; nothing happens where it has ended."""
-        for running in [*self._waiting]:
-            if running.request_id == request_id:
-                self._waiting.remove(running)
-                self.model.adapters.release(running.adapter_id)
-        self._remove([row for row, running in enumerate(self._running) if running.request_id == request_id])
+        for admitted in [*self._waiting]:
+            if admitted.request_id == request_id:
+                self._waiting.remove(admitted)
+                self.model.adapters.release(admitted.adapter_id)
+        self._remove([row for row, admitted in enumerate(self._running) if admitted.request_id == request_id])
 
     def close(self) -> None:
         """End all requests."""
-        for running in (*self._running, *self._waiting):
-            self.cancel(running.request_id)
+        for admitted in (*self._running, *self._waiting):
+            self.cancel(admitted.request_id)
         self._ahead = None
         batch, self._open_batch = self._open_batch, None
         if batch is not None and batch.memory is not None:
@@ -190,7 +190,7 @@ class Decoder:
     def step(self) -> list[Token]:
         """One token for every request that has a slot; empty where there is no request. After an error a new Decoder is needed."""
         launched, self._ahead = self._ahead, None
-        if launched is None or all(running.ended for running in launched.rows):
+        if launched is None or all(admitted.ended for admitted in launched.rows):
             launched = self._launch()
         if launched is None:
             return []
@@ -213,43 +213,45 @@ class Decoder:
         """Whether to compute another step before the tokens of this one are known: no request waits, none surely ends."""
         if self._batch.graphs is None or (self._waiting and len(self._running) < self.slots):
             return False
-        return all(running.count + 1 < running.max_new_tokens for running in launched.rows if not running.ended)
+        return all(admitted.count + 1 < admitted.max_new_tokens for admitted in launched.rows if not admitted.ended)
 
     def _take_tokens(self, launched: LaunchedStep) -> list[Token]:
         tokens, ended, failed = [], set(), set()
-        for running, token, log_prob in launched.read():
-            index, finish = running.count, self._finish(running, token)
-            tokens.append(Token(running.request_id, token, index, log_prob, finish))
+        for admitted, token, log_prob in launched.read():
+            index, finish = admitted.count, self._finish(admitted, token)
+            tokens.append(Token(admitted.request_id, token, index, log_prob, finish))
             if finish:
-                ended.add(running.request_id)
+                ended.add(admitted.request_id)
             if token == NO_TOKEN:
-                failed.add(running.request_id)
+                failed.add(admitted.request_id)
         self._remove(self._rows_of(ended), self._rows_of(failed))
         return tokens
 
     def _rows_of(self, request_ids: set[int]) -> list[int]:
-        return [row for row, running in enumerate(self._running) if running.request_id in request_ids] if request_ids else []
+        return [row for row, admitted in enumerate(self._running) if admitted.request_id in request_ids] if request_ids else []
 
     def _join(self, joining: list[AdmittedRequest]) -> Tensor:
         """Run the prompts of the first waiting requests; returns their logits (K, V)."""
-        prompts = [running.request.ids for running in joining]
-        logits = self._batch.join(prompts, max(running.max_new_tokens for running in joining), [running.adapter_id for running in joining])
+        prompts = [admitted.request.ids for admitted in joining]
+        logits = self._batch.join(
+            prompts, max(admitted.max_new_tokens for admitted in joining), [admitted.adapter_id for admitted in joining]
+        )
         self._running += joining
-        for running in joining:
+        for admitted in joining:
             self._waiting.popleft()
-            self._sampling.add(running.request)
+            self._sampling.add(admitted.request)
         return logits
 
-    def _finish(self, running: AdmittedRequest, token: int) -> Finish | None:
+    def _finish(self, admitted: AdmittedRequest, token: int) -> Finish | None:
         """Why the answer ends with this token, which is counted."""
         if token == NO_TOKEN:
             return "error"
-        if token in self.model.network.stop_ids or token in running.request.stop_ids:
+        if token in self.model.network.stop_ids or token in admitted.request.stop_ids:
             return "stop"
-        running.count += 1
-        if running.stop_search is not None and running.stop_search.push(token):
+        admitted.count += 1
+        if admitted.stop_search is not None and admitted.stop_search.push(token):
             return "stop"
-        return "length" if running.count >= running.max_new_tokens else None
+        return "length" if admitted.count >= admitted.max_new_tokens else None
 
     def _remove(self, rows: Sequence[int], clear: Sequence[int] = ()) -> None:
         """Free the slots of requests that have ended."""

@@ -23,8 +23,8 @@ from imprint.pack import Pack
 from imprint.terminal import say
 
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
-"""Batch sizes that graphs are made for; above, multiples of the last step but one."""
-WIDE_STEP = 32
+"""Batch sizes that graphs are made for; above 64, multiples of LARGE_BUCKETS."""
+LARGE_BUCKETS = 32
 STEPS_BEFORE = 1
 """Steps that are computed as they are before one is captured, so that a very short answer costs no capture."""
 STEPS_IN_LARGER = 8
@@ -88,7 +88,7 @@ def recorder_for(network: Network) -> Recorder | None:
 
 def bucket_of(rows: int) -> int:
     """The smallest bucket with this many rows."""
-    return next((bucket for bucket in BUCKETS if bucket >= rows), -(-rows // WIDE_STEP) * WIDE_STEP)
+    return next((bucket for bucket in BUCKETS if bucket >= rows), -(-rows // LARGE_BUCKETS) * LARGE_BUCKETS)
 
 
 def rounded_capacity(tokens: int) -> int:

@@ -27,7 +27,7 @@ def problem(index: int) -> Bilingual | None:
     from imprint.kernels import launch
 
     device = torch.device("cuda", index)
-    weight = launch.PackedRows(torch.zeros(1, 4, dtype=torch.int8, device=device), torch.ones(1, device=device).half(), 4, 0, range(1))
+    weight = launch.QuantizedRows(torch.zeros(1, 4, dtype=torch.int8, device=device), torch.ones(1, device=device).half(), 4, 0, range(1))
     try:
         launch.dequantize(weight, torch.float16)
     except Exception as error:  # whatever Triton, the compiler that it calls or the driver raises

@@ -17,7 +17,7 @@ from imprint.kernels.wide import lay_out_kernel, packed_wide_kernel
 
 
 @dataclass(frozen=True)
-class PackedRows:
+class QuantizedRows:
     """Some rows of a weight (N, K) in integers of 4 or 8 bits with scales."""
 
     integers: Tensor
@@ -47,7 +47,7 @@ class PackedRows:
         return self.integers.shape[1] * 8 // self.bits
 
 
-def dequantize(weight: PackedRows, dtype: torch.dtype, tile: Tile = tiles.DEQUANTIZE) -> Tensor:
+def dequantize(weight: QuantizedRows, dtype: torch.dtype, tile: Tile = tiles.DEQUANTIZE) -> Tensor:
     """The rows in `dtype`, (rows, K)."""
     words = weight.words
     out = torch.empty((len(weight.rows), weight.columns), dtype=dtype, device=words.device)
@@ -69,7 +69,7 @@ def dequantize(weight: PackedRows, dtype: torch.dtype, tile: Tile = tiles.DEQUAN
     return out
 
 
-def packed_vector(x: Tensor, weight: PackedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
+def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
     """One token (1, K) times the rows, plus the bias (N,) -> (1, rows)."""
     x, words = x.contiguous(), weight.words
     tile = tile or tiles.vector_tile(len(weight.rows), words.shape[1], weight.group_words)
@@ -94,7 +94,7 @@ def packed_vector(x: Tensor, weight: PackedRows, bias: Tensor | None, tile: Tile
     return out
 
 
-def packed_matrix(x: Tensor, weight: PackedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
+def packed_matrix(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
     """Up to 16 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
     x, words, tokens = x.contiguous(), weight.words, len(x)
     tile = tile or tiles.matrix_tile(len(weight.rows), words.shape[1], weight.group_words)
@@ -122,7 +122,7 @@ def packed_matrix(x: Tensor, weight: PackedRows, bias: Tensor | None, tile: Tile
     return out
 
 
-def packed_wide(x: Tensor, weight: PackedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
+def packed_wide(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
     """Up to 64 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
     x, words, tokens = x.contiguous(), weight.words, len(x)
     tile = tile or tiles.wide_tile(len(weight.rows))

@@ -1,6 +1,6 @@
 """The kernels as operations of PyTorch: torch.compile keeps them in its graphs, and a CUDA graph captures them.
 
-Each takes a weight (N, K) as the fields of `PackedRows`: integers, scales, bits, group, and its rows from `first` to `last`.
+Each takes a weight (N, K) as the fields of `QuantizedRows`: integers, scales, bits, group, and its rows from `first` to `last`.
 Legend: N rows (output features), K columns (input features).
 """
 
@@ -18,7 +18,7 @@ def dequantize(integers: Tensor, scales: Tensor, bits: int, group: int, first: i
     """The rows of the weight in `dtype`, (rows, K)."""
     from imprint.kernels import launch
 
-    return launch.dequantize(launch.PackedRows(integers, scales, bits, group, range(first, last)), dtype)
+    return launch.dequantize(launch.QuantizedRows(integers, scales, bits, group, range(first, last)), dtype)
 
 
 @dequantize.register_fake
@@ -70,7 +70,7 @@ def packed_linear(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | No
     """Up to 64 tokens (..., K) times the rows without dequantizing them, plus the bias -> (..., rows). It has no gradient."""
     from imprint.kernels import launch
 
-    weight, flat = launch.PackedRows(integers, scales, bits, group, range(first, last)), x.reshape(-1, x.shape[-1])
+    weight, flat = launch.QuantizedRows(integers, scales, bits, group, range(first, last)), x.reshape(-1, x.shape[-1])
     product = launch.packed_vector if len(flat) == 1 else launch.packed_matrix if len(flat) <= MATRIX_TOKENS else launch.packed_wide
     return product(flat, weight, bias).view(*x.shape[:-1], last - first)
 

@@ -15,7 +15,7 @@ from imprint.kernels.language import jit, tl
 
 @jit()
 def column_value(word, COLUMN: tl.constexpr, BITS: tl.constexpr):
-    """The integers of one of the L columns of words (uint32), in fp32, exactly, times 2 ** column_shift."""
+    """The integers of one of the L columns of words (uint32), in fp32, exactly, times 2 ** SHIFT."""
     BIT: tl.constexpr = 8 * (COLUMN // 2) + 4 * (1 - COLUMN % 2) if BITS == 4 else 8 * COLUMN
     MOVED: tl.constexpr = 0 if BIT + BITS <= 23 else (12 if BITS == 4 else 16)
     SHIFT: tl.constexpr = BIT - MOVED
@@ -29,7 +29,7 @@ def column_value(word, COLUMN: tl.constexpr, BITS: tl.constexpr):
 
 @jit()
 def column_unit(COLUMN: tl.constexpr, BITS: tl.constexpr):
-    """What column_value of an integer must be multiplied by: 2 ** -column_shift."""
+    """What column_value of an integer must be multiplied by: 2 ** -SHIFT, as in column_value."""
     BIT: tl.constexpr = 8 * (COLUMN // 2) + 4 * (1 - COLUMN % 2) if BITS == 4 else 8 * COLUMN
     MOVED: tl.constexpr = 0 if BIT + BITS <= 23 else (12 if BITS == 4 else 16)
     UNIT: tl.constexpr = 1.0 / 2 ** (BIT - MOVED)

@@ -13,17 +13,20 @@ from imprint.kernels.language import jit, tl
 
 
 @jit()
-def scores_of(query, keys, scale, slope, distance, inside, SLOPES: tl.constexpr, DOT: tl.constexpr):
-    """In fp32, -inf for keys that are not `inside`: (BLOCK_Q, BLOCK_N) where several queries share the keys, else (BLOCK_N)."""
+def scores_of(query, keys, scale, slope, offset, inside, SLOPES: tl.constexpr, DOT: tl.constexpr):
+    """In fp32, -inf for keys that are not `inside`: (BLOCK_Q, BLOCK_N) where several queries share the keys, else (BLOCK_N).
+
+    `offset` (BLOCK_N): of each key from the start of the sequence, below 0 in a prefix.
+    """
     if DOT:
         scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
         if SLOPES:
-            scores += slope * distance.to(tl.float32)[None, :]
+            scores += slope * offset.to(tl.float32)[None, :]
         scores = tl.where(inside[None, :], scores, float("-inf"))
     else:
         scores = tl.sum(query.to(tl.float32) * keys.to(tl.float32), 1) * scale
         if SLOPES:
-            scores += slope * distance.to(tl.float32)
+            scores += slope * offset.to(tl.float32)
         scores = tl.where(inside, scores, float("-inf"))
     return scores
 
@@ -32,8 +35,8 @@ def scores_of(query, keys, scale, slope, distance, inside, SLOPES: tl.constexpr,
 def add_keys(largest, total, sums, scores, values, DOT: tl.constexpr):
     """The states after further keys with these scores and values (BLOCK_N, BLOCK_D).
 
-    DOT: one state of each query, (BLOCK_Q). Else there is one query, and each of BLOCK_N places has a state of its own, so that no
-    thread waits for others until `join_places`.
+    DOT: one state of each query, (BLOCK_Q). Else there is one query, and each of BLOCK_N lanes has a state of its own, so that no
+    thread waits for others until `join_lanes`.
     """
     new_largest = tl.maximum(largest, tl.max(scores, 1) if DOT else scores)
     finite = tl.where(new_largest == float("-inf"), 0.0, new_largest)
@@ -50,8 +53,8 @@ def add_keys(largest, total, sums, scores, values, DOT: tl.constexpr):
 
 
 @jit()
-def join_places(largest, total, sums):
-    """The states of BLOCK_N places of one query as one: (1), (1), (1, BLOCK_D)."""
+def join_lanes(largest, total, sums):
+    """The states of BLOCK_N lanes of one query as one: (1), (1), (1, BLOCK_D)."""
     most = tl.max(largest[None, :], 1)
     weights = tl.exp(largest - tl.where(most == float("-inf"), 0.0, most))
     return most, tl.sum((total * weights)[None, :], 1), tl.sum(sums * weights[:, None], 0)[None, :]
@@ -78,8 +81,8 @@ def add_prefix(
     for start in range(first, last, BLOCK_N):
         tokens = start + columns
         mask = (tokens[:, None] < last) & (dims[None, :] < D)
-        places = (begin + tokens[:, None]) * token_stride + dims[None, :]
-        key, value = tl.load(keys + places, mask=mask, other=0.0), tl.load(values + places, mask=mask, other=0.0)
+        at = (begin + tokens[:, None]) * token_stride + dims[None, :]
+        key, value = tl.load(keys + at, mask=mask, other=0.0), tl.load(values + at, mask=mask, other=0.0)
         scores = scores_of(query, key, scale, slope, tokens - length, tokens < last, SLOPES, DOT)
         largest, total, sums = add_keys(largest, total, sums, scores, value, DOT)
     return largest, total, sums
@@ -97,8 +100,8 @@ def add_cached(
     for start in range(first, last, BLOCK_N):
         tokens = start + columns
         mask = (tokens[:, None] < tl.minimum(last, newest)) & (dims[None, :] < D)
-        places = tokens[:, None] * token_stride + dims[None, :]
-        key, value = tl.load(keys + places, mask=mask, other=0.0), tl.load(values + places, mask=mask, other=0.0)
+        at = tokens[:, None] * token_stride + dims[None, :]
+        key, value = tl.load(keys + at, mask=mask, other=0.0), tl.load(values + at, mask=mask, other=0.0)
         is_new = tokens[:, None] == newest
         key, value = tl.where(is_new, new_key[None, :], key), tl.where(is_new, new_value[None, :], value)
         scores = scores_of(query, key, scale, slope, tokens, tokens < last, SLOPES, DOT)
@@ -132,20 +135,20 @@ def attend_rows_kernel(
     begin, length = (tl.load(begins + row), tl.load(lengths + row)) if PREFIX else (0, 0)
     new_key = tl.load(new_keys + row * new_key_row + head * new_key_head + dims, mask=dims < D, other=0.0)
     new_value = tl.load(new_values + row * new_value_row + head * new_value_head + dims, mask=dims < D, other=0.0)
-    places = row * (G * Q) + heads
+    states = row * (G * Q) + heads
     if STARTED:
-        largest = tl.load(state_stats + places * 2, mask=group < Q, other=float("-inf"))
-        total = tl.load(state_stats + places * 2 + 1, mask=group < Q, other=0.0)
-        sums = tl.load(state_sums + places[:, None] * D + dims[None, :], mask=in_query, other=0.0)
+        largest = tl.load(state_stats + states * 2, mask=group < Q, other=float("-inf"))
+        total = tl.load(state_stats + states * 2 + 1, mask=group < Q, other=0.0)
+        sums = tl.load(state_sums + states[:, None] * D + dims[None, :], mask=in_query, other=0.0)
     else:
         largest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK_Q], tl.float32)
         sums = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
-    if not DOT:  # the states of BLOCK_N places, of which the first one has begun
-        place = tl.arange(0, BLOCK_N)
-        largest = tl.where(place == 0, largest, float("-inf"))
-        total = tl.where(place == 0, total, 0.0)
-        sums = tl.where(place[:, None] == 0, sums, 0.0)
+    if not DOT:  # the states of BLOCK_N lanes, of which the first one has begun
+        lane = tl.arange(0, BLOCK_N)
+        largest = tl.where(lane == 0, largest, float("-inf"))
+        total = tl.where(lane == 0, total, 0.0)
+        sums = tl.where(lane[:, None] == 0, sums, 0.0)
     if PREFIX:
         largest, total, sums = add_prefix(
             (largest, total, sums), queries, scale, slope, prefix_keys + head * prefix_head, prefix_values + head * prefix_head,
@@ -157,11 +160,11 @@ def attend_rows_kernel(
         newest, cache_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
     )
     if not DOT:
-        largest, total, sums = join_places(largest, total, sums)
+        largest, total, sums = join_lanes(largest, total, sums)
     if S == 1:
-        tl.store(out + places[:, None] * D + dims[None, :], (sums / total[:, None]).to(out.dtype.element_ty), mask=in_query)
+        tl.store(out + states[:, None] * D + dims[None, :], (sums / total[:, None]).to(out.dtype.element_ty), mask=in_query)
     else:
-        states = places * S + split
+        states = states * S + split
         tl.store(state_sums + states[:, None] * D + dims[None, :], sums, mask=in_query)
         tl.store(state_stats + states * 2, largest, mask=group < Q)
         tl.store(state_stats + states * 2 + 1, total, mask=group < Q)
@@ -205,15 +208,15 @@ def attend_prefixes_kernel(
     for start in range(first, last, BLOCK_N):
         tokens = start + columns
         in_prefix = (tokens[:, None] < last) & (dims[None, :] < D)
-        places = tokens[:, None] * prefix_token + head * prefix_head + dims[None, :]
-        key = tl.load(prefix_keys + places, mask=in_prefix, other=0.0)
+        at = tokens[:, None] * prefix_token + head * prefix_head + dims[None, :]
+        key = tl.load(prefix_keys + at, mask=in_prefix, other=0.0)
         scores = scores_of(queries, key, scale, slope, tokens, tokens < last, False, True)
         if SLOPES:
             scores += slope * (tokens[None, :] - (begin + length)[:, None]).to(tl.float32)
         own = (tokens[None, :] >= begin[:, None]) & (tokens[None, :] < (begin + length)[:, None])
         scores = tl.where(own, scores, float("-inf"))
         largest, total, sums = add_keys(
-            largest, total, sums, scores, tl.load(prefix_values + places, mask=in_prefix, other=0.0), True
+            largest, total, sums, scores, tl.load(prefix_values + at, mask=in_prefix, other=0.0), True
         )
     states = row * (G * Q) + heads
     tl.store(state_sums + states[:, None] * D + dims[None, :], sums, mask=mask)

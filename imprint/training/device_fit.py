@@ -81,7 +81,7 @@ def choose_fit(
         sizes.insert(0, min(2 * sizes[0], own.micro_batch * -(-len(plan.rows) // own.micro_batch)))
     while sizes[-1] > 1 and not whole:
         sizes.append(-(-sizes[-1] // 2))
-    ways = [(size, kept) for kept in ((False, True) if checkpointing is None else (checkpointing,)) for size in sizes]
+    ways = [(size, recomputed) for recomputed in ((False, True) if checkpointing is None else (checkpointing,)) for size in sizes]
     found: list[tuple[float, DeviceFit]] = []
     for size, recomputed in ways:
         try:

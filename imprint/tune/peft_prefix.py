@@ -21,7 +21,7 @@ from imprint.tune.prefix import PrefixEncoder, PrefixShape
 
 TENSOR = "prompt_embeddings"
 """Name of the only tensor: (P, K x 2 x G x D)."""
-IGNORED_FIELDS = {
+KNOWN_FIELDS = {
     "peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping",
     "num_attention_heads", "num_layers", "num_transformer_submodules", "num_virtual_tokens", "token_dim", "encoder_hidden_size",
     "prefix_projection", "init_weights", "num_frozen_tokens",
@@ -33,7 +33,7 @@ side by side, however many they are."""
 def read_peft_prefix(folder: Path, fields: Mapping[str, Any], network: Network) -> PrefixEncoder:
     """The prefix in peft's files. Raises UserError where it is damaged, or belongs to a base of another shape."""
     path = folder / CONFIG_FILE
-    refuse_unknown(path, fields, IGNORED_FIELDS, Bilingual("a prefix of one decoder", "单个解码器的前缀"))
+    refuse_unknown(path, fields, KNOWN_FIELDS, Bilingual("a prefix of one decoder", "单个解码器的前缀"))
     shape = network.shape
     expected = {
         "num_layers": shape.num_layers,

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import torch
 
-from imprint.kernels.launch import PackedRows
+from imprint.kernels.launch import QuantizedRows
 from imprint.quant.formats import FORMATS
 from imprint.quant.weight_format import SCALE, WEIGHT, StoredWeight, WeightFormat
 from tests.interpreted import interprets, mend_interpreter
@@ -28,7 +28,8 @@ def stored(weight_format: WeightFormat, rows: int, columns: int, kept: range | N
     return StoredWeight(weight_format, {name: one.to(DEVICE) for name, one in tensors.items()}, columns, kept or range(rows))
 
 
-def packed(weight: StoredWeight) -> PackedRows:
+def packed(weight: StoredWeight) -> QuantizedRows:
     """The same for a kernel."""
     name = weight.weight_format.name
-    return PackedRows(weight.tensors[WEIGHT], weight.tensors[SCALE], 8 if name == 8 else 4, 128 if name == "int4-g128" else 0, weight.rows)
+    bits, group = 8 if name == 8 else 4, 128 if name == "int4-g128" else 0
+    return QuantizedRows(weight.tensors[WEIGHT], weight.tensors[SCALE], bits, group, weight.rows)

@@ -1,6 +1,6 @@
 import torch
 
-from imprint.kernels.launch import PackedRows
+from imprint.kernels.launch import QuantizedRows
 from imprint.quant.group_int4 import GroupInt4
 from imprint.quant.row_int import RowInt
 from tests.kernels.packed_weights import packed, stored
@@ -15,7 +15,7 @@ def test_a_word_has_the_columns_of_four_bytes() -> None:
 
 
 def test_words_share_the_memory_of_the_integers() -> None:
-    weight = PackedRows(torch.zeros(2, 8, dtype=torch.int8), torch.ones(2), 8, 0, range(2))
+    weight = QuantizedRows(torch.zeros(2, 8, dtype=torch.int8), torch.ones(2), 8, 0, range(2))
     weight.integers[1, 4] = 7
 
     assert weight.words.tolist() == [[0, 0], [0, 7]]

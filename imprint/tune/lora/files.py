@@ -35,13 +35,14 @@ MAX_NUMBER = 1e9
 """Largest rank or alpha that is read: no training has such a one, and its products overflow."""
 KEPT_INITS = ("gaussian", "eva", "orthogonal", "mica")
 """Initializations that leave the base's weights as they are."""
-IGNORED_FIELDS = {
+KNOWN_FIELDS = {
     "peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "target_modules",
     "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern", "megatron_core", "loftq_config", "eva_config",
     "corda_config", "lora_ga_config", "qalora_group_size", "ensure_weight_tying", "runtime_config", "fan_in_fan_out",
 }  # fmt: skip
-"""Fields that change no number: the tensors' names tell which linears are adapted, an initialization is in the tensors already, and
-`fan_in_fan_out` says how the base's own weight is stored; A and B have the same shapes for both."""
+"""Fields beside READ_FIELDS that change no number; TargetRule checks the four about targets. The tensors' names tell which linears are
+adapted, an initialization is in the tensors already, and `fan_in_fan_out` says how the base's own weight is stored; A and B have the same
+shapes for both."""
 READ_FIELDS = {"r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "init_lora_weights", "bias"}
 
 
@@ -93,7 +94,7 @@ def _refuse_unsupported(path: Path, fields: Mapping[str, Any]) -> None:
                 f'{path}："init_lora_weights" 为 {str(init)[:60]!r}，不认识这种初始化，它可能改动了底座；认识 {"、".join(KEPT_INITS)}。',
             )
         )
-    refuse_unknown(path, fields, READ_FIELDS | IGNORED_FIELDS, SUPPORTED)
+    refuse_unknown(path, fields, READ_FIELDS | KNOWN_FIELDS, SUPPORTED)
 
 
 def _tensors_by_linear(

@@ -1,7 +1,8 @@
 """Several LoRAs on the linears of one network, of which each token uses one or none; the network's modules and names stay as they are.
 
 The matrices of all LoRAs on a linear are stacked, and the products of those that a token does not use are multiplied by zero: two products
-for all tokens and LoRAs, whatever their mixture. Legend: T tokens, K inputs, N outputs, R ranks of all LoRAs on a linear, M LoRAs on it.
+for all tokens and LoRAs, whatever their mixture. Legend: T tokens, K inputs, N outputs, R ranks of all LoRAs on a linear, M its LoRAs with
+DoRA.
 """
 
 from collections.abc import Mapping
