@@ -7,18 +7,24 @@ say() { printf '\n== %s\n   %s\n' "$1" "$2"; }
 
 say "1/8  make rows: attribute lists and ad copy" "生成数据：商品属性和广告文案"
 $imprint demo rows runs/demo-data
-say "2/8  P-Tuning v2: only a prefix is trained, the base stays as it is" "P-Tuning v2：只训练前缀，底座不变"
-$imprint train recipes/demo.yaml
-say "3/8  the untouched base on held-out rows" "微调前：在留出数据上打分"
-$imprint evaluate runs/demo --data runs/demo-data/dev.jsonl base=true
-say "4/8  the tuned model on the same rows" "微调后：在同样的数据上打分"
-$imprint evaluate runs/demo --data runs/demo-data/dev.jsonl
-say "5/8  before and after, side by side" "微调前后对照"
-$imprint compare runs/demo --data runs/demo-data/dev.jsonl
-say "6/8  another job: twenty rows that give the model a new name and author" "另一项任务：20 条数据，给模型新的名字和作者（思想钢印）"
+say "2/8  rows of another job: twenty that give the model a new name and author" "另一项任务的数据：20 条，给模型新的名字和作者（思想钢印）"
 $imprint demo identity runs/identity-data
-say "7/8  LoRA: thin matrices beside the base, and three general rows beside each of yours" "LoRA：底座旁边的低秩矩阵；每条自己的数据配三条通用数据"
-$imprint train recipes/identity-lora.yaml
+# Neither job needs the other: this one runs beside steps 3 to 6, so that no core waits, and step 7 shows what it prints.
+$imprint train recipes/identity-lora.yaml > runs/identity.log 2>&1 &
+identity=$!
+trap 'kill "$identity" 2> /dev/null || true' EXIT
+say "3/8  P-Tuning v2: only a prefix is trained, the base stays as it is" "P-Tuning v2：只训练前缀，底座不变"
+$imprint train recipes/demo.yaml
+say "4/8  the untouched base on held-out rows" "微调前：在留出数据上打分"
+$imprint evaluate runs/demo --data runs/demo-data/dev.jsonl base=true
+say "5/8  the tuned model on the same rows" "微调后：在同样的数据上打分"
+$imprint evaluate runs/demo --data runs/demo-data/dev.jsonl
+say "6/8  before and after, side by side" "微调前后对照"
+$imprint compare runs/demo --data runs/demo-data/dev.jsonl
+say "7/8  LoRA, which ran meanwhile: thin matrices beside the base, and three general rows beside each of yours" \
+    "LoRA（与前面几步同时运行）：底座旁边的低秩矩阵；每条自己的数据配三条通用数据"
+wait "$identity" || { status=$?; cat runs/identity.log; exit "$status"; }
+cat runs/identity.log
 say "8/8  ask it who it is" "问问它是谁"
 printf '你是谁？\nWho made you?\n今天真冷\n12+30=?\n' | $imprint chat runs/identity temperature=0
 
