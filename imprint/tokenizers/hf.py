@@ -39,8 +39,20 @@ THOUGHTS: Final = r"[\w:.-]*(?:think|thought|reason)[\w:.-]*"
 """Pattern of the name of a tag around thoughts, such as `think` and `seed:think`."""
 THOUGHT_TAG: Final = re.compile(rf"</?({THOUGHTS})>", re.IGNORECASE)
 """A tag of thoughts: a part of answers, whatever the file says."""
+MAX_WORDS: Final = 4096
+"""Beginnings of words whose ids are kept."""
+MAX_WORD: Final = 16
+"""Characters of the longest one of them."""
 Offsets = list[tuple[int, int, int]]
 """(id, start, end) of tokens, in characters."""
+
+
+class _OneObject(dict[int, int]):
+    """Each number as one object, which all rows share, to save memory."""
+
+    def __missing__(self, number: int) -> int:
+        self[number] = number
+        return number
 
 
 class HFTokenizer:
@@ -76,11 +88,12 @@ class HFTokenizer:
         self._strips_first_space = any(decoder["type"] == "Strip" and decoder.get("start") for decoder in decoders) or any(
             decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never" for decoder in decoders
         )
-        self._ids: dict[int, int] = {}
-        self._whole_words = any(token.single_word for token in added.values()) or bool(
-            getattr(rust.model, "ignore_merges", False) or getattr(rust.model, "end_of_word_suffix", None)
-        )
+        self._ids = _OneObject()
+        self._words: dict[str, list[int]] = {}
+        self._whole_words = bool(getattr(rust.model, "ignore_merges", False) or getattr(rust.model, "end_of_word_suffix", None))
         """Whether the ids of a word may change as a whole when letters follow it."""
+        self._single_words = any(token.single_word for token in added.values())
+        """Whether the file adds tokens that are read only where no letter follows them."""
         self._beyond: Mapping[int, str] = {}
         self._limit: tuple[Path, int] | None = None
         names = sorted(self.controls, key=len, reverse=True)
@@ -111,8 +124,9 @@ class HFTokenizer:
         """
         parts = [well_formed(text) for text in texts]
         encoded = self._encode_text(whole := "".join(parts))
-        ids = self._text_ids(whole, given := encoded.ids)
-        unchanged = ids == given
+        given = encoded.ids
+        ids = self._text_ids(whole, given)
+        unchanged = not self._typable or ids == given
         after: list[list[int]] = []
         while len(parts) > 1:
             place = len(whole) - len(parts.pop())
@@ -133,7 +147,7 @@ class HFTokenizer:
         """The number of tokens before a place in a text; None if what follows it may change their ids.
 
         That is so at a token that reaches over the place, after spaces and digits, which vocabularies group by what follows them, and
-        inside of a word if the vocabulary knows words as a whole.
+        inside of a word if the vocabulary knows words as a whole and has other ids for the part of it.
         """
         if place in (0, len(whole)):
             return len(encoded) if place else 0
@@ -141,7 +155,25 @@ class HFTokenizer:
         span = None if token is None else encoded.token_to_chars(token)
         if span is None or span[0] != place or letter.isspace() or letter.isnumeric():
             return None
-        return None if self._whole_words and encoded.char_to_word(place - 1) == encoded.char_to_word(place) else token
+        within_word = (self._whole_words or self._single_words) and encoded.char_to_word(place - 1) == encoded.char_to_word(place)
+        return None if within_word and not self._keeps_ids(place, encoded, whole) else token
+
+    def _keeps_ids(self, place: int, encoded: "Encoding", whole: str) -> bool:
+        """Whether the beginning of a word has the same ids without the rest of the word, which begins at this place."""
+        word = encoded.char_to_word(place)
+        start = None if word is None or self._single_words else encoded.word_to_chars(word)
+        if start is None:
+            return False
+        return self._word_ids(whole[start[0] : place]) == encoded.ids[encoded.char_to_token(start[0]) : encoded.char_to_token(place)]
+
+    def _word_ids(self, word: str) -> list[int]:
+        """What the library makes of a text that is the beginning of a word; rows often end with the same ones."""
+        ids = self._words.get(word)
+        if ids is None:
+            ids = self._encode_text(word).ids
+            if len(self._words) < MAX_WORDS and len(word) <= MAX_WORD:
+                self._words[word] = ids
+        return ids
 
     def _encode_text(self, text: str) -> "Encoding":
         """The library's encoding of a text."""
@@ -152,20 +184,21 @@ class HFTokenizer:
         """The ids of a text from those that the library gives it: none is special. One int object per id, to save memory."""
         if self._typable and not self._typable.isdisjoint(ids):
             return [token for token, _start, _end in self._encode_typed(self._rust, text)]
-        self._refuse_beyond(ids)
-        return [self._ids.setdefault(token, token) for token in ids]
+        if self._beyond:
+            self._refuse_beyond(ids)
+        return list(map(self._ids.__getitem__, ids))
 
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a rendered conversation: names of special tokens become their ids, unless an ESCAPE_MARK marks them as typed."""
         if ESCAPE_MARK in text:
             return [token for token, _start, _end in self.encode_rendered_with_offsets(text)]
-        return [self._ids.setdefault(token, token) for token in self._encode_special(well_formed(text)).ids]
+        return list(map(self._ids.__getitem__, self._encode_special(well_formed(text)).ids))
 
     def encode_rendered_with_offsets(self, text: str) -> Offsets:
         """(id, start, end) of each token as in `encode_rendered`, in characters of the text without ESCAPE_MARK and lone surrogates."""
         text = well_formed(text)
         encoded = self._encode_special(text)
-        tokens = [(self._ids.setdefault(token, token), *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True)]
+        tokens = [(self._ids[token], *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True)]
         return self._with_typed_names(text, tokens) if ESCAPE_MARK in text else tokens
 
     def encode_after(self, before: str, text: str) -> list[int]:
@@ -242,7 +275,7 @@ class HFTokenizer:
         for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
             name = self._special_names.get(token)
             if name is None or name not in text[start:end]:  # else the id of unknown characters
-                tokens.append((self._ids.setdefault(token, token), start, end))
+                tokens.append((self._ids[token], start, end))
             else:
                 tokens += ((one, start, end) for one in self._spell(name))
         self._refuse_beyond([token for token, _start, _end in tokens])

@@ -279,6 +279,25 @@ def test_a_row_of_parts_is_one_call_of_the_library(tmp_path: Path, monkeypatch: 
     assert calls == ["你好再见好。"]
 
 
+def test_a_prompt_that_ends_within_a_word_is_encoded_again_only_if_its_ids_may_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, calls = parted(tmp_path, "whole words"), list[str]()
+    encode = hf._encode
+
+    def counted(rust: Any, text: str) -> Any:
+        calls.append(text)
+        return encode(rust, text)
+
+    monkeypatch.setattr(hf, "_encode", counted)
+    for _ in range(2):
+        tokenizer.encode_parts("hello 你好", "再见")
+    assert calls == ["hello 你好再见", " 你好", "hello 你好再见"]  # the beginning of the word is known the second time
+    calls.clear()
+    tokenizer.encode_parts("xyz", "w")
+    assert calls == ["xyzw", "xyz", "xyz"]  # alone, it is one token
+
+
 def test_merges_that_are_left_out_by_chance_are_all_used(tmp_path: Path) -> None:
     fields = json.loads(tokenizer_json())
     fields["model"]["dropout"] = 0.5
