@@ -31,10 +31,10 @@ from imprint.data.readers.bad_rows import (
 )
 from imprint.data.sample import Sample
 from imprint.data.tool_turns import (
-    ToolTurn,
+    TurnMessages,
     is_tool_turn,
     offered_tools,
-    samples_from_tool_turns,
+    samples_from_turn_messages,
     tool_turn,
     unread_keys,
 )
@@ -438,11 +438,11 @@ def _tool_conversation(
     plain = [None if isinstance(turn, dict) and is_tool_turn(turn) else turn for turn in turns]
     parsed = [None if turn is None else ParsedTurn.parse(turn, number, column) for number, turn in enumerate(plain, start=1)]
     system, _ = split_system(_system(row, shape.name_of("system")), [turn for turn in parsed if turn is not None], column)
-    tool_turns = [
-        ToolTurn((Message("assistant" if turn.role == "assistant" else "user", turn.text),), turn.learned)
+    all_turns = [
+        TurnMessages((Message("assistant" if turn.role == "assistant" else "user", turn.text),), turn.learned)
         if turn is not None
         else tool_turn(raw if isinstance(raw, dict) else {}, number, column)
         for number, (turn, raw) in enumerate(zip(parsed, turns, strict=True), start=1)
         if turn is None or turn.role != "system"
     ]
-    return list(samples_from_tool_turns(tool_turns, system, offered, column, location))
+    return list(samples_from_turn_messages(all_turns, system, offered, column, location))

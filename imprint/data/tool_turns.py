@@ -53,7 +53,7 @@ ALLOWED_AFTER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class ToolTurn:
+class TurnMessages:
     """A turn with its messages, and whether it is learned."""
 
     messages: tuple[Message, ...]
@@ -118,18 +118,18 @@ def offered_tools(column: object, turns: Sequence[object]) -> tuple[Mapping[str,
     return tuple(valid_unicode(tool, "tools") if isinstance(tool, str) else tool for tool in value)
 
 
-def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
+def tool_turn(turn: Mapping[str, object], number: int, column: str) -> TurnMessages:
     """Parse a turn with a tool call or a tool's result. Raises BadRowError if either is malformed."""
     role, content = _role(turn), next((turn[key] for key in TEXT_KEYS if key in turn), None)
     subject = turn_of(number, column)
     if role == "tool" and "parameters" in turn:  # tool data of ChatGLM3's finetune_demo: call and result in one turn
         call = _call(turn, "parameters", subject)
-        return ToolTurn((call, Message("observation", _as_text(turn.get("observation"), subject))), is_learned(turn, subject))
+        return TurnMessages((call, Message("observation", _as_text(turn.get("observation"), subject))), is_learned(turn, subject))
     if role in RESULT_ROLES:
-        return ToolTurn((Message("observation", _as_text(content, subject)),), learned=False)
+        return TurnMessages((Message("observation", _as_text(content, subject)),), learned=False)
     learned = is_learned(turn, subject)
     if role in CALL_ROLES:
-        return ToolTurn(_joined([_call(call, "arguments", subject) for call in _as_objects(content, subject)]), learned)
+        return TurnMessages(_joined([_call(call, "arguments", subject) for call in _as_objects(content, subject)]), learned)
     if not _is_assistant(role):
         found = describe_value(speaker(turn))
         raise BadRowError(
@@ -139,7 +139,7 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
             )
         )
     if isinstance(name := turn.get("metadata"), str) and name:
-        return ToolTurn((Message("assistant", _as_text(content, subject), name),), learned)
+        return TurnMessages((Message("assistant", _as_text(content, subject), name),), learned)
     listed, single = _calls(turn, "tool_calls"), _calls(turn, "function_call")
     if listed and single:
         raise has_both(subject, ("tool_calls", "function_call"))
@@ -151,11 +151,11 @@ def tool_turn(turn: Mapping[str, object], number: int, column: str) -> ToolTurn:
     if text is not None and not isinstance(text, str):
         raise must_be(Bilingual(f"the words of {subject.english}", f"{subject.chinese}的文字"), "a text", "文本", content)
     first = [Message("assistant", valid_unicode(text, subject))] if text and text.strip() else []
-    return ToolTurn(_joined([*first, *called]), learned)
+    return TurnMessages(_joined([*first, *called]), learned)
 
 
-def samples_from_tool_turns(
-    turns: Sequence[ToolTurn], system: str | None, tools: tuple[Mapping[str, object] | str, ...], column: str, location: str
+def samples_from_turn_messages(
+    turns: Sequence[TurnMessages], system: str | None, tools: tuple[Mapping[str, object] | str, ...], column: str, location: str
 ) -> Iterator[Sample]:
     """A sample for each learned answer or call, with all earlier messages. Raises BadRowError for a wrong order of roles."""
     messages = [Message("system", system or "", tools=tools)] if system or tools else []
@@ -186,9 +186,9 @@ def samples_from_tool_turns(
         raise BadRowError(Bilingual(f'"{column}" ends without an answer of the assistant.', f"{quote(column)} 的末尾没有助手的回答。"))
 
 
-def _merged(turns: Sequence[ToolTurn]) -> list[ToolTurn]:
+def _merged(turns: Sequence[TurnMessages]) -> list[TurnMessages]:
     """The turns, with a call that follows the assistant's words or another call made a part of that turn: nothing ends between them."""
-    merged: list[ToolTurn] = []
+    merged: list[TurnMessages] = []
     for turn in turns:
         before = merged[-1] if merged else None
         if before and turn.messages[0].tool and before.messages[-1].role == "assistant" and before.learned == turn.learned:

@@ -62,12 +62,12 @@ def dequantize_kernel(
     ROUND: tl.constexpr = OUT if GROUP else scales.dtype.element_ty
     GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
     rows = first + tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
-    column = tl.program_id(0) * BLOCK_W + tl.arange(0, BLOCK_W)[None, :]
-    there = (rows < last) & (column < W)
-    word = tl.load(words + rows * W + column, mask=there, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
+    word_index = tl.program_id(0) * BLOCK_W + tl.arange(0, BLOCK_W)[None, :]
+    there = (rows < last) & (word_index < W)
+    word = tl.load(words + rows * W + word_index, mask=there, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
     if GROUP:
         # the hint lets the threads hold the scales as they hold the words; each still reads one at a time
-        scale = tl.load(scales + tl.max_contiguous(rows * GROUPS + column // GROUP, (1, 2)), mask=there, other=0).to(tl.float32)
+        scale = tl.load(scales + tl.max_contiguous(rows * GROUPS + word_index // GROUP, (1, 2)), mask=there, other=0).to(tl.float32)
     else:
         scale = tl.load(scales + rows, mask=rows < last, other=0).to(tl.float32)
     # the first join gives the slowest index
@@ -150,18 +150,18 @@ def packed_vector_kernel(
     added = tl.load(bias + rows - first).to(tl.float32) if HAS_BIAS else 0.0
     total = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
     for start in tl.static_range(0, W, BLOCK_W):
-        column = start + tl.arange(0, BLOCK_W)
-        x_at = x + column[:, None] * L + tl.arange(0, L)[None, :]
-        words_at = words + rows[:, None] * W + column[None, :]
+        word_index = start + tl.arange(0, BLOCK_W)
+        x_at = x + word_index[:, None] * L + tl.arange(0, L)[None, :]
+        words_at = words + rows[:, None] * W + word_index[None, :]
         if start + BLOCK_W <= W:
             word = tl.load(words_at, eviction_policy="evict_first")
             values = tl.load(x_at).to(tl.float32)
         else:
-            word = tl.load(words_at, mask=column[None, :] < W, other=0, eviction_policy="evict_first")
-            values = tl.load(x_at, mask=column[:, None] < W, other=0).to(tl.float32)
+            word = tl.load(words_at, mask=word_index[None, :] < W, other=0, eviction_policy="evict_first")
+            values = tl.load(x_at, mask=word_index[:, None] < W, other=0).to(tl.float32)
         word = word.to(tl.uint32, bitcast=True)
         if GROUP:
-            group = tl.max_contiguous(rows[:, None] * GROUPS + tl.minimum(column // GROUP, GROUPS - 1)[None, :], (1, 2))
+            group = tl.max_contiguous(rows[:, None] * GROUPS + tl.minimum(word_index // GROUP, GROUPS - 1)[None, :], (1, 2))
             scale = tl.load(scales + group).to(tl.float32)
             total += scale * weighted_sum(word, values, tl.zeros((BLOCK_N, BLOCK_W), tl.float32), BLOCK_W, BITS)
         else:
@@ -253,9 +253,9 @@ def packed_matrix_kernel(
     total = tl.zeros((BLOCK_N, TOKENS), tl.float32)
     sums = tl.zeros((TOKENS, BLOCK_W * L), tl.float32)
     for start in tl.range(0, W, BLOCK_W, num_stages=STAGES):
-        column = start + tl.arange(0, BLOCK_W)
-        at = words + rows[:, None] * W + column[None, :]
-        word = tl.load(at, mask=column[None, :] < W, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
+        word_index = start + tl.arange(0, BLOCK_W)
+        at = words + rows[:, None] * W + word_index[None, :]
+        word = tl.load(at, mask=word_index[None, :] < W, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
         wide = start * L + tl.arange(0, BLOCK_W * L)
         part_of_x = tl.load(x + tokens[:, None] * (W * L) + wide[None, :], mask=(tokens < T)[:, None] & (wide < W * L)[None, :], other=0)
         part = tl.zeros((BLOCK_N, TOKENS), tl.float32) if GROUP else total

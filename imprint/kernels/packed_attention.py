@@ -51,23 +51,23 @@ def load_tile(first, last, seq_ids, tokens, TILE: tl.constexpr):
 
 
 @jit()
-def own_scores(q, k, keys, first, last, slope, scale, ALIBI: tl.constexpr):
+def own_scores(q, k, keys, begin, end, slope, scale, ALIBI: tl.constexpr):
     """(tokens, keys) scores of keys of the pack; minus infinity where a token does not attend to a key."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     if ALIBI:
-        scores += slope * (keys[None, :] - first[:, None]).to(tl.float32)
-    return tl.where((keys[None, :] >= first[:, None]) & (keys[None, :] < last[:, None]), scores, float("-inf"))
+        scores += slope * (keys[None, :] - begin[:, None]).to(tl.float32)
+    return tl.where((keys[None, :] >= begin[:, None]) & (keys[None, :] < end[:, None]), scores, float("-inf"))
 
 
 @jit()
-def prefix_scores(q, k, keys, valid, masked, offsets, seq_ids, length, slope, scale, MASKED: tl.constexpr, ALIBI: tl.constexpr):
+def prefix_scores(q, k, keys, valid, masked, offsets, seq, length, slope, scale, MASKED: tl.constexpr, ALIBI: tl.constexpr):
     """(tokens, keys) scores of keys of the prefix; minus infinity where a token does not attend to a key."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     if ALIBI:
         scores += slope * tl.load(offsets + keys, mask=keys < length, other=0)[None, :].to(tl.float32)
     seen = valid[:, None] & (keys < length)[None, :]
     if MASKED:
-        seen &= tl.load(masked + seq_ids[:, None] * length + keys[None, :], mask=seen, other=1) == 0
+        seen &= tl.load(masked + seq[:, None] * length + keys[None, :], mask=seen, other=1) == 0
     return tl.where(seen, scores, float("-inf"))
 
 

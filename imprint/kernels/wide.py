@@ -18,11 +18,11 @@ def lay_out_kernel(x, planes, sums, T, W: tl.constexpr, L: tl.constexpr, S: tl.c
     """Some spans of one token of x (T, K): planes (L, T, W) holds column c of every word together; sums (T, S) of each span, fp32."""
     token = tl.program_id(1).to(tl.int64)
     spans = tl.program_id(0) * SPANS + tl.arange(0, SPANS)
-    word = spans[:, None] * 16 + tl.arange(0, 16)[None, :]
+    word_index = spans[:, None] * 16 + tl.arange(0, 16)[None, :]
     total = tl.zeros((SPANS,), tl.float32)
     for column in tl.static_range(L):
-        values = tl.load(x + (token * W + word) * L + column, mask=word < W, other=0)
-        tl.store(planes + (column * T + token) * W + word, values, mask=word < W)
+        values = tl.load(x + (token * W + word_index) * L + column, mask=word_index < W, other=0)
+        tl.store(planes + (column * T + token) * W + word_index, values, mask=word_index < W)
         total += tl.sum(values.to(tl.float32), 1)
     tl.store(sums + token * S + spans, total, mask=spans < S)
 
@@ -65,11 +65,11 @@ def packed_wide_kernel(
     all_sums = tl.zeros((TOKENS,), tl.float32)
     size = T * W
     for start in tl.range(0, W, 16, num_stages=STAGES):
-        column = start + tl.arange(0, 16)
-        at = words + rows[:, None] * W + column[None, :]
-        word = tl.load(at, mask=column[None, :] < W, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
-        x = planes + tokens[:, None] * W + column[None, :]
-        inside = (tokens < T)[:, None] & (column < W)[None, :]
+        word_index = start + tl.arange(0, 16)
+        at = words + rows[:, None] * W + word_index[None, :]
+        word = tl.load(at, mask=word_index[None, :] < W, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
+        x = planes + tokens[:, None] * W + word_index[None, :]
+        inside = (tokens < T)[:, None] & (word_index < W)[None, :]
         part = tl.zeros((BLOCK_N, TOKENS), tl.float32) if GROUP else total
         if BITS == 4:
             part = add_pair(part, word, plane(x, 1, size, inside), plane(x, 5, size, inside), 0, True, 1, 0)
