@@ -3,6 +3,7 @@
 Legend: T packed tokens, H heads, D head size.
 """
 
+import torch
 from torch import Tensor
 
 from imprint.kernels import available
@@ -17,5 +18,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, distance: int) -> Tensor:
     if x.is_cuda and available.usable(x.device.index, x.dtype):
         rotated: Tensor = rotate_by_kernel(x, cos, sin, distance, False)
         return rotated
-    partner: Tensor = x.unflatten(-1, (-1, 2, distance)).flip(-2).flatten(-3)
+    first, second = x.unflatten(-1, (-1, 2, distance)).unbind(-2)
+    partner = torch.stack((second, first), -2).flatten(-3)
     return x * cos[:, None] + partner * sin[:, None]
