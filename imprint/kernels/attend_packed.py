@@ -59,7 +59,7 @@ def attend_packed(
     prefix_value: Tensor | None,
     first: Tensor,
     last: Tensor,
-    row_end: Tensor,  # noqa: ARG001 - the gradients need it
+    seq_end: Tensor,  # noqa: ARG001 - the gradients need it
     seq_ids: Tensor,
     masked: Tensor | None,
     offsets: Tensor | None,
@@ -103,7 +103,7 @@ def attend_packed_gradients(
     prefix_value: Tensor | None,
     first: Tensor,
     last: Tensor,
-    row_end: Tensor,
+    seq_end: Tensor,
     seq_ids: Tensor,
     masked: Tensor | None,
     offsets: Tensor | None,
@@ -124,7 +124,7 @@ def attend_packed_gradients(
     )  # fmt: skip
     groups = key.shape[1]
     key_gradient_kernel[(-(-tokens // tiles.keys), groups)](
-        *inputs.tensors, inputs.slopes, first, last, row_end, log_sums, grad, deltas, *grads[1:],
+        *inputs.tensors, inputs.slopes, first, last, seq_end, log_sums, grad, deltas, *grads[1:],
         tokens, *inputs.strides, inputs.scale, inputs.factor, **inputs.constants, **tiles.options,
     )  # fmt: skip
     if prefix_key is None:

@@ -101,27 +101,27 @@ def split_columns(x, BLOCK_W: tl.constexpr):
 
 
 @jit()
-def weighted_sum(word, x, start, BLOCK_W: tl.constexpr, BITS: tl.constexpr):
-    """The products of words (BLOCK_N, BLOCK_W) with x (BLOCK_W, L), summed over the columns of each word."""
+def weighted_sum(word, x, total, BLOCK_W: tl.constexpr, BITS: tl.constexpr):
+    """Add to `total` the products of words (BLOCK_N, BLOCK_W) with x (BLOCK_W, L), summed over the columns of each word."""
     if BITS == 4:
         c0, c1, c2, c3, c4, c5, c6, c7 = split_columns(x, BLOCK_W)
-        start += column_value(word, 0, 4) * (c0 * column_unit(0, 4))[None, :]
-        start += column_value(word, 1, 4) * (c1 * column_unit(1, 4))[None, :]
-        start += column_value(word, 2, 4) * (c2 * column_unit(2, 4))[None, :]
-        start += column_value(word, 3, 4) * (c3 * column_unit(3, 4))[None, :]
-        start += column_value(word, 4, 4) * (c4 * column_unit(4, 4))[None, :]
-        start += column_value(word, 5, 4) * (c5 * column_unit(5, 4))[None, :]
-        start += column_value(word, 6, 4) * (c6 * column_unit(6, 4))[None, :]
-        start += column_value(word, 7, 4) * (c7 * column_unit(7, 4))[None, :]
+        total += column_value(word, 0, 4) * (c0 * column_unit(0, 4))[None, :]
+        total += column_value(word, 1, 4) * (c1 * column_unit(1, 4))[None, :]
+        total += column_value(word, 2, 4) * (c2 * column_unit(2, 4))[None, :]
+        total += column_value(word, 3, 4) * (c3 * column_unit(3, 4))[None, :]
+        total += column_value(word, 4, 4) * (c4 * column_unit(4, 4))[None, :]
+        total += column_value(word, 5, 4) * (c5 * column_unit(5, 4))[None, :]
+        total += column_value(word, 6, 4) * (c6 * column_unit(6, 4))[None, :]
+        total += column_value(word, 7, 4) * (c7 * column_unit(7, 4))[None, :]
     else:
         even, odd = tl.split(tl.reshape(x, (BLOCK_W, 2, 2)))
         c0, c2 = tl.split(even)
         c1, c3 = tl.split(odd)
-        start += column_value(word, 0, 8) * (c0 * column_unit(0, 8))[None, :]
-        start += column_value(word, 1, 8) * (c1 * column_unit(1, 8))[None, :]
-        start += column_value(word, 2, 8) * (c2 * column_unit(2, 8))[None, :]
-        start += column_value(word, 3, 8) * (c3 * column_unit(3, 8))[None, :]
-    return start
+        total += column_value(word, 0, 8) * (c0 * column_unit(0, 8))[None, :]
+        total += column_value(word, 1, 8) * (c1 * column_unit(1, 8))[None, :]
+        total += column_value(word, 2, 8) * (c2 * column_unit(2, 8))[None, :]
+        total += column_value(word, 3, 8) * (c3 * column_unit(3, 8))[None, :]
+    return total
 
 
 @jit(unaligned=["words", "scales"])
@@ -149,11 +149,11 @@ def packed_vector_kernel(
     row_scale = tl.load(scales + rows).to(tl.float32) if GROUP == 0 else 1.0
     added = tl.load(bias + rows - first).to(tl.float32) if HAS_BIAS else 0.0
     total = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
-    for start in tl.static_range(0, W, BLOCK_W):
-        word_index = start + tl.arange(0, BLOCK_W)
+    for total in tl.static_range(0, W, BLOCK_W):
+        word_index = total + tl.arange(0, BLOCK_W)
         x_at = x + word_index[:, None] * L + tl.arange(0, L)[None, :]
         words_at = words + rows[:, None] * W + word_index[None, :]
-        if start + BLOCK_W <= W:
+        if total + BLOCK_W <= W:
             word = tl.load(words_at, eviction_policy="evict_first")
             values = tl.load(x_at).to(tl.float32)
         else:

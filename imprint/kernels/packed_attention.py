@@ -5,8 +5,8 @@ visits the keys of the prefix, and then only those between the first and the las
 
 Legend: T packed tokens, P prefix length, H query heads, G heads of keys and values, D head size, B sequences, S parts of the tokens.
 Pointers are named as the tensors. `first` and `last` (T,) are the first key of the pack that a token attends to and the one after the last
-one, `row_end` (T,) the token after its row. Scores are in units of log 2, to which `scale` and slopes bring them; `factor` is the scale
-without that unit.
+one, `seq_end` (T,) the token after its sequence. Scores are in units of log 2, to which `scale` and slopes bring them; `factor` is the
+scale without that unit.
 """
 
 # ruff: noqa: N803 - constants are in capitals, as in Triton's own kernels
@@ -161,7 +161,7 @@ def query_gradient_kernel(
 
 @jit()
 def key_gradient_kernel(
-    query, key, value, slopes, first, last, row_end, log_sums, grad, deltas, grad_key, grad_value,
+    query, key, value, slopes, first, last, seq_end, log_sums, grad, deltas, grad_key, grad_value,
     tokens, query_stride, query_head, key_stride, key_head, value_stride, value_head, scale, factor,
     GROUP: tl.constexpr, D: tl.constexpr, COLUMNS: tl.constexpr, ALIBI: tl.constexpr,
     TILE: tl.constexpr, KEYS: tl.constexpr,
@@ -177,7 +177,7 @@ def key_gradient_kernel(
     key_sums = tl.zeros((KEYS, COLUMNS), tl.float32)
     value_sums = tl.zeros((KEYS, COLUMNS), tl.float32)
     lowest = tl.min(tl.load(first + keys, mask=valid, other=tokens))
-    highest = tl.max(tl.load(row_end + keys, mask=valid, other=0))
+    highest = tl.max(tl.load(seq_end + keys, mask=valid, other=0))
     for member in range(GROUP):
         head = group * GROUP + member
         for start in range(lowest, highest, TILE):

@@ -57,7 +57,7 @@ def attend_rows(layer: int, query: Tensor, key: Tensor, value: Tensor, context: 
         prefix_value,
         rows.first,
         rows.last,
-        rows.row_end,
+        rows.seq_end,
         rows.seq_ids,
         rows.prefix_masked,
         rows.prefix_offsets,
@@ -74,8 +74,8 @@ class VisibleKeys:
     """(T,) int32 the first key of the pack that a token attends to."""
     last: Tensor
     """(T,) int32 the one after the last."""
-    row_end: Tensor
-    """(T,) int32 the token after the token's row."""
+    seq_end: Tensor
+    """(T,) int32 the token after the token's sequence."""
     seq_ids: Tensor
     """(T,) int32 the token's sequence."""
     prefix_masked: Tensor | None
@@ -89,9 +89,9 @@ class VisibleKeys:
         pack, adapters = context.pack, context.adapters
         device = pack.ids.device
         first = torch.arange(pack.ids.numel(), device=device) - pack.offsets
-        row_end = torch.searchsorted(pack.seq_ids, pack.seq_ids, right=True)
+        seq_end = torch.searchsorted(pack.seq_ids, pack.seq_ids, right=True)
         offsets = adapters.prefix_offsets
         if adapters.prefix is not None and offsets is None:
             offsets = torch.arange(-len(adapters.prefix[0][0]), 0, device=device)
-        first, last, row_end, seq_ids = (one.int() for one in (first, first + pack.num_visible, row_end, pack.seq_ids))
-        return cls(first, last, row_end, seq_ids, adapters.masked(), None if offsets is None else offsets.int())
+        first, last, seq_end, seq_ids = (one.int() for one in (first, first + pack.num_visible, seq_end, pack.seq_ids))
+        return cls(first, last, seq_end, seq_ids, adapters.masked(), None if offsets is None else offsets.int())

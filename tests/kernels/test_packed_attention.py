@@ -32,12 +32,12 @@ def test_gradients_are_those_of_autograd_in_fp64(size: int) -> None:
     starts = torch.tensor([0, *ENDS[:-1]], device=DEVICE)
     lengths = torch.tensor(ENDS, device=DEVICE) - starts
     seq_ids = torch.repeat_interleave(torch.arange(len(ENDS), device=DEVICE), lengths)
-    first, row_end = starts[seq_ids], (starts + lengths)[seq_ids]
-    last = torch.minimum(torch.maximum(torch.arange(tokens, device=DEVICE) + 1, first + 5), row_end)  # five tokens see each other
+    first, seq_end = starts[seq_ids], (starts + lengths)[seq_ids]
+    last = torch.minimum(torch.maximum(torch.arange(tokens, device=DEVICE) + 1, first + 5), seq_end)  # five tokens see each other
     shapes = [(tokens, 2, size)] * 3 + [(7, 2, size)] * 2
     inputs = [torch.randn(shape, device=DEVICE, requires_grad=True) for shape in shapes]
     doubles = [tensor.detach().double().requires_grad_() for tensor in inputs]
-    ranges = (first.int(), last.int(), row_end.int(), seq_ids.int())
+    ranges = (first.int(), last.int(), seq_end.int(), seq_ids.int())
 
     found, log_sums = attend_packed(*inputs, *ranges, None, torch.arange(-7, 0, device=DEVICE).int(), None)
     expected = exact(doubles[0], doubles[1], doubles[2], (doubles[3], doubles[4]), first, last)
@@ -58,7 +58,7 @@ from imprint.kernels import packed_attention as kernels, rotary
 from imprint.kernels.attend_packed import choose_tiles
 
 card, memory = int(sys.argv[1]), int(sys.argv[2])
-NUMBERS = dict.fromkeys(("first", "last", "row_end", "seq_ids", "offsets"), "*i32") | {"masked": "*u8"}
+NUMBERS = dict.fromkeys(("first", "last", "seq_end", "seq_ids", "offsets"), "*i32") | {"masked": "*u8"}
 NUMBERS |= dict.fromkeys(("log_sums", "deltas", "slopes"), "*fp32") | dict.fromkeys(("scale", "factor"), "fp32")
 
 def shared(function, tensors, constants, options, **others):
