@@ -58,7 +58,7 @@ def tiktoken_json(pieces: Sequence[bytes], split: str, special_ids: Mapping[str,
     )
 
 
-def tokenizer_config(special_ids: Sequence[str], *, end_token: str, chat_template: str, max_length: int) -> dict[str, Any]:
+def tokenizer_config(special_tokens: Sequence[str], *, end_token: str, chat_template: str, max_length: int) -> dict[str, Any]:
     """The fields of a tokenizer_config.json beside such a vocabulary."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -68,7 +68,7 @@ def tokenizer_config(special_ids: Sequence[str], *, end_token: str, chat_templat
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
         "chat_template": chat_template,
-        "extra_special_tokens": list(special_ids),
+        "extra_special_tokens": list(special_tokens),
         "model_input_names": ["input_ids", "attention_mask"],
     }
 

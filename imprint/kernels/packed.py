@@ -149,11 +149,11 @@ def packed_vector_kernel(
     row_scale = tl.load(scales + rows).to(tl.float32) if GROUP == 0 else 1.0
     added = tl.load(bias + rows - first).to(tl.float32) if HAS_BIAS else 0.0
     total = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
-    for total in tl.static_range(0, W, BLOCK_W):
-        word_index = total + tl.arange(0, BLOCK_W)
+    for start in tl.static_range(0, W, BLOCK_W):
+        word_index = start + tl.arange(0, BLOCK_W)
         x_at = x + word_index[:, None] * L + tl.arange(0, L)[None, :]
         words_at = words + rows[:, None] * W + word_index[None, :]
-        if total + BLOCK_W <= W:
+        if start + BLOCK_W <= W:
             word = tl.load(words_at, eviction_policy="evict_first")
             values = tl.load(x_at).to(tl.float32)
         else:
