@@ -416,6 +416,7 @@ class TestSection:
             "template": "auto",
             "date": None,
             "commit": None,
+            "kernels": "auto",
         }
 
     @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantized": 4}])

@@ -79,6 +79,7 @@ def test_an_unsupported_dtype_is_refused_before_anything_is_read(
         monkeypatch.setenv(name, value)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(folder=tmp_path), encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1", "response": "2"}\n', encoding="utf-8")
     assert main(["train", str(recipe), f"model.dtype={dtype}", "engine.deepspeed=zero2"]) == 2
     assert sentence in capsys.readouterr().err
 

@@ -134,6 +134,7 @@ def test_the_end_of_stderr_of_another_process_is_shown(tmp_path: Path) -> None:
     assert text.endswith("ValueError: odd\n")
 
 
+@pytest.mark.long
 def test_a_killed_process_ends_the_others_with_a_user_error_and_the_run_resumes(tmp_path: Path) -> None:
     recipe = world_folder(tmp_path)
     run = RunFolder(tmp_path / "killed")

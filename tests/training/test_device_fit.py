@@ -1,16 +1,30 @@
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
 from imprint.forecast.cards import Card, find_card
-from imprint.forecast.estimate import Choice
+from imprint.forecast.estimate import Choice, Estimate, estimate
+from imprint.training import device_fit
 from imprint.training.device_fit import DeviceFit, choose_fit
 from imprint.training.run import train
 from imprint.tune.section import PrefixSection
 from tests.forecast.full_shape import plan
 from tests.tinyrun import tiny_recipe
+
+
+@cache
+def estimate_once(choice: Choice) -> Estimate:
+    """Every test asks for the same plan."""
+    return estimate(plan(), choice)
+
+
+@pytest.fixture(autouse=True)
+def _estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_fit, "estimate", lambda _plan, choice: estimate_once(choice))
+
 
 OWN = Choice(PrefixSection(length=128, start="random"), None, checkpointing=False, micro_batch=16)
 
