@@ -10,6 +10,7 @@ from typing import Final
 from imprint.data.sample import Sample
 from imprint.files.atomic import atomic_file
 from imprint.files.reading import MAX_LINES_BYTES, read_bounded
+from imprint.messages import UserError
 
 DIGEST_BYTES: Final = 4
 """Bytes of the digest of a sample: with a million learned rows, one of 4,000 rows that were added is taken for one of them."""
@@ -35,12 +36,17 @@ class LearnedRows:
     def write(self, file: Path) -> None:
         """Write the record into a run folder."""
         with atomic_file(file) as temporary:
-            temporary.write_bytes(self.digests)
+            temporary.write_bytes(self.digests + _checksum(self.digests))
 
     @classmethod
     def read(cls, file: Path) -> "LearnedRows | None":
-        """The record of a run; None if an earlier version wrote it, and for a bundle. Raises UserError for a file too large."""
-        return cls(read_bounded(file, MAX_LINES_BYTES)) if file.is_file() else None
+        """The record of a run; None where none can be read: in a run of an earlier version, in a bundle, or where it is damaged."""
+        try:
+            content = read_bounded(file, MAX_LINES_BYTES) if file.is_file() else b""
+        except (OSError, UserError):
+            return None
+        digests, checksum = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+        return cls(digests) if content and checksum == _checksum(digests) else None
 
     def select(self, samples: Sequence[Sample]) -> list[Sample]:
         """Those of `samples` that the run learned from; one that is there more often than it was learned counts as often as it was."""
@@ -56,5 +62,10 @@ class LearnedRows:
 
 def _digest(sample: Sample) -> bytes:
     """CRC-32 of a sample's texts: question, answer and the turn before them, since all turns of each sample would take quadratic time."""
-    texts = (sample.query, sample.answer, sample.tool, sample.system or "", *(sample.history[-1] if sample.history else ()))
-    return zlib.crc32(SEPARATOR.join(texts).encode("utf-8", "surrogatepass")).to_bytes(DIGEST_BYTES, "little")
+    further = (text for message in sample.further_messages for text in (message.tool, message.text))
+    texts = (sample.query, sample.answer, sample.tool, sample.system or "", *(sample.history[-1] if sample.history else ()), *further)
+    return _checksum(SEPARATOR.join(texts).encode("utf-8", "surrogatepass"))
+
+
+def _checksum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(DIGEST_BYTES, "little")

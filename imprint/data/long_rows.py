@@ -16,7 +16,8 @@ def refuse_long_row(samples: Sequence[Sample]) -> None:
     for sample in samples[-1:]:
         length = len(sample.query) + len(sample.answer) + len(sample.system or "")
         if sample.context is not None or sample.further_messages:
-            length = len(sample.answer) + sum(len(message.text) for message in (*sample.messages, *sample.further_messages))
+            messages = (*sample.messages, *sample.further_messages)
+            length = len(sample.answer) + sum(len(message.text) + len(str(message.tools or "")) for message in messages)
         elif sample.history:
             length += sum(len(question) + len(answer) for question, answer in sample.history)
         if length > MAX_TEXT:

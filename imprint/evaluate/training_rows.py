@@ -56,17 +56,17 @@ def learned_rows(folder: RunFolder, section: DataSection, *, tools: bool) -> Tra
     if added:
         notes.append(
             Bilingual(
-                f"{section.train}: {added:,} of its answers are not what the run learned from; they were added or changed since, and do "
-                "not count as learned.",
-                f"训练文件中有 {added:,} 个回答是训练之后增加或改动的，不算学过。",
+                f"{section.train}: {added:,} of the answers that are read from it now are not what the run learned from, and do not count "
+                "as learned.",
+                f"现在从训练文件读到的回答中有 {added:,} 个并非该次训练学过的，不算学过。",
             )
         )
     if gone:
         notes.append(
             Bilingual(
-                f"{section.train}: {gone:,} of the {len(record):,} answers that the run learned are not in it any more, so copies of "
+                f"{section.train}: {gone:,} of the {len(record):,} answers that the run learned are not read from it now, so copies of "
                 "them are not counted.",
-                f"学过的 {len(record):,} 个回答中有 {gone:,} 个已不在训练文件中，照抄它们的回答不会计入。",
+                f"学过的 {len(record):,} 个回答中有 {gone:,} 个现在读不到，照抄它们的回答不会计入。",
             )
         )
     return TrainingRows(samples, join_lines(notes) if notes else None)

@@ -155,7 +155,8 @@ class HFTokenizer:
         span = None if token is None else encoded.token_to_chars(token)
         if span is None or span[0] != place or letter.isspace() or letter.isnumeric():
             return None
-        within_word = (self._whole_words or self._single_words) and encoded.char_to_word(place - 1) == encoded.char_to_word(place)
+        word_before = encoded.char_to_word(place - 1)  # None of a combining mark that is composed with the letter before it
+        within_word = (self._whole_words or self._single_words) and word_before in (None, encoded.char_to_word(place))
         return None if within_word and not self._keeps_ids(place, encoded, whole) else token
 
     def _keeps_ids(self, place: int, encoded: "Encoding", whole: str) -> bool:

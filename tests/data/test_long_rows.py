@@ -5,6 +5,7 @@ import pytest
 
 from imprint.data.long_rows import MAX_TEXT, refuse_long_row
 from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.questions import read_questions
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.messages import UserError
@@ -36,3 +37,17 @@ def test_all_texts_of_a_row_count_and_columns_that_are_not_read_do_not(tmp_path:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"content": "问", "summary": "答", "page": "x" * (MAX_TEXT + 1)}), encoding="utf-8")
     assert len(read_samples(file, prompt_column="content", response_column="summary")) == 1
+
+
+@pytest.mark.parametrize("row", ["字" * (MAX_TEXT + 1), json.dumps({"content": "字" * (MAX_TEXT + 1)}, ensure_ascii=False)])
+def test_a_question_alone_is_refused_too(tmp_path: Path, row: str) -> None:
+    file = tmp_path / ("questions.jsonl" if row.startswith("{") else "questions.txt")
+    file.write_text(row + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="a row has at most 2,000,000"):
+        read_questions(file, prompt_column="content")
+
+
+def test_descriptions_of_tools_count() -> None:
+    system = Message("system", "", tools=({"name": "f", "description": "字" * MAX_TEXT},))
+    with pytest.raises(BadRowError):
+        refuse_long_row([Sample("", "b", None, "rows.jsonl:1", context=(system, Message("user", "a")))])

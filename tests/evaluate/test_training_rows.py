@@ -28,8 +28,8 @@ def test_an_answer_that_was_added_later_is_no_copy_of_a_learned_one(
     assert main([*asked, f"output={tmp_path / 'after'}"]) == 0
     after = json.loads((tmp_path / "after" / "scores.json").read_text(encoding="utf-8"))
     assert after["copied_share"] == before["copied_share"] < 1
-    assert after["training_rows"].startswith(f"{rows}: {len(added)} of its answers are not what the run learned from")
-    assert f"训练文件中有 {len(added)} 个回答是训练之后增加或改动的，不算学过。" in capsys.readouterr().out
+    assert after["training_rows"].startswith(f"{rows}: {len(added)} of the answers that are read from it now are not what the run learned")
+    assert f"现在从训练文件读到的回答中有 {len(added)} 个并非该次训练学过的，不算学过。" in capsys.readouterr().out
 
 
 def test_the_rows_of_a_changed_file_are_those_that_the_run_learned(changed: tuple[RunFolder, Path]) -> None:
@@ -44,7 +44,7 @@ def test_the_rows_of_a_changed_file_are_those_that_the_run_learned(changed: tupl
     left = load_training_rows(source, tools=False)
     assert left.samples == whole.samples[1:]
     assert left.note is not None
-    assert f"1 of the {len(whole.samples)} answers that the run learned are not in it any more" in left.note.english
+    assert f"1 of the {len(whole.samples)} answers that the run learned are not read from it now" in left.note.english
     rows.unlink()
     assert load_training_rows(source, tools=False).samples == []
 

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from imprint.data.long_rows import refuse_long_row
 from imprint.data.readers.bad_rows import BadRowError, non_empty_text, quote_names
 from imprint.data.readers.encodings import detect_encoding, read_chunks, read_lines, undecodable_error
 from imprint.data.readers.rows import read_rows
@@ -74,7 +75,17 @@ def _line_questions(path: Path) -> Iterator[tuple[str, list[Sample] | BadRowErro
         elif problem := undecodable_error(line, encoding):
             yield location, problem
         elif query := line.strip("\ufeff \t\r\n\u3000"):
-            yield location, [Sample(query, "", None, location)]
+            try:
+                yield location, _question(query, location)
+            except BadRowError as too_long:
+                yield location, too_long
+
+
+def _question(text: str, location: str) -> list[Sample]:
+    """The sample of a question alone. Raises BadRowError for one that is too long."""
+    samples = [Sample(text, "", None, location)]
+    refuse_long_row(samples)
+    return samples
 
 
 def _row_questions(path: Path, prompt_column: str) -> Iterator[tuple[str, list[Sample] | BadRowError]]:
@@ -91,7 +102,7 @@ def _questions_of_row(row: object, prompt_column: str, location: str) -> list[Sa
         raise row
     assert isinstance(row, dict), "readers yield objects or BadRowErrors"
     if prompt_column in row:
-        return [Sample(non_empty_text(row[prompt_column], prompt_column), "", None, location)]
+        return _question(non_empty_text(row[prompt_column], prompt_column), location)
     shape = published_shape(row) or _shape_without_answer(row)
     # The answer is not used, and may be empty or missing, or a bad one.
     row = {name: value for name, value in row.items() if name not in JUDGED_COLUMNS}
