@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from imprint.kernels.tiles import power_of_two
 
@@ -50,7 +50,7 @@ def _tiles_for(query: Tensor) -> Tiles:
     return choose_tiles(head_bytes, torch.cuda.get_device_properties(query.device).shared_memory_per_block_optin)  # type: ignore[attr-defined]
 
 
-@torch.library.custom_op("imprint::attend_packed", mutates_args=())
+@library.custom_op("imprint::attend_packed", mutates_args=())
 def attend_packed(
     query: Tensor,
     key: Tensor,
@@ -91,7 +91,7 @@ def _(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return query.new_empty((tokens, heads, size)), query.new_empty((heads, tokens), dtype=torch.float32)
 
 
-@torch.library.custom_op("imprint::attend_packed_gradients", mutates_args=())
+@library.custom_op("imprint::attend_packed_gradients", mutates_args=())
 def attend_packed_gradients(
     grad: Tensor,
     out: Tensor,

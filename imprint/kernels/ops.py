@@ -7,13 +7,13 @@ Legend: N rows (output features), K columns (input features).
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional
 
 from imprint.kernels.tiles import MATRIX_TOKENS
 
 
-@torch.library.custom_op("imprint::dequantize", mutates_args=())
+@library.custom_op("imprint::dequantize", mutates_args=())
 def dequantize(integers: Tensor, scales: Tensor, bits: int, group: int, first: int, last: int, dtype: torch.dtype) -> Tensor:
     """The rows of the weight in `dtype`, (rows, K)."""
     from imprint.kernels import launch
@@ -26,7 +26,7 @@ def _(integers: Tensor, scales: Tensor, bits: int, group: int, first: int, last:
     return integers.new_empty((last - first, integers.shape[1] * 8 // bits), dtype=dtype)
 
 
-@torch.library.custom_op("imprint::dequantized_linear", mutates_args=())
+@library.custom_op("imprint::dequantized_linear", mutates_args=())
 def dequantized_linear(
     x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, last: int
 ) -> Tensor:
@@ -39,7 +39,7 @@ def _(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: in
     return x.new_empty((*x.shape[:-1], last - first))
 
 
-@torch.library.custom_op("imprint::dequantized_gradient", mutates_args=())
+@library.custom_op("imprint::dequantized_gradient", mutates_args=())
 def dequantized_gradient(grad: Tensor, integers: Tensor, scales: Tensor, bits: int, group: int, first: int, last: int) -> Tensor:
     """The gradient of x for that of the output, (..., rows) -> (..., K); the weight is dequantized again."""
     weight: Tensor = dequantize(integers, scales, bits, group, first, last, grad.dtype)
@@ -65,7 +65,7 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 dequantized_linear.register_autograd(_gradient, setup_context=_keep_weight)
 
 
-@torch.library.custom_op("imprint::packed_linear", mutates_args=())
+@library.custom_op("imprint::packed_linear", mutates_args=())
 def packed_linear(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, last: int) -> Tensor:
     """Up to 64 tokens (..., K) times the rows without dequantizing them, plus the bias -> (..., rows). It has no gradient."""
     from imprint.kernels import launch
@@ -80,7 +80,7 @@ def _(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: in
     return x.new_empty((*x.shape[:-1], last - first))
 
 
-@torch.library.custom_op("imprint::dense_linear", mutates_args=())
+@library.custom_op("imprint::dense_linear", mutates_args=())
 def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """One token (..., K) times a weight (N, K) of 16 bits, plus the bias -> (..., N). It has no gradient."""
     from imprint.kernels import launch

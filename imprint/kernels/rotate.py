@@ -6,7 +6,7 @@ Legend: T tokens, H heads, D head size.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from imprint.kernels.tiles import power_of_two
 
@@ -14,7 +14,7 @@ HEADS = 8
 """Heads of a program."""
 
 
-@torch.library.custom_op("imprint::rotate", mutates_args=())
+@library.custom_op("imprint::rotate", mutates_args=())
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, distance: int, back: bool) -> Tensor:  # noqa: FBT001
     """X (T, H, D) times `cos` (T, D), plus the other dimension of each pair, `distance` apart, times `sin` (T, D); `back`: times -sin."""
     from imprint.kernels.rotary import rotate_kernel

@@ -1,4 +1,5 @@
 import torch
+from torch import library
 
 from imprint.kernels.attend_packed import MAX_HEAD_DIM, KernelInputs, attend_packed, choose_tiles
 from tests.kernels.packed_weights import DEVICE, needs_triton
@@ -32,6 +33,6 @@ def test_the_operation_keeps_the_rules_of_pytorch() -> None:
     ]
     offsets = torch.arange(-3, 0, device=DEVICE).int()
 
-    checks = torch.library.opcheck(attend_packed, (query, key, value, *prefix, *numbers, None, offsets, None))
+    checks = library.opcheck(attend_packed, (query, key, value, *prefix, *numbers, None, offsets, None))
 
     assert set(checks.values()) == {"SUCCESS"}

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.checkpoint import checkpoint
 
 from imprint.kernels import ops
@@ -118,6 +118,6 @@ def test_every_operation_tells_its_shape_without_computing() -> None:
     integers, scales, *numbers = arguments(weight)
 
     for operation in (ops.dequantized_linear, ops.packed_linear):
-        torch.library.opcheck(operation, (x, integers, scales, None, *numbers), test_utils=("test_schema", "test_faketensor"))
-    torch.library.opcheck(ops.dequantize, (integers, scales, *numbers, DTYPE), test_utils=("test_schema", "test_faketensor"))
+        library.opcheck(operation, (x, integers, scales, None, *numbers), test_utils=("test_schema", "test_faketensor"))
+    library.opcheck(ops.dequantize, (integers, scales, *numbers, DTYPE), test_utils=("test_schema", "test_faketensor"))
     assert ops.dequantized_gradient(torch.ones(2, 8, device=DEVICE, dtype=DTYPE), integers, scales, *numbers).shape == (2, 64)
