@@ -59,12 +59,7 @@ def dequantize(weight: QuantizedRows, dtype: torch.dtype, tile: Tile = tiles.DEQ
             out,
             weight.rows.start,
             weight.rows.stop,
-            W=words.shape[1],
-            BITS=weight.bits,
-            GROUP=weight.group_words,
-            BLOCK_N=tile.rows,
-            BLOCK_W=tile.columns,
-            num_warps=tile.warps,
+            **_constants(weight, tile),
         )
     return out
 
@@ -83,13 +78,8 @@ def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: T
             out,
             weight.rows.start,
             weight.rows.stop,
-            W=words.shape[1],
-            BITS=weight.bits,
-            GROUP=weight.group_words,
             HAS_BIAS=bias is not None,
-            BLOCK_N=tile.rows,
-            BLOCK_W=tile.columns,
-            num_warps=tile.warps,
+            **_constants(weight, tile),
         )
     return out
 
@@ -109,15 +99,10 @@ def packed_matrix(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: T
             tokens,
             weight.rows.start,
             weight.rows.stop,
-            W=words.shape[1],
-            BITS=weight.bits,
-            GROUP=weight.group_words,
             HAS_BIAS=bias is not None,
             TOKENS=8 if tokens <= 8 else tiles.MATRIX_TOKENS,
-            BLOCK_N=tile.rows,
-            BLOCK_W=tile.columns,
             STAGES=tile.stages,
-            num_warps=tile.warps,
+            **_constants(weight, tile),
         )
     return out
 
@@ -166,6 +151,18 @@ def dense_vector(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | No
             num_warps=tile.warps,
         )
     return out
+
+
+def _constants(weight: QuantizedRows, tile: Tile) -> dict[str, int]:
+    """What every kernel over packed weights is compiled for."""
+    return {
+        "W": weight.words.shape[1],
+        "BITS": weight.bits,
+        "GROUP": weight.group_words,
+        "BLOCK_N": tile.rows,
+        "BLOCK_W": tile.columns,
+        "num_warps": tile.warps,
+    }
 
 
 def _on(tensor: Tensor) -> AbstractContextManager[object]:
