@@ -235,7 +235,10 @@ def parted(folder: Path, kind: str) -> HFTokenizer:
         assert isinstance(model, dict)
         model["vocab"] |= {"xyz": 421, "12": 422, "ĉĉ": 423}  # no merge makes "xyz": a vocabulary of whole words has it if it is a word
         model["merges"] += [["1", "2"], ["ĉ", "ĉ"]]  # the letter of a tab
-        model["ignore_merges"] = kind == "whole words"
+        model["ignore_merges"] = kind in ("whole words", "composed marks")
+    if kind == "composed marks":
+        vocabulary["normalizer"] = {"type": "NFC"}
+        vocabulary["model"]["vocab"]["Ã©"] = 424  # the bytes of "é", which no merge makes either
     if kind == "grouped digits":
         groups = {
             "type": "Split",
@@ -251,7 +254,7 @@ def parted(folder: Path, kind: str) -> HFTokenizer:
     return tokenizer
 
 
-@pytest.mark.parametrize("kind", ["bytes", "whole words", "grouped digits", "pieces", "pieces without a space in front"])
+@pytest.mark.parametrize("kind", ["bytes", "whole words", "composed marks", "grouped digits", "pieces", "pieces without a space in front"])
 def test_the_ids_of_a_part_do_not_depend_on_what_follows(tmp_path: Path, kind: str) -> None:
     tokenizer = parted(tmp_path, kind)
     special = set(tokenizer.controls.values())
@@ -264,6 +267,15 @@ def test_the_ids_of_a_part_do_not_depend_on_what_follows(tmp_path: Path, kind: s
             assert whole[: len(alone)] != alone or pair[1] == whole[len(alone) :], (first, second)
         for third in ("", "a", " 1", "年", "。"):
             assert tokenizer.encode_parts(first, second, third)[:2] == pair, (first, second, third)
+
+
+def test_a_mark_that_is_composed_with_the_letter_before_it_ends_no_word(tmp_path: Path) -> None:
+    tokenizer = parted(tmp_path, "composed marks")
+    assert tokenizer.encode("e\u0301") == [424]
+    whole = tokenizer.encode("e\u0301xyzw")
+    assert whole[0] != 424, "it is a token only as a word of its own"
+    for rest in ("xyzw", "e\u0301", "你好"):
+        assert tokenizer.encode_parts("e\u0301", rest)[0] == [424]
 
 
 def test_a_row_of_parts_is_one_call_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
