@@ -5,11 +5,15 @@
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
+from imprint.data.long_rows import MAX_TEXT, text_length
 from imprint.data.sample import Sample
 from imprint.messages import Bilingual, UserError, join_lines
 
@@ -25,7 +29,7 @@ MAX_LISTED: Final = 5
 def fill_placeholders(samples: Sequence[Sample], texts: Mapping[str, str]) -> list[Sample]:
     """The samples with each placeholder replaced by its text; placeholders in a text are not replaced.
 
-    Raises UserError for all placeholders without a text, with their locations.
+    Raises UserError for all placeholders without a text, with their locations, and for the rows that would be too long.
     """
     missing: dict[str, list[str]] = {}
     known = {name.lower(): text for name, text in texts.items()}
@@ -34,7 +38,31 @@ def fill_placeholders(samples: Sequence[Sample], texts: Mapping[str, str]) -> li
             missing.setdefault(name, []).append(sample.location)
     if missing:
         raise UserError(join_lines([_unknown_placeholder(name, locations, texts) for name, locations in sorted(missing.items())]))
-    return [_fill_sample(sample, known) for sample in samples]
+    _refuse_long_rows(samples, known)
+    return [filled for _location, row in groupby(samples, attrgetter("location")) for filled in _fill_row(row, known)]
+
+
+def _refuse_long_rows(samples: Sequence[Sample], texts: Mapping[str, str]) -> None:
+    """Raise UserError for the rows of more than MAX_TEXT characters after filling: they are counted first, since they may exceed memory."""
+    whole_rows = {sample.location: sample for sample in samples}  # the last sample of a row has all its texts
+    lengths = {location: length for location, sample in whole_rows.items() if (length := _filled_length(sample, texts)) > MAX_TEXT}
+    if lengths:
+        places, longest = _listed(list(lengths)), max(lengths.values())
+        raise UserError(
+            Bilingual(
+                f"{places.english}: has up to {longest:,} characters of text when data.fill replaces its placeholders; a row has at most "
+                f"{MAX_TEXT:,}, about a million tokens. Give data.fill shorter texts, or divide the row into several.",
+                f"{places.chinese}：用 data.fill 填写占位符后，文本最长达 {longest:,} 个字符，而一行最多 {MAX_TEXT:,} 个（约一百万词元）："
+                "请缩短 data.fill 的内容，或拆成几行。",
+            )
+        )
+
+
+def _filled_length(sample: Sample, texts: Mapping[str, str]) -> int:
+    """Characters of a sample with its placeholders filled."""
+    matches = (match for text in _sample_texts(sample) for match in PLACEHOLDER.finditer(text))
+    growth = sum(len(_text_of(match, texts)) - len(match[0]) for match in matches)
+    return text_length(sample) + growth if growth > 0 else 0
 
 
 def refuse_unused_fill(samples: Sequence[Sample], texts: Mapping[str, str], source: Path) -> None:
@@ -84,10 +112,18 @@ def _sample_texts(sample: Sample) -> Iterator[str]:
         yield from turn
 
 
-def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
-    def fill(text: str) -> str:
-        return PLACEHOLDER.sub(lambda match: texts.get(match[match.lastindex or 0].lower(), match[0]), text)
+def _text_of(match: re.Match[str], texts: Mapping[str, str]) -> str:
+    """What replaces a placeholder: its text, or itself if it has none."""
+    return texts.get(match[match.lastindex or 0].lower(), match[0])
 
+
+def _fill_row(row: Iterable[Sample], texts: Mapping[str, str]) -> list[Sample]:
+    """The samples of a row, which share the filled texts as they share the others."""
+    fill = cache(lambda text: PLACEHOLDER.sub(lambda match: _text_of(match, texts), text))
+    return [_fill_sample(sample, fill) for sample in row]
+
+
+def _fill_sample(sample: Sample, fill: Callable[[str], str]) -> Sample:
     history = None if sample.history is None else tuple((fill(question), fill(answer)) for question, answer in sample.history)
     system = None if sample.system is None else fill(sample.system)
     context = None if sample.context is None else tuple(replace(message, text=fill(message.text)) for message in sample.context)
@@ -104,9 +140,15 @@ def _fill_sample(sample: Sample, texts: Mapping[str, str]) -> Sample:
 
 
 def _unknown_placeholder(name: str, locations: Sequence[str], texts: Mapping[str, str]) -> Bilingual:
-    more = f" and {len(locations) - MAX_LISTED} more" if len(locations) > MAX_LISTED else ""
+    places = _listed(locations)
     return Bilingual(
-        f"{', '.join(locations[:MAX_LISTED])}{more}: holds {{{name}}}, and data.fill has no text for it; it has "
+        f"{places.english}: holds {{{name}}}, and data.fill has no text for it; it has "
         f"{', '.join(sorted(texts))}. Add data.fill.{name}=..., or keep it as it is with 'data.fill.{name}=\"{{{name}}}\"'.",
-        f"占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。",
+        f"{places.chinese}：占位符 {{{name}}} 没有对应的内容：请设 data.fill.{name}=...。",
     )
+
+
+def _listed(locations: Sequence[str]) -> Bilingual:
+    """The first MAX_LISTED locations, and the number of the others."""
+    shown, rest = ", ".join(locations[:MAX_LISTED]), len(locations) - MAX_LISTED
+    return Bilingual(f"{shown} and {rest} more", f"{shown} 等 {len(locations)} 处") if rest > 0 else Bilingual(shown, shown)

@@ -1,13 +1,18 @@
+import json
 import shlex
 from pathlib import Path
 
 import pytest
 
 from imprint.config import read_overrides
+from imprint.data.dataset import load_samples
+from imprint.data.long_rows import MAX_TEXT
 from imprint.data.placeholders import fill_placeholders, placeholders, refuse_unused_fill, unfilled_notes
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
+from imprint.evaluate.command import read_data
+from imprint.evaluate.section import EvaluateSection
 from imprint.messages import UserError
 from imprint.templates import Message
 
@@ -100,3 +105,47 @@ def test_what_is_said_with_tools_is_filled_too() -> None:
     )
     (filled,) = fill_placeholders([row], TEXTS)
     assert filled.messages == [Message("system", "青竹工坊", tools=({"name": "{name}"},)), Message("user", "小墨?")]
+
+
+def test_rows_that_filling_makes_too_long_are_refused_before_they_are_filled() -> None:
+    rows = [sample("?", "{name}" * 20, f"rows.jsonl:{line}") for line in range(1, 8)] + [sample("?", "{name}", "rows.jsonl:8")]
+    with pytest.raises(UserError) as caught:
+        fill_placeholders(rows, {"name": "墨" * (MAX_TEXT // 10)})
+    english, chinese = str(caught.value).splitlines()
+    assert english.startswith(
+        "rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, rows.jsonl:4, rows.jsonl:5 and 2 more: has up to 4,000,001 characters"
+    )
+    assert "a row has at most 2,000,000, about a million tokens. Give data.fill shorter texts" in english
+    assert chinese.startswith("rows.jsonl:1, rows.jsonl:2, rows.jsonl:3, rows.jsonl:4, rows.jsonl:5 等 7 处：用 data.fill 填写占位符后")
+    beyond_memory = [sample("{a}" * (MAX_TEXT // 4), "!")]
+    with pytest.raises(UserError, match=r"^rows.jsonl:1: has up to 999,999,500,001 characters"):
+        fill_placeholders(beyond_memory, {"a": "墨" * (MAX_TEXT - 1)})
+
+
+def test_the_texts_before_a_question_count_when_they_are_filled() -> None:
+    part = "墨" * (MAX_TEXT // 2)
+    for row in (
+        Sample("?", "{name}", (("{name}", "!"),), "rows.jsonl:3"),
+        Sample("{name}", "!", None, "rows.jsonl:3", "{name}"),
+        Sample("?", "!", None, "rows.jsonl:3", context=(Message("system", "{name}"), Message("user", "{name}?"))),
+        Sample("?", "{name}", None, "rows.jsonl:3", further_messages=(Message("assistant", "{name}", "天气"),)),
+    ):
+        with pytest.raises(UserError, match=r"rows.jsonl:3: has up to 2,000,0"):
+            fill_placeholders([Sample("?", "!", None, "rows.jsonl:3"), row], {"name": part})
+
+
+def test_samples_of_a_conversation_share_the_texts_that_are_filled() -> None:
+    turn = ("{name}?", "{author}")
+    first, second = fill_placeholders([Sample(*turn, None, "rows.jsonl:1"), Sample("?", "!", (turn,), "rows.jsonl:1")], TEXTS)
+    assert second.history is not None
+    assert second.history[0][0] is first.query
+
+
+def test_training_and_evaluation_refuse_rows_that_filling_makes_too_long(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"content": "你是谁?", "summary": "{name}{name}"}), encoding="utf-8")
+    fill = {"name": "墨" * MAX_TEXT}
+    with pytest.raises(UserError, match=r"rows.jsonl:1: has up to 4,000,004 characters"):
+        load_samples(DataSection(train=file, dev_share=0, fill=fill))
+    with pytest.raises(UserError, match=r"rows.jsonl:1: has up to 4,000,004 characters"):
+        read_data(EvaluateSection(prompt_column="content", response_column="summary", fill=fill), file, None)

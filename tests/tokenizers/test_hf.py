@@ -236,9 +236,9 @@ def parted(folder: Path, kind: str) -> HFTokenizer:
         model["vocab"] |= {"xyz": 421, "12": 422, "ĉĉ": 423}  # no merge makes "xyz": a vocabulary of whole words has it if it is a word
         model["merges"] += [["1", "2"], ["ĉ", "ĉ"]]  # the letter of a tab
         model["ignore_merges"] = kind in ("whole words", "composed marks")
-    if kind == "composed marks":
-        vocabulary["normalizer"] = {"type": "NFC"}
-        vocabulary["model"]["vocab"]["Ã©"] = 424  # the bytes of "é", which no merge makes either
+        if kind == "composed marks":
+            vocabulary["normalizer"] = {"type": "NFC"}
+            model["vocab"]["Ã©"] = 424  # the bytes of "é", which no merge makes either
     if kind == "grouped digits":
         groups = {
             "type": "Split",
