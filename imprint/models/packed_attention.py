@@ -22,9 +22,14 @@ class PackedAttention:
         return context.cache is None and context.pack.ids.is_cuda
 
     @staticmethod
+    def fits(head_dim: int) -> bool:
+        """Whether heads of this size fit into the kernels, on a GPU that runs them."""
+        return head_dim <= MAX_HEAD_DIM
+
+    @staticmethod
     def computes(head_dim: int, device: torch.device, dtype: torch.dtype) -> bool:
         """Whether the kernels attend with heads of this size; others are left to ReferenceAttention."""
-        return device.type == "cuda" and head_dim <= MAX_HEAD_DIM and bool(available.usable(device.index, dtype, matrix=True))
+        return device.type == "cuda" and PackedAttention.fits(head_dim) and bool(available.usable(device.index, dtype, matrix=True))
 
     def attend(
         self,

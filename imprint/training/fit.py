@@ -17,17 +17,18 @@ from imprint.files.scratch import scratch_folder
 from imprint.forecast.cards import CARDS, find_card
 from imprint.forecast.choices import other_choices
 from imprint.forecast.estimate import Build, Choice, Estimate, Plan, Sharding, Term, estimate
-from imprint.forecast.page import write_forecast
-from imprint.forecast.run import RunForecast, forecast_lines
+from imprint.forecast.run import RunForecast
 from imprint.forecast.stand_ins import ComputePath
-from imprint.kernels.attend_packed import MAX_HEAD_DIM
 from imprint.loading.base import base_folder
 from imprint.loading.empty import empty_network, is_quantized, open_folder_template
 from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
+from imprint.models.packed_attention import PackedAttention
 from imprint.progress import Progress
 from imprint.runtime import choose_dtype
 from imprint.terminal import say
+from imprint.training.fit_lines import forecast_lines
+from imprint.training.fit_page import write_forecast
 from imprint.training.job import build_batches, resolve_adapter, with_limits
 from imprint.training.memory import STATE_BYTES
 from imprint.training.recipe import Recipe
@@ -112,7 +113,7 @@ def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
     """How a GPU computes a network: this one, or where the network is empty, one with Triton."""
     fused = network.depends_on_sizes_only
     if network.device.type == "meta":
-        fits = network.dtype.itemsize == 2 and network.shape.head_dim <= MAX_HEAD_DIM
+        fits = network.dtype.itemsize == 2 and PackedAttention.fits(network.shape.head_dim)
         fused = fits and recipe.model.kernels == "auto"
     alone = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
     return ComputePath(fused, graphs=fused and alone and recipe.train.cuda_graphs)

@@ -65,3 +65,7 @@ def test_passes_with_a_cache_and_on_a_cpu_are_left_to_others() -> None:
 
     assert isinstance(context.backend, ReferenceAttention)
     assert not network.depends_on_sizes_only
+
+
+def test_heads_of_256_fit_and_larger_ones_do_not() -> None:
+    assert [PackedAttention.fits(head_dim) for head_dim in (128, 256, 257)] == [True, True, False]

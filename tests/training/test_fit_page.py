@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from imprint.forecast.cards import find_card
-from imprint.forecast.page import write_forecast
+from imprint.training.fit_page import write_forecast
 from tests.forecast.test_run import forecast as forecast
 
 __all__ = ["forecast"]

@@ -5,11 +5,12 @@ from pathlib import Path
 from imprint.forecast.cards import CARDS, Card
 from imprint.forecast.choices import changed_knobs
 from imprint.forecast.estimate import Estimate
-from imprint.forecast.run import AS_IT_IS, GIB, RunForecast, milliseconds, size
+from imprint.forecast.run import RunForecast
 from imprint.messages import Bilingual
 from imprint.progress import clock
 from imprint.report.html import escape, page_header, section, ui_text, write_page
 from imprint.report.scatter import Limit, Point, scatter
+from imprint.training.fit_lines import AS_IT_IS, GIB, milliseconds, size
 
 OWN, FITS, TOO_LARGE = "tuned", "up", "base"
 """Colours of the pages' style: see Point.css_class of report/scatter.py."""
