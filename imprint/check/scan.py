@@ -19,7 +19,6 @@ from imprint.data.readers.bad_rows import BadRowError, MissingColumnError, bound
 from imprint.data.sample import Sample
 from imprint.data.shapes import RowShape, samples_from_row
 from imprint.messages import Bilingual, UserError
-from imprint.pack import IGNORE_INDEX
 
 SENTENCE_END: Final = re.compile(r"[。！？!?.…；;~～\n]\W*$")
 EXCERPT_CHARACTERS: Final = 24
@@ -151,7 +150,7 @@ class DataScan:
         """Count what the limits cut from a sample; `row` is what they leave."""
         if row.needed_prompt <= self.prompt_lengths.limit and row.needed_answer <= self.answer_lengths.limit:
             return
-        self.prompt_lengths.lose(row.needed_prompt - row.labels.count(IGNORE_INDEX))
+        self.prompt_lengths.lose(row.needed_prompt - row.scored.count(False))
         self.answer_lengths.lose(row.cut_answer_tokens)
         if row.cut_answer_tokens and not self._ends_a_sentence(row):
             self.findings["half"].add(

@@ -14,7 +14,6 @@ from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.rows import describe_source
 from imprint.data.shapes import samples_from_row
 from imprint.messages import Bilingual, UserError
-from imprint.pack import IGNORE_INDEX
 from imprint.terminal import Style, say, style_for, terminal_columns
 
 
@@ -59,7 +58,7 @@ def _rows(file: str, settings: CheckSettings, limit: int, style: Style) -> Itera
 
 def _row(settings: CheckSettings, row: EncodedRow, untruncated: EncodedRow, title: str, style: Style) -> Iterator[str]:
     """One training row: its length, what was truncated, and its tokens."""
-    learned = sum(label != IGNORE_INDEX for label in row.labels)
+    learned = sum(row.scored)
     cut = len(untruncated.ids) - len(row.ids)
     read = f"{len(row.ids) - learned} {TokenMark.READ.value.line}"
     counts = f"{len(row.ids)} {Bilingual('tokens', '词元').line}: {read}, {learned} {Bilingual('learned', '学习').line}"

@@ -10,7 +10,6 @@ from typing import Final
 
 from imprint.data.encode import EncodedRow
 from imprint.messages import Bilingual
-from imprint.pack import IGNORE_INDEX
 from imprint.terminal import Style, pad_right, printable, width
 from imprint.tokenizers import SPACE, Tokenizer
 
@@ -48,8 +47,8 @@ class TokenView:
 def view_tokens(tokenizer: Tokenizer, row: EncodedRow, untruncated: EncodedRow) -> list[TokenView]:
     """The tokens of a training row, and at their positions those that truncation removed from the `untruncated` row."""
     names = {token: name for name, token in tokenizer.controls.items()}
-    marks = [TokenMark.READ if label == IGNORE_INDEX else TokenMark.LEARNED for label in row.labels]
-    prompt, full_prompt = marks.count(TokenMark.READ), untruncated.labels.count(IGNORE_INDEX)
+    marks = [TokenMark.LEARNED if scored else TokenMark.READ for scored in row.scored]
+    prompt, full_prompt = marks.count(TokenMark.READ), untruncated.scored.count(False)
     views: list[TokenView] = []
     for start, end, full_start, full_end in (
         (0, prompt, 0, full_prompt),

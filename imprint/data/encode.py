@@ -41,6 +41,16 @@ class EncodedRow:
     sequence_starts: tuple[int, ...] = ()
     """Start indices of further sequences in the row; each attends only to itself and has its own positions."""
 
+    @classmethod
+    def of(cls, context: Sequence[int], scored: Sequence[int]) -> "EncodedRow":
+        """The row of ids that are read, and ids after them that are scored."""
+        return cls((*context, *scored), (*[IGNORE_INDEX] * len(context), *scored))
+
+    @property
+    def scored(self) -> list[bool]:
+        """Whether each id is scored."""
+        return [label != IGNORE_INDEX for label in self.labels]
+
     @property
     def sequences(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """The (ids, labels) of each sequence in the row."""

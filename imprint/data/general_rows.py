@@ -11,7 +11,6 @@ from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DEFAULT_ANSWER_LIMIT, FROM_BASE, GENERAL_FILE, DataSection, MixSection
 from imprint.messages import Bilingual, UserError
-from imprint.pack import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def complete_rows(mix: MixSection, rows: Sequence[EncodedRow], limits: LengthLim
 
 def prompt_ids(row: EncodedRow) -> list[int]:
     """The prompt of a row: the ids before the first one that is learned."""
-    return [token for token, label in zip(row.ids, row.labels, strict=True) if label == IGNORE_INDEX]
+    return [token for token, scored in zip(row.ids, row.scored, strict=True) if not scored]
 
 
 def answered_row(prompt: Sequence[int], answer: Sequence[int], end_id: int | None) -> EncodedRow:
@@ -79,4 +78,4 @@ def answered_row(prompt: Sequence[int], answer: Sequence[int], end_id: int | Non
     id is what the base answers.
     """
     target = [*answer, *([] if end_id is None else [end_id])]
-    return EncodedRow((*prompt, *target), (*[IGNORE_INDEX] * len(prompt), *target), needed_prompt=len(prompt), needed_answer=len(target))
+    return replace(EncodedRow.of(prompt, target), needed_prompt=len(prompt), needed_answer=len(target))

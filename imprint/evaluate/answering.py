@@ -26,7 +26,6 @@ from imprint.metrics.means import Summary
 from imprint.metrics.rates import FailureRates, failure_rates
 from imprint.metrics.task_scores import Likelihood, TaskScores, score_task
 from imprint.model import Model
-from imprint.pack import IGNORE_INDEX
 from imprint.progress import Progress
 from imprint.task import ClassificationTask, ContinuationTask, TextTask
 
@@ -277,7 +276,7 @@ def _choose_labels(batch: list[int], prompts: list[EvaluationPrompt], model: Mod
 def _target_ids(model: Model, text: str, limit: int) -> list[int]:
     """The target ids of a row with this answer, its end token included; at most `limit` of them."""
     row = encode_sample(model.template, Sample("?", text, None, ""), max_source_length=MAX_LABEL_TOKENS, max_target_length=limit)
-    return [label for label in row.labels if label != IGNORE_INDEX]
+    return [token for token, scored in zip(row.ids, row.scored, strict=True) if scored]
 
 
 def _write_predictions(output: Path, samples: list[Sample], references: list[str], predictions: list[str]) -> None:

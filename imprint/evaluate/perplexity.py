@@ -19,14 +19,13 @@ from imprint.evaluate.section import PerplexitySection
 from imprint.files.atomic import append_jsonl, read_jsonl, write_json, write_jsonl
 from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.typed_json import typed
+from imprint.inference.likelihood import row_losses
 from imprint.loading.load import load_with
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.perplexity import LossSums, Perplexity
 from imprint.model import Model
-from imprint.models.loss import token_losses
-from imprint.pack import pack
 from imprint.progress import Progress
 from imprint.runtime import is_out_of_memory
 from imprint.terminal import say
@@ -284,13 +283,9 @@ class _WindowBatcher:
 @torch.no_grad()
 def window_losses(model: Model, windows: Sequence[Window]) -> list[float]:
     """Summed cross-entropy of each window's new tokens; a batch that runs out of memory is halved."""
-    network = model.network
+    ids, labels = [window.ids for window in windows], [window.labels for window in windows]
     try:
-        batch = pack([window.ids for window in windows], network, [window.labels for window in windows]).to(model.device)
-        hidden = network(batch, prefix=model.prefix())
-        losses = token_losses(hidden[batch.targets], network.head_weight, batch.labels, network.logit_cap)
-        sums = losses.new_zeros(batch.num_seqs, dtype=torch.float64).index_add_(0, batch.seq_ids[batch.targets], losses.double())
-        return [float(value) for value in sums]
+        return row_losses(model.network, ids, labels, prefix=model.prefix())
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or len(windows) == 1:
             raise

@@ -1,4 +1,4 @@
-"""Log-probabilities of given answers, and of a few options as the answer.
+"""Log-probabilities of given answers, of a few options as the answer, and losses of rows.
 
 Legend: B prompts, K nodes of one level of the tree of options, O options, V vocabulary size, N scored tokens.
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 from imprint.inference.decode_batch import DecodeBatch, SinglePrefixAdapters
 from imprint.inference.sampling import NotFiniteError
 from imprint.models.attention import Prefix
+from imprint.models.loss import token_losses
 from imprint.models.network import Network
 from imprint.pack import IGNORE_INDEX, pack
 
@@ -85,4 +86,16 @@ def score_answers(
     sums = torch.zeros(len(rows), dtype=torch.float32, device=hidden.device).index_add_(0, seq_ids, torch.cat(log_probs))
     if not sums.isfinite().all():
         raise NotFiniteError(int((~sums.isfinite()).nonzero()[0, 0]), len(rows))
+    return [float(value) for value in sums]
+
+
+@torch.no_grad()
+def row_losses(
+    network: Network, rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, prefix: Prefix | None = None
+) -> list[float]:
+    """The summed cross-entropy, in nats, of the scored tokens of each row; `labels` are aligned with the ids of `rows`."""
+    batch = pack(rows, network, labels).to(network.device)
+    hidden = network(batch, prefix=prefix)
+    losses = token_losses(hidden[batch.targets], network.head_weight, batch.labels, network.logit_cap)
+    sums = losses.new_zeros(batch.num_seqs, dtype=torch.float64).index_add_(0, batch.seq_ids[batch.targets], losses.double())
     return [float(value) for value in sums]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imprint.data import encode
-from imprint.data.encode import encode_messages, encode_sample
+from imprint.data.encode import EncodedRow, encode_messages, encode_sample
 from imprint.data.original import encode_evaluation_sample_original, encode_sample_original
 from imprint.messages import UserError
 from imprint.templates import Template, make_messages
@@ -26,6 +26,13 @@ def test_a_row_that_fits_is_whole() -> None:
     assert row.ids == (*prompt, special.gmask, special.sop, *answer, special.eop)
     assert row.labels == (*[-100] * (len(prompt) + 2), *answer, special.eop)
     assert not row.cut
+
+
+def test_a_row_says_which_of_its_tokens_are_scored() -> None:
+    row = EncodedRow.of([5, 6], [7, 8, 9])
+
+    assert row == EncodedRow((5, 6, 7, 8, 9), (-100, -100, 7, 8, 9))
+    assert row.scored == [False, False, True, True, True]
 
 
 def test_a_long_prompt_loses_its_oldest_turns_first() -> None:

@@ -13,8 +13,10 @@ from imprint.data.section import TextsSection
 from imprint.evaluate.perplexity import perplexity_command, window_losses
 from imprint.evaluate.section import PerplexitySection
 from imprint.files.atomic import read_jsonl, write_jsonl
+from imprint.inference.likelihood import row_losses
 from imprint.messages import UserError
-from imprint.pack import pack
+from imprint.models.attention import Prefix
+from imprint.models.network import Network
 from tests.tiny import tiny_base
 from tests.tinyrun import tiny_recipe, tiny_run
 
@@ -179,13 +181,13 @@ def test_a_window_is_halved_where_memory_runs_out(base: Path, monkeypatch: pytes
     whole = window_losses(model, windows)
     sizes = []
 
-    def narrow(ids: list[list[int]], *rest: Any) -> Any:
+    def narrow(network: Network, ids: list[list[int]], labels: list[list[int]], *, prefix: Prefix | None) -> list[float]:
         sizes.append(len(ids))
         if len(ids) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return pack(ids, *rest)
+        return row_losses(network, ids, labels, prefix=prefix)
 
-    monkeypatch.setattr(measuring, "pack", narrow)
+    monkeypatch.setattr(measuring, "row_losses", narrow)
     assert window_losses(model, windows) == pytest.approx(whole, rel=1e-6)
     assert sizes == [3, 1, 2, 1, 1]
 

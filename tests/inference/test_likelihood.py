@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from imprint.inference.likelihood import score_answers, score_options
+from imprint.inference.likelihood import row_losses, score_answers, score_options
 from imprint.inference.sampling import NotFiniteError
 from imprint.models.attention import Prefix
 from imprint.models.network import Network
@@ -82,3 +82,13 @@ def test_log_probabilities_that_are_not_finite_are_refused() -> None:
         score_options(network, prompts_of(network), OPTIONS)
     with pytest.raises(NotFiniteError, match="prompt 1 of 4"):
         score_answers(network, prompts_of(network), [[1]] * 4)
+
+
+def test_the_loss_of_a_row_is_that_of_its_scored_tokens() -> None:
+    network = small_network(vocabulary=12, std=0.5)
+    prefix, prompts, answers = prefix_for(network), prompts_of(network)[:2], [[1, 2, 3], [4]]
+    rows = [[*ids, *answer] for ids, answer in zip(prompts, answers, strict=True)]
+    labels = [[*[-100] * len(ids), *answer] for ids, answer in zip(prompts, answers, strict=True)]
+
+    wanted = [-one_by_one(network, ids, answer, prefix) for ids, answer in zip(prompts, answers, strict=True)]
+    assert row_losses(network, rows, labels, prefix=prefix) == pytest.approx(wanted, rel=1e-5)
