@@ -1,6 +1,6 @@
 """What `imprint.load` returns: network, tokenizer and adapter, with scoring, generation and chat.
 
-Legend: T tokens of a row, C hidden size, V vocabulary.
+Legend: T tokens of a row, N scored tokens, C hidden size, V vocabulary.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from imprint import arguments
-from imprint.data.encode import encode_messages
+from imprint.data.encode import EncodedPrompt, EncodedRow, encode_messages
 from imprint.inference.generate import generate, stream
 from imprint.inference.request import MAX_TOKENS, Request, stop_texts
 from imprint.inference.sampling import row_seed
@@ -55,7 +55,8 @@ class Model:
         self.find_adapter: Callable[[Path], Path] = lambda path: path
         """The adapter's path for a folder that a user names: `imprint.load` finds that of a run or a bundle."""
         self._template = template
-        self._tokenizer_file = tokenizer_file
+        self.tokenizer_file = tokenizer_file
+        """The name of the file that holds a tokenizer of its family."""
         self.adapters = MountedAdapters(network)
         """The adapters that a request may name, its own included."""
 
@@ -77,7 +78,7 @@ class Model:
     def template(self) -> Template:
         """The prompt template. Raises UserError where the folder has no tokenizer."""
         if self._template is None:
-            raise missing_tokenizer_error(self.name, self._tokenizer_file)
+            raise missing_tokenizer_error(self.name, self.tokenizer_file)
         return self._template
 
     @property
@@ -122,11 +123,19 @@ class Model:
 
     def prompt_of(self, messages: Sequence[Message] | Sequence[Mapping[str, object]], *, max_source_length: int = 2048) -> list[int]:
         """The prompt's ids for a list of messages, with tool definitions, calls and results where the template supports them."""
+        return self._encode(messages, max_source_length).ids
+
+    def chat_prompt(self, query: str, history: Turns | None = None, system: str | None = None, *, max_length: int) -> EncodedPrompt:
+        """The prompt of a chat of at most `max_length` tokens, and what it leaves out so that there is room for the answer."""
+        max_prompt = max_length - max(int(max_length * ANSWER_SHARE), 1)
+        return self._encode(conversation(query, history, system), max_prompt)
+
+    def _encode(self, messages: Sequence[Message] | Sequence[Mapping[str, object]], max_source_length: int) -> EncodedPrompt:
         limit = arguments.integer("max_source_length", max_source_length, at_least=1)
         said = read_messages(messages, "messages")
         if not said:
             raise arguments.wrong_argument("messages", "at least one message", messages, "至少一条消息")
-        return encode_messages(self.template, said, max_source_length=limit, source_prefix=self.source_prefix).ids
+        return encode_messages(self.template, said, max_source_length=limit, source_prefix=self.source_prefix)
 
     def attach(self, adapter: Adapter, description: AdapterMetadata) -> None:
         """Use an adapter that was loaded for this network."""
@@ -190,6 +199,13 @@ class Model:
         self.network(pack(rows, self.network).to(self.device), prefix=self.prefix(), hidden_states=packed)
         lengths = [len(row) for row in rows]
         return [list(row) for row in zip(*(hidden.split(lengths) for hidden in packed), strict=True)]
+
+    @torch.no_grad()
+    def target_logits(self, rows: Sequence[EncodedRow]) -> tuple[Tensor, Tensor]:
+        """(N, V) logits before each of the N scored tokens of rows, and (N,) these tokens."""
+        batch = pack([row.ids for row in rows], self.network, [row.labels for row in rows]).to(self.device)
+        hidden = self.network(batch, prefix=self.prefix())
+        return self.network.logits(hidden[batch.targets]), batch.labels
 
     def loss(self, ids: list[list[int]], labels: list[list[int]], *, checkpointing: bool = False) -> Tensor:
         """Mean cross-entropy over scored tokens, differentiable; labels are aligned with ids, -100 = not scored, the shift is inside."""
@@ -272,7 +288,7 @@ class Model:
         and are no part of it.
         """
         max_length = self.chat_length(max_length)
-        prompt, stop = self._chat_prompt(query, history, system, max_length), stop_texts(stop)
+        prompt, stop = self.chat_prompt(query, history, system, max_length=max_length).ids, stop_texts(stop)
         temperature = temperature if num_beams == 1 else 0.0
         request = Request(prompt, max_length - len(prompt), temperature, top_p, top_k, repetition_penalty, seed, stop=stop)
         (answer,) = generate(self, [request], num_beams=num_beams)
@@ -298,7 +314,7 @@ class Model:
         Switching the adapter on or off after this call does not change the stream.
         """
         max_length = self.chat_length(max_length)
-        prompt, stop = self._chat_prompt(query, history, system, max_length), stop_texts(stop)
+        prompt, stop = self.chat_prompt(query, history, system, max_length=max_length).ids, stop_texts(stop)
         request = Request(prompt, max_length - len(prompt), temperature, top_p, top_k, repetition_penalty, seed, stop=stop)
         return self._growing_answers(query, history, stream(self, request), stop)
 
@@ -330,10 +346,6 @@ class Model:
                 )
             )
         return max_length
-
-    def _chat_prompt(self, query: str, history: Turns | None, system: str | None, max_length: int) -> list[int]:
-        max_prompt = max_length - max(int(max_length * ANSWER_SHARE), 1)
-        return self.prompt(query, history, max_source_length=max_prompt, system=system)
 
 
 def _adapter_of_each(adapters: Sequence[str | None] | None, rows: int) -> Sequence[str | None]:

@@ -5,9 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from imprint.chat.conversation import ChatRequest
-from imprint.data.encode import encode_messages
-from imprint.model import ANSWER_SHARE, Model
-from imprint.templates import make_messages
+from imprint.model import Model
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,7 @@ def fit_context(model: Model, request: ChatRequest) -> ContextFit:
     """The part of the conversation that fits into the context."""
     length = model.chat_length(request.before.settings.max_length)
     before = request.before
-    prompt = encode_messages(
-        model.template,
-        make_messages(request.question, before.history, before.system),
-        max_source_length=length - max(int(length * ANSWER_SHARE), 1),
-        source_prefix=model.source_prefix,
-    )
+    prompt = model.chat_prompt(request.question, before.history, before.system, max_length=length)
     return ContextFit(length, len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens)
 
 

@@ -23,17 +23,14 @@ from imprint.evaluate.command import read_data
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.section import EvaluateSection
 from imprint.events import read_events
-from imprint.forgetting.section import ForgettingSection
-from imprint.loading.base import EMBEDDED, base_folder, base_of_run
+from imprint.loading.base import base_folder, base_of_run
 from imprint.loading.hub.name import hub_name
-from imprint.loading.load import load
+from imprint.loading.load import load, with_tokenizer_of
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.families import read_config
 from imprint.runs import RunFolder
-from imprint.templates import read_template
 from imprint.terminal import say
-from imprint.tokenizers import read_tokenizer, tokenizer_file
 from imprint.training.job import TrainJob
 from imprint.training.run import train_recipe
 from imprint.training.state import TrainProgress
@@ -88,7 +85,10 @@ def train_original(flags: OriginalFlags) -> None:
     """Train, with a checkpoint at every save and the results at the end; an unfinished run of the same flags resumes."""
     world_size = int(os.environ["WORLD_SIZE"]) if is_launched() else 1
     recipe = recipe_from_flags(flags, cuda=torch.cuda.is_available(), processes=world_size)
-    without_reports = {"forgetting": ForgettingSection(measure=False), "train": recipe.train.model_copy(update={"report": False})}
+    without_reports = {
+        "forgetting": recipe.forgetting.model_copy(update={"measure": False}),
+        "train": recipe.train.model_copy(update={"report": False}),
+    }
     recipe = recipe.model_copy(update=without_reports)  # the original wrote no such files
     if int(os.environ.get("RANK", "0")) == 0 and (message := prepare_output(flags, recipe)):
         say(message.line)
@@ -169,7 +169,7 @@ def open_original(flags: OriginalFlags, section: EvaluateSection) -> Model:
             )
         )
     model = load(folder, adapter=adapter, quantize=section.quantize, dtype=section.dtype, device=section.device)
-    return model if str(folder) == EMBEDDED or read_tokenizer(folder, read_config(folder)) else _with_tokenizer(model, folder)
+    return model if model.has_tokenizer else _with_tokenizer(model, folder)
 
 
 def _base_of_flags(flags: OriginalFlags) -> Path:
@@ -185,9 +185,9 @@ def _with_tokenizer(model: Model, folder: Path) -> Model:
     fields = read_config(folder)
     base_name = fields.get("_name_or_path")
     base = Path(base_name) if isinstance(base_name, str) and base_name else folder.parent
-    template = read_template(base, fields) if base.is_dir() else None
-    if template is None:
-        file = tokenizer_file(fields)
+    complete = with_tokenizer_of(base, model, fields)
+    if complete is None:
+        file = model.tokenizer_file
         raise UserError(
             Bilingual(
                 f"--model_name_or_path {folder}: has no tokenizer ({file}), and {str(base_name)!r}, which it was made from, is not here. "
@@ -195,8 +195,6 @@ def _with_tokenizer(model: Model, folder: Path) -> Model:
                 f"--model_name_or_path {folder}：该目录缺少 {file}：请从官方模型目录复制过来。",
             )
         )
-    complete = Model(model.network, template, model.name)
-    complete.adapter, complete.description = model.adapter, model.description
     return complete
 
 

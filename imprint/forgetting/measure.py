@@ -20,7 +20,6 @@ from imprint.forgetting.result import Forgetting, ProbeResult
 from imprint.forgetting.section import ForgettingSection
 from imprint.messages import Bilingual
 from imprint.model import Model
-from imprint.pack import IGNORE_INDEX, pack
 from imprint.progress import Progress
 
 MAX_TEXT_TOKENS = 128
@@ -167,7 +166,7 @@ def _text_batches(model: Model, texts: Sequence[str], tokens: int) -> Iterator[l
     frame = document_frame(model.tokenizer)
     for text in texts:
         head, scored = (*frame.sequence_prefix, *frame.bos), (*model.tokenizer.encode(text)[:MAX_TEXT_TOKENS], *frame.eos)
-        row = EncodedRow((*head, *scored), (*[IGNORE_INDEX] * len(head), *scored))
+        row = EncodedRow.of(head, scored)
         batch.append(row)
         tokens -= len(row.ids)
         if tokens <= 0:
@@ -182,6 +181,5 @@ def _text_batches(model: Model, texts: Sequence[str], tokens: int) -> Iterator[l
 @torch.inference_mode()
 def text_output(model: Model, rows: Sequence[EncodedRow]) -> BatchOutput:
     """The log-probabilities of the next token at each scored position."""
-    batch = pack([row.ids for row in rows], model.network, [row.labels for row in rows]).to(model.device)
-    hidden = model.network(batch, prefix=model.prefix())
-    return BatchOutput(log_probs=model.network.logits(hidden[batch.targets]).float().log_softmax(-1), labels=batch.labels)
+    logits, labels = model.target_logits(rows)
+    return BatchOutput(log_probs=logits.float().log_softmax(-1), labels=labels)

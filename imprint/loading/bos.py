@@ -5,13 +5,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-import torch
+from torch.nn import functional
 
+from imprint.data.encode import EncodedRow
 from imprint.messages import Bilingual
 from imprint.model import Model
-from imprint.models.loss import token_losses
-from imprint.models.network import Network
-from imprint.pack import IGNORE_INDEX, pack
 from imprint.terminal import say_once
 from imprint.tokenizers import TOKENIZER_JSON, HFTokenizer
 
@@ -42,18 +40,17 @@ def tell_missing_bos(model: Model, folder: Path) -> None:
     rows = [ids for text in TEXTS if len(ids := tokenizer.encode(text)[:length]) > 1]
     if not rows:
         return
-    without, with_bos = mean_losses(model.network, rows, bos)
+    without, with_bos = mean_losses(model, rows, bos)
     if with_bos < SHARE * without:
         say_once(_notice(folder / TOKENIZER_JSON, name, bos, (without, with_bos)).line)
 
 
-@torch.no_grad()
-def mean_losses(network: Network, rows: Sequence[Sequence[int]], bos: int) -> tuple[float, float]:
+def mean_losses(model: Model, rows: Sequence[Sequence[int]], bos: int) -> tuple[float, float]:
     """The mean losses, in nats, of all tokens but the first of each row: without BOS before the rows, and with it."""
-    labels = [*rows, *([IGNORE_INDEX, IGNORE_INDEX, *row[1:]] for row in rows)]
-    batch = pack([*rows, *([bos, *row] for row in rows)], network, labels).to(network.device)
-    losses = token_losses(network(batch)[batch.targets], network.head_weight, batch.labels, network.logit_cap)
-    without, with_bos = losses.chunk(2)
+    plain = [EncodedRow.of(row[:1], row[1:]) for row in rows]
+    after_bos = [EncodedRow.of([bos, row[0]], row[1:]) for row in rows]
+    logits, tokens = model.target_logits([*plain, *after_bos])
+    without, with_bos = functional.cross_entropy(logits.float(), tokens, reduction="none").chunk(2)
     return float(without.mean()), float(with_bos.mean())
 
 

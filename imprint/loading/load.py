@@ -1,7 +1,8 @@
 """`imprint.load`: loads a model folder, a run or a bundle as a Model."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -134,6 +135,19 @@ def load_with(source: ModelSource, section: OpenSection) -> Model:
         kernels=section.kernels,
         template=section.template,
     )
+
+
+def with_tokenizer_of(folder: Path, model: Model, fields: Mapping[str, Any]) -> Model | None:
+    """A model that was saved without tokenizer files, with those of another folder; None where it has none.
+
+    `fields`: the model's config.json.
+    """
+    template = read_template(folder, fields) if folder.is_dir() else None
+    if template is None:
+        return None
+    complete = Model(model.network, template, model.name)
+    complete.adapter, complete.description = model.adapter, model.description
+    return complete
 
 
 def open_template(source: ModelSource, template: TemplateName | None = None) -> Template:

@@ -31,7 +31,6 @@ from imprint.tune.prefix import PrefixShape, init_prefix
 from tests.cases import TUNED, Case, difference
 from tests.hubserver import COMMIT, NEXT_COMMIT, Repository, hub_server, model_files
 from tests.oldproject import PREFIX, old_project, predicting, said, training
-from tests.vocabulary import tiny_tokenizer
 
 SCORES = ("bleu-4", "rouge-1", "rouge-2", "rouge-l")
 
@@ -261,7 +260,7 @@ def test_an_old_prefix_gives_the_golden_logits_and_answers(name: str, tmp_path: 
     checkpoint = tmp_path / "checkpoint-3000"
     checkpoint.mkdir()
     shutil.copyfile(case.adapter, checkpoint / "pytorch_model.bin")
-    monkeypatch.setattr(compat, "read_tokenizer", lambda folder, fields: tiny_tokenizer())
+    monkeypatch.setattr(compat, "with_tokenizer_of", lambda folder, model, fields: model)  # its folder has none
     words = ["--do_predict", "--model_name_or_path", str(case.folder), "--ptuning_checkpoint", str(checkpoint), "--output_dir", "out"]
     flags = read_flags([*words, "--no_cuda"])[0]
     model = open_original(flags, evaluation_section(flags, cuda=False))

@@ -80,7 +80,7 @@ def test_a_base_that_needs_its_bos_is_told_once_with_the_command_that_puts_it_th
 
 
 def losses(model: Model) -> tuple[float, float]:
-    return mean_losses(model.network, [model.tokenizer.encode(text)[:16] for text in TEXTS], BOS)
+    return mean_losses(model, [model.tokenizer.encode(text)[:16] for text in TEXTS], BOS)
 
 
 def test_the_losses_are_those_of_the_same_tokens_with_and_without_bos(tmp_path: Path) -> None:

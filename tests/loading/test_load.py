@@ -7,12 +7,14 @@ import torch
 import imprint
 from imprint.export.command import export_command
 from imprint.loading.base import EMBEDDED
-from imprint.loading.load import load_base, load_model, load_with, open_template, open_tokenizer
+from imprint.loading.load import load_base, load_model, load_with, open_template, open_tokenizer, with_tokenizer_of
 from imprint.loading.section import OpenSection
 from imprint.loading.source import resolve_source
 from imprint.messages import UserError
+from imprint.models.families import read_config
 from imprint.quant.row_int import RowInt
 from imprint.runs import RunFolder
+from imprint.tokenizers import VOCABULARY_FILE
 from tests.tinyrun import tiny_recipe, tiny_run
 
 LORA = ("tune={method: lora, rank: 2}", "train.steps=3", "optimizer.learning_rate=0.05")
@@ -36,6 +38,20 @@ def base(runs: dict[str, RunFolder]) -> Path:
 
 def identity(path: str | Path, adapter: Path | None = None) -> str:
     return imprint.load(path, adapter=adapter, device="cpu").identity
+
+
+def test_a_model_without_tokenizer_files_takes_those_of_another_folder(base: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare)
+    (bare / VOCABULARY_FILE).unlink()
+    model, fields = imprint.load(bare, device="cpu"), read_config(bare)
+    assert not model.has_tokenizer
+    assert with_tokenizer_of(bare, model, fields) is None
+    assert with_tokenizer_of(tmp_path / "nowhere", model, fields) is None
+    complete = with_tokenizer_of(base, model, fields)
+    assert complete is not None
+    assert complete.prompt("上衣") == imprint.load(base, device="cpu").prompt("上衣")
+    assert complete.name == str(bare)
 
 
 class TestRuns:
