@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from imprint.tokenizers import THOUGHTS
+
 SPECIAL_TOKEN: Final = (
     r"\[(?:[gs]?MASK|CLS|SEP|PAD|UNK|EOS|BOS|/?INST)\]"
     r"|</?s>|<(?:sop|eop|eod|bos|eos|pad|unk|ENC|dBLOCK|start_of_turn|end_of_turn|eo[ahm]|eot|_(?:end|user|bot|system))>"
@@ -17,6 +19,8 @@ LONGEST_TOKEN: Final = 48
 FOUND: Final = re.compile(SPECIAL_TOKEN)
 LEADING: Final = re.compile(rf"(?:\s*(?:{SPECIAL_TOKEN}))*")
 LAST: Final = re.compile(rf"(?:{SPECIAL_TOKEN})\Z")
+CLOSED_THOUGHTS: Final = re.compile(rf"</{THOUGHTS}>", re.IGNORECASE)
+"""The end of thoughts in an answer."""
 
 
 def count_special_tokens(texts: Iterable[str]) -> Counter[str]:
@@ -27,6 +31,11 @@ def count_special_tokens(texts: Iterable[str]) -> Counter[str]:
 def has_special_token(text: str) -> bool:
     """Whether a text holds a special token."""
     return FOUND.search(text) is not None
+
+
+def has_closed_thoughts(text: str) -> bool:
+    """Whether a text holds thoughts that end in it."""
+    return CLOSED_THOUGHTS.search(text) is not None
 
 
 def without_edge_tokens(text: str) -> str:

@@ -1,13 +1,12 @@
 """`imprint score PREDICTIONS`: the answers of any tool, scored under named protocols side by side."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from imprint.data.readers.predictions import Predictions, read_predictions
-from imprint.data.special_tokens import count_special_tokens, has_special_token, without_edge_tokens
+from imprint.data.special_tokens import count_special_tokens, has_closed_thoughts, has_special_token, without_edge_tokens
 from imprint.files.atomic import write_json
 from imprint.files.links import follow_link
 from imprint.loading.load import open_tokenizer
@@ -20,12 +19,9 @@ from imprint.metrics.scores import RowScore, score_protocols
 from imprint.metrics.task_scores import METRIC_BY_NAME, TASK_PROTOCOLS, TaskScores, score_by_protocol
 from imprint.progress import Progress
 from imprint.terminal import say
-from imprint.tokenizers import THOUGHTS, Tokenizer
 
 MAX_LISTED: Final = 5
 """Maximum number of special tokens that a warning names."""
-CLOSED_THOUGHTS: Final = re.compile(rf"</{THOUGHTS}>", re.IGNORECASE)
-"""The end of thoughts in an answer."""
 CHUNK: Final = 100
 """Rows scored between two updates of the progress bar."""
 
@@ -38,8 +34,8 @@ class RequestedProtocol:
     """The scoring protocol."""
     cut_to: int | None
     """Maximum tokens of a reference; None does not truncate."""
-    tokenizer: Tokenizer | None
-    """Tokenizer that truncates; None does not truncate."""
+    cut: Callable[[str], str] | None
+    """Truncates a reference; None does not truncate."""
 
     @property
     def label(self) -> str:
@@ -48,9 +44,7 @@ class RequestedProtocol:
 
     def references(self, texts: Sequence[str]) -> list[str]:
         """The references, truncated if requested."""
-        if self.tokenizer is None:
-            return list(texts)
-        return [self.tokenizer.decode(self.tokenizer.encode(text)[: self.cut_to]) for text in texts]
+        return list(texts) if self.cut is None else [self.cut(text) for text in texts]
 
 
 def score_command(file: Path, *, protocols: Sequence[str] | None, output: Path | None) -> None:
@@ -113,7 +107,8 @@ def _parse_protocol(name: str) -> RequestedProtocol:
                 f"--protocol {name}：截断参考答案需要原版评估的 max_target_length（不小于 4）和含分词器的目录，例如 {example}。",
             )
         )
-    return RequestedProtocol(protocol, int(cut[0]) - 2, open_tokenizer(resolve_source(cut[1])))
+    cut_to, tokenizer = int(cut[0]) - 2, open_tokenizer(resolve_source(cut[1]))
+    return RequestedProtocol(protocol, cut_to, lambda text: tokenizer.decode(tokenizer.encode(text)[:cut_to]))
 
 
 def _score_rows(predictions: Predictions, requested: Mapping[str, RequestedProtocol]) -> dict[str, list[RowScore]]:
@@ -122,7 +117,7 @@ def _score_rows(predictions: Predictions, requested: Mapping[str, RequestedProto
     with Progress(Bilingual("scoring", "评分"), len(predictions.predictions), "row") as progress:
         for start in range(0, len(predictions.predictions), CHUNK):
             batch, references = predictions.predictions[start : start + CHUNK], predictions.references[start : start + CHUNK]
-            shared = {label: request for label, request in requested.items() if request.tokenizer is None}
+            shared = {label: request for label, request in requested.items() if request.cut is None}
             shared_scores = score_protocols(batch, references, [request.protocol.name for request in shared.values()])
             for label, request in requested.items():
                 name = request.protocol.name
@@ -178,7 +173,7 @@ def text_warnings(predictions: Predictions) -> Iterable[Bilingual]:
             f"{rows:,} 条参考答案中有 {empty:,} 条是空的，这些行计 0 分，或按协议不计入：请补全或去掉这些行。",
         )
     pairs = zip(predictions.predictions, predictions.references, strict=True)
-    if thoughts := sum(CLOSED_THOUGHTS.search(answer) is not None and CLOSED_THOUGHTS.search(right) is None for answer, right in pairs):
+    if thoughts := sum(has_closed_thoughts(answer) and not has_closed_thoughts(right) for answer, right in pairs):
         yield Bilingual(
             f"{thoughts:,} of {rows:,} answers hold thoughts (</think>), and their references none. They are scored as text and change "
             "every score. Keep what follows </think>.",

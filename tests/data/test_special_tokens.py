@@ -2,13 +2,18 @@
 
 import pytest
 
-from imprint.data.special_tokens import count_special_tokens, has_special_token, without_edge_tokens
+from imprint.data.special_tokens import count_special_tokens, has_closed_thoughts, has_special_token, without_edge_tokens
 from tests.bounded import cpu_time
 
 
 def test_a_token_counts_once_for_a_text() -> None:
     assert count_special_tokens(["a</s></s>", "<|im_end|>", "b"]) == {"</s>": 1, "<|im_end|>": 1}
     assert [has_special_token(text) for text in ("<|assistant|>\n好", "a < b | c > d", "[1]", "<div>")] == [True, False, False, False]
+
+
+def test_thoughts_are_those_that_end() -> None:
+    texts = ("想</think>好", "</seed:think>", "<think>想", "</b>好")
+    assert [has_closed_thoughts(text) for text in texts] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
