@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
 from imprint.terminal import say
 
 
@@ -176,9 +176,9 @@ def quantize(options: argparse.Namespace) -> None:
     """`imprint quantize`."""
     announce(f"quantizing {options.folder}", f"量化 {options.folder}")
     from imprint.export.quantized import quantize
-    from imprint.quant.names import FORMAT_NAMES
+    from imprint.export.targets import QUANTIZE_FORMATS
 
-    quantize(options.folder, options.output, {str(name): name for name in FORMAT_NAMES}[str(options.format)])
+    quantize(options.folder, options.output, QUANTIZE_FORMATS[str(options.format)])
 
 
 def export(options: argparse.Namespace) -> None:
@@ -217,8 +217,15 @@ def recipe(options: argparse.Namespace) -> None:
 
 def demo_rows(options: argparse.Namespace) -> None:
     """`imprint demo rows`."""
-    from imprint.demo.rows import write_rows
+    from imprint.demo.rows import TASKS, write_rows
 
+    if options.task not in TASKS:
+        raise UserError(
+            Bilingual(
+                f'--task: there is no task "{options.task}". Allowed: {", ".join(TASKS)}.',
+                f'--task：没有任务 "{options.task}"。可用：{", ".join(TASKS)}。',
+            )
+        )
     write_rows(options.folder, task=options.task)
 
 

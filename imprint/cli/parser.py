@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from imprint import __version__
 from imprint.cli import commands as run
 from imprint.cli.problems import parser_problem, unknown_words
-from imprint.export.targets import TARGETS
+from imprint.export.targets import QUANTIZE_FORMATS, TARGETS
 from imprint.messages import Bilingual
-from imprint.quant.names import FORMAT_NAMES
 from imprint.terminal import say, terminal_columns
 
 if TYPE_CHECKING:
@@ -349,7 +348,7 @@ def _add_quantize(commands: "argparse._SubParsersAction[_Parser]") -> None:
     precision = quantize.add_mutually_exclusive_group()
     precision.add_argument(
         "--format",
-        choices=[str(name) for name in FORMAT_NAMES],
+        choices=list(QUANTIZE_FORMATS),
         default="4",
         help=Bilingual(
             "4 and 8 bits are the original's formats, int4-g128 is closer to the base and read by Imprint only; 4 if not given",

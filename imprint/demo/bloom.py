@@ -13,7 +13,6 @@ from imprint.demo.domain_example.books import general_texts
 from imprint.files.atomic import atomic_folder, find_folder, write_json, write_text
 from imprint.models.checkpoint import save_network
 from imprint.models.families import build_network
-from imprint.runtime import seed_everything
 from imprint.training.recipe import Recipe
 from imprint.training.run import train_recipe
 
@@ -75,7 +74,7 @@ def write_untrained_bloom(folder: Path, texts: int) -> None:
         pass
     train_byte_bpe(scratch, texts)
     write_json(scratch / "config.json", CONFIG)
-    seed_everything(0)
+    torch.manual_seed(0)
     network = build_network(dict(CONFIG), scratch)
     for name, parameter in network.named_parameters():
         if parameter.dim() > 1:

@@ -6,13 +6,15 @@ A family is named by its network class: `ChatGLM` is ChatGLM-6B.
 from typing import Final, Literal, get_args
 
 from imprint.messages import Bilingual
-from imprint.quant.names import FormatName, format_label
+from imprint.quant.names import FORMAT_NAMES, FormatName, format_label
 from imprint.tune.method import Method
 
 Target = Literal["official", "peft", "merged", "transformers", "int8", "int4", "int4-g128", "bundle"]
 TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 QUANTIZED: Final[dict[Target, FormatName]] = {"int8": 8, "int4": 4, "int4-g128": "int4-g128"}
 """The targets with quantized weights, and their weight formats."""
+QUANTIZE_FORMATS: Final[dict[str, FormatName]] = {str(name): name for name in FORMAT_NAMES}
+"""What `imprint quantize --format` takes, and the weight formats that it means."""
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 WRITTEN: Final[dict[tuple[Method, Target], str]] = {

@@ -101,3 +101,9 @@ def test_all_that_stands_behind_main_is_left_to_the_old_flags(words: list[str], 
     stand_in("imprint.compat.run", "run_original", lambda flags: calls.append([flag for flag in flags if flag != "--"]))
     assert main(["main", *words]) == 0
     assert calls == [[word for word in words if word != "--"]]
+
+
+def test_a_task_of_made_up_rows_that_there_is_not_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "rows", str(tmp_path / "rows"), "--task", "poem"]) == 2
+    assert '--task: there is no task "poem". Allowed: ad_copy, summary, translation, classification' in capsys.readouterr().err
+    assert not (tmp_path / "rows").exists()

@@ -8,7 +8,6 @@ import pytest
 from imprint.demo.corpus import documents
 from imprint.demo.goods import read_goods
 from imprint.demo.rows import TASKS, rows, task_rows, write_rows
-from imprint.messages import UserError
 
 
 def pairs(content: str) -> set[tuple[str, str]]:
@@ -64,9 +63,3 @@ def test_no_dev_prompt_of_a_task_is_a_training_prompt(task: str) -> None:
     assert [row for row in dev if row["prompt"] in known] == []
     assert list(task_rows(task, 0, 20, "dev")) == dev[:20]
     assert list(task_rows(task, 1, 20, "dev")) != dev[:20]
-
-
-def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r'there is no task "poem"\. Allowed: ad_copy, summary, translation'):
-        write_rows(tmp_path / "rows", task="poem")
-    assert not (tmp_path / "rows" / "train.jsonl").exists()

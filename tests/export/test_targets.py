@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from imprint.export.targets import METHODS, REFUSED, TARGETS, WRITTEN, possible_targets, refusal, targets_table
+from imprint.export.targets import METHODS, QUANTIZE_FORMATS, REFUSED, TARGETS, WRITTEN, possible_targets, refusal, targets_table
 
 
 def test_the_table_has_a_row_for_each_target_and_a_cell_for_each_method() -> None:
@@ -9,6 +9,10 @@ def test_the_table_has_a_row_for_each_target_and_a_cell_for_each_method() -> Non
     assert [line.split("`")[1] for line in lines[2:]] == list(TARGETS)
     assert {line.count("|") for line in lines} == {len(METHODS) + 2}
     assert sum(line.count("refused: ") for line in lines) == len(REFUSED)
+
+
+def test_a_word_on_the_command_line_means_one_weight_format() -> None:
+    assert QUANTIZE_FORMATS == {"4": 4, "8": 8, "int4-g128": "int4-g128"}
 
 
 def test_every_method_and_target_has_a_way_or_a_reason() -> None:
