@@ -126,8 +126,7 @@ def load_splits(
         notes.append(chosen_note(section, limits).line)
         train = _shorten(train, train_samples, section, template, limits)
         dev = _shorten(dev, dev_samples, section, template, limits)
-    columns = Columns(section.prompt_column, section.response_column, section.history_column, "data.")
-    sources = [describe_source(path, columns) for path in (section.train, section.dev) if path is not None]
+    sources = [describe_source(path, columns_of(section)) for path in (section.train, section.dev) if path is not None]
     notes += [] if section.fill else unfilled_notes(train_samples, section.train)
     reports = (
         TruncationReport.from_rows(train, len(rows_of(train_samples))),
@@ -137,6 +136,11 @@ def load_splits(
     learned = LearnedRows.of(train_samples)
     splits = DataSplits(train, dev, dev_samples, *reports, limits, locations, (*sources, *notes), learned=learned)
     return splits if mix is None or general is None else _with_general_rows(splits, mix, general.source, general_rows)
+
+
+def columns_of(section: DataSection) -> Columns:
+    """The columns that a section names."""
+    return Columns(section.prompt_column, section.response_column, section.history_column, "data.")
 
 
 def _with_general_rows(splits: DataSplits, mix: MixSection, source: str, rows: list[EncodedRow]) -> DataSplits:

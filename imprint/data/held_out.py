@@ -34,7 +34,7 @@ class HeldOutRecord:
     @classmethod
     def of(cls, rows: int, held_out: Sequence[Sample]) -> "HeldOutRecord":
         """The record of a file of `rows` rows, and of the samples of those held out."""
-        return cls(rows, " ".join(map(_row_digest, rows_of(held_out))))
+        return cls(rows, " ".join(map(row_digest, rows_of(held_out))))
 
     def write(self, file: Path) -> None:
         """Write the record into a run folder."""
@@ -52,13 +52,13 @@ class HeldOutRecord:
 
     def matches(self, rows: Sequence[Sequence[Sample]]) -> bool:
         """Whether these are the held-out rows, in their order."""
-        return list(map(_row_digest, rows)) == self.digests.split()
+        return list(map(row_digest, rows)) == self.digests.split()
 
     def places(self, rows: Sequence[Sequence[Sample]]) -> list[int]:
         """The places of the held-out rows among `rows`, in the order of the record; those that are not there any more are left out."""
         found: defaultdict[str, deque[int]] = defaultdict(deque)
         for place, row in enumerate(rows):
-            found[_row_digest(row)].append(place)
+            found[row_digest(row)].append(place)
         return [found[digest].popleft() for digest in self.digests.split() if found[digest]]
 
 
@@ -73,7 +73,7 @@ def rows_of(samples: Sequence[Sample]) -> list[list[Sample]]:
     return rows
 
 
-def _row_digest(row: Sequence[Sample]) -> str:
+def row_digest(row: Sequence[Sample]) -> str:
     """The digest of a row's texts: all its questions and answers, and what comes before the last one."""
     answers = [[sample.query, sample.answer, sample.tool, *_texts(sample.further_messages)] for sample in row]
     content = json.dumps([answers, _texts(row[-1].messages)])

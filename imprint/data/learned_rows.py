@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -48,23 +48,38 @@ class LearnedRows:
         digests, checksum = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
         return cls(digests) if content and checksum == _checksum(digests) else None
 
-    def select(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Those of `samples` that the run learned from; one that is there more often than it was learned counts as often as it was."""
-        left = Counter(self.digests[start : start + DIGEST_BYTES] for start in range(0, len(self.digests), DIGEST_BYTES))
-        selected = []
+    def select(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Those of `samples` that the run learned from; one that is there more often than it was learned counts as often as it was.
+
+        Of different samples with one digest, each is taken, since each may be the one that was learned.
+        """
+        learned, taken, selected = self._counts(), Counter[int](), list[Sample]()
         for sample in samples:
-            digest = _digest(sample)
-            if left[digest] > 0:
-                left[digest] -= 1
-                selected.append(sample)
+            if count := learned.get(_digest(sample)):
+                content = hash(_content(sample))
+                taken[content] += 1
+                if taken[content] <= count:
+                    selected.append(sample)
         return selected
+
+    def missing(self, samples: Iterable[Sample]) -> int:
+        """Number of samples that the run learned from and that are not among these."""
+        return (self._counts() - Counter(map(_digest, samples))).total()
+
+    def _counts(self) -> Counter[bytes]:
+        return Counter(self.digests[start : start + DIGEST_BYTES] for start in range(0, len(self.digests), DIGEST_BYTES))
 
 
 def _digest(sample: Sample) -> bytes:
-    """CRC-32 of a sample's texts: question, answer and the turn before them, since all turns of each sample would take quadratic time."""
+    """CRC-32 of a sample's content."""
+    return _checksum(_content(sample))
+
+
+def _content(sample: Sample) -> bytes:
+    """A sample's texts: question, answer and the turn before them, since all turns of each sample would take quadratic time."""
     further = (text for message in sample.further_messages for text in (message.tool, message.text))
     texts = (sample.query, sample.answer, sample.tool, sample.system or "", *(sample.history[-1] if sample.history else ()), *further)
-    return _checksum(SEPARATOR.join(texts).encode("utf-8", "surrogatepass"))
+    return SEPARATOR.join(texts).encode("utf-8", "surrogatepass")
 
 
 def _checksum(content: bytes) -> bytes:

@@ -6,6 +6,8 @@ from typing import Final
 
 from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.held_out import HeldOutRecord, rows_of
+from imprint.data.learned_rows import LearnedRows
+from imprint.data.recorded_rows import draws_rows, find_recorded
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.loading.run import RunConfig
@@ -63,20 +65,27 @@ def run_held_out(folder: RunFolder, section: DataSection, *, tools: bool) -> tup
     if section.dev is not None or not section.dev_share:
         return load_held_out(section, tools=tools), None
     record = HeldOutRecord.read(folder.held_out)
-    learned, samples = load_samples(section, tools=tools, record=record)
     if record is None:
-        return samples, Bilingual(
+        return load_samples(section, tools=tools)[1], Bilingual(
             f"{folder.path} does not say which rows it held out, since an earlier version wrote it: if {section.train} has changed since "
             "then, these rows are other ones, and the run may have learned from them.",
             "该结果由旧版本写入，没有记录留出了哪些行：若训练文件此后有改动，这些行可能是训练过的。",
         )
-    left, now = len(rows_of(samples)), len(rows_of(learned)) + len(rows_of(samples))
+    samples, now = _held_out_now(section, record, tools=tools)
+    left = len(rows_of(samples))
     if left == record.count and now == record.rows:
         return samples, None
     changed = Bilingual(
         f"{section.train}: has changed since the run was trained: it had {record.rows:,} rows and has {now:,}.",
         f"训练文件在训练之后有改动：原有 {record.rows:,} 行，现有 {now:,} 行。",
     )
+    if draws_rows(section):
+        samples = find_recorded(section, LearnedRows(b""), record, tools=tools).held_out
+        left = len(rows_of(samples))
+        changed = Bilingual(
+            f"{section.train}: has changed since the run was trained, so other rows are taken of it now. All of its rows were searched.",
+            "训练文件在训练之后有改动，现在取到的是其他行，因此查找了整个文件。",
+        )
     if left == record.count:
         still = Bilingual(
             f"All {left:,} rows that the run held out are still in it; only they are answered.",
@@ -90,6 +99,17 @@ def run_held_out(folder: RunFolder, section: DataSection, *, tools: bool) -> tup
         f"训练时留出的 {record.count:,} 行中有 {gone:,} 行已不在其中，其余的行可能是训练过的。请放回原文件，或用 --data 给出问答数据。",
     )
     raise UserError(join_lines([changed, advice]))
+
+
+def _held_out_now(section: DataSection, record: HeldOutRecord, *, tools: bool) -> tuple[list[Sample], int]:
+    """The held-out rows among those that are read for training now, and the number of these; none if rows are drawn and some are bad."""
+    try:
+        learned, samples = load_samples(section, tools=tools, record=record)
+    except UserError:
+        if draws_rows(section):
+            return [], 0
+        raise
+    return samples, len(rows_of(learned)) + len(rows_of(samples))
 
 
 def say_note(note: Bilingual | None) -> None:

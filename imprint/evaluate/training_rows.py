@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from imprint.data.dataset import load_samples
 from imprint.data.held_out import HeldOutRecord
 from imprint.data.learned_rows import LearnedRows
+from imprint.data.recorded_rows import draws_rows, find_recorded
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.loading.source import ModelSource
@@ -31,37 +32,38 @@ def load_training_rows(source: ModelSource, *, tools: bool) -> TrainingRows:
     try:
         return learned_rows(source.run_folder, source.run.data, tools=tools)
     except UserError:
-        return TrainingRows([])
+        train = source.run.data.train
+        note = Bilingual(
+            f"{train}: cannot be read as when the run was trained, so it is not known which of these rows and answers it learned.",
+            f"{train}：已无法像训练时那样读取，因此无法判断这些行和回答是否学过。",
+        )
+        return TrainingRows([], note)
 
 
 def learned_rows(folder: RunFolder, section: DataSection, *, tools: bool) -> TrainingRows:
     """The rows of the section's training file that the run in `folder` learned from. Raises UserError if the data cannot be read."""
-    now = load_samples(section, tools=tools, record=HeldOutRecord.read(folder.held_out))[0]
-    record = LearnedRows.read(folder.learned_rows)
-    if record is None:
-        return TrainingRows(
-            now,
-            Bilingual(
-                f"{folder.path} does not say which rows it learned from, as bundles and runs of earlier versions do not: if "
-                f"{section.train} has changed since then, rows that it never saw count as learned.",
-                "该结果没有记录学过哪些行（打包文件和旧版本的结果都是这样）：若训练文件此后有改动，未学过的行也会算作学过。",
-            ),
-            recorded=False,
-        )
-    if LearnedRows.of(now) == record:
-        return TrainingRows(now)
-    samples = record.select(now)
-    added, gone = len(now) - len(samples), len(record) - len(samples)
+    record, held_out = LearnedRows.read(folder.learned_rows), HeldOutRecord.read(folder.held_out)
+    try:
+        now = load_samples(section, tools=tools, record=held_out)[0]
+    except UserError:
+        if record is None:
+            raise
+    else:
+        if record is None:
+            return TrainingRows(now, _not_recorded(folder, section), recorded=False)
+        if LearnedRows.of(now) == record:
+            return TrainingRows(now)
+    found = find_recorded(section, record, held_out, tools=tools)
     notes = []
-    if added:
+    if found.others and not draws_rows(section):
         notes.append(
             Bilingual(
-                f"{section.train}: {added:,} of the answers that are read from it now are not what the run learned from, and do not count "
-                "as learned.",
-                f"现在从训练文件读到的回答中有 {added:,} 个并非该次训练学过的，不算学过。",
+                f"{section.train}: {found.others:,} of the answers that are read from it now are not what the run learned from, and do not "
+                "count as learned.",
+                f"现在从训练文件读到的回答中有 {found.others:,} 个并非该次训练学过的，不算学过。",
             )
         )
-    if gone:
+    if gone := record.missing(found.learned):
         notes.append(
             Bilingual(
                 f"{section.train}: {gone:,} of the {len(record):,} answers that the run learned are not read from it now, so copies of "
@@ -69,4 +71,12 @@ def learned_rows(folder: RunFolder, section: DataSection, *, tools: bool) -> Tra
                 f"学过的 {len(record):,} 个回答中有 {gone:,} 个现在读不到，照抄它们的回答不会计入。",
             )
         )
-    return TrainingRows(samples, join_lines(notes) if notes else None)
+    return TrainingRows(found.learned, join_lines(notes) if notes else None)
+
+
+def _not_recorded(folder: RunFolder, section: DataSection) -> Bilingual:
+    return Bilingual(
+        f"{folder.path} does not say which rows it learned from, as bundles and runs of earlier versions do not: if {section.train} has "
+        "changed since then, rows that it never saw may count as learned, and rows that it learned may not.",
+        "该结果没有记录学过哪些行（打包文件和旧版本的结果都是这样）：若训练文件此后有改动，未学过的行可能算作学过，学过的行也可能不计入。",
+    )

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 from imprint.data.learned_rows import LearnedRows
 from imprint.data.sample import Sample
@@ -17,6 +18,17 @@ def test_the_rows_that_were_learned_are_found_wherever_they_stand() -> None:
     now = rows(7, 3, 8, 1, 9)
     assert record.select(now) == [now[1], now[3]]
     assert record.select(rows(1, 1, 2, 2)) == [row for row in rows(1, 1, 2, 2) if row.location in ("rows.jsonl:1", "rows.jsonl:3")]
+
+
+def test_of_samples_with_one_digest_each_may_have_been_learned() -> None:
+    one, other = (Sample("问", text, None, f"rows.jsonl:{line}") for line, text in enumerate(("plumless", "buckeroo"), start=1))
+    same = crc32(b"plumless"), crc32(b"buckeroo")
+    assert same[0] == same[1]
+    record = LearnedRows.of([other])
+    assert record == LearnedRows.of([one])
+    assert record.select([one, one, other]) == [one, other]
+    assert record.missing([one, other]) == 0
+    assert (record.missing([]), LearnedRows.of([other, other]).missing([other])) == (1, 1)
 
 
 def test_another_answer_another_turn_before_and_another_system_prompt_are_other_rows() -> None:
