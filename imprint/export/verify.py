@@ -7,8 +7,6 @@ from imprint.data.dataset import load_held_out
 from imprint.data.encode import encode_messages
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
-from imprint.inference.generate import generate
-from imprint.inference.request import Request
 from imprint.loading.run import RunConfig
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
@@ -53,7 +51,7 @@ def encode_prompts(template: Template, run: RunConfig, samples: Sequence[Sample]
 
 def greedy_answers(model: Model, run: RunConfig, samples: Sequence[Sample]) -> list[GreedyAnswer]:
     """Greedy answers of a model."""
-    answers = generate(model, [Request(ids, MAX_ANSWER_TOKENS) for ids in encode_prompts(model.template, run, samples)])
+    answers = model.generate(encode_prompts(model.template, run, samples), MAX_ANSWER_TOKENS)
     return [GreedyAnswer(tuple(ids), model.tokenizer.decode(ids)) for ids in answers]
 
 
