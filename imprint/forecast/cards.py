@@ -4,8 +4,9 @@
 it is half of the rate that is advertised, which sums in 16 bits. Memory is what PyTorch sees: a card with ECC keeps some for itself.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from imprint.messages import Bilingual, UserError
@@ -63,10 +64,21 @@ CARDS: Final[Sequence[Card]] = (
     Card("H200", 139.8, 4800, 989, True, "NVIDIA H200 data sheet"),
 )
 """By memory."""
+MEMORY: Final = re.compile(r" *(\d+(?:\.\d+)?) *(|[GM]i?B?) *", re.IGNORECASE | re.ASCII)
+"""A size of memory; a number without a unit, if it is shorter than that of a card, is refused."""
+SHORT_NUMBER: Final = 3
+"""Digits of a number that names no card."""
+MAX_MEMORY_GIB: Final = 1024
+"""No card has more."""
 
 
 def find_card(name: str) -> Card:
-    """The card of this name, as people write it: case and spaces do not matter. Raises UserError for one that is not known."""
+    """The card of this name, as people write it: case and spaces do not matter; or one of a size of memory, such as 8GB.
+
+    Raises UserError for one that is not known.
+    """
+    if (memory := MEMORY.fullmatch(name)) and (memory[2] or len(memory[1]) <= SHORT_NUMBER):
+        return _card_of_size(name.strip(), float(memory[1]), memory[2])
     wanted = _plain(name)
     found = [card for card in CARDS if _plain(card.name) in wanted or wanted in _plain(card.name)]
     exact = [card for card in found if _plain(card.name) == wanted]
@@ -74,8 +86,28 @@ def find_card(name: str) -> Card:
         return (exact or sorted(found, key=lambda card: -len(card.name)))[0]
     known = ", ".join(f"{card.name} ({card.memory_gib:.0f} GiB)" for card in CARDS)
     raise UserError(
-        Bilingual(f"--card {name}: is not a card that is known. Known: {known}.", f"--card：没有名为 {name} 的显卡；已知的有 {known}。")
+        Bilingual(
+            f"--card {name}: is not a card that is known. Known: {known}. Of another one, give the size of its memory, such as --card 8GB.",
+            f"--card：没有名为 {name} 的显卡；已知的有 {known}。其他显卡请给出显存大小，例如 --card 8GB。",
+        )
     )
+
+
+def _card_of_size(name: str, number: float, unit: str) -> Card:
+    """A card with this memory, as slow as the slowest of those that are next to it in memory."""
+    memory_gib = number / 1024 if unit.upper().startswith("M") else number
+    if not unit or not 0 < memory_gib <= MAX_MEMORY_GIB:
+        raise UserError(
+            Bilingual(
+                f"--card {name}: must be the name of a card, such as 4090, or a size of memory with its unit, such as 8GB, at most "
+                f"{MAX_MEMORY_GIB} GB.",
+                f"--card {name}：须为显卡名（例如 4090），或带单位的显存大小（例如 8GB，至多 {MAX_MEMORY_GIB} GB）。",
+            )
+        )
+    nearest = min(abs(card.memory_gib - memory_gib) for card in CARDS)
+    slowest = min((card for card in CARDS if abs(card.memory_gib - memory_gib) == nearest), key=lambda card: card.tflops)
+    speed = Bilingual(f"as fast as {slowest.name}", f"速度按 {slowest.name}")
+    return replace(slowest, name=f"{name} ({speed.line})", memory_gib=memory_gib)
 
 
 def _plain(name: str) -> str:

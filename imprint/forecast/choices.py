@@ -73,22 +73,35 @@ def best_fit(estimates: Sequence[Estimate], card: Card) -> Estimate | None:
     """
     own = estimates[0].choice
     fitting = [estimate for estimate in estimates if estimate.fits(card)]
+    return min(fitting, key=lambda one: (_distance(own, one.choice), one.step_seconds(card)), default=None)
 
-    def rank(estimate: Estimate) -> tuple[bool, bool, bool, float]:
-        choice = estimate.choice
-        other_format = choice.quantize != own.quantize
-        return (
-            choice.tune.method != own.tune.method,
-            choice.tune != own.tune,
-            other_format,
-            estimate.step_seconds(card),
-        )
 
-    return min(fitting, key=rank, default=None)
+def _distance(own: Choice, choice: Choice) -> tuple[bool, bool, bool]:
+    """What a choice changes, the largest change first: the method, the size of the adapter, the weight format."""
+    return choice.tune.method != own.tune.method, choice.tune != own.tune, choice.quantize != own.quantize
+
+
+def by_distance(choices: Sequence[Choice]) -> list[list[Choice]]:
+    """The choices in groups that change equally much, those that change less first; the first choice is the recipe's."""
+    groups: dict[tuple[bool, bool, bool], list[Choice]] = {}
+    for choice in choices:
+        groups.setdefault(_distance(choices[0], choice), []).append(choice)
+    return [groups[distance] for distance in sorted(groups)]
+
+
+def may_be_told(group: Sequence[Choice], estimates: Sequence[Estimate], cards: Sequence[Card]) -> bool:
+    """Whether `best_fit` or `fastest_fit` on one of the cards may be a choice of this group, after those that change less."""
+    own = estimates[0]
+    rivals = any(_is_rival(own.choice, choice) for choice in group)
+    return any(rivals if own.fits(card) else not any(one.fits(card) for one in estimates) for card in cards)
 
 
 def fastest_fit(estimates: Sequence[Estimate], card: Card) -> Estimate | None:
     """The fastest choice that fits on a card and trains what the recipe trains, in its weight format or unquantized; None if none does."""
-    own = estimates[0].choice
-    fitting = [one for one in estimates if one.fits(card) and one.choice.tune == own.tune and one.choice.quantize in (own.quantize, None)]
+    fitting = [one for one in estimates if one.fits(card) and _is_rival(estimates[0].choice, one.choice)]
     return min(fitting, key=lambda one: one.step_seconds(card), default=None)
+
+
+def _is_rival(own: Choice, choice: Choice) -> bool:
+    """Whether a choice trains what the recipe trains, in its weight format or unquantized."""
+    return choice.tune == own.tune and choice.quantize in (own.quantize, None)

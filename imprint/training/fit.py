@@ -14,8 +14,8 @@ from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
 from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.scratch import scratch_folder
-from imprint.forecast.cards import CARDS, find_card
-from imprint.forecast.choices import other_choices
+from imprint.forecast.cards import CARDS, Card, find_card
+from imprint.forecast.choices import by_distance, may_be_told, other_choices
 from imprint.forecast.estimate import Build, Choice, Estimate, Plan, Sharding, Term, estimate
 from imprint.forecast.run import RunForecast
 from imprint.forecast.stand_ins import ComputePath
@@ -46,7 +46,8 @@ def fit_command(recipe: Recipe, name: str, *, card: str | None, output: Path | N
     wanted = None if card is None else find_card(card)
     if output is not None:
         refuse_unwritable(output.parent)
-    forecast = forecast_run(recipe, name)
+    shown = CARDS if wanted is None else [wanted]
+    forecast = forecast_run(recipe, name, cards=shown if output is None else None)
     say(*forecast_lines(forecast, wanted))
     if output is not None:
         pictured = wanted or next((one for one in CARDS if forecast.own.fits(one)), CARDS[-1])
@@ -54,8 +55,11 @@ def fit_command(recipe: Recipe, name: str, *, card: str | None, output: Path | N
         say(Bilingual(f"the picture of all settings on {pictured.name} is in {output}", f"全部设置的图见 {output}").line)
 
 
-def forecast_run(recipe: Recipe, name: str, *, others: bool = True) -> RunForecast:
-    """The forecast of a recipe, with those of other settings unless `others` is false. Raises UserError for unusable data or base."""
+def forecast_run(recipe: Recipe, name: str, *, others: bool = True, cards: Sequence[Card] | None = None) -> RunForecast:
+    """The forecast of a recipe, with those of other settings unless `others` is false.
+
+    `cards`: compute only what may be told of these. Raises UserError for unusable data or base.
+    """
     folder = base_folder(recipe.model.location)
     build = network_builder(recipe, folder)
     with torch.device("meta"):
@@ -65,7 +69,7 @@ def forecast_run(recipe: Recipe, name: str, *, others: bool = True) -> RunForeca
     plan = make_plan(recipe, split, network, build)
     own = recipe_choice(recipe, len(plan.rows))
     quantizable = not is_quantized(folder)
-    estimates = _estimates(plan, other_choices(own, len(plan.rows), quantizable=quantizable) if others else [own])
+    estimates = _estimates(plan, other_choices(own, len(plan.rows), quantizable=quantizable) if others else [own], cards)
     longest = sum(len(ids) for row in plan.rows[: own.micro_batch] for ids, _ in row)
     steps = recipe.train.steps or build_batches(recipe, split).total_steps(recipe.train.epochs)
     counts = split.counts()
@@ -149,9 +153,19 @@ def _load_rows(recipe: Recipe, folder: Path, max_length: int) -> DataSplits:
         return replace(split, train=list(split.train), dev=list(split.dev))  # the file is removed
 
 
-def _estimates(plan: Plan, choices: Sequence[Choice]) -> list[Estimate]:
-    """The estimates of choices; those that cannot be computed are left out, but for the first. Raises UserError where that cannot."""
+def _estimates(plan: Plan, choices: Sequence[Choice], cards: Sequence[Card] | None) -> list[Estimate]:
+    """The estimates of choices; those that cannot be computed are left out, but for the first. Raises UserError where that cannot.
+
+    `cards`: leave out those that are not told of any of these.
+    """
     estimates: list[Estimate] = []
+    for group in by_distance(choices):
+        if cards is None or not estimates or may_be_told(group, estimates, cards):
+            _add_estimates(estimates, plan, group)
+    return estimates
+
+
+def _add_estimates(estimates: list[Estimate], plan: Plan, choices: Sequence[Choice]) -> None:
     with Progress(Bilingual("computing settings", "计算各种设置"), len(choices), "setting") as progress:
         for choice in progress.track(choices, every=1):
             try:
@@ -169,7 +183,6 @@ def _estimates(plan: Plan, choices: Sequence[Choice]) -> list[Estimate]:
                             "该底座的计算依赖具体数值，无法预测；imprint train 会在第一步之前试算最长的几行。",
                         )
                     ) from error
-    return estimates
 
 
 def _disk_terms(recipe: Recipe, split: DataSplits, trained: int, itemsize: int) -> list[Term]:

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from imprint.forecast.cards import find_card
-from imprint.forecast.choices import best_fit, changed_knobs, fastest_fit, other_choices
+from imprint.forecast.choices import best_fit, by_distance, changed_knobs, fastest_fit, may_be_told, other_choices
 from imprint.forecast.estimate import Choice, Estimate, estimate
+from imprint.quant.names import FormatName
 from imprint.tune.section import FullSection, PrefixSection
 from tests.forecast.full_shape import plan
 
@@ -45,6 +46,25 @@ def test_the_exact_knobs_are_told(estimates: list[Estimate]) -> None:
     shorter = replace(OWN, tune=PrefixSection(length=32, start="random"), micro_batch=1)
     assert changed_knobs(OWN, shorter) == ["tune.length=32", "train.micro_batch_size=1"]
     assert changed_knobs(replace(OWN, tune=FullSection(method="full"), quantize=4), OWN) == ["tune.method=prefix", "model.quantize=null"]
+
+
+@pytest.mark.parametrize("quantize", [None, 8])
+def test_choices_that_are_left_out_would_not_be_told(quantize: FormatName | None) -> None:
+    choices = other_choices(replace(OWN, quantize=quantize, micro_batch=1), 1, quantizable=True)
+    every = [estimate(plan(), choice) for choice in choices]
+    assert by_distance(choices)[0][0] == choices[0]
+    numbers = []
+    for names in (["H200"], ["RTX 4080", "A100 40GB"], ["RTX 4060"], ["1 GB"]):
+        needed, cards = list[Estimate](), [find_card(name) for name in names]
+        for group in by_distance(choices):
+            if not needed or may_be_told(group, needed, cards):
+                needed += [every[choices.index(choice)] for choice in group]
+        numbers.append(len(needed))
+        for card in cards:
+            assert best_fit(needed, card) == best_fit(every, card)
+            assert fastest_fit(needed, card) == fastest_fit(every, card)
+    assert numbers == sorted(numbers)
+    assert numbers[0] < numbers[-1] == len(every)
 
 
 def test_nothing_fits_on_a_card_that_is_too_small(estimates: list[Estimate]) -> None:

@@ -6,7 +6,9 @@ import yaml
 
 from imprint.cli import main
 from imprint.config import read_recipe
+from imprint.forecast.cards import CARDS, find_card
 from imprint.training.fit import forecast_run
+from imprint.training.fit_lines import card_lines
 from imprint.training.recipe import Recipe
 from tests.bases import base_of
 from tests.tiny import tiny_base, tiny_rows
@@ -63,6 +65,16 @@ def test_one_card_can_be_asked_for_and_an_unknown_one_is_refused(folder: Path, c
     assert "H200" not in printed
     assert main(["fit", recipe, "--card", "nothing"]) == 2
     assert "is not a card that is known" in capsys.readouterr().err
+
+
+def test_only_settings_that_are_shown_are_computed(folder: Path) -> None:
+    recipe = read_recipe(folder / "recipe.yaml", [], Recipe)
+    every = forecast_run(recipe, "recipe")
+    for cards in ([find_card("H200")], CARDS):
+        shown = forecast_run(recipe, "recipe", cards=cards)
+        assert {estimate.choice.quantize for estimate in shown.estimates} == {None}, "the recipe fits, in its own weight format"
+        assert len(shown.estimates) < len(every.estimates) / 2
+        assert list(card_lines(shown, cards)) == list(card_lines(every, cards))
 
 
 def test_a_wrong_knob_is_an_error_as_in_training(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
