@@ -103,7 +103,9 @@ def _add_fit(commands: "argparse._SubParsersAction[_Parser]") -> None:
         metavar="RECIPE.yaml",
         help=Bilingual("a file, or the name of a recipe that comes along", "训练配方，或自带配方的名字").line,
     )
-    fit.add_argument("--card", metavar="NAME", help=Bilingual("this GPU only, such as 4090 or A100", "只看这种显卡").line)
+    fit.add_argument(
+        "--card", metavar="NAME", help=Bilingual("this GPU only, such as 4090, A100 or 8GB", "只看这种显卡，或这样大的显存").line
+    )
     fit.add_argument(
         "--output",
         type=Path,

@@ -1,7 +1,8 @@
 """Errors of the command line in both languages: argparse has its own only in English."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from imprint.messages import Bilingual, closest, did_you_mean
@@ -20,6 +21,8 @@ CHINESE: Final = (
     (r"ambiguous option: (.*?) could match (.*)", r"\1 不明确，可能是 \2。"),
 )
 """Pattern of an English message -> the Chinese one."""
+OUTPUT_NAMES: Final = ("o", "out", "output")
+"""How people write the option of an output."""
 UNKNOWN: Final = "命令行有误。"
 
 
@@ -29,11 +32,21 @@ def parser_problem(message: str, program: str) -> Bilingual:
     return _with_help(Bilingual(f"{message}.", chinese), program)
 
 
-def unknown_words(words: Sequence[str], program: str, known: Sequence[str], *, takes_knobs: bool) -> Bilingual:
-    """An error about words that a command does not know, with what may have been meant; `known` are its options."""
+def unknown_words(
+    words: Sequence[str], program: str, known: Sequence[str], *, takes_knobs: bool, places: Mapping[str, str] = MappingProxyType({})
+) -> Bilingual:
+    """An error about words that a command does not know, with what may have been meant.
+
+    `known` are its options, `places` the names of the arguments that it knows by their place -> how its help shows them.
+    """
     flags = [word for word in words if word.startswith("-")]
     near = closest(flags[0], known) if flags else []
     english, chinese = f"unrecognized arguments: {' '.join(words)}", f"不认识的参数：{' '.join(words)}"
+    if flags and (flag := flags[0].partition("=")[0]).lstrip("-").lower() in (place := _without_flag(places)):
+        shown, form = place[flag.lstrip("-").lower()], f"`{' '.join([program, *places.values()])}`"
+        return _with_help(
+            Bilingual(f"{english}; {shown} is written without {flag}: {form}.", f"{chinese}；{shown} 前不写 {flag}：{form}。"), program
+        )
     if near:
         meant = did_you_mean(near, clause=True)
         return _with_help(Bilingual(f"{english}; {meant.english.rstrip()}", f"{chinese}，{meant.chinese}"), program)
@@ -41,6 +54,12 @@ def unknown_words(words: Sequence[str], program: str, known: Sequence[str], *, t
         english += ". Knobs are written without dashes, as in tune.length=128; the flags of an old train.sh go after `imprint main`"
         chinese += "。选项前不加横线，如 tune.length=128；旧 train.sh 的参数写在 `imprint main` 之后"
     return _with_help(Bilingual(f"{english}.", f"{chinese}。"), program)
+
+
+def _without_flag(places: Mapping[str, str]) -> dict[str, str]:
+    """What people may type as an option -> the argument that is known by its place."""
+    output = dict.fromkeys(OUTPUT_NAMES, places["output"]) if "output" in places else {}
+    return {**places, **output}
 
 
 def _with_help(problem: Bilingual, program: str) -> Bilingual:

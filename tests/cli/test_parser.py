@@ -149,6 +149,14 @@ def test_help_is_also_a_word(words: list[str], capsys: pytest.CaptureFixture[str
             ["evaluate", "run", "--data", "a", "--limt", "3"],
             "error: unrecognized arguments: --limt 3; did you mean --limit? Run `imprint evaluate --help`",
         ),
+        (
+            ["migrate", "train.sh", "--out", "a.yaml"],
+            "error: unrecognized arguments: --out a.yaml; RECIPE.yaml is written without --out: `imprint migrate train.sh RECIPE.yaml`",
+        ),
+        (
+            ["quantize", "base", "-o", "new"],
+            "error: unrecognized arguments: -o; OUT is written without -o: `imprint quantize MODEL OUT`. Run",
+        ),
         (["report", "run", "more"], "error: unrecognized arguments: more. Run `imprint report --help` to see what can be given.\n       "),
     ],
 )
