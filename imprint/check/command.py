@@ -17,7 +17,7 @@ from imprint.check.scan import DataScan
 from imprint.check.settings import read_settings
 from imprint.check.shaped_rows import CHECKING, read_progress, rows_with_shapes
 from imprint.check.text_scan import check_text_command
-from imprint.data.readers.bad_rows import BadRowError, FirstOfEachKind, MissingColumnError
+from imprint.data.readers.bad_rows import ENOUGH_LACKING, BadRowError, FirstOfEachKind, MissingColumnError
 from imprint.data.readers.rows import describe_source
 from imprint.data.readers.sources import detect_format, parse_source
 from imprint.data.sample import Sample
@@ -25,8 +25,6 @@ from imprint.data.shapes import Columns
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import Style, say, style_for, terminal_columns
 
-ENOUGH_LACKING: Final = 1000
-"""Number of rows without the named columns after which a file is left, if no row could be read."""
 OVERRIDE: Final = re.compile(r"[a-z_.]+=")
 
 

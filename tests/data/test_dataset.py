@@ -8,6 +8,7 @@ from imprint.data.dataset import load_held_out, load_samples, load_splits
 from imprint.data.encode import EncodedRow, encode_sample
 from imprint.data.limits import LengthLimits
 from imprint.data.original import encode_original
+from imprint.data.readers.bad_rows import ENOUGH_LACKING
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection, MixSection
 from imprint.data.truncation import TruncationReport
@@ -320,3 +321,14 @@ def test_columns_without_a_known_name_are_guessed_once_with_the_knobs_of_a_recip
     assert len(str(caught.value).splitlines()) == 2
     with pytest.raises(UserError, match=r'which data\.response_column names; .*Did you mean "文案"'):
         load_samples(DataSection(train=tmp_path / "shop.csv", prompt_column="商品属性", response_column="文按"))
+
+
+def test_of_a_large_file_without_the_columns_no_more_is_read_than_says_so(tmp_path: Path) -> None:
+    rows = (json.dumps({"商品属性": f"红裙{number}", "文案": "好看"}, ensure_ascii=False) for number in range(ENOUGH_LACKING))
+    (tmp_path / "shop.jsonl").write_text("\n".join([*rows, "{"]), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_samples(DataSection(train=tmp_path / "shop.jsonl"))
+    english, chinese = str(caught.value).splitlines()
+    assert english.startswith(f"{tmp_path / 'shop.jsonl'}:1: has no question and no answer under a known name")
+    assert "So are the first 1,000 rows." in english
+    assert "前 1,000 行都是如此。" in chinese

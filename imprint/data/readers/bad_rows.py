@@ -23,6 +23,8 @@ MAX_KINDS: Final = 50
 OTHERS: Final = Bilingual("others", "其他")
 """The kind of the rows whose kind is not counted apart."""
 
+ENOUGH_LACKING: Final = 1000
+"""Number of rows after which no more are read if all of them lack the columns of question and answer."""
 MAX_NESTED: Final = 100
 """Maximum levels of lists and objects in a row."""
 MAX_NAMES: Final = 20
@@ -126,6 +128,11 @@ class BadRows:
         if self._first.shows(problem):
             self._listed.append(problem.at(location))
 
+    @property
+    def enough(self) -> bool:
+        """Whether no more rows need to be read: the first ENOUGH_LACKING ones all lack the columns of question and answer."""
+        return self._missing == ENOUGH_LACKING and not self.good and self._first.total == self._missing
+
     def raise_if_any(self, remedy: Bilingual) -> None:
         """Raise one UserError for all bad rows, a short one if all lack the same columns.
 
@@ -140,10 +147,11 @@ class BadRows:
             raise error(Bilingual(f"{one.english} {remedy.english.replace('{}', 'this row')}", f"{one.chinese}{remedy.chinese}"))
         if error is MissingColumnsError:
             command = f"`imprint data check {shlex.quote(str(self._source))}`"
+            so_are, chinese = (f"the first {bad:,}", f"前 {bad:,} 行") if self.enough else (f"all {bad:,}", f"全部 {bad:,} 行")
             raise error(
                 Bilingual(
-                    f"{one.english} So are all {bad:,} rows. {remedy.english.replace('{}', 'their names')} {command} tells more.",
-                    f"{one.chinese}全部 {bad:,} 行都是如此。{remedy.chinese}详见 {command}。",
+                    f"{one.english} So are {so_are} rows. {remedy.english.replace('{}', 'their names')} {command} tells more.",
+                    f"{one.chinese}{chinese}都是如此。{remedy.chinese}详见 {command}。",
                 )
             )
         english = f"{self._source}: {bad:,} of {bad + self.good:,} rows are bad. {remedy.english.replace('{}', 'them')}"

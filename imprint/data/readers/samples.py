@@ -50,6 +50,8 @@ def collect_samples(rows: Iterable[tuple[str, list[Sample] | BadRowError]], sour
     for location, row_samples in rows:
         if isinstance(row_samples, BadRowError):
             bad_rows.add(location, row_samples)
+            if bad_rows.enough:
+                break
         else:
             bad_rows.good += 1
             samples += row_samples
