@@ -58,10 +58,10 @@ class Lengths:
         return max(self.quantile(1 - share), MIN_LIMIT)
 
 
-def summary(lengths: Lengths) -> str:
-    """Quantiles of the lengths, as text."""
-    quantiles = [("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)]
-    return " · ".join(f"{name} {lengths.quantile(share):,}" for name, share in quantiles)
+def summary(lengths: Lengths, limit: str) -> str:
+    """Quantiles of the lengths and the limit, which is called `limit`, as text."""
+    quantiles = [("median 中位", 0.5), ("p90", 0.9), ("p99", 0.99), ("max 最长", 1.0)]
+    return " · ".join([*(f"{name} {lengths.quantile(share):,}" for name, share in quantiles), f"{limit} {lengths.limit:,}"])
 
 
 def histogram(lengths: Lengths, style: Style) -> list[str]:
@@ -98,10 +98,12 @@ def _bin_starts(lengths: Lengths) -> list[int]:
     return [*bounds, bounds[-1] + step] if bounds[-1] + step <= longest else bounds
 
 
-def cost(lengths: Lengths, noun: str) -> str:
-    """What the limit truncates, as text; `noun` names what is counted."""
+def cost(lengths: Lengths, noun: Bilingual) -> Bilingual:
+    """What the limit truncates; `noun` names what is counted."""
     if not lengths.cut:
-        return f"none of {lengths.total:,} {noun} is cut"
-    share = f"{lengths.cut / lengths.total:.1%}".replace("%", " %")
-    cut, each = f"{lengths.cut:,} of {lengths.total:,} {noun} are cut ({share})", f"{lengths.lost / lengths.cut:.1f} each"
-    return f"{cut}: {lengths.lost:,} tokens lost, {each}"
+        return Bilingual(f"none of {lengths.total:,} {noun.english} is cut", f"{lengths.total:,} 条{noun.chinese}均未截断")
+    share, each = f"{lengths.cut / lengths.total:.1%}".replace("%", " %"), f"{lengths.lost / lengths.cut:.1f}"
+    return Bilingual(
+        f"{lengths.cut:,} of {lengths.total:,} {noun.english} are cut ({share}): {lengths.lost:,} tokens lost, {each} each",
+        f"{lengths.total:,} 条{noun.chinese}中有 {lengths.cut:,} 条被截断（{share}），共丢 {lengths.lost:,} 个词元，平均每条 {each} 个",
+    )

@@ -15,10 +15,10 @@ from imprint.terminal import DEFAULT_COLUMNS, Style, clip_columns, pad_right, wi
 
 LANGUAGE_NAMES: Mapping[str, str] = {
     "zh": "Chinese 中文",
-    "en": "English",
-    "ja": "Japanese",
-    "ko": "Korean",
-    "ru": "Russian",
+    "en": "English 英文",
+    "ja": "Japanese 日文",
+    "ko": "Korean 韩文",
+    "ru": "Russian 俄文",
     "mixed": "mixed 混合",
 }
 EXCERPT_COLUMNS = 60
@@ -91,9 +91,9 @@ def length_lines(scan: DataScan, style: Style) -> Iterator[str]:
 
 def _title_and_cost(title: Bilingual, lengths: Lengths, histogram: Sequence[str], style: Style) -> Iterator[str]:
     """The lengths of one side in a line, their histogram, and what the limit truncates."""
-    yield f"  {style(title.line, 'underline')}   {summary(lengths)} · limit {lengths.limit:,}"
+    yield f"  {style(title.line, 'underline')}   {summary(lengths, 'limit 上限')}"
     yield from (f"    {line}" for line in histogram)
-    yield "    " + style(cost(lengths, title.english), *(["yellow"] if lengths.cut else ["green"]))
+    yield "    " + style(cost(lengths, title).line, *(["yellow"] if lengths.cut else ["green"]))
 
 
 def language_line(languages: Counter[str], style: Style) -> Iterator[str]:

@@ -179,9 +179,13 @@ def _length_lines(scan: TextScan, style: Style) -> Iterator[str]:
         return
     tokens, longer = sum(length * count for length, count in scan.lengths.counts.items()), scan.lengths.longer
     yield heading(Bilingual("lengths in tokens", "词元长度"), style)
-    yield f"  {style(Bilingual('documents', '文档').line, 'underline')}   {summary(scan.lengths)} · row {scan.lengths.limit:,}"
+    yield f"  {style(Bilingual('documents', '文档').line, 'underline')}   {summary(scan.lengths, 'row 行长')}"
     yield from (f"    {line}" for line in histogram(scan.lengths, style))
-    yield f"    {scan.characters:,} characters, {tokens:,} tokens in {scan.rows:,} rows; {longer:,} documents take more than one row"
+    amounts = Bilingual(
+        f"{scan.characters:,} characters, {tokens:,} tokens in {scan.rows:,} rows; {longer:,} documents take more than one row",
+        f"{scan.characters:,} 个字符，{tokens:,} 个词元，合 {scan.rows:,} 行；{longer:,} 篇文档不止一行",
+    )
+    yield f"    {amounts.line}"
 
 
 def _conclusion_lines(

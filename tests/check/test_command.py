@@ -105,7 +105,7 @@ def test_the_limits_are_chosen_for_the_held_out_rows_too(tmp_path: Path, capsys:
     file, dev = write(tmp_path / "a.jsonl", SOUND), write(tmp_path / "dev.jsonl", long)
     assert check(file, dev=dev) == 0
     printed = capsys.readouterr().out
-    assert "held-out answers / 留出回答   median 202 · p90 202 · p99 202 · max 302 · limit 202" in printed
+    assert "held-out answers / 留出回答   median 中位 202 · p90 202 · p99 202 · max 最长 302 · limit 上限 202" in printed
     assert "1 of 100 held-out answers are cut (1.0 %): 100 tokens lost" in printed
     assert printed.splitlines()[-1].endswith("data.max_target_length=302")
     section = DataSection(train=Path(file), dev=Path(dev))

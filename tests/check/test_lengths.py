@@ -1,9 +1,11 @@
 from collections.abc import Iterable
 
 from imprint.check.lengths import Lengths, cost, histogram, summary
+from imprint.messages import Bilingual
 from imprint.terminal import Style, width
 
 PLAIN = Style(coloured=False)
+ANSWERS = Bilingual("answers", "回答")
 
 
 def lengths(values: Iterable[int], limit: int = 64) -> Lengths:
@@ -17,7 +19,7 @@ def lengths(values: Iterable[int], limit: int = 64) -> Lengths:
 def test_quantiles_are_lengths_that_occur() -> None:
     result = lengths(range(1, 101))
     assert [result.quantile(share) for share in (0, 0.5, 0.9, 0.99, 1)] == [1, 50, 90, 99, 100]
-    assert summary(result) == "median 50 · p90 90 · p99 99 · max 100"
+    assert summary(result, "limit 上限") == f"median 中位 50 · p90 90 · p99 99 · max 最长 100 · limit 上限 {result.limit}"
 
 
 def test_the_limit_for_one_percent_cuts_one_percent_and_none_smaller_does() -> None:
@@ -32,8 +34,10 @@ def test_the_limit_for_nothing_is_the_longest_and_never_below_what_a_recipe_take
 
 
 def test_what_a_limit_costs_is_said_in_rows_and_tokens() -> None:
-    assert cost(lengths([10, 70, 80]), "answers") == "2 of 3 answers are cut (66.7 %): 22 tokens lost, 11.0 each"
-    assert cost(lengths([64]), "answers") == "none of 1 answers is cut"
+    assert cost(lengths([10, 70, 80]), ANSWERS) == Bilingual(
+        "2 of 3 answers are cut (66.7 %): 22 tokens lost, 11.0 each", "3 条回答中有 2 条被截断（66.7 %），共丢 22 个词元，平均每条 11.0 个"
+    )
+    assert cost(lengths([64]), ANSWERS) == Bilingual("none of 1 answers is cut", "1 条回答均未截断")
 
 
 def test_a_histogram_counts_every_row_once_and_shows_what_is_cut() -> None:

@@ -80,7 +80,7 @@ def test_the_limits_that_would_cut_one_percent_and_nothing_can_be_copied() -> No
 
 
 def test_languages_come_by_their_share() -> None:
-    assert "Chinese 中文 83.3 % · English 16.7 %" in report(scanned(*SOUND, row("What?", "A shirt."), row("Who?", "Me.")))
+    assert "Chinese 中文 83.3 % · English 英文 16.7 %" in report(scanned(*SOUND, row("What?", "A shirt."), row("Who?", "Me.")))
 
 
 def test_no_line_of_findings_is_too_long_for_a_terminal() -> None:
