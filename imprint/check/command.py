@@ -140,7 +140,8 @@ def _scan_files(files: Sequence[str], scan: DataScan, columns: Columns, style: S
     for source in files:
         rows, bad, samples, first, lacking = scan.rows, scan.bad_rows, scan.samples, FirstOfEachKind(), _LackingRows()
         try:
-            say("", style(describe_source(source, columns), "bold"))
+            described = describe_source(source, columns)
+            say("", style(described.english, "bold"), f"  {described.chinese}")
             with read_progress(source, CHECKING) as progress:
                 for location, value, shape in rows_with_shapes(source, columns, progress):
                     problem = scan.add(location, value, shape)

@@ -40,7 +40,7 @@ def convert_command(file: str, output: Path, *, overrides: Sequence[str]) -> Non
     output = follow_link(output)
     _refuse_overwrite(parse_source(file).path, output)
     refuse_unwritable(output.parent)
-    say(describe_source(file, columns))
+    say(str(describe_source(file, columns)))
     summary = scan_source(file, columns)
     with Progress(Bilingual("writing", "写入"), summary.samples, "row", subject=output.name) as progress:
         write_samples(output, progress.track(_read_samples(file, columns)), history=summary.history, system=summary.system)

@@ -26,7 +26,7 @@ def show_command(file: str, *, model: str | None, limit: int, overrides: Sequenc
     style = style_for(sys.stdout)
     say(heading(Bilingual("data show", "数据查看"), style).lstrip("\n"))
     source = describe_source(file, settings.columns) if settings.texts is None else describe_texts(file, settings.texts.text_column)
-    for line in (f"  {settings.summary()}", f"  {source}", f"  {mark_legend(style)}"):
+    for line in (f"  {settings.summary()}", f"  {source.english}", f"  {source.chinese}", f"  {mark_legend(style)}"):
         say(line)
     if settings.texts is None and settings.limits is None:  # they are chosen from all rows, and these are the first
         say("  " + Bilingual("the limits cut at most 1 % of the rows, which are shown whole", "上限至多截断 1 % 的行，此处完整显示").line)

@@ -140,14 +140,23 @@ def check_text_command(files: Sequence[str], dev: str | None, settings: CheckSet
     return int(failed)
 
 
-def describe_texts(source: str, column: str | None) -> str:
-    """One sentence: number of files, formats, encodings and what is not read. Raises UserError as `read_document_parts`."""
-    formats = Counter(
-        f"plain text in {plain_encoding(file).name}" if is_plain_text(file) else detect_format(file).description
-        for file in list_text_files(source)
-    )
-    listed = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in formats.most_common())
-    return f"{source}: {describe_file_count(source, column)}: {listed}."
+def describe_texts(source: str, column: str | None) -> Bilingual:
+    """One sentence: number of files, formats, encodings and what is not read; in English it begins with the source.
+
+    Raises UserError as `read_document_parts`.
+    """
+    formats = Counter(_describe_format(file) for file in list_text_files(source)).most_common()
+    english = ", ".join(name.english if count == 1 else f"{count} × {name.english}" for name, count in formats)
+    chinese = "、".join(name.chinese if count == 1 else f"{count} × {name.chinese}" for name, count in formats)
+    files = describe_file_count(source, column)
+    return Bilingual(f"{source}: {files.english}: {english}.", f"{files.chinese}：{chinese}。")
+
+
+def _describe_format(file: Path) -> Bilingual:
+    if not is_plain_text(file):
+        return detect_format(file).description
+    name = plain_encoding(file).name
+    return Bilingual(f"plain text in {name}", f"纯文本，{name} 编码")
 
 
 def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tuple[str, EncodedRow]]:
@@ -168,7 +177,8 @@ def first_rows(source: str, settings: CheckSettings, count: int) -> Iterator[tup
 
 def _scan_source(source: str, scan: TextScan, style: Style) -> None:
     documents, bad = scan.documents, scan.findings["bad"].count
-    say(f"\n{style(describe_texts(source, scan.text_column), 'bold')}")
+    described = describe_texts(source, scan.text_column)
+    say("", style(described.english, "bold"), f"  {described.chinese}")
     scan.scan(source)
     documents, bad = scan.documents - documents, scan.findings["bad"].count - bad
     say("  " + Bilingual(f"{documents:,} documents, {bad:,} bad", f"{documents:,} 篇文档，{bad:,} 坏行").line)

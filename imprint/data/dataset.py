@@ -126,7 +126,7 @@ def load_splits(
         notes.append(chosen_note(section, limits).line)
         train = _shorten(train, train_samples, section, template, limits)
         dev = _shorten(dev, dev_samples, section, template, limits)
-    sources = [describe_source(path, columns_of(section)) for path in (section.train, section.dev) if path is not None]
+    sources = [describe_source(path, columns_of(section)).line for path in (section.train, section.dev) if path is not None]
     notes += [] if section.fill else unfilled_notes(train_samples, section.train)
     reports = (
         TruncationReport.from_rows(train, len(rows_of(train_samples))),

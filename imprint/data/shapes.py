@@ -149,13 +149,16 @@ class RowShape:
         question = (self.prompt, self.name_of("input")) if self.kind == "alpaca" else (self.prompt,)
         return (*question, *(name for name in (self.response, self.history) if name), *self.optional_columns)
 
-    def summary(self) -> str:
-        """How the columns are read, as text."""
+    def summary(self) -> Bilingual:
+        """How the columns are read."""
         if self.kind == "conversation":
-            return f'"{self.prompt}" holds the turns of a conversation, each answer is learned'
+            english = f'"{self.prompt}" holds the turns of a conversation, each answer is learned'
+            return Bilingual(english, f'"{self.prompt}" 是对话的各轮，每个回答都学')
         more = self.name_of("input")
         question = f'"{self.prompt}" and "{more}" are the question' if self.kind == "alpaca" else f'"{self.prompt}" is the question'
-        return f'{question}, "{self.response}" the answer' + (f', "{self.history}" the earlier turns' if self.history else "")
+        asked = f'"{self.prompt}" 和 "{more}"' if self.kind == "alpaca" else f'"{self.prompt}"'
+        english, chinese = (f', "{self.history}" the earlier turns', f'，"{self.history}" 是此前各轮') if self.history else ("", "")
+        return Bilingual(f'{question}, "{self.response}" the answer{english}', f'{asked} 是提问，"{self.response}" 是回答{chinese}')
 
 
 def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:
@@ -276,7 +279,7 @@ def _column(row: Mapping[str, object], shape: RowShape, role: str) -> object:
         hint, chinese = f" {meant.english.rstrip()}", meant.chinese
     elif knob is not None and (known := published_shape(row)):
         hint, chinese = (
-            f" The row has a known shape ({known.summary()}): leave {knob} out to read it.",
+            f" The row has a known shape ({known.summary().english}): leave {knob} out to read it.",
             f"这是已知的格式：去掉 {knob} 即可读取。",
         )
     elif guess:

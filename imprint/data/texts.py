@@ -170,10 +170,13 @@ class ReadProgress(Progress):
 
 def _describe(source: Path, rows: TokenFileRows, column: str | None) -> str:
     """The source and its counts, as text."""
-    info = rows.info
+    info, files = rows.info, describe_file_count(source, column)
     counts = f"{info.documents} documents, {info.characters} characters, {info.tokens} tokens in {info.rows} rows"
-    used = f", of which {len(rows)} are used" if len(rows) < info.rows else ""
-    return f"{source}: {describe_file_count(source, column)}: {counts}{used}"
+    used, chinese = (f", of which {len(rows)} are used", f"，用其中 {len(rows)} 行") if len(rows) < info.rows else ("", "")
+    return Bilingual(
+        f"{source}: {files.english}: {counts}{used}",
+        f"{files.chinese}：{info.documents} 篇文档，{info.characters} 个字符，{info.tokens} 个词元，合 {info.rows} 行{chinese}",
+    ).line
 
 
 def _prompt_samples(rows: TokenFileRows, tokenizer: Tokenizer) -> list[Sample]:

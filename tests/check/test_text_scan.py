@@ -36,7 +36,7 @@ def check(*files: Path, overrides: tuple[str, ...] = (), dev: Path | None = None
 def test_a_folder_of_texts_is_reported_by_its_documents_and_the_rows_they_make(books: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(books, overrides=("kind=texts", "blank_lines=true", "length=64")) == 0
     output = capsys.readouterr().out
-    assert f"{books}: 3 files: plain text in UTF-8, plain text in GB18030, JSON lines in UTF-8." in output
+    assert f"{books}: 3 files: plain text in UTF-8, plain text in GB18030, JSON lines in UTF-8.\n  3 个文件：纯文本，UTF-8 编码、" in output
     assert "8 documents, 0 bad / 8 篇文档，0 坏行" in output
     assert f"{sum(map(len, LINES))} characters," in output
     assert "0 documents take more than one row" in output

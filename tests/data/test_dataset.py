@@ -192,9 +192,12 @@ def test_a_split_says_what_was_read(tmp_path: Path) -> None:
     assert split.sources[:2] == (
         (
             f'{tmp_path}/train.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer; '
-            "5 rows of it are sampled at random."
+            '5 rows of it are sampled at random. / JSON Lines，UTF-8 编码；"content" 是提问，"summary" 是回答；从中随机抽取 5 行。'
         ),
-        f'{tmp_path}/dev.csv: CSV in GB18030; "question" is the question, "answer" the answer; not read: "问".',
+        (
+            f'{tmp_path}/dev.csv: CSV in GB18030; "question" is the question, "answer" the answer; not read: "问". / '
+            'CSV，GB18030 编码；"question" 是提问，"answer" 是回答；未读取："问"。'
+        ),
     )
 
 

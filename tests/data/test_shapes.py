@@ -223,9 +223,12 @@ def test_nothing_known_is_a_missing_column() -> None:
 
 
 def test_a_shape_says_what_is_read() -> None:
-    assert detect_shape({"messages": []}, Columns()).summary() == '"messages" holds the turns of a conversation, each answer is learned'
+    assert (
+        detect_shape({"messages": []}, Columns()).summary().english
+        == '"messages" holds the turns of a conversation, each answer is learned'
+    )
     alpaca = detect_shape({"instruction": "", "output": "", "turns": []}, Columns(history="turns"))
-    assert alpaca.summary() == '"instruction" and "input" are the question, "output" the answer, "turns" the earlier turns'
+    assert alpaca.summary().english == '"instruction" and "input" are the question, "output" the answer, "turns" the earlier turns'
     assert alpaca.read_columns == ("instruction", "input", "output", "turns", "system")
 
 

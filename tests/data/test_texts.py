@@ -40,7 +40,8 @@ def test_every_document_is_either_learned_or_held_out(tmp_path: Path) -> None:
     assert len({*learned, *held_out}) == 40
     assert split.sources[0] == (
         f"{tmp_path}/texts: 2 files: 36 documents, {split.train.info.characters} characters, {split.train.info.tokens} tokens in "
-        f"{len(split.train)} rows"
+        f"{len(split.train)} rows / 2 个文件：36 篇文档，{split.train.info.characters} 个字符，{split.train.info.tokens} 个词元，"
+        f"合 {len(split.train)} 行"
     )
     assert split.locations[0] == f"{tmp_path}/texts/a.txt:3"  # the first one is held out
 
@@ -60,7 +61,8 @@ def test_the_same_texts_are_tokenized_once(tmp_path: Path, monkeypatch: pytest.M
         patched.setattr("imprint.data.texts._write_all", lambda *_: pytest.fail("was tokenized again"))
         again = load_texts(section(source, rows=3), tiny_tokenizer(), tmp_path / "tokens")
     assert list(again.train) == list(first.train)[:3]
-    assert again.sources[0] == f"{first.sources[0]}, of which 3 are used"
+    english, chinese = first.sources[0].split(" / ")
+    assert again.sources[0] == f"{english}, of which 3 are used / {chinese}，用其中 3 行"
     assert len(load_texts(section(source, dev_share=0), tiny_tokenizer(), tmp_path / "all").sources) == 1
     (source / "c.txt").write_text("又一篇", encoding="utf-8")
     more = load_texts(section(source), tiny_tokenizer(), tmp_path / "tokens")

@@ -56,15 +56,21 @@ def list_text_files(source: str | Path) -> list[Path]:
     return data_files(parsed.path, TEXT_SUFFIXES)
 
 
-def describe_file_count(source: str | Path, column: str | None = None) -> str:
-    """The number of files that are read, the names of skipped ones, and those of columns that are not read, as text.
+def describe_file_count(source: str | Path, column: str | None = None) -> Bilingual:
+    """The number of files that are read, the names of skipped ones, and those of columns that are not read.
 
     `column`: as in `read_document_parts`. Raises UserError as `list_text_files`.
     """
     files, skipped = list_text_files(source), skipped_files(Path(source), TEXT_SUFFIXES)
-    count = ("1 file" if len(files) == 1 else f"{len(files)} files") + (f" (not read: {list_names(skipped)})" if skipped else "")
+    english, chinese = "1 file" if len(files) == 1 else f"{len(files)} files", f"{len(files)} 个文件"
+    if skipped:
+        names = list_names(skipped)
+        english, chinese = f"{english} (not read: {names.english})", f"{chinese}（未读取：{names.chinese}）"
     columns = list(dict.fromkeys(name for path in files if not is_plain_text(path) for name in _unread_columns(path, column)))
-    return count + (f" (columns not read: {list_names([quote(name) for name in columns])})" if columns else "")
+    if columns:
+        names = list_names([quote(name) for name in columns])
+        english, chinese = f"{english} (columns not read: {names.english})", f"{chinese}（未读取的列：{names.chinese}）"
+    return Bilingual(english, chinese)
 
 
 def _unread_columns(path: Path, column: str | None) -> list[str]:

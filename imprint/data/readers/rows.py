@@ -1,7 +1,7 @@
 """The rows of a source with their locations, read one by one in bounded memory."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,7 @@ from imprint.data.readers.json_rows import array_rows, line_rows, object_rows, w
 from imprint.data.readers.sources import DataFile, data_files, detect_format, parse_source, skipped_files, unreadable_error
 from imprint.data.readers.tables import csv_rows
 from imprint.data.readers.workbooks import sheet_names, workbook_rows
-from imprint.data.shapes import Columns, detect_shape, unread_turn_keys
+from imprint.data.shapes import Columns, RowShape, detect_shape, unread_turn_keys
 from imprint.messages import Bilingual, UserError
 
 SAMPLE_SEED = 0
@@ -99,35 +99,38 @@ def source_bytes(source: str | Path) -> int:
         raise unreadable_error(source, error) from error
 
 
-def describe_source(source: str | Path, columns: Columns | None = None) -> str:
-    """One sentence: files, formats, encodings, how columns are read, and what is not read.
+def describe_source(source: str | Path, columns: Columns | None = None) -> Bilingual:
+    """One sentence: files, formats, encodings, how columns are read, and what is not read; in English it begins with the source.
 
     Raises UserError as `read_rows`.
     """
     parsed = parse_source(source)
     paths = data_files(parsed.path)
-    descriptions = [_describe_file(detect_format(path), columns or Columns()) for path in paths]
+    parts = [_describe_file(detect_format(path), columns or Columns()) for path in paths]
     if parsed.path.is_dir():
         names = [str(path.relative_to(parsed.path)) for path in paths]
-        same = len(set(descriptions)) == 1
-        listed = (
-            f"{list_names(names)}: {descriptions[0]}"
-            if same
-            else "; ".join(f"{name}: {text}" for name, text in zip(names, descriptions, strict=True))
-        )
-        skipped = skipped_files(parsed.path)
+        if len(set(parts)) == 1:
+            parts = [_headed(list_names(names), parts[0])]
+        else:
+            parts = [_headed(Bilingual(name, name), part) for name, part in zip(names, parts, strict=True)]
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-        text = f"{parsed.path}: {files}: {listed}" + (f"; no data, not read: {list_names(skipped)}" if skipped else "")
-    else:
-        text = f"{parsed.path}: {descriptions[0]}"
-    return text + (f"; {parsed.count} rows of it are sampled at random." if parsed.count else ".")
+        parts[0] = _headed(Bilingual(files, f"{len(paths)} 个文件"), parts[0])
+        if skipped := skipped_files(parsed.path):
+            parts.append(_headed(Bilingual("no data, not read", "不是数据，未读取"), list_names(skipped)))
+    if parsed.count:
+        parts.append(Bilingual(f"{parsed.count} rows of it are sampled at random", f"从中随机抽取 {parsed.count} 行"))
+    text = _joined(parts)
+    return Bilingual(f"{parsed.path}: {text.english}.", f"{text.chinese}。")
 
 
-def _describe_file(file: DataFile, columns: Columns) -> str:
+def _describe_file(file: DataFile, columns: Columns) -> Bilingual:
     place, first = next(((location, row) for location, row in file_rows(file) if isinstance(row, dict)), ("", None))
-    description = file.description + (_describe_sheets(file.path) if file.format == "an Excel workbook" else "")
+    description = file.description
+    if file.format == "an Excel workbook":
+        sheets = _describe_sheets(file.path)
+        description = Bilingual(f"{description.english} ({sheets.english})", f"{description.chinese}（{sheets.chinese}）")
     if first is None:
-        return f"{description}, without a row"
+        return Bilingual(f"{description.english}, without a row", f"{description.chinese}，没有数据行")
     shape = detect_shape(first, columns)
     columns_of_all, turn_keys = dict.fromkeys(first), dict.fromkeys(unread_turn_keys(first, shape))
     for location, row in islice(file_rows(file), DESCRIBED_ROWS if file.format in JSON_READERS else DESCRIBED_TABLE_ROWS):
@@ -136,27 +139,52 @@ def _describe_file(file: DataFile, columns: Columns) -> str:
             turn_keys |= dict.fromkeys(unread_turn_keys(row, shape))
         if len(columns_of_all) + len(turn_keys) > DESCRIBED_COLUMNS:
             break
-    optional = [
-        f'"{name}"' + (" (where the model knows tools)" if name == "tools" else "")
-        for name in shape.optional_columns
-        if name in columns_of_all
-    ]
     if missing := [quote(name) for name in (shape.prompt, shape.response) if shape.kind == "named" and name not in first]:
-        named = [quote(name) for name in first]
-        return f"{description}; the columns are {list_names(named) or 'none'}: there is no {' and no '.join(missing)} among them"
+        return _joined([description, _describe_missing([quote(name) for name in first], missing)])
     ignored = [quote(name) for name in columns_of_all if name not in shape.read_columns]
-    also = f", {' and '.join(optional)} {'is' if len(optional) == 1 else 'are'} read too" if optional else ""
-    unread = [f"not read: {list_names(ignored)}"] if ignored else []
-    unread += [f"not read in turns: {list_names([quote(key) for key in turn_keys])}"] if turn_keys else []
-    return "; ".join([f"{description}; {shape.summary()}{also}", *unread])
+    unread = [_headed(Bilingual("not read", "未读取"), list_names(ignored))] if ignored else []
+    if turn_keys:
+        unread.append(_headed(Bilingual("not read in turns", "各轮中未读取"), list_names([quote(key) for key in turn_keys])))
+    return _joined([description, _describe_columns(shape, columns_of_all), *unread])
 
 
-def _describe_sheets(path: Path) -> str:
+def _describe_missing(columns: Sequence[str], missing: Sequence[str]) -> Bilingual:
+    named = list_names(columns) if columns else Bilingual("none", "无")
+    return Bilingual(
+        f"the columns are {named.english}: there is no {' and no '.join(missing)} among them",
+        f"现有列：{named.chinese}，其中没有 {' 和 '.join(missing)}",
+    )
+
+
+def _describe_columns(shape: RowShape, columns: Collection[str]) -> Bilingual:
+    """How the columns are read that are there."""
+    also = [name for name in shape.optional_columns if name in columns]
+    summary = shape.summary()
+    if not also:
+        return summary
+    english = " and ".join(f'"{name}"' + (" (where the model knows tools)" if name == "tools" else "") for name in also)
+    chinese = "、".join(f'"{name}"' + ("（模型支持工具时）" if name == "tools" else "") for name in also)
+    verb = "is" if len(also) == 1 else "are"
+    return Bilingual(f"{summary.english}, {english} {verb} read too", f"{summary.chinese}，也读取 {chinese}")
+
+
+def _describe_sheets(path: Path) -> Bilingual:
     visible, hidden = ([quote(name) for name in names] for names in sheet_names(path))
-    not_read = f"; hidden, not read: {list_names(hidden)}" if hidden else ""
-    return f" (sheet{'s' if len(visible) != 1 else ''} {list_names(visible) or 'none'}{not_read})"
+    names = list_names(visible) if visible else Bilingual("none", "无")
+    shown = Bilingual(f"sheet{'s' if len(visible) != 1 else ''} {names.english}", f"工作表 {names.chinese}")
+    return _joined([shown, _headed(Bilingual("hidden, not read", "隐藏而未读取"), list_names(hidden))]) if hidden else shown
 
 
-def list_names(names: Sequence[str]) -> str:
+def _headed(head: Bilingual, text: Bilingual) -> Bilingual:
+    return Bilingual(f"{head.english}: {text.english}", f"{head.chinese}：{text.chinese}")
+
+
+def _joined(parts: Sequence[Bilingual]) -> Bilingual:
+    return Bilingual("; ".join(part.english for part in parts), "；".join(part.chinese for part in parts))
+
+
+def list_names(names: Sequence[str]) -> Bilingual:
     """The first MAX_LISTED names, and the number of the others."""
-    return ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
+    shown, rest = names[:MAX_LISTED], len(names) - MAX_LISTED
+    english, chinese = (f" and {rest} more", f" 等 {len(names)} 个") if rest > 0 else ("", "")
+    return Bilingual(", ".join(shown) + english, "、".join(shown) + chinese)

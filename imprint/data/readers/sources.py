@@ -3,8 +3,10 @@
 import json
 import re
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
 from imprint.data.readers.arrow import ARROW_FILE
@@ -16,6 +18,16 @@ from imprint.messages import Bilingual, UserError
 Format = Literal["JSON lines", "a JSON array", "JSON objects", "JSON lists of turns", "CSV", "TSV", "an Excel workbook", "Parquet", "Arrow"]
 FORMATS: Final = "JSON lines, a JSON array, CSV, TSV, Excel (.xlsx) or Parquet"
 FORMATS_CHINESE: Final = "JSON Lines、JSON 数组、CSV、TSV、Excel (.xlsx) 或 Parquet"
+CHINESE_NAMES: Final[Mapping[Format, str]] = MappingProxyType(
+    {
+        "JSON lines": "JSON Lines",
+        "a JSON array": "JSON 数组",
+        "JSON objects": "JSON 对象",
+        "JSON lists of turns": "JSON 对话列表",
+        "an Excel workbook": "Excel 工作簿",
+    }
+)
+"""Format -> its name in Chinese, if it has one of its own."""
 GIVE_ROWS: Final = f"请给出数据文件：{FORMATS_CHINESE}。"
 BINARY_SAMPLE: Final = 4096
 ARROW_STREAM: Final = b"\xff\xff\xff\xff"
@@ -73,11 +85,13 @@ class DataFile:
     """The key of one object that holds the array of rows."""
 
     @property
-    def description(self) -> str:
-        """Format and encoding, as text."""
-        delimiter = " with semicolons" if self.delimiter == ";" else ""
-        wrapper = f' in "{self.wrapper}" of one object' if self.wrapper else ""
-        return f"{self.format}{delimiter}{wrapper}" + (f" in {self.encoding.name}" if self.encoding else "")
+    def description(self) -> Bilingual:
+        """Format and encoding."""
+        delimiter = (" with semicolons", "（以分号分隔）") if self.delimiter == ";" else ("", "")
+        wrapper = (f' in "{self.wrapper}" of one object', f'（在一个对象的 "{self.wrapper}" 中）') if self.wrapper else ("", "")
+        encoding = (f" in {self.encoding.name}", f"，{self.encoding.name} 编码") if self.encoding else ("", "")
+        chinese = CHINESE_NAMES.get(self.format, self.format)
+        return Bilingual(f"{self.format}{delimiter[0]}{wrapper[0]}{encoding[0]}", f"{chinese}{delimiter[1]}{wrapper[1]}{encoding[1]}")
 
 
 def parse_source(source: str | Path) -> Source:

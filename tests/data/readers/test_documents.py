@@ -36,7 +36,7 @@ def test_a_folder_is_read_file_by_file_whatever_their_formats(tmp_path: Path) ->
     (tmp_path / "a.jsonl").write_text('{"text": "甲"}\n{"content": "甲二"}\n', encoding="utf-8")
     (tmp_path / "c.csv").write_text("id,正文\n1,丙\n", encoding="gb18030")
     (tmp_path / "README.md").write_text("no data", encoding="utf-8")
-    assert describe_file_count(tmp_path) == '3 files (not read: README.md) (columns not read: "id")'
+    assert describe_file_count(tmp_path).english == '3 files (not read: README.md) (columns not read: "id")'
     assert documents(tmp_path) == [("a.jsonl:1", "甲"), ("a.jsonl:2", "甲二"), ("b.txt:1", "乙"), ("c.csv:2", "丙")]
 
 
@@ -131,5 +131,5 @@ def test_a_line_without_an_end_is_no_line(tmp_path: Path, monkeypatch: pytest.Mo
 def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"title": "a", "text": "b", "content": "c"}\n')
 
-    assert describe_file_count(tmp_path / "rows.jsonl") == '1 file (columns not read: "title", "content")'
-    assert describe_file_count(tmp_path / "rows.jsonl", "title") == '1 file (columns not read: "text", "content")'
+    assert describe_file_count(tmp_path / "rows.jsonl").english == '1 file (columns not read: "title", "content")'
+    assert describe_file_count(tmp_path / "rows.jsonl", "title").english == '1 file (columns not read: "text", "content")'

@@ -93,13 +93,28 @@ def test_a_file_is_described_by_its_form_and_how_its_columns_are_read(tmp_path: 
     file = tmp_path / "a.json"
     file.write_bytes('[{"prompt": "问", "response": "答", "history": [], "id": 1, "system": ""}]'.encode("utf-16"))
 
-    assert describe_source(file) == (
+    assert describe_source(file).english == (
         f'{file}: a JSON array in UTF-16 (little-endian); "prompt" is the question, "response" the answer, '
         '"history" and "system" are read too; not read: "id".'
     )
-    assert describe_source(f"{file}#3", Columns("id", "prompt")) == (
+    assert describe_source(f"{file}#3", Columns("id", "prompt")).english == (
         f'{file}: a JSON array in UTF-16 (little-endian); "id" is the question, "prompt" the answer; '
         'not read: "response", "history", "system"; 3 rows of it are sampled at random.'
+    )
+
+
+def test_a_file_and_a_folder_are_described_in_chinese_too(tmp_path: Path) -> None:
+    row = {"prompt": "问", "response": "答", "history": [], "id": 1, "system": ""}
+    (tmp_path / "a.json").write_bytes(json.dumps([row]).encode("utf-16"))
+    one = 'JSON 数组，UTF-16 (little-endian) 编码；"prompt" 是提问，"response" 是回答，也读取 "history"、"system"；未读取："id"'
+    assert describe_source(tmp_path / "a.json").chinese == f"{one}。"
+    assert describe_source(f"{tmp_path}/a.json#3").chinese == f"{one}；从中随机抽取 3 行。"
+    write_samples(tmp_path / "b.xlsx", SAMPLES[:1], history=False, system=False)
+    (tmp_path / "c.csv").write_text("提的;答的\n一;二\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text("# rows\n")
+    assert describe_source(tmp_path).chinese == (
+        f'3 个文件：a.json：{one}；b.xlsx：Excel 工作簿（工作表 "rows"）；"prompt" 是提问，"response" 是回答；'
+        'c.csv：CSV（以分号分隔），UTF-8 编码；现有列："提的"、"答的"，其中没有 "content" 和 "summary"；不是数据，未读取：README.md。'
     )
 
 
@@ -107,7 +122,7 @@ def test_columns_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes("提的,答的\n一,二\n".encode("gb18030"))
 
-    assert describe_source(file) == (
+    assert describe_source(file).english == (
         f'{file}: CSV in GB18030; the columns are "提的", "答的": there is no "content" and no "summary" among them.'
     )
 
@@ -118,9 +133,9 @@ def test_a_folder_is_described_with_what_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# rows\n")
     alike = '2 files: a.jsonl, b.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer'
 
-    assert describe_source(tmp_path) == f"{tmp_path}: {alike}; no data, not read: README.md."
+    assert describe_source(tmp_path).english == f"{tmp_path}: {alike}; no data, not read: README.md."
     (tmp_path / "b.jsonl").write_text("")
-    assert describe_source(tmp_path) == (
+    assert describe_source(tmp_path).english == (
         f'{tmp_path}: 2 files: a.jsonl: JSON lines in UTF-8; "content" is the question, "summary" the answer; '
         "b.jsonl: JSON lines in UTF-8, without a row; no data, not read: README.md."
     )
@@ -129,7 +144,7 @@ def test_a_folder_is_described_with_what_is_not_read(tmp_path: Path) -> None:
 def test_a_workbook_is_described_with_its_sheets(tmp_path: Path) -> None:
     write_samples(tmp_path / "a.xlsx", SAMPLES[:1], history=False, system=False)
 
-    assert describe_source(tmp_path / "a.xlsx") == (
+    assert describe_source(tmp_path / "a.xlsx").english == (
         f'{tmp_path}/a.xlsx: an Excel workbook (sheet "rows"); "prompt" is the question, "response" the answer.'
     )
 
@@ -205,7 +220,7 @@ def test_columns_that_only_later_rows_have_are_described_too(tmp_path: Path) -> 
     file = tmp_path / "rows.jsonl"
     file.write_text('{"query": "a", "response": "b"}\n{"query": "a", "response": "b", "input": "c", "system": "d"}\n')
 
-    assert describe_source(file) == (
+    assert describe_source(file).english == (
         f'{file}: JSON lines in UTF-8; "query" is the question, "response" the answer, "system" is read too; not read: "input".'
     )
 
@@ -214,7 +229,7 @@ def test_keys_of_turns_that_are_not_read_are_named(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "a", "images": ["b.png"]}, {"role": "assistant", "content": "c", "mask": 1, "refusal": None}]
     (tmp_path / "rows.json").write_text(json.dumps([{"messages": turns}]))
 
-    assert describe_source(tmp_path / "rows.json").endswith('each answer is learned; not read in turns: "images", "mask".')
+    assert describe_source(tmp_path / "rows.json").english.endswith('each answer is learned; not read in turns: "images", "mask".')
 
 
 def test_a_workbook_is_described_by_its_first_sheet(tmp_path: Path) -> None:
@@ -225,14 +240,14 @@ def test_a_workbook_is_described_by_its_first_sheet(tmp_path: Path) -> None:
     book["more"].append(["c", "d"])
     book.save(tmp_path / "a.xlsx")
 
-    assert "not read" not in describe_source(tmp_path / "a.xlsx")
+    assert "not read" not in describe_source(tmp_path / "a.xlsx").english
 
 
 def test_a_column_that_only_a_late_row_has_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", 3000)
     with file.open("a") as added:
         added.write('{"content": "a", "summary": "b", "late": 1}\n')
-    assert 'not read: "late"' in describe_source(file)
+    assert 'not read: "late"' in describe_source(file).english
 
 
 def test_a_file_with_new_columns_in_every_row_is_described_in_bounded_time(tmp_path: Path) -> None:
@@ -240,4 +255,4 @@ def test_a_file_with_new_columns_in_every_row_is_described_in_bounded_time(tmp_p
     (tmp_path / "rows.jsonl").write_text(
         "".join(json.dumps(row | {f"c{number}-{column}": 0 for column in range(300)}) + "\n" for number in range(9))
     )
-    assert 'not read: "c0-0", "c0-1", "c0-2", "c0-3", "c0-4" and 1195 more' in describe_source(tmp_path / "rows.jsonl")
+    assert 'not read: "c0-0", "c0-1", "c0-2", "c0-3", "c0-4" and 1195 more' in describe_source(tmp_path / "rows.jsonl").english

@@ -63,7 +63,7 @@ def test_a_folder_gives_its_data_in_order_and_names_what_is_none(tmp_path: Path)
 def test_the_content_says_the_format_and_the_name_only_what_it_leaves_open(tmp_path: Path, name: str, content: bytes, form: str) -> None:
     (tmp_path / name).write_bytes(content)
 
-    assert detect_format(tmp_path / name).description == form
+    assert detect_format(tmp_path / name).description.english == form
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_a_device_is_not_read() -> None:
 def test_bare_lists_and_rows_in_one_object_are_told_from_rows(text: str, description: str, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(text)
 
-    assert detect_format(tmp_path / "rows.json").description == description
+    assert detect_format(tmp_path / "rows.json").description.english == description
