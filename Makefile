@@ -13,6 +13,9 @@ TRITON := 3.6.0
 # The tests that need Triton, which runs the kernels on the CPU there.
 KERNEL_TESTS := tests/kernels tests/models/test_most_probable.py tests/models/test_packed_attention.py tests/models/test_step_fusion.py tests/quant/test_dense.py tests/quant/test_triton_kernels.py
 
+# Compiled modules are kept, whatever the environment says: without them every test process compiles all modules again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long test-real test-oldest test-kernels drills check format docs bench clean
 

@@ -54,20 +54,31 @@ def drilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_pictures() -> Iterator[None]:
+def _no_pictures() -> Iterator[Any]:
     """No run in this process draws the picture of its loss, which takes longer than all its steps; `drawing` draws it again."""
     with pytest.MonkeyPatch.context() as patched:
-        if "imprint.training.sinks" in sys.modules:
-            patched.setattr("imprint.training.sinks.draw_curves", lambda *_, **_knobs: None)
+        if "imprint.training.sinks" not in sys.modules:
+            yield None
+            return
+        from imprint.training.sinks import Curve
+
+        draw = vars(Curve)["_draw"]
+        patched.setattr(Curve, "_draw", lambda _: None)
+        yield draw
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Nothing in this process waits until its bytes are on the disk: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.fsync", lambda _: None)
         yield
 
 
 @pytest.fixture
-def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+def drawing(_no_pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw the picture of their loss, as they do outside of tests."""
-    from imprint.report.curve import draw_curves
-
-    monkeypatch.setattr("imprint.training.sinks.draw_curves", draw_curves)
+    monkeypatch.setattr("imprint.training.sinks.Curve._draw", _no_pictures)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -44,11 +44,11 @@ TYPED = (
     "families.md",
 )
 """Pages that are typed behind the README, in this order."""
-LITTLE = ["forgetting.limit=2", "forgetting.text_tokens=20", "forgetting.shown_rows=1", "forgetting.max_new_tokens=4"]
+LITTLE = ["forgetting.limit=1", "forgetting.text_tokens=20", "forgetting.shown_rows=0", "forgetting.max_new_tokens=2"]
 SMALL = {
     "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8", *LITTLE],
     "fit": ["train.batch_size=2", "train.micro_batch_size=2", "data.train_rows=8", "data.dev_rows=2"],
-    "forgetting": ["limit=2", "text_tokens=20", "shown_rows=1", "max_new_tokens=4"],
+    "forgetting": ["limit=1", "text_tokens=20", "shown_rows=1", "max_new_tokens=4"],
     "evaluate": ["--limit", "2", "max_new_tokens=4"],
     "compare": ["--limit", "2", "max_new_tokens=4"],
     "perplexity": ["--limit", "2", "length=64"],

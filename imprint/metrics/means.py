@@ -10,6 +10,8 @@ from imprint.messages import Bilingual, UserError
 from imprint.metrics.scores import RowScore, score_rows
 
 METRICS = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
+DRAWN_AT_ONCE = 2**20
+"""Rows that the bootstrap draws in one go: 16 MiB."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,11 @@ def interval(values: Sequence[float], *, seed: int = 0, samples: int = 1000, con
     require_rows(len(values))
     array = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    means = [array[rng.integers(0, len(array), len(array))].mean() for _ in range(samples)]
+    means = np.empty(samples)
+    together = max(1, DRAWN_AT_ONCE // len(array))
+    for first in range(0, samples, together):
+        part = means[first : first + together]
+        part[:] = array[rng.integers(0, len(array), (len(part), len(array)))].mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 

@@ -8,7 +8,6 @@ from typing import Protocol
 from imprint.events import Evaluation, Event, Notice, Step, WatchedAnswer, event_fields
 from imprint.files.atomic import append_jsonl, write_jsonl
 from imprint.progress import Progress
-from imprint.report.curve import draw_curves
 from imprint.runs import RunFolder
 
 SECONDS_BETWEEN_CURVES = 15.0
@@ -81,6 +80,8 @@ class Curve:
         self._draw()
 
     def _draw(self) -> None:
+        from imprint.report.curve import draw_curves  # matplotlib takes half a second to import, before the first step
+
         if any(isinstance(event, Step | Evaluation) for event in self.events):
             draw_curves(self.events, self.run.curve, title=self.run.title, rescues=self.rescues)
         self._drawn = time.monotonic()
