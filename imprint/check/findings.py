@@ -19,24 +19,33 @@ class FindingKind:
     """An error makes the command exit with status 1; a warning is for the user to judge."""
     label: Bilingual
     """What is counted, as a plural."""
-    fix: str = ""
-    """What `--fix` does about it; empty where the user must decide."""
+    fix: Bilingual | None = None
+    """What `--fix` does about it; None where the user must decide."""
+
+
+_REJECTS = Bilingual("rejects them", "剔除")
+_REMOVES = Bilingual("removes them", "删去")
+_DROPS = Bilingual("drops them", "去掉")
 
 
 KINDS: Final[Mapping[str, FindingKind]] = MappingProxyType(
     {
-        "bad": FindingKind("error", Bilingual("bad rows", "坏行"), "fixes what it can, rejects the rest"),
-        "empty": FindingKind("error", Bilingual("rows with an empty question or answer", "空提问或空回答"), "rejects them"),
-        "lost": FindingKind("error", Bilingual("rows that have lost characters (U+FFFD and the like)", "丢失字符的行"), "rejects them"),
-        "garbled": FindingKind("error", Bilingual("rows of mojibake: UTF-8 decoded as another encoding", "乱码行"), "decodes them again"),
-        "stray": FindingKind(
-            "error", Bilingual("rows with stray characters: NUL, U+FEFF, \\r, lone surrogates", "含杂散字符的行"), "removes them"
+        "bad": FindingKind("error", Bilingual("bad rows", "坏行"), Bilingual("fixes what it can, rejects the rest", "能修则修，其余剔除")),
+        "empty": FindingKind("error", Bilingual("rows with an empty question or answer", "空提问或空回答"), _REJECTS),
+        "lost": FindingKind("error", Bilingual("rows that have lost characters (U+FFFD and the like)", "丢失字符的行"), _REJECTS),
+        "garbled": FindingKind(
+            "error", Bilingual("rows of mojibake: UTF-8 decoded as another encoding", "乱码行"), Bilingual("decodes them again", "重新解码")
         ),
-        "tokens": FindingKind("error", Bilingual("rows with special tokens typed around a text", "文本首尾有控制符的行"), "removes them"),
-        "duplicated": FindingKind("error", Bilingual("rows that repeat an earlier row word for word", "完全重复的行"), "drops them"),
-        "leaked": FindingKind("error", Bilingual("rows that the held-out file has too", "留出数据中也有的行"), "drops them"),
+        "stray": FindingKind(
+            "error", Bilingual("rows with stray characters: NUL, U+FEFF, \\r, lone surrogates", "含杂散字符的行"), _REMOVES
+        ),
+        "tokens": FindingKind("error", Bilingual("rows with special tokens typed around a text", "文本首尾有控制符的行"), _REMOVES),
+        "duplicated": FindingKind("error", Bilingual("rows that repeat an earlier row word for word", "完全重复的行"), _DROPS),
+        "leaked": FindingKind("error", Bilingual("rows that the held-out file has too", "留出数据中也有的行"), _DROPS),
         "no_end_token": FindingKind("error", Bilingual("rows without the end token of an answer", "没有结束符的行")),
-        "blanks": FindingKind("warning", Bilingual("rows with whitespace around a text", "文本首尾有空白的行"), "trims them"),
+        "blanks": FindingKind(
+            "warning", Bilingual("rows with whitespace around a text", "文本首尾有空白的行"), Bilingual("trims them", "去掉空白")
+        ),
         "inside": FindingKind("warning", Bilingual("rows with special tokens typed in a text, which stay text", "文本中夹有控制符的行")),
         "contradicting": FindingKind("warning", Bilingual("rows that answer an earlier question differently", "同问不同答的行")),
         "leaked_questions": FindingKind(

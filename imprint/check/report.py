@@ -53,16 +53,20 @@ def all_findings(scan: DataScan, dev: DataScan | None, short: Callable[[str], st
     findings = dict(scan.findings)
     bad, empty = scan.bad_reasons + (dev.bad_reasons if dev else Counter()), scan.empty_reasons + (dev.empty_reasons if dev else Counter())
 
-    def tally(pairs: Pairs, others: Digests, verb: str) -> FindingTally:
+    def tally(pairs: Pairs, others: Digests, verb: Bilingual) -> FindingTally:
         shown = list(zip(pairs.rows[:EXAMPLES], pairs.matches[:EXAMPLES], strict=True))
-        return FindingTally(len(pairs), [(scan.digests.locations[row], f"{verb} {short(others.locations[match])}") for row, match in shown])
+        return FindingTally(
+            len(pairs),
+            [(scan.digests.locations[row], f"{verb.english} {short(others.locations[match])} / {verb.chinese}") for row, match in shown],
+        )
 
+    same_question = Bilingual("has the question of", "同问")
     findings |= {"bad": _by_reason(bad), "empty": _by_reason(empty)}
-    findings |= {"duplicated": tally(duplicated(scan.digests), scan.digests, "repeats")}
-    findings["contradicting"] = tally(contradicting(scan.digests), scan.digests, "has the question of")
+    findings |= {"duplicated": tally(duplicated(scan.digests), scan.digests, Bilingual("repeats", "重复"))}
+    findings["contradicting"] = tally(contradicting(scan.digests), scan.digests, same_question)
     if dev is not None:
-        findings["leaked"] = tally(leaked(scan.digests, dev.digests), dev.digests, "is")
-        findings["leaked_questions"] = tally(leaked_questions(scan.digests, dev.digests), dev.digests, "has the question of")
+        findings["leaked"] = tally(leaked(scan.digests, dev.digests), dev.digests, Bilingual("is", "相同"))
+        findings["leaked_questions"] = tally(leaked_questions(scan.digests, dev.digests), dev.digests, same_question)
     return {name: findings[name] for name in KINDS if name in findings and findings[name].count}
 
 
@@ -125,7 +129,7 @@ def finding_lines(
     for name, tally in findings.items():
         kind = kinds[name]
         sign = style("✗", "red", "bold") if kind.severity == "error" else style("!", "yellow", "bold")
-        fix = style(f"  · --fix {kind.fix}", "dim") if kind.fix and fixable else ""
+        fix = style(f"  · --fix {kind.fix.line}", "dim") if kind.fix and fixable else ""
         yield f"  {sign} {tally.count:>{column},}  {kind.label.line}{fix}"
         for location, text in tally.examples:
             before = f"{short(location)}  " if location else ""

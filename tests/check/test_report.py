@@ -41,7 +41,7 @@ def test_lists_and_excerpts_keep_to_the_columns_of_the_terminal(columns: int) ->
 
 
 def test_a_repeated_row_is_reported_with_the_one_that_it_repeats() -> None:
-    assert "a.jsonl:11  repeats a.jsonl:3" in report(scanned(*SOUND, SOUND[2]))
+    assert "a.jsonl:11  repeats a.jsonl:3 / 重复" in report(scanned(*SOUND, SOUND[2]))
 
 
 def test_another_answer_is_distinguished_from_a_repetition() -> None:
@@ -54,9 +54,10 @@ def test_held_out_rows_are_reported_by_row_and_by_question() -> None:
     dev = scanned(SOUND[4], row(SOUND[6]["content"], "别的。"), file="dev.jsonl")
     output = report(scanned(*SOUND), dev)
     assert "✗ 1  " + KINDS["leaked"].label.english in output
-    assert "a.jsonl:5  is dev.jsonl:1" in output
+    assert "a.jsonl:5  is dev.jsonl:1 / 相同" in output
+    assert "· --fix drops them / 去掉" in output
     assert "! 1  " + KINDS["leaked_questions"].label.english in output
-    assert "a.jsonl:7  has the question of dev.jsonl:2" in output
+    assert "a.jsonl:7  has the question of dev.jsonl:2 / 同问" in output
 
 
 def test_bad_rows_of_the_held_out_file_count_too() -> None:
