@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.pages import Window
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -20,3 +22,8 @@ def browser() -> "Iterator[Browser]":
         browser = running.chromium.launch(executable_path=found, args=switches)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def window(browser: "Browser") -> Window:
+    return Window(browser)

@@ -12,7 +12,7 @@ from imprint.metrics.rates import FailureRates, failure_rates
 from imprint.metrics.scores import RowScore, score_rows
 from imprint.report.comparison import ComparedRow, Comparison
 from imprint.report.page import write_html
-from tests.browser.pages import opened_page
+from tests.browser.pages import Window
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -56,10 +56,10 @@ def questions() -> Comparison:
     )
 
 
-def opened(browser: "Browser", shown: Comparison, folder: Path, width: int, scheme: Literal["light", "dark"]) -> "Iterator[Page]":
+def opened(window: Window, shown: Comparison, folder: Path, width: int, scheme: Literal["light", "dark"]) -> "Iterator[Page]":
     """The page of a comparison."""
     write_html(shown, folder / "compare.html")
-    with opened_page(browser, folder / "compare.html", width, scheme) as page:
+    with window.showing(folder / "compare.html", width, scheme) as page:
         yield page
 
 
@@ -67,13 +67,13 @@ VIEWS = [pytest.param((width, scheme), id=f"{width}-{scheme}") for width in (128
 
 
 @pytest.fixture(params=VIEWS)
-def page(browser: "Browser", tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
-    yield from opened(browser, comparison(), tmp_path, *request.param)
+def page(window: Window, tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
+    yield from opened(window, comparison(), tmp_path, *request.param)
 
 
 @pytest.fixture(params=VIEWS)
-def asked(browser: "Browser", tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
-    yield from opened(browser, questions(), tmp_path, *request.param)
+def asked(window: Window, tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
+    yield from opened(window, questions(), tmp_path, *request.param)
 
 
 def test_both_answers_are_seen_with_what_they_share_marked(page: "Page") -> None:

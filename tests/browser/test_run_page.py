@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imprint.report.runpage import write_report
-from tests.browser.pages import opened_page
+from tests.browser.pages import Window
 from tests.report.made import run_report
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(params=[1280, 390])
-def page(browser: "Browser", tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
+def page(window: Window, tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[Page]":
     write_report(run_report(), tmp_path / "report.html")
-    with opened_page(browser, tmp_path / "report.html", request.param, "light") as page:
+    with window.showing(tmp_path / "report.html", request.param, "light") as page:
         yield page
 
 
