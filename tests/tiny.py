@@ -46,3 +46,13 @@ def tiny_rows(file: Path, count: int = 24) -> Path:
         lines.append(json.dumps({"content": f"类型#{what}*颜色#{colour}", "summary": copy}, ensure_ascii=False))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
+
+
+QUESTIONS = 9
+QUESTION_TEXTS = [f"颜色{number}{'，版型' * (number % 3)}" for number in range(QUESTIONS)]
+
+
+def tiny_questions(file: Path, count: int = QUESTIONS) -> Path:
+    """Bare questions, one a line."""
+    file.write_text("\n".join(QUESTION_TEXTS[:count]), encoding="utf-8")
+    return file

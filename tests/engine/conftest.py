@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.tiny import tiny_questions
 from tests.worlds import Outcome, Start, world_folder, world_runs
 
 FILE = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, "overlap_comm": "auto"}, "fp16": {"enabled": "auto"}}
@@ -18,6 +19,7 @@ FILE = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 
 PREFIX, LORA = "tune={method: prefix, length: 4, start: random}", "tune={method: lora, rank: 2}"
 DROPPED = "tune={method: prefix, length: 4, start: random, prefix_dropout: 0.3}"
 WATCHED = ["train.watch_prompts=1", "train.watch_every=4"]
+ASKED = "data.mix_general={rows: questions.txt, answers: base}"
 TEXTS = "data={kind: texts, train: texts.jsonl, dev_share: 0.2, length: 16}"
 MEANS = ["train.loss_average=micro_batch", "train.micro_batch_size=1"]
 MEASURED = [
@@ -29,7 +31,7 @@ MEASURED = [
 ]
 FSDP, ZERO1, ZERO2, ZERO3 = "engine.fsdp=true", "engine.deepspeed=zero1", "engine.deepspeed=zero2", "engine.deepspeed=ds.json"
 OFFLOAD, BFLOAT16, FLOAT16 = "engine.offload=true", "model.dtype=bfloat16", "model.dtype=float16"
-FILES = r"\b(ds\.json|texts\.jsonl)"
+FILES = r"\b(ds\.json|questions\.txt|texts\.jsonl)"
 """Files in the folder of the runs."""
 BREAKING = [
     "optimizer={learning_rate: 4, warmup_steps: 100, warmup_from_zero: true, schedule: constant, weight_decay: 0.01}",
@@ -42,11 +44,14 @@ STARTS = (
     Start("means", 1, MEANS),
     Start("broken", 1, BREAKING),
     Start("texts", 1, [TEXTS]),
+    Start("asked", 1, [ASKED]),
     Start("full-two", 2, ["engine.processes=2", *MEASURED]),
     Start("prefix-two", 2, [PREFIX]),
     Start("means-two", 2, MEANS),
     Start("broken-two", 2, BREAKING),
     Start("texts-two", 2, [TEXTS], trick="dawdle"),
+    Start("asked-two", 2, [ASKED]),
+    Start("asked-fsdp", 2, [ASKED, FSDP]),
     Start("dropped", 2, [DROPPED]),
     Start("dropped-again", 2, [DROPPED, "train.steps=2"]),
     Start("dropped-again", 2, [DROPPED]),
@@ -104,6 +109,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, starts: Sequence[Start
         file = folder / "outcomes.json"
         if not file.is_file():
             world_folder(folder)
+            tiny_questions(folder / "questions.txt")
             (folder / "ds.json").write_text(json.dumps(FILE), encoding="utf-8")
             placed = [replace(one, overrides=[re.sub(FILES, rf"{folder}/\1", knob) for knob in one.overrides]) for one in starts]
             file.write_text(json.dumps([asdict(outcome) for outcome in world_runs(folder, placed)]), encoding="utf-8")

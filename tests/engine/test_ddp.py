@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.files.atomic import read_jsonl
+from imprint.runs import RunFolder
 from tests.worlds import Outcome
 
 
@@ -39,6 +40,15 @@ def test_raw_text_is_tokenized_by_the_main_process_however_long_it_takes(outcome
     assert outcomes["texts-two"].statuses == [0, 0], outcomes["texts-two"].words
     assert len(outcomes["texts"].losses) == 7
     assert outcomes["texts-two"].losses == pytest.approx(outcomes["texts"].losses, abs=2e-5)
+
+
+def test_all_processes_learn_what_the_first_one_has_answered(folder: Path, outcomes: dict[str, Outcome]) -> None:
+    alone, pair, sharded = runs = [outcomes[name] for name in ("asked", "asked-two", "asked-fsdp")]
+    assert [run.statuses for run in runs] == [[0], [0, 0], [0, 0]], pair.words + sharded.words
+    kept = [list(read_jsonl(RunFolder(folder / name).general_answers)[1:]) for name in ("asked", "asked-two", "asked-fsdp")]
+    assert kept[0] == kept[1] == kept[2] != []
+    assert pair.losses == pytest.approx(alone.losses, rel=1e-4)
+    assert sharded.losses == pytest.approx(alone.losses, rel=1e-4)
 
 
 def test_only_the_main_process_prints(outcomes: dict[str, Outcome]) -> None:

@@ -19,25 +19,15 @@ from imprint.quant.names import FORMAT_NAMES
 from imprint.runs import RunFolder
 from imprint.training.general_answers import Questions, answer_questions
 from imprint.training.recipe import Recipe
+from tests.tiny import QUESTION_TEXTS, QUESTIONS, tiny_questions
 from tests.tinyrun import losses, tiny_recipe, tiny_run
-from tests.worlds import Start, world_folder, world_runs
-
-QUESTIONS = 9
-TEXTS = [f"颜色{number}{'，版型' * (number % 3)}" for number in range(QUESTIONS)]
-
-
-def questions_of(folder: Path, count: int = QUESTIONS) -> Path:
-    """Bare questions, one a line."""
-    file = folder / "questions.txt"
-    file.write_text("\n".join(TEXTS[:count]), encoding="utf-8")
-    return file
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe whose general questions the base answers."""
     file = tiny_recipe(tmp_path)
-    mix = f"mix_general: {{rows: {questions_of(tmp_path)}, answers: base, temperature: 0}}"
+    mix = f"mix_general: {{rows: {tiny_questions(tmp_path / 'questions.txt')}, answers: base, temperature: 0}}"
     file.write_text(file.read_text(encoding="utf-8").replace("max_target_length: 24", f"max_target_length: 24, {mix}"), encoding="utf-8")
     return file
 
@@ -113,11 +103,11 @@ def test_a_run_asks_only_what_its_steps_take_and_a_longer_one_goes_on_with_the_s
 def test_a_run_that_has_learned_refuses_other_questions_and_keeps_its_answers(recipe: Path) -> None:
     run = tiny_run(recipe, "begun", "train.steps=2")
     before = run.general_answers.read_bytes()
-    questions_of(recipe.parent, 8)
+    tiny_questions(recipe.parent / "questions.txt", 8)
     with pytest.raises(UserError, match=r"general-answers\.jsonl: these answers.* are to other general questions or of another base\. Put"):
         tiny_run(recipe, "begun", "train.steps=3")
     assert run.general_answers.read_bytes() == before
-    questions_of(recipe.parent)
+    tiny_questions(recipe.parent / "questions.txt")
     lines = read_jsonl(run.general_answers)
     write_jsonl(run.general_answers, [*lines[:1], *({**line, "ids": [5, *line["ids"][1:]]} for line in lines[1:])])
     with pytest.raises(UserError, match="is not what this run began with"):  # the answers are part of the digest of the rows
@@ -140,7 +130,7 @@ def test_answers_of_another_base_or_other_settings_are_given_anew_before_trainin
         write_jsonl(fresh.general_answers, spoiled)
         asked.clear()
         model = imprint.load(recipe.parent / "base", device="cpu")
-        questions = Questions([model.prompt(question) for question in TEXTS], QUESTIONS, 23, 0.0, 0)
+        questions = Questions([model.prompt(question) for question in QUESTION_TEXTS], QUESTIONS, 23, 0.0, 0)
         assert len(answer_questions(questions, fresh, model)) == QUESTIONS
         assert sum(asked) == QUESTIONS
         assert read_jsonl(fresh.general_answers) == lines
@@ -207,15 +197,3 @@ def test_memory_that_runs_out_halves_the_batch_and_a_network_without_numbers_is_
     monkeypatch.setattr(general_answers, "generate", broken)
     with pytest.raises(UserError, match=r"data\.mix_general\.answers, general row \d: prompt 1 of 9"):
         tiny_run(recipe, "broken")
-
-
-def test_processes_that_train_together_learn_what_the_first_one_has_answered(tmp_path: Path) -> None:
-    world_folder(tmp_path)
-    mix = f"data.mix_general={{rows: {questions_of(tmp_path)}, answers: base}}"
-    alone, pair, sharded = world_runs(
-        tmp_path, [Start("alone", 1, [mix]), Start("pair", 2, [mix]), Start("fsdp", 2, [mix, "engine.fsdp=true"])]
-    )
-    assert [alone.statuses, pair.statuses, sharded.statuses] == [[0], [0, 0], [0, 0]], pair.words + sharded.words
-    assert kept(RunFolder(tmp_path / "alone")) == kept(RunFolder(tmp_path / "pair")) == kept(RunFolder(tmp_path / "fsdp"))
-    assert pair.losses == pytest.approx(alone.losses, rel=1e-4)
-    assert sharded.losses == pytest.approx(alone.losses, rel=1e-4)

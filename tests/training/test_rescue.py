@@ -91,7 +91,9 @@ def test_a_poisoned_batch_and_an_absurd_learning_rate_both_end_in_a_finished_run
 
 
 def test_a_run_killed_around_its_rescue_ends_as_one_that_was_not(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = tiny_run(recipe, "rescued", *ABSURD)
+    knobs = [*ABSURD, "train.steps=8", "train.evaluate_every=4"]
+    whole = tiny_run(recipe, "rescued", *knobs)
+    assert len(read_jsonl(whole.rescues)) == 1
     for name, function, when in (("early", "write_rescue", "before"), ("late", "write_rescue", "after"), ("reload", "build_job", "after")):
         place = training if function == "build_job" else rescue
         real = getattr(place, function)
@@ -109,9 +111,9 @@ def test_a_run_killed_around_its_rescue_ends_as_one_that_was_not(recipe: Path, m
 
         monkeypatch.setattr(place, function, die)
         with pytest.raises(SystemExit):
-            tiny_run(recipe, f"rescued-{name}", *ABSURD)
+            tiny_run(recipe, f"rescued-{name}", *knobs)
         monkeypatch.setattr(place, function, real)
-        run = tiny_run(recipe, f"rescued-{name}", *ABSURD)
+        run = tiny_run(recipe, f"rescued-{name}", *knobs)
         assert log_of(run) == log_of(whole)
         assert read_jsonl(run.rescues) == read_jsonl(whole.rescues)
 
