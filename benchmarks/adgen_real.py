@@ -1,7 +1,7 @@
 """ADGEN on a real base, one command a phase: settings by evaluation loss, the best of each method on the dev rows, and what was forgotten.
 
     python benchmarks/adgen_real.py search BASE --train train.jsonl --dev dev.jsonl --general general.jsonl --out OUT
-    python benchmarks/adgen_real.py remix BASE --train train.jsonl --dev dev.jsonl --general general.jsonl --out OUT --best NAME ...
+    python benchmarks/adgen_real.py remix BASE --train train.jsonl --dev dev.jsonl [--general general.jsonl] --out OUT --best NAME ...
     python benchmarks/adgen_real.py sweep BASE --train train.jsonl --out OUT
     python benchmarks/adgen_real.py final BASE --train train.jsonl --dev dev.jsonl --out OUT --best prefix=random:0.02 lora=0.001 full=5e-05
     python benchmarks/adgen_real.py mixed BASE --train train.jsonl --general general.jsonl --out OUT --best ...
@@ -9,7 +9,7 @@
 The runs of a phase share one GPU, each a process of its own. Settings are chosen by rows of train.jsonl that no run learns from: in
 `sweep` by the evaluation loss of 400 of them, in `search` by the BLEU-4 of greedy answers to 402. Only the chosen runs answer the dev rows,
 greedily and sampled as the original does (top_p 0.7, temperature 0.95). `remix` is the last part of `search` alone: chosen settings with a
-fifth general rows.
+fifth general rows, or without `--general` as they are.
 """
 
 import argparse
@@ -185,10 +185,11 @@ def remix(options: argparse.Namespace) -> dict[str, float]:
 
 
 def train_mixed(options: argparse.Namespace, names: Sequence[str]) -> dict[str, float]:
-    """Train settings with a fifth general rows, answer the dev rows and measure what was forgotten."""
+    """Train settings with a fifth general rows, where there are some, answer the dev rows and measure what was forgotten."""
     out = options.out
-    general = f"data.mix_general={{rows: {options.general}, share: 0.2}}"
-    mixed = {f"{name}-mixed": training(name, f"{name}-mixed", options, general) for name in names}
+    general = [f"data.mix_general={{rows: {options.general}, share: 0.2}}"] if options.general else []
+    labels = {name: f"{name}-mixed" if general else name for name in names}
+    mixed = {label: training(name, label, options, *general) for name, label in labels.items()}
     seconds = run_all(mixed, out)
     models = {name: out / name for name in mixed}
     forgetting = {f"{name}-forgetting": ["forgetting", str(path)] for name, path in models.items()}
