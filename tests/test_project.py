@@ -66,6 +66,14 @@ DOORS = {
     "pyarrow": {"data"},
     "filelock": {"runs"},
     "huggingface_hub": {"loading"},
+    "alembic": {"serve"},
+    "argon2": {"serve"},
+    "fastapi": {"serve"},
+    "httpx2": {"chat", "serve"},
+    "prometheus_client": {"serve"},
+    "sqlalchemy": {"serve"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
 }
 
 

@@ -1,0 +1,1 @@
+"""The online service: answers over HTTP, with accounts and a page."""
