@@ -461,9 +461,9 @@ class TestOnAGpu:
 
 
 def test_the_public_names_exist_after_a_plain_import() -> None:
-    script = "import imprint as i; print(i.metrics.score(['好'], ['好'])['rouge-1'], i.data.encode_original.__name__, i.load.__name__)"
+    script = "import imprint as i; print(i.metrics.score.__name__, i.data.encode_original.__name__, i.load.__name__)"
     output = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert output.split() == ["100.0", "encode_original", "load"]
+    assert output.split() == ["score", "encode_original", "load"]
 
 
 # A run as the base of the next

@@ -1,7 +1,8 @@
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,75 +15,88 @@ RECIPE = str(Path(__file__).parents[2] / "recipes" / "demo.yaml")
 Stand = Callable[[str, str, Callable[..., None]], None]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["train", RECIPE, "train.stepz=3"],
-        ["evaluate", "run", "--data", "a.jsonl", "batchsize=3"],
-        ["compare", "run", "seed=x"],
-        ["chat", "run", "temprature=1"],
-        ["perplexity", "run", "--data", "a.txt", "batch=1"],
-        ["forgetting", "run", "limits=3"],
-        ["export", "run", "--to", "merged", "base=x"],
-    ],
+MISTAKEN = (
+    ["train", RECIPE, "train.stepz=3"],
+    ["evaluate", "run", "--data", "a.jsonl", "batchsize=3"],
+    ["compare", "run", "seed=x"],
+    ["chat", "run", "temprature=1"],
+    ["perplexity", "run", "--data", "a.txt", "batch=1"],
+    ["forgetting", "run", "limits=3"],
+    ["export", "run", "--to", "merged", "base=x"],
 )
-def test_a_mistake_in_an_override_is_told_before_anything_heavy_is_imported(words: list[str]) -> None:
-    script = f"import sys; from imprint.cli import main; code = main({words!r}); print(code, sorted({MODELS!r} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
-    assert result.stdout == "2 []\n"
-    assert f"override {words[-1]}: " in result.stderr
-
-
+SAID = (
+    (
+        ["train", RECIPE, f"data.train={RECIPE}"],
+        f"tuning by {RECIPE} (loading PyTorch first) ... / 按 {RECIPE} 微调（先加载 PyTorch）……",
+    ),
+    (["evaluate", "run", "--data", "a.jsonl"], "answering and scoring a.jsonl (loading"),
+    (["compare", "run"], "comparing run with its base"),
+    (["chat", "run"], "opening run"),
+    (["perplexity", "run", "--data", "a.txt"], "measuring texts under run"),
+    (["forgetting", "run"], "measuring what was forgotten in run"),
+    (["report", "run"], "writing the report of run"),
+    (["runs"], "looking for runs in ."),
+    (["score", "a.jsonl"], "scoring a.jsonl"),
+    (["data", "check", "a.jsonl", "b.jsonl"], "checking a.jsonl b.jsonl"),
+    (["data", "show", "a.jsonl"], "reading a.jsonl"),
+    (["doctor"], "looking at this machine"),
+    (["import", "a.gguf", "out"], "reading a.gguf"),
+    (["quantize", "base", "out"], "quantizing base"),
+    (["export", "run", "--to", "peft"], "exporting run"),
+    (["main", "--do_train"], "reading the flags of the original main.py"),
+    (["migrate", "train.sh"], "reading train.sh"),
+    (["demo", "bloom", "out"], "making a tiny BLOOM in out"),
+)
+"""What is typed -> how that begins which the command says first."""
 STOPPED_AT_TORCH = """\
-import sys
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
 class Stop:
     def find_spec(self, name, *_):
         if name == "torch":
             sys.exit("torch")
 sys.meta_path.insert(0, Stop())
 from imprint.cli import main
-main(sys.argv[1:])
 """
+ONE_AFTER_ANOTHER = f"""{STOPPED_AT_TORCH}
+found = []
+for words in json.loads(sys.argv[1]):
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as told:
+        try:
+            end = main(words)
+        except SystemExit as stopped:
+            end = stopped.code
+    found.append((end, told.getvalue(), out.getvalue()))
+print(json.dumps([found, sorted(sys.modules)]))
+"""
+"""Each of the commands, in a process that ends a command where it imports PyTorch; how each ended, and what it said on both streams."""
 
 
-@pytest.mark.parametrize(
-    ("words", "sign"),
-    [
-        (
-            ["train", RECIPE, f"data.train={RECIPE}"],
-            f"tuning by {RECIPE} (loading PyTorch first) ... / 按 {RECIPE} 微调（先加载 PyTorch）……",
-        ),
-        (["evaluate", "run", "--data", "a.jsonl"], "answering and scoring a.jsonl (loading"),
-        (["compare", "run"], "comparing run with its base"),
-        (["chat", "run"], "opening run"),
-        (["perplexity", "run", "--data", "a.txt"], "measuring texts under run"),
-        (["forgetting", "run"], "measuring what was forgotten in run"),
-        (["report", "run"], "writing the report of run"),
-        (["runs"], "looking for runs in ."),
-        (["score", "a.jsonl"], "scoring a.jsonl"),
-        (["data", "check", "a.jsonl", "b.jsonl"], "checking a.jsonl b.jsonl"),
-        (["data", "show", "a.jsonl"], "reading a.jsonl"),
-        (["doctor"], "looking at this machine"),
-        (["import", "a.gguf", "out"], "reading a.gguf"),
-        (["quantize", "base", "out"], "quantizing base"),
-        (["export", "run", "--to", "peft"], "exporting run"),
-        (["main", "--do_train"], "reading the flags of the original main.py"),
-        (["migrate", "train.sh"], "reading train.sh"),
-        (["demo", "bloom", "out"], "making a tiny BLOOM in out"),
-    ],
-)
-def test_a_command_says_what_it_does_before_it_imports_pytorch_and_not_on_its_output(words: list[str], sign: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STOPPED_AT_TORCH, *words]
-    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=tmp_path)
-    said, stopped = result.stderr.splitlines()
-    assert said.startswith(sign)
-    assert (stopped, result.stdout) == ("torch", "")
+def ends_of(commands: Sequence[list[str]], folder: Path) -> tuple[list[tuple[object, str, str]], set[str]]:
+    """What came of each command, and the modules that were imported for all of them."""
+    line = [sys.executable, "-c", ONE_AFTER_ANOTHER, json.dumps(commands)]
+    ends, modules = json.loads(subprocess.run(line, capture_output=True, encoding="utf-8", check=True, cwd=folder).stdout)
+    return ends, set(modules)
+
+
+def test_a_mistake_in_an_override_is_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    ends, modules = ends_of(MISTAKEN, tmp_path)
+    assert [(end, out) for end, _, out in ends] == [(2, "")] * len(MISTAKEN)
+    assert [words for words, (_, told, _) in zip(MISTAKEN, ends, strict=True) if f"override {words[-1]}: " not in told] == []
+    assert modules & MODELS == set()
+
+
+def test_a_command_says_what_it_does_before_it_imports_pytorch_and_not_on_its_output(tmp_path: Path) -> None:
+    ends, _ = ends_of([words for words, _ in SAID], tmp_path)
+    assert [(end, out) for end, _, out in ends] == [("torch", "")] * len(SAID)
+    assert [len(told.splitlines()) for _, told, _ in ends] == [1] * len(SAID)
+    assert [sign for (_, sign), (_, told, _) in zip(SAID, ends, strict=True) if not told.startswith(sign)] == []
 
 
 def test_a_command_without_pytorch_and_a_process_of_several_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     subprocess.run([sys.executable, "-m", "imprint", "init"], check=True)
     environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "1"}
-    subprocess.run([sys.executable, "-c", STOPPED_AT_TORCH, "train", RECIPE], env=environment, check=False)
+    subprocess.run([sys.executable, "-c", f"{STOPPED_AT_TORCH}main({['train', RECIPE]!r})"], env=environment, check=False)
     assert capfd.readouterr().err == "torch\n"
 
 
