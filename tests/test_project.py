@@ -1,11 +1,13 @@
 import ast
 import functools
+import gc
 import importlib
 import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from imprint.config import Section
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "imprint").rglob("*.py"))
+SOURCE_FILES = set(SOURCES)
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 TEXTS = [
@@ -89,6 +92,15 @@ def lines(path: Path) -> int:
 def nodes(path: Path) -> list[ast.AST]:
     """Everything in a file's tree."""
     return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_collections_and_no_trees_left() -> Iterator[None]:
+    """Each garbage collection would go through a million nodes: here, and in all tests behind these, were they kept."""
+    gc.disable()
+    yield
+    nodes.cache_clear()
+    gc.enable()
 
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -176,6 +188,7 @@ def test_every_test_asserts_something() -> None:
     ] == []
 
 
+@functools.cache
 def own_imports(path: Path) -> set[str]:
     """The files of the package that a file imports, wherever in it: modules, and packages by their __init__.py."""
     found = set()
@@ -187,7 +200,7 @@ def own_imports(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         for module in names:
             file = ROOT.joinpath(*module.split("."))
-            found |= {name(one) for one in (file.with_suffix(".py"), file / "__init__.py") if one in SOURCES}
+            found |= {name(one) for one in (file.with_suffix(".py"), file / "__init__.py") if one in SOURCE_FILES}
     return found - {name(path)}
 
 
