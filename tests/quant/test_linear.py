@@ -194,6 +194,7 @@ def test_steps_on_a_quantized_base_need_no_compiler_and_no_other_program(repo: P
         "PATH": str(empty),
         "HOME": str(tmp_path),
         "LANG": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }  # no CC, no CUDA_HOME
 
