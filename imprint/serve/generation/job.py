@@ -1,0 +1,258 @@
+"""What the service asks of a backend, and what it gets: a job for one answer, and its events until the answer has ended.
+
+`Worker` (worker.py) is the backend that owns a model; a test has one that plays a script.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from imprint.messages import Bilingual, UserError
+
+RefusalKind = Literal["queue_full", "context_length_exceeded", "model_not_found", "unavailable", "invalid"]
+"""Why there is no answer: too many wait; the prompt is too long; no such model; the backend restarts or closes; impossible settings."""
+EndReason = Literal["stop", "length", "cancelled", "error"]
+"""Why an answer ended: at a stop id or a stop text, at its longest, by `Generation.cancel`, or because of an error."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One answer that somebody wants: a conversation or a text to continue, and how."""
+
+    model: str
+    """`base`, or the name of a run."""
+    owner: str
+    """Whose it is; owners take turns."""
+    messages: tuple[Mapping[str, object], ...] | None = None
+    """A conversation, each message with `role` and `content`; either this or `text`."""
+    text: str | None = None
+    """A text to continue, without a template. No text becomes a special token, whatever it says."""
+    concurrency: int = 1
+    """Most answers of this owner at a time; more wait."""
+    max_new_tokens: int | None = None
+    """Most new tokens; None, and more than fits, means as many as fit into the context."""
+    temperature: float = 0.0
+    """0 takes the most probable token."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens that together have this probability."""
+    top_k: int = 0
+    """Sample from this many most probable tokens; 0 from all."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that stand in the prompt or the answer."""
+    seed: int | None = None
+    """Seed of sampling; None draws one."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer and are no part of it."""
+    top_logprobs: int | None = None
+    """Most probable tokens to name at every place of the answer; None and 0 name the chosen one alone."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could have stood at a place of the answer."""
+
+    id: int
+    """The token's id."""
+    utf8: bytes
+    """Its text, which may be a part of a character; empty for a special token."""
+    log_prob: float
+    """Its log-probability under the model, before temperature, penalty and truncation."""
+
+
+@dataclass(frozen=True)
+class TokenPiece(Alternative):
+    """A token of the answer."""
+
+    text: str = ""
+    """The characters that are complete with it; empty in the middle of a character."""
+    top: tuple[Alternative, ...] = ()
+    """The most probable tokens at this place, as many as `Job.top_logprobs` asks for, the most probable first."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The answer has not begun."""
+
+    position: int
+    """Its place in the queue, 1 for the next; never larger than it was before."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next part of the answer's text; all parts joined are the answer."""
+
+    text: str
+    """Complete characters, none of them of a stop text; empty where tokens have completed none yet."""
+    tokens: tuple[TokenPiece, ...] = ()
+    """The tokens since the part before, without stop ids. Their texts are as decoded, with a stop text and what a template hides."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last event of every generation."""
+
+    reason: EndReason
+    """Why the answer ended."""
+    prompt_tokens: int
+    """Tokens of the prompt."""
+    new_tokens: int
+    """Tokens of the answer, without a stop id."""
+    error: Bilingual | None = None
+    """What happened; None unless the reason is "error"."""
+    kind: RefusalKind | None = None
+    """What sort of error; None for one of our own, or where numbers were not finite."""
+
+
+Event = Waiting | Piece | Ended
+
+
+class RefusedError(UserError):
+    """Raised where a job is not taken: it has no generation and no events."""
+
+    def __init__(
+        self,
+        kind: RefusalKind,
+        message: Bilingual,
+        *,
+        retry_after: float | None = None,
+        prompt_tokens: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: RefusalKind = kind
+        self.retry_after = retry_after
+        """Seconds after which another try is worth it; None where none is."""
+        self.prompt_tokens = prompt_tokens
+        """Tokens of the prompt, where it is too long."""
+        self.limit = limit
+        """Most tokens of prompt and answer, where the prompt is too long; most jobs that wait, where the queue is full."""
+
+
+class Generation:
+    """The events of one job, for one reader: `async for event in generation`. All of it belongs to the event loop.
+
+    A reader that is slow gets the parts that came in the meantime as one, so what waits is never more than the answer.
+    """
+
+    def __init__(self, prompt_tokens: int, cancel: Callable[[], None] = lambda: None) -> None:
+        self.prompt_tokens = prompt_tokens
+        """Tokens of the prompt."""
+        self._cancel = cancel
+        self._events: deque[Event] = deque()
+        self._arrived = asyncio.Event()
+        self._new_tokens = 0
+        self._closed = False
+        self._read_end = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event is there, read or not."""
+        return self._closed
+
+    def push(self, event: Event) -> None:
+        """Add an event; called by the backend on the event loop. What comes after the last one is dropped."""
+        if self._closed:
+            return
+        if isinstance(event, Piece):
+            self._new_tokens += len(event.tokens)
+        last = self._events[-1] if self._events else None
+        if isinstance(last, Piece) and isinstance(event, Piece):
+            self._events[-1] = Piece(last.text + event.text, last.tokens + event.tokens)
+        elif isinstance(last, Waiting) and isinstance(event, Waiting):
+            self._events[-1] = replace(event, position=min(last.position, event.position))
+        else:
+            self._events.append(event)
+        self._closed = isinstance(event, Ended)
+        self._arrived.set()
+
+    def cancel(self) -> None:
+        """End the answer where it is, also before it has begun; nothing happens where it has ended."""
+        if not self._closed:
+            self._cancel()
+            self.push(Ended("cancelled", self.prompt_tokens, self._new_tokens))
+
+    def __aiter__(self) -> "Generation":
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event; ends after `Ended`."""
+        if self._read_end:
+            raise StopAsyncIteration
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        event = self._events.popleft()
+        self._read_end = isinstance(event, Ended)
+        return event
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that a job may name."""
+
+    id: str
+    """`base`, or the name of a run."""
+    name: str
+    """What the base is called: the name of its folder."""
+    parent: str | None
+    """The model whose weights it shares: `base` for a run, None for the base."""
+    max_length: int
+    """Most tokens of prompt and answer."""
+    supports_tools: bool
+    """Whether its template has tools, calls and results."""
+    licence: str | None = None
+    """The licence of the base, if its folder names one."""
+    note: Bilingual | None = None
+    """What a user of it must know, such as that it is for research only."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a backend does now, and has done."""
+
+    waiting: int = 0
+    """Jobs in the queue."""
+    running: int = 0
+    """Answers that are being written."""
+    slots: int = 0
+    """Most answers at a time."""
+    kv_tokens: int = 0
+    """Tokens that are reserved for the prompts and the longest answers of what runs."""
+    max_kv_tokens: int = 0
+    """Most of them."""
+    prompt_tokens: int = 0
+    """Tokens of all prompts that were run."""
+    new_tokens: int = 0
+    """Tokens of all answers."""
+    cancelled: int = 0
+    """Answers that were cancelled."""
+    failed: int = 0
+    """Answers that ended by an error."""
+    restarts: int = 0
+    """How often the decoder was made anew after an error."""
+    idle_seconds: float = 0.0
+    """Seconds since the last sign of life, where there is work."""
+
+
+class Backend(Protocol):
+    """Where answers come from. All of it is called on the event loop."""
+
+    def models(self) -> Sequence[ServedModel]:
+        """The models that jobs may name, `base` first."""
+
+    async def submit(self, job: Job) -> Generation:
+        """Take a job. Raises RefusedError at once where it is not taken, before any event.
+
+        Asynchronous because the prompt is encoded first, in another thread: a long text must not stop the event loop.
+        """
+
+    def ready(self) -> bool:
+        """Whether it answers: false while it loads, restarts, hangs or closes."""
+
+    def statistics(self) -> Statistics:
+        """What it does now, and has done."""
+
+    async def close(self, grace: float) -> None:
+        """Take no further job, let what runs go on for up to `grace` seconds, then cancel it; every generation has ended afterwards."""
