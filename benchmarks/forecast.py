@@ -29,6 +29,7 @@ from imprint.forecast.estimate import Choice, Plan, estimate
 from imprint.forecast.stand_ins import ComputePath
 from imprint.forecast.trace import Trace
 from imprint.messages import UserError
+from imprint.models import loss
 from imprint.models.chatglm import ChatGLM
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.network import Network
@@ -115,7 +116,8 @@ def compare(network: Network, family: str, choice: Choice, machine: Machine) -> 
     """The forecast of a choice, and what its steps take on the network."""
     rows = step_rows(network, 4 if machine.tiny else ROWS)
     texts = [[row] for row in rows]
-    path = ComputePath(fused_attention=getattr(network, "depends_on_sizes_only", False))  # the steps here are launched one by one
+    fused = getattr(network, "depends_on_sizes_only", False)
+    path = ComputePath(fused_attention=fused, fused_loss=fused and loss.FUSED)  # the steps here are launched one by one
     plan = Plan(partial(empty_network, family, machine), texts, sum(len(ids) for ids, _ in rows) / len(rows), path=path)
     started = time.perf_counter()
     forecast = estimate(plan, choice)

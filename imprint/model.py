@@ -20,7 +20,6 @@ from imprint.inference.sampling import row_seed
 from imprint.inference.stop_text import before_stop
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
-from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.templates import Message, Template, conversation, read_messages, with_turn
@@ -219,7 +218,7 @@ class Model:
                 )
             )
         hidden = self.network(batch, prefix=self.prefix(), checkpointing=checkpointing)
-        return target_loss(hidden[batch.targets], self.network.head_weight, batch.labels, self.network.logit_cap) / batch.target_tokens
+        return self.network.target_loss(hidden[batch.targets], batch.labels) / batch.target_tokens
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """The adapter's tensors by the names in its file; empty without an adapter."""

@@ -1,4 +1,4 @@
-"""What a GPU computes in one kernel and the meta device in several; and the attention of a fused kernel.
+"""What a GPU computes in one kernel and the meta device in several; and the attention and the loss of a fused kernel.
 
 This is the place that says what a fast path keeps for the backward pass. Legend: T packed tokens, P prefix length, H query heads, G
 heads of keys and values, D head size.
@@ -14,18 +14,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from imprint.models import loss
 from imprint.models.attention import ForwardContext
 
 
 @contextmanager
-def gpu_kernels() -> Iterator[None]:
-    """Inside this block RMSNorm and dropout allocate and keep what they do on a GPU, in a recomputation too."""
-    originals = {name: getattr(functional, name) for name in REPLACED}
+def gpu_kernels(*, fused_loss: bool = False) -> Iterator[None]:
+    """Inside this block RMSNorm and dropout allocate and keep what they do on a GPU, in a recomputation too.
+
+    `fused_loss`: the gradient of the loss takes the place of the logits, as in kernels/cross_entropy.py.
+    """
+    originals, has_kernel = {name: getattr(functional, name) for name in REPLACED}, loss.has_kernel
     for name, replaced in REPLACED.items():
         setattr(functional, name, replaced)
+    setattr(loss, has_kernel.__name__, lambda _device, dtype: fused_loss and loss.FUSED and dtype.itemsize == 2)
     try:
         yield
     finally:
+        setattr(loss, has_kernel.__name__, has_kernel)
         for name, original in originals.items():
             setattr(functional, name, original)
 
@@ -65,11 +71,13 @@ class ComputePath:
 
     fused_attention: bool = False
     """Attention is one kernel over packed rows."""
+    fused_loss: bool = False
+    """The cross-entropy of logits is one kernel, whose gradient takes their place."""
     graphs: bool = False
     """The kernels of a micro-batch are repeated as one CUDA graph, and gradients have memory of their own from the start."""
 
 
-PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, graphs=True)
+PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, fused_loss=True, graphs=True)
 
 
 class FusedAttention:

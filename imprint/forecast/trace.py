@@ -68,7 +68,8 @@ class Trace(TorchDispatchMode):
         new = [self._allocate(result, self.phase) for result in results]
         name = func.overloadpacket.__name__
         if (any(new) or func._schema.is_mutable) and name not in NO_KERNEL:
-            inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            given = {name: value for name, value in (kwargs or {}).items() if name != "out"}  # that is among the results
+            inputs = [leaf for leaf in tree_leaves((args, given)) if isinstance(leaf, Tensor)]
             moved = sum(tensor.numel() * tensor.element_size() for tensor in (*inputs, *results))
             self.kernels[_operations(name, inputs), moved] += 1
         return out

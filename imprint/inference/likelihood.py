@@ -11,7 +11,6 @@ from torch import Tensor
 from imprint.inference.decode_batch import DecodeBatch, SinglePrefixAdapters
 from imprint.inference.sampling import NotFiniteError
 from imprint.models.attention import Prefix
-from imprint.models.loss import token_losses
 from imprint.models.network import Network
 from imprint.pack import IGNORE_INDEX, pack
 
@@ -96,6 +95,6 @@ def row_losses(
     """The summed cross-entropy, in nats, of the scored tokens of each row; `labels` are aligned with the ids of `rows`."""
     batch = pack(rows, network, labels).to(network.device)
     hidden = network(batch, prefix=prefix)
-    losses = token_losses(hidden[batch.targets], network.head_weight, batch.labels, network.logit_cap)
+    losses = network.token_losses(hidden[batch.targets], batch.labels)
     sums = losses.new_zeros(batch.num_seqs, dtype=torch.float64).index_add_(0, batch.seq_ids[batch.targets], losses.double())
     return [float(value) for value in sums]

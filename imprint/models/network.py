@@ -18,7 +18,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.attention import AttentionBackend, ForwardContext, Prefix, RowAdapters
 from imprint.models.cache import KVCache
 from imprint.models.decode_attention import DecodeAttention
-from imprint.models.loss import soft_cap
+from imprint.models.loss import soft_cap, target_loss, token_losses
 from imprint.models.packed_attention import PackedAttention
 from imprint.models.reference_attention import ReferenceAttention
 from imprint.models.token_loras import TokenLoras
@@ -144,7 +144,7 @@ class Network(nn.Module):
     @property
     def depends_on_sizes_only(self) -> bool:
         """Whether a pass without a cache is the same kernels for all packs of as many tokens and targets, so that it can be repeated."""
-        packed = any(isinstance(backend, PackedAttention) for backend in self.attention_backends)
+        packed = any(isinstance(backend, PackedAttention) for backend in self.active_backends)
         return packed and PackedAttention.computes(self.shape.head_dim, self.device, self.dtype)
 
     @property
@@ -156,6 +156,14 @@ class Network(nn.Module):
         """(R, C) -> (R, V)."""
         product = functional.linear if self.kernels == "plain" else linear
         return soft_cap(product(hidden, self.head_weight), self.logit_cap)
+
+    def target_loss(self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Hidden states (R, C) before R targets -> the sum of their cross-entropies, each times its weight (R,), 1 if not given."""
+        return target_loss(hidden, self.head_weight, labels, self.logit_cap, weights, kernels=self.kernels != "plain")
+
+    def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Hidden states (R, C) before R targets -> the cross-entropy of each, (R,) in fp32, without a gradient."""
+        return token_losses(hidden, self.head_weight, labels, self.logit_cap, kernels=self.kernels != "plain")
 
     def use_kernels(self, choice: KernelChoice) -> None:
         """Compute by kernels where these are faster, or by plain PyTorch; a linear that is added later stays as it is."""

@@ -22,6 +22,7 @@ from imprint.forecast.stand_ins import ComputePath
 from imprint.loading.base import base_folder
 from imprint.loading.empty import empty_network, is_quantized, open_folder_template
 from imprint.messages import Bilingual, UserError
+from imprint.models.loss import has_kernel
 from imprint.models.network import Network
 from imprint.models.packed_attention import PackedAttention
 from imprint.progress import Progress
@@ -115,12 +116,12 @@ def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build)
 
 def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
     """How a GPU computes a network: this one, or where the network is empty, one with Triton."""
-    fused = network.depends_on_sizes_only
+    fused, fused_loss = network.depends_on_sizes_only, network.kernels == "auto" and has_kernel(network.device, network.dtype)
     if network.device.type == "meta":
-        fits = network.dtype.itemsize == 2 and PackedAttention.fits(network.shape.head_dim)
-        fused = fits and recipe.model.kernels == "auto"
+        fused_loss = network.dtype.itemsize == 2 and recipe.model.kernels == "auto"
+        fused = fused_loss and PackedAttention.fits(network.shape.head_dim)
     alone = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
-    return ComputePath(fused, graphs=fused and alone and recipe.train.cuda_graphs)
+    return ComputePath(fused, fused_loss, graphs=fused and alone and recipe.train.cuda_graphs)
 
 
 def recipe_choice(recipe: Recipe, rows: int) -> Choice:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import Prefix
 from imprint.models.checkpoint import save_network
-from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.pack import Pack
 from imprint.tune.adapter import Adapter, AdapterMetadata
@@ -50,7 +49,7 @@ class Tuner(nn.Module):
         """Sum of the cross-entropies of the pack's targets, each times its weight."""
         prefix = None if self.adapter is None else self.adapter.prefix(self.network.dtype, training=self.training)
         hidden = self.network(pack, prefix=prefix, checkpointing=self.checkpointing and self.training)
-        return target_loss(hidden[pack.targets], self.network.head_weight, pack.labels, self.network.logit_cap, pack.weights)
+        return self.network.target_loss(hidden[pack.targets], pack.labels, pack.weights)
 
     def prefix(self) -> Prefix | None:
         """The prefix for generation, without dropout; None without one."""

@@ -4,7 +4,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
 from imprint.forecast.stand_ins import FusedAttention, gpu_kernels
+from imprint.forecast.trace import Trace
 from imprint.models.attention import ForwardContext, RowAdapters
+from imprint.models.loss import target_loss
 from imprint.pack import pack
 from tests.forecast.shapes import chatglm, texts
 
@@ -46,3 +48,19 @@ def test_fused_attention_keeps_queries_keys_values_output_and_one_number_a_head(
     context.attend(0, query, key, value).sum().backward()
     assert query.grad is not None
     assert query.grad.shape == query.shape
+
+
+def test_a_fused_loss_takes_the_memory_of_its_logits_in_16_bits() -> None:
+    rows, width, vocabulary = 512, 64, 100_000
+    peaks = {}
+    for fused in (False, True):
+        hidden, head = (torch.empty(size, width, dtype=torch.bfloat16, device="meta") for size in (rows, vocabulary))
+        hidden.requires_grad_()
+        trace = Trace()
+        trace.ignore([hidden, head])
+        with gpu_kernels(fused_loss=fused), trace:
+            target_loss(hidden, head, torch.empty(rows, dtype=torch.long, device="meta")).backward()
+        peaks[fused] = sum(one.total() for one in trace.peaks.values())
+
+    logits = 2 * rows * vocabulary
+    assert peaks[True] < 1.02 * logits < 3 * logits <= peaks[False]

@@ -10,6 +10,7 @@ from imprint.models import loss
 from imprint.models.loss import target_loss, token_losses
 from imprint.pack import pack
 from tests.cases import difference, prompt, small_model
+from tests.kernels.packed_weights import DEVICE, needs_triton
 
 ROWS, WIDTH, VOCABULARY = 10, 6, 17
 
@@ -161,3 +162,58 @@ def test_the_losses_of_tokens_are_those_of_torch_and_add_up_to_the_sum(monkeypat
     assert torch.allclose(losses, torch.nn.functional.cross_entropy(hidden @ head.t(), labels, reduction="none"), atol=1e-6)
     assert float(losses.sum()) == pytest.approx(float(target_loss(hidden, head, labels)), rel=1e-5)
     assert token_losses(hidden[:0], head, labels[:0]).shape == (0,)
+
+
+@needs_triton
+@pytest.mark.parametrize("cap", [None, 2.0])
+@pytest.mark.parametrize("chunk", [4, 1024])
+def test_the_kernel_gives_the_loss_and_the_gradients_of_plain_pytorch(
+    monkeypatch: pytest.MonkeyPatch, cap: float | None, chunk: int
+) -> None:
+    monkeypatch.setattr(loss, "has_kernel", lambda _device, _dtype: True)
+    monkeypatch.setattr(loss, "CHUNK_ROWS", chunk)
+    hidden, head, labels = (one.to(DEVICE) for one in draw())
+    weights = torch.rand(ROWS, device=DEVICE)
+
+    computed = [target_loss(hidden, head, labels, cap, weights, kernels=kernels) for kernels in (True, False)]
+    found, expected = (torch.autograd.grad(one * 0.25, (hidden, head)) for one in computed)
+
+    assert difference(*computed) < 1e-5
+    assert all(difference(one, other) < 1e-5 for one, other in zip(found, expected, strict=True))
+    of_tokens = [token_losses(hidden, head, labels, cap, kernels=kernels) for kernels in (True, False)]
+    assert difference(*of_tokens) < 1e-5
+
+
+@needs_triton
+@pytest.mark.parametrize("cap", [None, 30.0])
+def test_the_kernel_in_16_bits_is_as_close_to_fp64_as_plain_pytorch(monkeypatch: pytest.MonkeyPatch, cap: float | None) -> None:
+    monkeypatch.setattr(loss, "has_kernel", lambda _device, _dtype: True)
+    torch.manual_seed(0)
+    hidden, head = (torch.randn(rows, 16, device=DEVICE).half().requires_grad_() for rows in (40, 5000))
+    labels = torch.randint(5000, (40,), device=DEVICE)
+    exact = functional.cross_entropy(loss.soft_cap(hidden.double() @ head.double().t(), cap), labels, reduction="sum")
+    (of_exact,) = torch.autograd.grad(exact, hidden)
+
+    errors = []
+    for kernels in (True, False):
+        value = target_loss(hidden, head, labels, cap, kernels=kernels)
+        (gradient,) = torch.autograd.grad(value, hidden)
+        errors.append((difference(value, exact), difference(gradient, of_exact)))
+
+    assert errors[0][0] <= errors[1][0] + 1e-3
+    assert errors[0][1] <= 1.05 * errors[1][1]
+
+
+def test_one_chunk_keeps_the_gradient_of_a_trained_head_in_its_own_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden, head, labels = torch.randn(8, WIDTH).bfloat16(), torch.randn(VOCABULARY, WIDTH).bfloat16(), torch.randint(VOCABULARY, (8,))
+    found = []
+    for chunk in (8, 3):
+        monkeypatch.setattr(loss, "CHUNK_ROWS", chunk)
+        trained = head.clone().requires_grad_()
+        target_loss(hidden, trained, labels).backward()
+        assert trained.grad is not None
+        found.append(trained.grad)
+
+    assert found[0].dtype == found[1].dtype == torch.bfloat16
+    assert difference(found[0].float(), found[1].float()) < 0.05

@@ -69,3 +69,15 @@ def test_passes_with_a_cache_and_on_a_cpu_are_left_to_others() -> None:
 
 def test_heads_of_256_fit_and_larger_ones_do_not() -> None:
     assert [PackedAttention.fits(head_dim) for head_dim in (128, 256, 257)] == [True, True, False]
+
+
+def test_plain_pytorch_alone_depends_on_lengths_wherever_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PackedAttention, "computes", staticmethod(lambda *_: True))
+    network = small_network()
+
+    found = []
+    for choice in ("auto", "plain"):
+        network.use_kernels(choice)
+        found.append(network.depends_on_sizes_only)
+
+    assert found == [True, False]
