@@ -11,7 +11,7 @@ KERNELS := .venv-kernels
 # The version of the GPU machine on which the kernels are measured.
 TRITON := 3.6.0
 # The tests that need Triton, which runs the kernels on the CPU there.
-KERNEL_TESTS := tests/kernels tests/models/test_loss.py tests/models/test_most_probable.py tests/models/test_packed_attention.py tests/models/test_step_fusion.py tests/quant/test_dense.py tests/quant/test_triton_kernels.py
+KERNEL_TESTS := tests/engine/test_split_weights.py tests/kernels tests/models/test_loss.py tests/models/test_most_probable.py tests/models/test_packed_attention.py tests/models/test_step_fusion.py tests/quant/test_dense.py tests/quant/test_triton_kernels.py
 
 # Compiled modules are kept, whatever the environment says: without them every test process compiles all modules again.
 export PYTHONDONTWRITEBYTECODE :=

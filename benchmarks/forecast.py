@@ -24,6 +24,7 @@ from torch import Tensor
 
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
+from imprint.engine.split_weights import splits_weights
 from imprint.forecast.cards import Card, find_card
 from imprint.forecast.estimate import Choice, Plan, estimate
 from imprint.forecast.stand_ins import ComputePath
@@ -116,8 +117,8 @@ def compare(network: Network, family: str, choice: Choice, machine: Machine) -> 
     """The forecast of a choice, and what its steps take on the network."""
     rows = step_rows(network, 4 if machine.tiny else ROWS)
     texts = [[row] for row in rows]
-    fused = getattr(network, "depends_on_sizes_only", False)
-    path = ComputePath(fused_attention=fused, fused_loss=fused and loss.FUSED)  # the steps here are launched one by one
+    fused, split = getattr(network, "depends_on_sizes_only", False), splits_weights(list(network.parameters()))
+    path = ComputePath(fused, fused and loss.FUSED, split_masters=split)  # the steps here are launched one by one
     plan = Plan(partial(empty_network, family, machine), texts, sum(len(ids) for ids, _ in rows) / len(rows), path=path)
     started = time.perf_counter()
     forecast = estimate(plan, choice)

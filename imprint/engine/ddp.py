@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imprint.engine.master_weights import MasterAdamW
+from imprint.engine.master_weights import MasterAdamW, MasterOptimizer
+from imprint.engine.split_weights import SplitAdamW, splits_weights
 from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
 from imprint.engine.world import World
 from imprint.messages import Bilingual, UserError
+from imprint.quant.names import KernelChoice
 
 NORM_EPSILON = 1e-6
 """Added to a norm before it divides, as in torch's clip_grad_norm_."""
@@ -36,6 +38,7 @@ class Ddp:
         *,
         rate: float,
         decay: float,
+        kernels: KernelChoice = "auto",
     ) -> None:
         self.parameters = dict(parameters)
         self.world = world
@@ -50,11 +53,15 @@ class Ddp:
                 )
             )
         fused = first.device.type == "cuda"
-        self.optimizer: torch.optim.Optimizer | MasterAdamW
-        if any(parameter.dtype.itemsize == 2 for parameter in self.parameters.values()):
+        self.optimizer: torch.optim.Optimizer | MasterOptimizer
+        if kernels == "auto" and world.size == 1 and splits_weights(list(self.parameters.values())):
+            self.optimizer, fused = SplitAdamW(groups, rate=rate, decay=decay), False
+        elif any(parameter.dtype.itemsize == 2 for parameter in self.parameters.values()):
             self.optimizer = MasterAdamW(groups, rate=rate, decay=decay, fused=fused)
         else:
             self.optimizer = torch.optim.AdamW(list(groups), lr=rate, weight_decay=decay, fused=fused)
+        self.step_device = first.device if fused else torch.device("cpu")
+        """Where step counts are."""
         self.module: nn.Module = module
         if world.size > 1:
             devices = [first.device] if first.device.type == "cuda" else None
@@ -78,7 +85,7 @@ class Ddp:
         if applied:
             for group in self.optimizer.param_groups:
                 group["lr"] = arguments.rate * group.get(LR_RATIO, 1.0)
-            if isinstance(self.optimizer, MasterAdamW):
+            if not isinstance(self.optimizer, torch.optim.Optimizer):
                 self.optimizer.step(arguments.scale * min(1.0, arguments.clip / (norm + NORM_EPSILON)))
             else:
                 self.optimizer.step()
@@ -95,24 +102,27 @@ class Ddp:
         """See Strategy."""
         self.optimizer.zero_grad()
 
-    def _optimized(self, name: str) -> tuple[nn.Parameter, dict[str, Any]]:
-        """The parameter that the optimizer updates, the master copy where there is one, and its optimizer state."""
+    def _state(self, name: str) -> dict[str, Any]:
+        """Moments and step count of a parameter."""
         parameter = self.parameters[name]
-        if isinstance(self.optimizer, MasterAdamW):
-            master = self.optimizer.masters[parameter]
-            return master, self.optimizer.inner.state[master]
-        return parameter, self.optimizer.state[parameter]
+        if isinstance(self.optimizer, torch.optim.Optimizer):
+            state: dict[str, Any] = self.optimizer.state[parameter]
+            return state
+        return self.optimizer.state(parameter)
 
     def full_state(self, name: str) -> dict[str, Tensor]:
         """See Strategy."""
-        parameter, state = self._optimized(name)
-        return {VALUE: parameter.detach(), **{moment: state[moment] for moment in MOMENTS if moment in state}}
+        parameter, state = self.parameters[name], self._state(name)
+        value = parameter.detach() if isinstance(self.optimizer, torch.optim.Optimizer) else self.optimizer.value(parameter)
+        return {VALUE: value, **{moment: state[moment] for moment in MOMENTS if moment in state}}
 
     def load_state(self, name: str, saved: ParameterState) -> None:
         """See Strategy."""
-        parameter, state = self._optimized(name)
-        parameter.data.copy_(saved[VALUE])
-        self.parameters[name].data.copy_(parameter.data)
+        parameter, state = self.parameters[name], self._state(name)
+        if isinstance(self.optimizer, torch.optim.Optimizer):
+            parameter.data.copy_(saved[VALUE])
+        else:
+            self.optimizer.set_value(parameter, saved[VALUE])
         state.clear()
         for moment in MOMENTS:
             if moment in saved:
@@ -120,15 +130,13 @@ class Ddp:
 
     def scalar_state(self) -> dict[str, Any]:
         """See Strategy: step counts by parameter."""
-        states = {name: self._optimized(name)[1] for name in self.parameters}
+        states = {name: self._state(name) for name in self.parameters}
         return {"steps": {name: int(state["step"]) for name, state in states.items() if "step" in state}}
 
     def restore_scalar_state(self, scalar_state: Mapping[str, Any]) -> None:
         """See Strategy."""
         for name, steps in scalar_state["steps"].items():
-            parameter, state = self._optimized(name)
-            on_gpu = parameter.device.type == "cuda"
-            state["step"] = torch.tensor(float(steps), device=parameter.device if on_gpu else "cpu")
+            self._state(name)["step"] = torch.tensor(float(steps), device=self.step_device)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """See Strategy."""

@@ -16,6 +16,7 @@ from imprint.engine.fsdp import Fsdp
 from imprint.engine.section import EngineSection, OptimizerSection
 from imprint.engine.strategy import LR_RATIO, ParameterState, Strategy, UpdateArguments
 from imprint.engine.world import SINGLE, World
+from imprint.quant.names import KernelChoice
 
 
 class Engine:
@@ -60,10 +61,12 @@ class Engine:
         world: World = SINGLE,
         engine: EngineSection | None = None,
         lr_ratios: Mapping[str, float] = MappingProxyType({}),
+        kernels: KernelChoice = "auto",
     ) -> "Engine":
         """Distribute a module by the strategy that the engine section names, and make its optimizer.
 
-        `parameters` are the trainable ones by name; no other gets a gradient. `lr_ratios` are factors of the learning rate by name.
+        `parameters` are the trainable ones by name; no other gets a gradient. `lr_ratios` are factors of the learning rate by name;
+        `kernels` as `model.kernels`.
         Raises UserError for a strategy, a DeepSpeed file or a dtype that cannot be used.
         """
         if device.type == "cuda":
@@ -71,7 +74,7 @@ class Engine:
         section = engine or EngineSection()
         shapes = {name: parameter.shape for name, parameter in parameters.items()}
         groups = _parameter_groups(parameters, lr_ratios, split_vectors=bool(optimizer.weight_decay))
-        strategy = _start_strategy(module, parameters, groups, section, optimizer, world)
+        strategy = _start_strategy(module, parameters, groups, section, optimizer, world, kernels)
         return cls(strategy, dict(parameters), shapes, device=device, world=world, engine=section, optimizer=optimizer, steps=steps)
 
     @property
@@ -168,6 +171,7 @@ def _start_strategy(
     section: EngineSection,
     optimizer: OptimizerSection,
     world: World,
+    kernels: KernelChoice,
 ) -> Strategy:
     """The strategy that the engine section names, with its optimizer."""
     rate, decay, dtype = optimizer.learning_rate, optimizer.weight_decay, compute_dtype(module)
@@ -177,7 +181,7 @@ def _start_strategy(
             return DeepSpeedZero(module, parameters, groups, world, settings, rate=rate, decay=decay)
     if section.fsdp:
         return Fsdp(module, parameters, groups, world, dtype, rate=rate, decay=decay)
-    return Ddp(module, parameters, groups, world, rate=rate, decay=decay)
+    return Ddp(module, parameters, groups, world, rate=rate, decay=decay, kernels=kernels)
 
 
 def _parameter_groups(

@@ -5,8 +5,8 @@ thousandth a step, would never change. So weight and both moments are fp32 here 
 copy that the network computes with, as in Micikevicius et al. 2018 (arXiv 1710.03740).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,36 @@ BUCKET_SIZE = 2**28
 Pair = tuple[nn.Parameter, nn.Parameter]
 
 
+class MasterOptimizer(Protocol):
+    """An optimizer of 16-bit weights that keeps fp32 masters of them."""
+
+    param_groups: list[dict[str, Any]]
+
+    def norm(self) -> Tensor:
+        """The joint norm of all gradients, computed in fp32."""
+
+    def step(self, factor: float) -> None:
+        """Update masters and weights with the gradients times `factor`, and clear the gradients."""
+
+    def zero_grad(self) -> None:
+        """Clear all gradients."""
+
+    def value(self, parameter: nn.Parameter) -> Tensor:
+        """The master of a parameter."""
+
+    def set_value(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """Set the master of a parameter, and its weight."""
+
+    def state(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """Moments and step count of a parameter, under torch's names."""
+
+
 class MasterAdamW:
     """torch's AdamW over fp32 master copies of the parameters in `groups`; gradients are converted to fp32 bucket by bucket."""
 
     def __init__(self, groups: Sequence[dict[str, Any]], *, rate: float, decay: float, fused: bool) -> None:
         self.masters = {
-            parameter: nn.Parameter(parameter.detach().float().clone(), requires_grad=True)
+            parameter: nn.Parameter(parameter.detach().to(torch.float32, copy=True), requires_grad=True)
             for group in groups
             for parameter in group["params"]
         }
@@ -33,8 +57,7 @@ class MasterAdamW:
 
     def norm(self) -> Tensor:
         """The joint norm of all gradients, computed in fp32."""
-        norms = [torch.linalg.vector_norm(weight.grad, dtype=torch.float32) for weight in self.masters if weight.grad is not None]
-        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+        return gradient_norm(self.masters)
 
     def step(self, factor: float) -> None:
         """Update the master weights with the gradients times `factor`, round the weights from them, and clear the gradients."""
@@ -52,6 +75,28 @@ class MasterAdamW:
         """Clear all gradients."""
         for weight in self.masters:
             weight.grad = None
+
+    def value(self, parameter: nn.Parameter) -> Tensor:
+        """The master of a parameter."""
+        return self.masters[parameter].detach()
+
+    @torch.no_grad()
+    def set_value(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """Set the master of a parameter, and its weight."""
+        parameter.copy_(self.masters[parameter].copy_(value))
+
+    def state(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """Moments and step count of a parameter, under torch's names."""
+        state: dict[str, Any] = self.inner.state[self.masters[parameter]]
+        return state
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The joint norm of all gradients, computed in fp32."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = torch._foreach_norm(gradients, 2, dtype=torch.float32) if gradients else [torch.zeros(())]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 def _buckets(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:

@@ -19,6 +19,8 @@ MOMENT_BYTES: Final = 8
 """AdamW's two moments of an element, in fp32."""
 COPY_BYTES: Final = 4
 """The fp32 copy of an element that is trained in 16 bits."""
+LOW_BYTES: Final = 2
+"""What a split copy has beside the weight (engine/split_weights.py)."""
 BUCKET_ELEMENTS: Final = 2**28
 """Gradients that are converted to fp32 at a time (engine/master_weights.py)."""
 WORKSPACE_BYTES: Final = 2 * 8_519_680
@@ -117,6 +119,8 @@ class Estimate:
     """Tokens of an average row over those of the longest ones."""
     graphs: bool = False
     """Whether kernels are repeated as a CUDA graph."""
+    split_masters: bool = False
+    """Whether an fp32 copy is only what the 16-bit weight leaves of it."""
 
     @property
     def peak_bytes(self) -> int:
@@ -143,7 +147,7 @@ class Estimate:
     def step_seconds(self, card: Card) -> float:
         """Seconds of an optimizer step of average rows."""
         micro_batch = kernel_seconds(self.run.kernels, card, self.length_share, graphs=self.graphs)
-        return self.micro_batches * micro_batch + update_seconds(self.trained, self.run.trained_bytes, card)
+        return self.micro_batches * micro_batch + update_seconds(self.trained, self.run.trained_bytes, card, split=self.split_masters)
 
 
 def estimate(plan: Plan, choice: Choice) -> Estimate:
@@ -171,6 +175,7 @@ def estimate(plan: Plan, choice: Choice) -> Estimate:
         micro_batches,
         min(1.0, plan.mean_tokens / tokens),
         plan.path.graphs,
+        plan.path.split_masters,
     )
 
 
@@ -186,10 +191,15 @@ def _lasting_terms(plan: Plan, choice: Choice, run: DryRun, weights: int) -> lis
     full = isinstance(choice.tune, FullSection)
     copied = run.trained * 2 == run.trained_bytes  # 16-bit elements
     state = 0 if sharding.offload else sharding.share(run.trained, 1)
+    copies = (
+        Term(Bilingual("lower halves of the fp32 values of trained weights", "训练权重 fp32 值的低 16 位"), LOW_BYTES * state)
+        if plan.path.split_masters
+        else Term(Bilingual("fp32 copies of trained weights", "训练权重的 fp32 副本"), COPY_BYTES * state)
+    )
     return [
         Term(Bilingual("weights", "权重"), sharding.share(weights, 3)),
         Term(Bilingual("trained parameters, fp32", "训练的参数（fp32）"), 0 if full else run.trained_bytes),
-        Term(Bilingual("fp32 copies of trained weights", "训练权重的 fp32 副本"), COPY_BYTES * state if copied else 0),
+        *([copies] if copied else []),
         Term(Bilingual("AdamW's moments, fp32", "AdamW 的动量（fp32）"), MOMENT_BYTES * state),
     ]
 
@@ -199,7 +209,7 @@ def _step_terms(plan: Plan, run: DryRun) -> list[Term]:
     peak = run.peak
     if plan.cache_bytes > peak.total():
         return [Term(Bilingual("cache of the watched answers", "回答观察提示的缓存"), plan.cache_bytes)]
-    if run.trained * 2 == run.trained_bytes and not plan.sharding.stage:
+    if run.trained * 2 == run.trained_bytes and not plan.sharding.stage and not plan.path.split_masters:
         update = run.trained_bytes + COPY_BYTES * min(run.trained, BUCKET_ELEMENTS)
         if update > peak.total():
             return [

@@ -24,6 +24,8 @@ UPDATE_BYTES: Final = 28
 """Memory traffic of AdamW for an element with its fp32 gradient: gradient, value and moments read, the last three written."""
 COPY_UPDATE_BYTES: Final = 40
 """The same where 16-bit weights and gradients are converted."""
+SPLIT_UPDATE_BYTES: Final = 26
+"""The same where half of each fp32 value is the 16-bit weight, and all is one kernel."""
 UPDATE_SHARE: Final = 0.75
 """Share of a card's bandwidth that the update reaches, in few large kernels."""
 
@@ -44,7 +46,8 @@ def kernel_seconds(kernels: Counter[Kernel], card: Card, length_share: float = 1
     return busy if graphs else max(busy, kernels.total() * LAUNCH_SECONDS)
 
 
-def update_seconds(trained: int, trained_bytes: int, card: Card) -> float:
-    """Seconds of the optimizer's update."""
-    per_element = UPDATE_BYTES if trained_bytes == 4 * trained else COPY_UPDATE_BYTES
+def update_seconds(trained: int, trained_bytes: int, card: Card, *, split: bool = False) -> float:
+    """Seconds of the optimizer's update; `split`: that of 16-bit weights is one kernel."""
+    of_16_bits = SPLIT_UPDATE_BYTES if split else COPY_UPDATE_BYTES
+    per_element = UPDATE_BYTES if trained_bytes == 4 * trained else of_16_bits
     return trained * per_element / (card.gb_per_second * 1e9 * UPDATE_SHARE)

@@ -75,6 +75,8 @@ class ComputePath:
     """The cross-entropy of logits is one kernel, whose gradient takes their place."""
     graphs: bool = False
     """The kernels of a micro-batch are repeated as one CUDA graph, and gradients have memory of their own from the start."""
+    split_masters: bool = False
+    """Trained bfloat16 weights are updated in one pass, and half of each fp32 master is the weight itself."""
 
 
 PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, fused_loss=True, graphs=True)

@@ -34,6 +34,8 @@ WIDE_TOKENS = 64
 """Tokens, laid out anew, that a weight is multiplied by at a time without being dequantized."""
 LAID_OUT_SPANS = 8
 """Spans of 16 words that a program lays out."""
+UPDATE_BLOCK, UPDATE_WARPS = 1024, 4
+"""Elements that a program of AdamW updates, and its groups of threads."""
 DEQUANTIZE = Tile(rows=4, columns=128, warps=4)
 
 

@@ -12,6 +12,7 @@ from imprint.data.dataset import DataSplits, load_splits
 from imprint.data.limits import limits_of
 from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
+from imprint.engine.split_weights import splits_weights
 from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.scratch import scratch_folder
 from imprint.forecast.cards import CARDS, Card, find_card
@@ -121,7 +122,14 @@ def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
         fused_loss = network.dtype.itemsize == 2 and recipe.model.kernels == "auto"
         fused = fused_loss and PackedAttention.fits(network.shape.head_dim)
     alone = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
-    return ComputePath(fused, fused_loss, graphs=fused and alone and recipe.train.cuda_graphs)
+    split = alone and recipe.model.kernels == "auto" and _splits(network)
+    return ComputePath(fused, fused_loss, graphs=fused and alone and recipe.train.cuda_graphs, split_masters=split)
+
+
+def _splits(network: Network) -> bool:
+    if network.device.type == "meta":
+        return network.dtype == torch.bfloat16
+    return splits_weights(list(network.parameters()))
 
 
 def recipe_choice(recipe: Recipe, rows: int) -> Choice:

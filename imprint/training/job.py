@@ -165,6 +165,7 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
         world=world,
         engine=recipe.engine,
         lr_ratios=tuner.lr_ratios(),
+        kernels=model.network.kernels,
     )
     if tuner.adapter is not None and not engine.replicated:  # stage 3 of a DeepSpeed file
         refuse_sharded_base(recipe.tune.method)

@@ -5,6 +5,7 @@ import torch
 
 from imprint.forecast.cards import find_card
 from imprint.forecast.estimate import Choice, Estimate, Sharding, estimate
+from imprint.forecast.stand_ins import ComputePath
 from imprint.quant.names import FormatName
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.section import AnySection, FullSection, PrefixSection
@@ -57,6 +58,14 @@ def test_every_term_of_a_full_tuning_is_named() -> None:
     assert terms["fp32 copies of trained weights"] == pytest.approx(4 * parameters, rel=1e-3)
     assert terms["AdamW's moments, fp32"] == pytest.approx(8 * parameters, rel=1e-3)
     assert {"gradients", "activations kept for the backward pass", "working memory of the backward pass"} & terms.keys()
+
+
+def test_split_masters_take_half_of_their_memory_and_less_time() -> None:
+    choice = Choice(FULL, None, checkpointing=True, micro_batch=1)
+    whole, split = (estimate(replace(plan(1), path=ComputePath(split_masters=on)), choice) for on in (False, True))
+    assert names(split)["lower halves of the fp32 values of trained weights"] == names(whole)["fp32 copies of trained weights"] // 2
+    assert split.peak_bytes == whole.peak_bytes - 2 * 6_173_286_400
+    assert split.step_seconds(H200) < whole.step_seconds(H200)
 
 
 def test_sharding_divides_what_it_shards() -> None:

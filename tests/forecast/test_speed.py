@@ -28,3 +28,4 @@ def test_weights_that_a_product_reads_do_not_shrink_with_the_rows() -> None:
 
 def test_an_update_of_16_bit_weights_moves_more_bytes() -> None:
     assert update_seconds(10**9, 2 * 10**9, H200) > update_seconds(10**9, 4 * 10**9, H200)
+    assert update_seconds(10**9, 2 * 10**9, H200, split=True) < update_seconds(10**9, 4 * 10**9, H200)
