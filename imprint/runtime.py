@@ -152,6 +152,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(message in str(error) for message in OUT_OF_MEMORY_MESSAGES)
 
 
+def free_cached_memory(device: torch.device) -> None:
+    """Give a GPU back the memory of tensors that are gone, which PyTorch keeps for later ones of the same kind."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory: of tensors on a GPU since the last reset, of this process on the CPU."""
     if device.type == "cuda":

@@ -124,3 +124,13 @@ def test_a_package_that_is_not_there_has_no_version() -> None:
 
 def test_the_processor_has_a_name() -> None:
     assert runtime.cpu_name().strip()
+
+
+def test_memory_is_given_back_to_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("freed"))
+
+    runtime.free_cached_memory(CPU)
+    assert calls == []
+    runtime.free_cached_memory(GPU)
+    assert calls == ["freed"]

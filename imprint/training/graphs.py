@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from imprint.messages import Bilingual
 from imprint.pack import Pack
-from imprint.runtime import is_out_of_memory
+from imprint.runtime import free_cached_memory, is_out_of_memory
 from imprint.training.pack_sizes import FastestSizes, product_seconds, rounded_up
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.tuner import Tuner
 
 USES_BEFORE = 1
-"""Packs of a size that are computed as they are before a graph is made."""
+"""Packs of a size that are computed as they are before the first graph is made."""
+CAPTURES_AT_ONCE = True
+"""Whether the first pack of another size makes its graph: a pass beside the graphs would need as much memory as they have once more."""
 Compute = Callable[[], None]
 Capture = Callable[[Compute], Compute]
 """What computes something -> what repeats it over the same tensors. Raises RuntimeError where that is not possible."""
@@ -49,7 +51,7 @@ class GradientGraph:
 
 
 class GradientGraphs:
-    """The graphs of one tuner, made when sizes come again; they share memory, so a larger size than before replaces all of them.
+    """The graphs of one tuner, made as sizes come; they share memory, so a larger size than before replaces all of them.
 
     `tokens_for`: the size for a number of tokens.
     """
@@ -68,6 +70,7 @@ class GradientGraphs:
         self.failure: str | None = None
         """Why a capture failed: then every pack is computed as it is."""
         self._told = False
+        self._at_once = CAPTURES_AT_ONCE
         self._tokens_for = tokens_for
         self._make_capture = make_capture or CudaCapture
         self._capture = self._make_capture()
@@ -82,11 +85,14 @@ class GradientGraphs:
         """
         size = PackSize(self._tokens_for(pack.ids.numel()), rounded_up(pack.target_tokens))
         self._uses[size] += 1
-        if self.failure is not None or self._uses[size] <= USES_BEFORE:
+        early = self._uses[size] <= USES_BEFORE
+        if self.failure is not None or (early and not (self._at_once and self.captures)):
             return None
         self.tuner.network.check_length(max(pack.lengths))
+        if size not in self._graphs:
+            self._make_room(size)
         self._keep_gradients()
-        if size not in self._graphs and not self._add_graph(size, pack):
+        if size not in self._graphs and not self._add_graph(size, pack, early=early):
             return None
         graph = self._graphs[size]
         padded = pack.padded(size.tokens, size.targets)
@@ -117,6 +123,17 @@ class GradientGraphs:
         self._gradients.clear()
         self._capture = self._make_capture()
         gc.collect()
+        free_cached_memory(self.tuner.network.device)
+
+    def _make_room(self, size: PackSize) -> None:
+        """Free what the graph of a size cannot use: smaller graphs, whose memory it would not fit into, and memory outside of theirs.
+
+        It comes before any tensor that stays, which would else be put into a part of that memory and keep the rest from being freed.
+        """
+        if self._graphs and size.tokens > max(other.tokens for other in self._graphs):
+            self._graphs.clear()
+            self._capture = self._make_capture()
+        free_cached_memory(self.tuner.network.device)
 
     def _keep_gradients(self) -> None:
         """Let every parameter have the gradient tensor that the graphs add to, with what it has now."""
@@ -129,11 +146,8 @@ class GradientGraphs:
                 gradient.copy_(parameter.grad)
             parameter.grad = gradient
 
-    def _add_graph(self, size: PackSize, pack: Pack) -> bool:
-        """Make the graph of a size; false where that fails."""
-        if self._graphs and size.tokens > max(other.tokens for other in self._graphs):
-            self._graphs.clear()
-            self._capture = self._make_capture()
+    def _add_graph(self, size: PackSize, pack: Pack, *, early: bool) -> bool:
+        """Make the graph of a size; false where that fails. `early`: no pack of it was computed before, so it may succeed later."""
         device = self.tuner.network.device
         static = pack.padded(size.tokens, size.targets).to(device)
         loss = torch.zeros((), device=device)
@@ -148,7 +162,10 @@ class GradientGraphs:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            self.failure = str(error).partition("\n")[0]
+            if early:
+                self._at_once = False
+            else:
+                self.failure = str(error).partition("\n")[0]
             self.clear()
             return False
         self.captures += 1

@@ -21,7 +21,7 @@ from imprint.engine.world import World
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX, Pack, PositionScheme, pack
 from imprint.runs import RunFolder
-from imprint.runtime import is_out_of_memory, peak_memory_bytes
+from imprint.runtime import free_cached_memory, is_out_of_memory, peak_memory_bytes
 from imprint.training.graphs import USES_BEFORE, GradientGraphs
 from imprint.tune.tuner import Tuner
 
@@ -120,7 +120,7 @@ def accumulate_gradients(
         engine.discard_gradients()
         if graphs is not None:
             graphs.clear()
-        _empty_cache(engine.device)
+        free_cached_memory(engine.device)
         budget.shrink(attempted[-1], notify)
         _restore_rng(start, engine.device)
 
@@ -223,7 +223,7 @@ def _summed_loss(rows: Sequence[EncodedRow], tuner: Tuner, engine: Engine, budge
                 raise
             if not engine.replicated:  # collective: one process cannot start over alone
                 raise UserError(_out_of_memory_advice(attempted, engine)) from error
-        _empty_cache(engine.device)
+        free_cached_memory(engine.device)
         budget.shrink(attempted, notify)
 
 
@@ -303,8 +303,3 @@ def _restore_rng(state: tuple[Tensor, Tensor | None], device: torch.device) -> N
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
-
-
-def _empty_cache(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

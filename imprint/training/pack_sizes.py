@@ -12,6 +12,7 @@ from typing import Final
 import torch
 
 from imprint.models.network import Network
+from imprint.runtime import free_cached_memory
 from imprint.tune.lora.shape import linears_of
 
 SMALLEST_STEP: Final = 128
@@ -56,7 +57,9 @@ def product_seconds(network: Network, tokens: int) -> float:
     """Seconds that a GPU takes for the products of a network with so many tokens, and for those of the gradients of its inputs."""
     linears = linears_of(network).values()
     shapes = Counter((one.out_features, one.in_features) for one in linears if one.out_features * one.in_features >= SMALLEST_WEIGHT)
-    return sum(count * _product_seconds(shape, tokens, network.dtype, network.device) for shape, count in shapes.items())
+    seconds = sum(count * _product_seconds(shape, tokens, network.dtype, network.device) for shape, count in shapes.items())
+    free_cached_memory(network.device)
+    return seconds
 
 
 def _product_seconds(shape: tuple[int, int], tokens: int, dtype: torch.dtype, device: torch.device) -> float:

@@ -137,6 +137,70 @@ def test_a_refused_capture_leaves_every_pass_as_it_is() -> None:
     assert not any(gradient.any() for gradient in gradients(tuner))
 
 
+class FailsLater:
+    """A capture that is refused but for the first time, until `mended`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.mended = False
+
+    def __call__(self, compute: Compute) -> Compute:
+        self.calls += 1
+        if self.calls > 1 and not self.mended:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return compute
+
+
+def test_after_the_first_graph_the_first_pack_of_a_size_makes_its_own() -> None:
+    tuner = tuner_of(SECTIONS[0])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    large, small = batch(tuner.network, 1, ((200, 4),)), batch(tuner.network, 1)
+    graphs.add_gradients(large)
+    graphs.add_gradients(large)
+    clear(tuner)
+
+    loss = graphs.add_gradients(small)
+
+    assert graphs.captures == 2
+    assert loss is not None
+    found = gradients(tuner)
+    clear(tuner)
+    expected = tuner(small)
+    expected.backward()
+    assert difference(loss, expected) < 1e-4
+    assert all(difference(a, b) < 1e-5 for a, b in zip(found, gradients(tuner), strict=True))
+
+
+def test_a_size_that_cannot_be_captured_at_once_is_captured_when_it_comes_again() -> None:
+    tuner, capture = tuner_of(SECTIONS[0]), FailsLater()
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: capture)
+    large, small = batch(tuner.network, 1, ((200, 4),)), batch(tuner.network, 1)
+    graphs.add_gradients(large)
+    graphs.add_gradients(large)
+
+    assert graphs.add_gradients(small) is None  # computed as it is
+    capture.mended = True
+    assert graphs.add_gradients(small) is not None
+    assert graphs.failure is None
+    assert graphs.failure_notice() is None
+
+
+def test_what_is_cached_is_freed_before_a_graph_and_its_tensors_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner, order = tuner_of(SECTIONS[0]), list[str]()
+    monkeypatch.setattr("imprint.training.graphs.free_cached_memory", lambda _: order.append("freed"))
+    monkeypatch.setattr(GradientGraphs, "_keep_gradients", lambda _: order.append("gradients"))
+
+    def capture(compute: Compute) -> Compute:
+        order.append("captured")
+        return compute
+
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: capture)
+    for one in (batch(tuner.network, 1), batch(tuner.network, 2)):
+        graphs.add_gradients(one)
+
+    assert order == ["freed", "gradients", "captured"]
+
+
 def test_a_lack_of_memory_is_told_to_the_caller() -> None:
     tuner = tuner_of(SECTIONS[0])
     graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: Fails("CUDA out of memory"))
