@@ -39,6 +39,35 @@ MIN_LENGTH = 3
 """Length in tokens of the shortest chat: [gMASK], <sop>, and one token of an answer."""
 
 
+class AnswerText:
+    """The text of an answer that grows by a token at a time, as the template displays it."""
+
+    def __init__(self, template: Template, stop: Sequence[str] = ()) -> None:
+        self._template = template
+        self._stop = stop
+        self._stream = TextStream(template.tokenizer)
+        self._decoded = ""
+
+    def push(self, token: int) -> str:
+        """Append a token; returns the characters that it completes, as decoded."""
+        added = self._stream.push(token)
+        self._decoded += added
+        return added
+
+    def shown(self) -> str:
+        """The answer so far, in front of its stop text; parts that are not sure yet may be missing or change."""
+        return self._template.display_text(before_stop(self._decoded, self._stop, done=False), done=False)
+
+    def settled(self) -> str:
+        """The beginning of `shown` that no further token changes."""
+        return self._template.stable_prefix(self.shown())
+
+    def finish(self) -> str:
+        """The whole answer, where no further token comes: the displayed text of all tokens decoded at once."""
+        self._decoded += self._stream.finish()
+        return self._template.display_text(before_stop(self._decoded, self._stop, done=True))
+
+
 class Model:
     """A network with its tokenizer, prompt template and adapter."""
 
@@ -88,6 +117,10 @@ class Model:
     def new_text(self) -> Callable[[int], str]:
         """A function from each next token of an answer to the characters that it completes."""
         return TextStream(self.tokenizer).push
+
+    def answer_text(self, stop: Sequence[str] = ()) -> AnswerText:
+        """An answer without tokens, to which they are appended; `stop`: texts that end it and are no part of it."""
+        return AnswerText(self.template, stop)
 
     @property
     def device(self) -> torch.device:
@@ -320,13 +353,13 @@ class Model:
     def _growing_answers(
         self, query: str, history: Turns | None, tokens: Iterator[int], stop: Sequence[str]
     ) -> Iterator[tuple[str, History]]:
-        decoder, raw, shown = TextStream(self.tokenizer), "", ""
+        answer, shown = self.answer_text(stop), ""
         for token in tokens:
-            raw += decoder.push(token)
-            if (text := self.template.display_text(before_stop(raw, stop, done=False), done=False)) != shown:
+            answer.push(token)
+            if (text := answer.shown()) != shown:
                 shown = text
                 yield text, with_turn(history, query, text)
-        text = self.template.display_text(before_stop(raw + decoder.finish(), stop, done=True))
+        text = answer.finish()
         if text != shown or not text:
             yield text, with_turn(history, query, text)
 

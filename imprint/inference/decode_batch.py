@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from imprint.inference.decode_memory import DecodeMemory
+from imprint.inference.prefill import Prefill
 from imprint.inference.step_graphs import StepGraphs
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import NO_ADAPTER, Prefix, RowAdapters
 from imprint.models.network import Network
-from imprint.pack import Pack, pack
+from imprint.pack import ContextSpan, Pack, pack
 
 
 class Adapters(Protocol):
@@ -96,16 +97,29 @@ class DecodeBatch:
         adapters = self.adapters.row_adapters(adapter_ids)
         cache = self.cache.view(first, count, longest)
         hidden = self.network(packed, adapters=adapters, cache=cache)
-        length_tensor = torch.tensor(packed.lengths, device=device)
-        self.length_tensor = torch.cat((self.length_tensor, length_tensor))
-        self.bidirectional_lengths = torch.cat(
-            (self.bidirectional_lengths, torch.tensor([span.bidirectional_length for span in spans], device=device))
-        )
-        self.mask_positions = torch.cat((self.mask_positions, torch.tensor([span.mask_position for span in spans], device=device)))
-        self.lengths += packed.lengths
+        self._append(packed.lengths, spans, adapter_ids)
+        return self.network.logits(hidden[torch.tensor(packed.lengths, device=device).cumsum(0) - 1])
+
+    @torch.inference_mode()
+    def join_prefilled(self, prefill: Prefill, max_new_tokens: int) -> None:
+        """Append the sequence of a prompt that has been run in parts."""
+        slot = len(self.lengths)
+        self.reserve(slot + 1, prefill.length + max_new_tokens)
+        self.cache.put(slot, prefill.cache, prefill.length)
+        self._append([prefill.length], [prefill.span], [prefill.adapter_id])
+
+    def _append(self, lengths: Sequence[int], spans: Sequence[ContextSpan], adapter_ids: Sequence[int]) -> None:
+        """Note what joined."""
+
+        def appended(tensor: Tensor, values: Sequence[int]) -> Tensor:
+            return torch.cat((tensor, torch.tensor(values, dtype=torch.long, device=tensor.device)))
+
+        self.length_tensor = appended(self.length_tensor, lengths)
+        self.bidirectional_lengths = appended(self.bidirectional_lengths, [span.bidirectional_length for span in spans])
+        self.mask_positions = appended(self.mask_positions, [span.mask_position for span in spans])
+        self.lengths += lengths
         self.adapter_ids += adapter_ids
         self._row_adapters = self._loaded = None
-        return self.network.logits(hidden[length_tensor.cumsum(0) - 1])
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:

@@ -29,12 +29,18 @@ class DecodeMemory:
 
     def reserve(self, slots: int, capacity: int) -> None:
         """Make room for this many sequences of this many tokens, and for the rows that fill up a bucket."""
+        room = self.room_after(slots, capacity)
+        if room != (self.cache.slots, self.cache.capacity):
+            self.cache.grow(*room)
+
+    def room_after(self, slots: int, capacity: int) -> tuple[int, int]:
+        """Slots and capacity of the cache after `reserve`: it never shrinks."""
         cache = self.cache
         if slots <= cache.slots and capacity <= cache.capacity:
-            return
+            return cache.slots, cache.capacity
         if self.graphs is not None:
             slots, capacity = bucket_of(slots), rounded_capacity(capacity)
-        cache.grow(max(slots, cache.slots), max(capacity, cache.capacity))
+        return max(slots, cache.slots), max(capacity, cache.capacity)
 
     @property
     def bytes(self) -> int:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import accumulate, count, islice
 from typing import Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imprint.inference.decode_batch import Adapters, DecodeBatch, SinglePrefixAdapters, refuse_open_context
 from imprint.inference.decode_memory import give_back, take_memory
+from imprint.inference.prefill import Prefill
 from imprint.inference.request import Finish, Request, Token
 from imprint.inference.sampling import NO_TOKEN, SamplingRows
 from imprint.inference.stop_text import StopSearch
@@ -80,6 +81,8 @@ class AdmittedRequest:
     """Most new tokens: the request's, or fewer where `Network.max_row_tokens` ends the row."""
     stop_search: StopSearch | None
     """None without stop texts."""
+    prefill: Prefill | None = None
+    """Its prompt while it is run in parts."""
     count: int = 0
     """Tokens so far, without a stop id."""
     ended: bool = False
@@ -122,12 +125,14 @@ class Decoder:
 
     `slots`: most requests at a time. The cache grows to the longest request and to the most requests that were there at a time. Where steps
     are repeated as graphs, the next one runs while the tokens of the last one are looked at; what it gives for requests that have ended by
-    then is thrown away.
+    then is thrown away. `prompt_tokens`: most tokens of prompts that a step runs, so that the running requests need not wait for long; the
+    rest joins at the next steps, and a longer prompt is run in parts. None runs whatever waits.
     """
 
-    def __init__(self, model: DecodableModel, *, slots: int = DEFAULT_SLOTS) -> None:
+    def __init__(self, model: DecodableModel, *, slots: int = DEFAULT_SLOTS, prompt_tokens: int | None = None) -> None:
         self.model = model
         self.slots = slots
+        self.prompt_tokens = prompt_tokens
         self._open_batch: DecodeBatch | None = None
         network = model.network
         self._sampling = SamplingRows(network.vocab_size, network.device, kernels=network.kernels != "plain")
@@ -186,9 +191,26 @@ class Decoder:
         if batch is not None and batch.memory is not None:
             give_back(batch.memory)
 
+    def abandon(self) -> None:
+        """End all requests after an error in a step; nothing that the step may have left behind is used again."""
+        for admitted in (*self._running, *self._waiting):
+            admitted.ended = True
+            self.model.adapters.release(admitted.adapter_id)
+        self._running, self._waiting, self._tokens, self._ahead, self._open_batch = [], deque(), None, None, None
+        self.model.network.decode_memory = None
+
+    def cache_tokens(self, requests: int, longest: int) -> int:
+        """Tokens that the cache would have room for if it had to hold this many requests of this many tokens; it never shrinks."""
+        assert self._batch.memory is not None
+        slots, capacity = self._batch.memory.room_after(requests, longest)
+        return slots * capacity
+
     @torch.inference_mode()
     def step(self) -> list[Token]:
-        """One token for every request that has a slot; empty where there is no request. After an error a new Decoder is needed."""
+        """One token for every request that has a slot and whose prompt has been run; empty where there is none.
+
+        After an error only `abandon` may be called, and a new Decoder is needed.
+        """
         launched, self._ahead = self._ahead, None
         if launched is None or all(admitted.ended for admitted in launched.rows):
             launched = self._launch()
@@ -201,8 +223,8 @@ class Decoder:
     def _launch(self) -> LaunchedStep | None:
         """Compute the next token of each request; None where there is no request."""
         parts = [] if self._tokens is None else [self._batch.step(self._tokens)]
-        if joining := [*islice(self._waiting, self.slots - len(self._running))]:
-            parts.append(self._join(joining))
+        if self._waiting and len(self._running) < self.slots:
+            parts += self._run_prompts()
         if not parts:
             return None
         tokens, log_probs = self._sampling.sample(parts[0] if len(parts) == 1 else torch.cat(parts))
@@ -230,17 +252,37 @@ class Decoder:
     def _rows_of(self, request_ids: set[int]) -> list[int]:
         return [row for row, admitted in enumerate(self._running) if admitted.request_id in request_ids] if request_ids else []
 
+    def _run_prompts(self) -> list[Tensor]:
+        """Run prompts of the first waiting requests, or a part of one; returns the logits (K, V) of those that join, if any."""
+        first, most = self._waiting[0], self.prompt_tokens
+        if most is None or len(first.request.ids) <= most:
+            joining = [*islice(self._waiting, self.slots - len(self._running))]
+            totals = accumulate(len(admitted.request.ids) for admitted in joining)
+            return [self._join([admitted for admitted, total in zip(joining, totals, strict=True) if most is None or total <= most])]
+        prefill = first.prefill = first.prefill or Prefill(self.model.network, first.request.ids, first.adapter_id)
+        logits = prefill.advance(most, self.model.adapters.row_adapters([first.adapter_id]))
+        if logits is None:
+            return []
+        self._batch.join_prefilled(prefill, first.max_new_tokens)
+        first.prefill = None
+        self._take_in([first])
+        return [logits]
+
     def _join(self, joining: list[AdmittedRequest]) -> Tensor:
         """Run the prompts of the first waiting requests; returns their logits (K, V)."""
         prompts = [admitted.request.ids for admitted in joining]
         logits = self._batch.join(
             prompts, max(admitted.max_new_tokens for admitted in joining), [admitted.adapter_id for admitted in joining]
         )
-        self._running += joining
-        for admitted in joining:
+        self._take_in(joining)
+        return logits
+
+    def _take_in(self, joined: list[AdmittedRequest]) -> None:
+        """Note that the first waiting requests are running."""
+        self._running += joined
+        for admitted in joined:
             self._waiting.popleft()
             self._sampling.add(admitted.request)
-        return logits
 
     def _finish(self, admitted: AdmittedRequest, token: int) -> Finish | None:
         """Why the answer ends with this token, which is counted."""

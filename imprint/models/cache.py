@@ -49,6 +49,11 @@ class KVCache:
         self.values[layer][pack.seq_ids, :, pack.offsets] = value
         return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]
 
+    def put(self, slot: int, other: "KVCache", length: int) -> None:
+        """Copy the first `length` tokens of another cache's first slot into a slot."""
+        for target, source in zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True):
+            target[slot, :, :length] = source[0, :, :length]
+
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of a slot into another slot."""
         for tensor in (*self.keys, *self.values):

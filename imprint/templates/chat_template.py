@@ -90,16 +90,22 @@ class ChatTemplate:
             return text.removeprefix(self.answer_prefix)
         if not self.opened:
             return text
-        thoughts, closing, said = text.partition(f"</{self.opened.strip()[1:]}")
+        thoughts, closing, said = text.partition(self._closing_tag)
         return said.lstrip() if closing and not thoughts.strip() else self.opened + text
 
     def display_text(self, text: str, *, done: bool = True) -> str:
-        """The same, trimmed; empty while an unfinished text may still be a part of `answer_prefix`."""
-        return "" if not done and self.answer_prefix.startswith(text) else self.scored_text(text).strip()
+        """The same, trimmed; empty while an unfinished text may still be a part of `answer_prefix`, or of thoughts without content."""
+        hidden = not done and (self.answer_prefix.startswith(text) or self._closing_tag.startswith(text.lstrip()))
+        return "" if hidden else self.scored_text(text).strip()
 
     def stable_prefix(self, shown: str) -> str:
         """Unchanged."""
         return shown
+
+    @property
+    def _closing_tag(self) -> str:
+        """The tag after thoughts whose opening tag is in the prompt; empty without one."""
+        return f"</{self.opened.strip()[1:]}" if self.opened else ""
 
     def _prompt_text(self, messages: Sequence[Message]) -> str:
         """The rendered prompt."""

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import imprint
 from imprint.inference import Decoder, Request, Token
 from imprint.inference.decoder import PrefixedNetwork
 from imprint.messages import UserError
 from imprint.models.network import Network
-from tests.bases import FAMILIES
+from tests.bases import FAMILIES, base_of
 from tests.cases import prompt, small_network
 from tests.inference.reference import ending_network, greedy, log_probabilities, short_prompts
 from tests.inference.schedules import pool_of, run_schedule
@@ -115,6 +116,42 @@ class TestRequests:
             expected = log_probabilities(network, row)
             assert abs(token.logprob - float(expected[token.id])) < 1e-4
             row = [*row, token.id]
+
+
+class TestAfterAnError:
+    def test_what_it_held_is_released_and_a_new_one_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = imprint.load(base_of("BLOOM", tmp_path / "base"), device="cpu")
+        prompt = model.prompt("你好")
+        released: list[int] = []
+        (expected,) = model.generate([prompt], 4)
+        monkeypatch.setattr(model.adapters, "release", released.append)
+        decoder = Decoder(model, slots=1)
+        for _ in range(2):
+            decoder.admit(Request(prompt, 4))
+        decoder.step()
+        monkeypatch.setattr(model.network, "logits", _fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            decoder.step()
+        monkeypatch.undo()
+        monkeypatch.setattr(model.adapters, "release", released.append)
+        decoder.abandon()
+
+        assert (len(decoder), len(released), model.network.decode_memory) == (0, 2, None)
+        assert model.generate([prompt], 4) == [expected]
+
+
+def _fail(_hidden: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("out of memory")
+
+
+def test_the_room_of_the_cache_is_that_of_the_most_and_longest_requests() -> None:
+    decoder = Decoder(PrefixedNetwork(small_network()))
+    assert decoder.cache_tokens(3, 20) == 60
+    decoder.admit(Request(short_prompts(small_network())[0], 10))
+    decoder.step()
+
+    assert decoder.cache_tokens(1, 5) == 16
+    assert decoder.cache_tokens(2, 20) == 40
 
 
 def _logits_without(network: Network, token: int) -> Callable[[torch.Tensor], torch.Tensor]:

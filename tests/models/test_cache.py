@@ -33,6 +33,13 @@ class TestSlots:
 
         assert contents(cache) == [[2, 0], [1, 1], [2, 2]]
 
+    def test_one_may_come_from_another_cache(self) -> None:
+        cache = numbered_cache()
+
+        cache.put(0, numbered_cache().view(2, 1, 2), 1)
+
+        assert contents(cache) == [[2, 0], [1, 1], [2, 2]]
+
     def test_a_cleared_one_is_zero_whatever_it_held(self) -> None:
         cache = numbered_cache()
         cache.values[1][1] = float("nan")

@@ -243,6 +243,7 @@ def test_an_answer_closes_the_thoughts_that_the_prompt_opens(tmp_path: Path) -> 
     assert (plain, thoughtful) == ("\n</think>\n\n您好", "想</think>再会")
     assert (template.display_text(plain), template.display_text(thoughtful)) == ("您好", "<think>\n想</think>再会")
     assert [template.display_text(plain[:size], done=False) for size in (0, 5, 12)] == ["", "", "您"]
+    assert [template.display_text("\n \n </think> 好"[:size], done=False) for size in (2, 6, 13, 14)] == ["", "", "", "好"]
 
 
 def test_a_template_that_disagrees_with_itself_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
