@@ -12,9 +12,9 @@ from imprint.kernels.tiles import power_of_two
 
 
 def add_norm(
-    x: Tensor, factor: float, y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, *, centred: bool
+    x: Tensor, factor: float, y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, *, centred: bool, offset: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """X (T, C) times a factor, plus y (T, C); and its layer norm if `centred`, else its RMS norm."""
+    """X (T, C) times a factor, plus y (T, C); and its layer norm if `centred`, else its RMS norm, times the weight plus `offset`."""
     rows, columns = x.shape
     x, y = (tensor if tensor.stride(1) == 1 else tensor.contiguous() for tensor in (x, y))
     total, out = (torch.empty((rows, columns), dtype=x.dtype, device=x.device) for _ in range(2))
@@ -26,6 +26,7 @@ def add_norm(
             BLOCK_C=block,
             CENTRED=centred,
             HAS_BIAS=bias is not None,
+            OFFSET=offset,
             num_warps=min(16, max(1, block // 512)),
         )
     return total, out

@@ -15,15 +15,17 @@ from imprint.kernels.language import jit, tl
 @jit()
 def add_norm_kernel(
     x, y, weight, bias, total, out, factor, eps, x_row, y_row, C: tl.constexpr, BLOCK_C: tl.constexpr, CENTRED: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    HAS_BIAS: tl.constexpr, OFFSET: tl.constexpr = 0.0,
 ):
-    """One token: total = x * factor + y, and its norm; a layer norm where it is CENTRED, else an RMS norm."""
+    """One token: total = x * factor + y, and its norm, a layer norm where it is CENTRED, else an RMS norm, times the weight plus OFFSET."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK_C)
     there = columns < C
     first = tl.load(x + row * x_row + columns, mask=there, other=0.0).to(tl.float32)
     second = tl.load(y + row * y_row + columns, mask=there, other=0.0).to(tl.float32)
     factors = tl.load(weight + columns, mask=there, other=0.0).to(tl.float32)  # asked for here, so that no sum waits for them
+    if OFFSET != 0.0:
+        factors += OFFSET
     shift = tl.load(bias + columns, mask=there, other=0.0).to(tl.float32) if HAS_BIAS else 0.0
     rounded = (first * factor + second).to(total.dtype.element_ty)
     tl.store(total + row * C + columns, rounded, mask=there)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from imprint.models.attention import ForwardContext
 from imprint.models.configs.chatglm2 import ChatGLM2Config
+from imprint.models.fusible import swiglu
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
 from imprint.models.rotary import rotate
 from imprint.quant.linear import QuantizedLinear, make_linear
@@ -134,8 +135,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
-        gate, values = self.dense_h_to_4h(x).chunk(2, -1)
-        out: Tensor = self.dense_4h_to_h(functional.silu(gate) * values)
+        out: Tensor = self.dense_4h_to_h(swiglu(self.dense_h_to_4h(x)))
         return out
 
 

@@ -26,8 +26,10 @@ from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attent
 from imprint.models.cache import KVCache
 from imprint.models.configs.fields import field_error, positive_int, stop_ids, weight_format
 from imprint.models.head_probe import probe_logits
+from imprint.models.hf_fusible import let_norms_fuse, let_rotation_fuse
 from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
 from imprint.models.network import ModelShape, Network, checkpoint_block
+from imprint.models.step_fusion import computed, fused_pass
 from imprint.pack import Pack, pack
 from imprint.quant.formats import QUANTIZATION_FIELDS, has_foreign_config
 from imprint.quant.linear import QuantizedLinear, make_linear
@@ -107,6 +109,8 @@ def build(fields: dict[str, Any], generation: dict[str, Any]) -> Network:
             f"it has {len(blocks)} blocks and {len(attentions)} attentions; only one in each is supported.",
             f"它有 {len(blocks)} 个块和 {len(attentions)} 个注意力；只支持每块一个。",
         )
+    let_norms_fuse(model)
+    let_rotation_fuse(model)
     rule = probe_logits(model)
     ends = stop_ids({"eos_token_id": config.eos_token_id}) | stop_ids(generation, "generation_config.json")
     limits = [attention.window for attention in attentions if attention.window]
@@ -241,6 +245,7 @@ class TransformersNetwork(Network):
     """A transformers model as a Network; its modules keep their names."""
 
     saves_tied_copies = False
+    gates = True
     logit_scale: float = 1.0
     """Factor of the logits, which the hidden states are multiplied by."""
 
@@ -307,11 +312,12 @@ class TransformersNetwork(Network):
             block._gradient_checkpointing_func = partial(_checkpoint_block, block)
         adapters = adapters or RowAdapters(prefix)
         context = ForwardContext(pack, self.active_backends, adapters, cache)
-        with _record_inputs(self._blocks, hidden_states), self.token_loras.use(adapters, pack.seq_ids):
+        fused = fused_pass(self.fusion(cache, hidden_states))
+        with _record_inputs(self._blocks, hidden_states), self.token_loras.use(adapters, pack.seq_ids), fused:
             out = self.get_submodule(self.base_model_prefix)(
                 input_ids=pack.ids[None], position_ids=pack.positions[:1], use_cache=False, **{CONTEXT: context}
             )
-        hidden: Tensor = out.last_hidden_state[0]
+        hidden: Tensor = computed(out.last_hidden_state)[0]
         if hidden_states is not None:
             hidden_states.append(hidden)
         return hidden if self.logit_scale == 1 else hidden * self.logit_scale

@@ -21,6 +21,7 @@ from imprint.models.decode_attention import DecodeAttention
 from imprint.models.loss import soft_cap, target_loss, token_losses
 from imprint.models.packed_attention import PackedAttention
 from imprint.models.reference_attention import ReferenceAttention
+from imprint.models.step_fusion import TRAINING, FusedStep, computed, fused_pass, recomputation
 from imprint.models.token_loras import TokenLoras
 from imprint.pack import ContextSpan, Pack
 from imprint.quant.dense import choose_kernels, linear
@@ -67,6 +68,8 @@ class Network(nn.Module):
     """Length in tokens of the longest row that can be computed; None without such a limit."""
     logit_cap: float | None = None
     """Soft cap of the logits, which bounds their magnitude; None without one."""
+    gates: ClassVar[bool] = False
+    """Whether the MLP multiplies an activation by another tensor, in lines that are not ours."""
     saves_tied_copies: ClassVar[bool] = True
     """Whether this architecture's official files contain the copies; then they are written too, unless the caller asks for `tied_once`."""
 
@@ -89,6 +92,8 @@ class Network(nn.Module):
         """What the last Decoder left for the next one (inference/decode_memory.py)."""
         self.kernels: KernelChoice = "auto"
         """How products are computed; set by `use_kernels`."""
+        self.fuses_training = False
+        """Whether passes with gradients are computed with fewer kernels where the GPU has them; not where hooks follow every tensor."""
 
     def forward(
         self,
@@ -107,8 +112,8 @@ class Network(nn.Module):
         """
         adapters = adapters or RowAdapters(prefix)
         context = ForwardContext(pack, self.active_backends, adapters, cache)
-        with self.token_loras.use(adapters, pack.seq_ids):
-            hidden: Tensor = self.transformer(context, checkpointing=checkpointing, hidden_states=hidden_states)
+        with self.token_loras.use(adapters, pack.seq_ids), fused_pass(self.fusion(cache, hidden_states)):
+            hidden: Tensor = computed(self.transformer(context, checkpointing=checkpointing, hidden_states=hidden_states))
         if hidden_states is not None:
             hidden_states.append(hidden)
         return hidden
@@ -175,6 +180,11 @@ class Network(nn.Module):
     def active_backends(self) -> tuple[AttentionBackend, ...]:
         """The attention backends that the choice of kernels leaves."""
         return self.attention_backends[-1:] if self.kernels == "plain" else self.attention_backends
+
+    def fusion(self, cache: KVCache | None, hidden_states: list[Tensor] | None) -> FusedStep | None:
+        """The mode of a pass that computes it with fewer kernels; None where it is computed as it is."""
+        on = TRAINING and self.fuses_training and self.kernels != "plain" and torch.is_grad_enabled()
+        return FusedStep(gates=self.gates) if on and cache is None and hidden_states is None else None
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:  # noqa: ARG002 - a causal network needs no ids
         """The bidirectional part of a sequence; none in a causal network."""
@@ -257,7 +267,8 @@ def run_blocks(blocks: nn.ModuleList, hidden: Tensor, *inputs: object, checkpoin
 
 def checkpoint_block(block: nn.Module, compute: Callable[..., Any], *inputs: object) -> Any:
     """`compute` the output of a block with activation checkpointing; the random state is restored only for dropout, which uses it."""
-    return checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=has_dropout(block))
+    inputs = tuple(map(computed, inputs))
+    return checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=has_dropout(block), context_fn=recomputation)
 
 
 def has_dropout(module: nn.Module) -> bool:

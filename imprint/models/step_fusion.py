@@ -1,10 +1,13 @@
-"""Computes a decoding step with fewer kernels than the network's own lines have, while it is captured: those lines stay as they are.
+"""Computes a pass with fewer kernels than the network's own lines have: those lines stay as they are.
 
-Inside the mode, a sum of hidden states is put off until the norm behind it, so that one kernel computes both, and the weight in a product
-of one token is read from memory at full speed. Legend: T tokens, C hidden size.
+Inside the mode, a sum of hidden states is put off until the norm behind it, so that one kernel computes both, with gradients where there
+are any; an activation waits for what it is multiplied by; and the weight in a product of one token is read from memory at full speed. It is
+on while a decoding step is captured, and in the passes of training on one GPU. Legend: T tokens, C hidden size.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
@@ -12,28 +15,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from imprint.kernels import available
+from imprint.models import fusible
 from imprint.quant.dense import linear
 
+TRAINING = True
+"""Whether passes of training are computed so."""
 
-class LazySum:
-    """base * factor + other, not computed yet; everything but a norm computes it."""
 
-    def __init__(self, base: Tensor, factor: float, other: Tensor | None) -> None:
-        self.base = base
-        self.factor = factor
-        self.other = other
+class Pending:
+    """A tensor that is not computed yet; everything but what may fuse it computes it."""
+
+    def __init__(self) -> None:
         self.computed: Tensor | None = None
 
     @property
     def value(self) -> Tensor:
-        """The sum, (T, C)."""
+        """The tensor."""
         if self.computed is None:
             with torch._C.DisableTorchFunction():
-                scaled = self.base if self.factor == 1 else self.base * self.factor
-                self.computed = scaled if self.other is None else scaled + self.other
+                self.computed = self._compute()
         return self.computed
+
+    def _compute(self) -> Tensor:
+        raise NotImplementedError
 
     @classmethod
     def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -48,7 +55,7 @@ class LazySum:
     __radd__ = __add__
 
     def __mul__(self, other: Any) -> Any:
-        return self.value * other
+        return torch.mul(self, other)  # type: ignore[arg-type]
 
     __rmul__ = __mul__
 
@@ -59,22 +66,59 @@ class LazySum:
         return len(self.value)
 
 
-class FusedStep(TorchFunctionMode):
-    """The mode. `everywhere`: on any device and in any dtype, as in Triton's interpreter."""
+class LazySum(Pending):
+    """base * factor + other, (..., C); without another term a product."""
 
-    def __init__(self, *, everywhere: bool = False) -> None:
+    def __init__(self, base: Tensor, factor: float, other: Tensor | None, residual: tuple[Tensor, Any] | None = None) -> None:
+        super().__init__()
+        self.base = base
+        self.factor = factor
+        self.other = other
+        self.residual = residual
+        """A second output of the norm that `base` comes from, and what that norm is told of the factor (kernels/norms.py)."""
+
+    def _compute(self) -> Tensor:
+        scaled = self.base if self.factor == 1 else self.base * self.factor
+        return scaled if self.other is None else scaled + self.other
+
+
+class LazyActivation(Pending):
+    """SiLU, or the tanh approximation of GELU."""
+
+    def __init__(self, x: Tensor, *, gelu: bool) -> None:
+        super().__init__()
+        self.x = x
+        self.gelu = gelu
+
+    def _compute(self) -> Tensor:
+        return functional.gelu(self.x, approximate="tanh") if self.gelu else functional.silu(self.x)
+
+
+class FusedStep(TorchFunctionMode):
+    """The mode. `everywhere`: on any device and in any dtype, as in Triton's interpreter; `gates`: activations are put off, too."""
+
+    def __init__(self, *, everywhere: bool = False, gates: bool = False) -> None:
         super().__init__()
         self.everywhere = everywhere
+        self.gates = gates
         self.fused = 0
         """Number of operations that were computed in another way."""
-        self._sums: WeakSet[LazySum] = WeakSet()
+        self._sums: WeakSet[Pending] = WeakSet()
+        self._residuals = WeakTensorKeyDictionary()
+        self._signed: tuple[Tensor, Tensor] | None = None
         self._functions: Mapping[Any, Callable[..., Any]] = {
-            torch.Tensor.mul: self._scale,
+            torch.Tensor.mul: self._multiply,
+            torch.mul: self._multiply,
             torch.Tensor.add: self._add,
             torch.add: self._add,
             functional.layer_norm: self._layer_norm,
             functional.rms_norm: self._rms_norm,
             functional.linear: self._linear,
+            functional.silu: self._silu,
+            functional.gelu: self._gelu,
+            fusible.rms_norm: self._own_rms_norm,
+            fusible.swiglu: self._swiglu,
+            fusible.rotate_halves: self._rotate_halves,
         }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -92,32 +136,63 @@ class FusedStep(TorchFunctionMode):
             return False
         return self.everywhere or (x.is_cuda and bool(available.usable(x.device.index, x.dtype)))
 
-    def _pending(self, base: Tensor, factor: float, other: Tensor | None) -> LazySum:
-        pending = LazySum(base, factor, other)
+    def _put_off(self, pending: Pending) -> Pending:
         self._sums.add(pending)
         return pending
 
-    def _scale(self, x: Any, factor: Any) -> LazySum | None:
-        return self._pending(x, factor, None) if isinstance(factor, float) and self._fits(x) and x.dim() == 2 else None
-
-    def _add(self, x: Any, y: Any, *, alpha: Any = 1, out: Any = None) -> LazySum | None:
-        x, y = (one.computed if isinstance(one, LazySum) and one.computed is not None else one for one in (x, y))
-        if isinstance(y, LazySum):
+    def _multiply(self, x: Any, y: Any, *, out: Any = None) -> Any:
+        if isinstance(y, LazyActivation):
             x, y = y, x
+        if out is not None or not self._fits(getattr(x, "x", x)):
+            return None
+        if isinstance(x, LazyActivation) and x.computed is None:
+            return self._gated(x, y)
+        return self._put_off(LazySum(x, y, None, self._residuals.pop(x, None))) if isinstance(y, float) and x.dim() == 2 else None
+
+    def _gated(self, activation: LazyActivation, up: Any) -> Tensor | None:
+        gate = activation.x
+        if not self._fits(up) or up.shape != gate.shape or up.dtype != gate.dtype:
+            return None
+        from imprint.kernels.gated import Gated
+
+        self.fused += 1
+        out: Tensor = Gated.apply(gate, up, activation.gelu)  # type: ignore[no-untyped-call]
+        return out
+
+    def _silu(self, x: Any, inplace: bool = False) -> Pending | None:  # noqa: FBT001, FBT002 - as functional.silu has it
+        return self._put_off(LazyActivation(x, gelu=False)) if self.gates and not inplace and self._fits(x) else None
+
+    def _gelu(self, x: Any, *, approximate: str = "none") -> Pending | None:
+        return self._put_off(LazyActivation(x, gelu=True)) if self.gates and approximate == "tanh" and self._fits(x) else None
+
+    def _swiglu(self, joint: Any) -> Tensor | None:
+        if not self._fits(joint):
+            return None
+        from imprint.kernels.gated import JointGated
+
+        self.fused += 1
+        out: Tensor = JointGated.apply(joint, False)  # type: ignore[no-untyped-call]
+        return out
+
+    def _add(self, x: Any, y: Any, *, alpha: Any = 1, out: Any = None) -> Pending | None:
+        x, y = (one.computed if isinstance(one, Pending) and one.computed is not None else one for one in (x, y))
+        if isinstance(y, LazySum):
+            x, y = y, (x.value if isinstance(x, Pending) else x)
         base = x.base if isinstance(x, LazySum) else x
         if (
             alpha != 1
             or out is not None
             or not self._fits(base)
             or not self._fits(y)
-            or base.dim() != 2
+            or not _is_hidden(base)
             or base.shape != y.shape
             or base.dtype != y.dtype
         ):
             return None
         if isinstance(x, LazySum):
-            return self._pending(x.base, x.factor, y) if x.other is None else self._pending(x.value, 1.0, y)
-        return self._pending(x, 1.0, y)
+            sum_of = LazySum(x.base, x.factor, y, x.residual) if x.other is None else LazySum(x.value, 1.0, y)
+            return self._put_off(sum_of)
+        return self._put_off(LazySum(x, 1.0, y, self._residuals.pop(x, None)))
 
     def _layer_norm(
         self, x: Any, _shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
@@ -127,22 +202,97 @@ class FusedStep(TorchFunctionMode):
     def _rms_norm(self, x: Any, _shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor | None:
         return None if eps is None else self._norm(x, weight, None, eps, centred=False)
 
-    def _norm(self, x: Any, weight: Tensor | None, bias: Tensor | None, eps: float, *, centred: bool) -> Tensor | None:
-        if not isinstance(x, LazySum) or x.computed is not None or x.other is None or weight is None:
+    def _own_rms_norm(self, x: Any, weight: Tensor, eps: float, offset: float, _compute: Any) -> Tensor | None:
+        out = self._norm(x, weight, None, eps, centred=False, offset=offset)
+        if out is not None:
+            return out
+        x = _values(x)
+        if not self._fits(x) or _is_trained(weight) or weight.dtype != x.dtype:
             return None
-        from imprint.kernels import fused
+        from imprint.kernels.norms import Norm
 
         self.fused += 1
-        x.computed, out = fused.add_norm(x.base, x.factor, x.other, weight, bias, eps, centred=centred)
+        normed: Tensor = Norm.apply(x, weight, None, eps, offset, False)  # type: ignore[no-untyped-call]
+        return normed
+
+    def _norm(self, x: Any, weight: Tensor | None, bias: Tensor | None, eps: float, *, centred: bool, offset: float = 0.0) -> Tensor | None:
+        if not isinstance(x, LazySum) or x.computed is not None or x.other is None:
+            return None
+        if weight is None or weight.dtype != x.base.dtype or any(map(_is_trained, (weight, bias))):
+            return None
+        from imprint.kernels.norms import AddNorm, Residual, add_norm
+
+        out: Tensor
+        self.fused += 1
+        if not torch.is_grad_enabled():
+            x.computed, out = add_norm(x.base, x.factor, x.other, weight, bias, eps, offset, centred)
+            return out
+        base, before = x.residual or (x.base, None)
+        later = Residual()
+        numbers = (eps, offset, centred, before, later)
+        x.computed, out, residual = AddNorm.apply(base, x.factor, x.other, weight, bias, *numbers)  # type: ignore[no-untyped-call]
+        self._residuals[out] = (residual, later)
         return out
 
     def _linear(self, x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
-        return None if isinstance(x, LazySum) else linear(x, weight, bias)
+        return None if isinstance(x, Pending) else linear(x, weight, bias)
+
+    def _rotate_halves(self, query: Any, key: Any, cos: Tensor, sin: Tensor, _compute: Any) -> tuple[Tensor, Tensor] | None:
+        if not (self._fits(query) and self._fits(key)) or query.dim() != 4 or len(query) != 1 or cos.dtype != query.dtype:
+            return None
+        from imprint.kernels.rotate import rotate
+
+        if self._signed is None or self._signed[0] is not sin:
+            first, second = sin[0].chunk(2, -1)
+            self._signed = sin, torch.cat((-first, second), -1)
+        distance, signed = query.shape[-1] // 2, self._signed[1]
+        self.fused += 1
+        query, key = (rotate(heads[0].transpose(0, 1), cos[0], signed, distance, False) for heads in (query, key))
+        return query.transpose(0, 1)[None], key.transpose(0, 1)[None]
+
+
+_mode: ContextVar[FusedStep | None] = ContextVar("_mode", default=None)
+"""The mode of the pass of training that runs."""
+
+
+@contextmanager
+def fused_pass(mode: FusedStep | None) -> Iterator[None]:
+    """A pass of training in this mode; None computes it as it is."""
+    if mode is None:
+        yield
+        return
+    token = _mode.set(mode)
+    try:
+        with mode:
+            yield
+    finally:
+        _mode.reset(token)
+
+
+def recomputation() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of activation checkpointing: the first pass of a block has the mode that is on, and so has its recomputation."""
+    mode = _mode.get()
+    again = None if mode is None else FusedStep(everywhere=mode.everywhere, gates=mode.gates)
+    return nullcontext(), fused_pass(again)
+
+
+def computed(value: Any) -> Any:
+    """A tensor that was put off, computed; anything else as it is."""
+    return value.value if isinstance(value, Pending) else value
+
+
+def _is_hidden(x: Tensor) -> bool:
+    """Whether this may be hidden states: (T, C) or (1, T, C)."""
+    return x.dim() == 2 or (x.dim() == 3 and len(x) == 1)
+
+
+def _is_trained(weight: Tensor | None) -> bool:
+    return weight is not None and weight.requires_grad and torch.is_grad_enabled()
 
 
 def _values(inputs: Any) -> Any:
-    """Arguments with every sum computed."""
-    if isinstance(inputs, LazySum):
+    """Arguments with everything computed that was put off."""
+    if isinstance(inputs, Pending):
         return inputs.value
     if isinstance(inputs, Mapping):
         return {name: _values(value) for name, value in inputs.items()}
@@ -152,4 +302,4 @@ def _values(inputs: Any) -> Any:
 
 
 def _holds_sum(inputs: Iterable[Any]) -> bool:
-    return any(isinstance(value, LazySum) or (isinstance(value, tuple | list) and _holds_sum(value)) for value in inputs)
+    return any(isinstance(value, Pending) or (isinstance(value, tuple | list) and _holds_sum(value)) for value in inputs)

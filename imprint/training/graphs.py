@@ -187,9 +187,10 @@ class CudaCapture:
 
 
 def graphs_for(tuner: Tuner) -> GradientGraphs | None:
-    """The graphs of a tuner on one GPU; None where its passes cannot be repeated."""
+    """The graphs of a tuner on one GPU, of fewer kernels than its network has lines; None where its passes cannot be repeated."""
     if refusal(tuner) is not None:
         return None
+    tuner.network.fuses_training = True
     sizes = FastestSizes(partial(product_seconds, tuner.network))
     return GradientGraphs(tuner, tuner.trainable_parameters(), tokens_for=sizes)
 

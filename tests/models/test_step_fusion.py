@@ -1,12 +1,15 @@
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import imprint
 from imprint.inference.decode_batch import DecodeBatch
 from imprint.models.network import Network
 from imprint.models.step_fusion import FusedStep
+from imprint.pack import pack
 from tests.bases import FAMILIES, base_of
 from tests.cases import difference, small_chatglm2, small_network
 from tests.inference.reference import short_prompts
@@ -30,6 +33,20 @@ def logits(network: Network, prompts: list[list[int]], mode: FusedStep | None) -
             return batch.step(tokens)
 
 
+def gradients(
+    network: Network, trained: Sequence[Tensor] = (), *, fused: bool, checkpointing: bool = False
+) -> tuple[list[Tensor], FusedStep | None]:
+    """Hidden states of two rows, and the gradients of a prefix and of what else is trained; and the mode that computed them."""
+    torch.manual_seed(0)
+    shape = (3, network.shape.num_kv_heads, network.shape.head_dim)
+    prefix = [(torch.randn(shape, requires_grad=True), torch.randn(shape, requires_grad=True)) for _ in range(network.shape.num_layers)]
+    mode = FusedStep(everywhere=True, gates=network.gates) if fused else None
+    network.fusion = lambda *_: mode  # type: ignore[method-assign]
+    hidden = network(pack([[1, 2, 3, 4, 5], [3, 1, 2]], network), prefix=prefix, checkpointing=checkpointing)
+    wanted = [tensor for pair in prefix for tensor in pair] + list(trained)
+    return [hidden.detach(), *torch.autograd.grad(hidden, wanted, torch.randn_like(hidden))], mode
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_gives_the_same_logits(tmp_path: Path, family: str, rows: int) -> None:
@@ -40,14 +57,52 @@ def test_a_step_gives_the_same_logits(tmp_path: Path, family: str, rows: int) ->
     assert difference(logits(network, prompts, mode), logits(network, prompts, None)) < 1e-4
 
 
-@pytest.mark.parametrize(("network", "fused"), [(small_network(), 2 * 2), (small_chatglm2(), 2 * 2)], ids=["1", "2"])
-def test_norms_behind_sums_are_one_kernel_each(network: Network, fused: int) -> None:
+@pytest.mark.parametrize(("network", "fused"), [(small_network(), 2 * 2), (small_chatglm2(), 2 * 2 + 2)], ids=["1", "2"])
+def test_norms_behind_sums_and_gates_are_one_kernel_each(network: Network, fused: int) -> None:
     mode = FusedStep(everywhere=True)
     prompts = short_prompts(small_network())[:2]
 
     logits(network, prompts, mode)
 
     assert mode.fused == fused
+
+
+class TestTraining:
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_a_pass_gives_the_same_hidden_states_and_gradients(self, tmp_path: Path, family: str, checkpointing: bool) -> None:  # noqa: FBT001
+        network = imprint.load(base_of(family, tmp_path / "base", std=0.3), device="cpu").network.requires_grad_(requires_grad=False)
+        expected, _ = gradients(network, fused=False, checkpointing=checkpointing)
+
+        found, mode = gradients(network, fused=True, checkpointing=checkpointing)
+
+        assert all(difference(one, other) < 1e-4 for one, other in zip(found, expected, strict=True))
+        assert mode is not None
+        assert mode.fused >= network.shape.num_layers
+
+    @pytest.mark.parametrize("make", [small_network, small_chatglm2])
+    def test_trained_norms_get_their_gradients(self, make: Callable[[], Network]) -> None:
+        network = make()
+        for module in network.modules():
+            if isinstance(module, torch.nn.LayerNorm | torch.nn.RMSNorm):
+                module.requires_grad_(requires_grad=True)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        expected, _ = gradients(network, trained, fused=False)
+
+        found, _ = gradients(network, trained, fused=True)
+
+        assert all(difference(one, other) < 1e-4 for one, other in zip(found, expected, strict=True))
+
+    def test_only_passes_with_gradients_of_a_network_that_asks_for_it_are_computed_so(self) -> None:
+        network = small_network()
+        assert network.fusion(None, None) is None
+        network.fuses_training = True
+        assert network.fusion(None, None) is not None
+        assert network.fusion(None, []) is None
+        with torch.no_grad():
+            assert network.fusion(None, None) is None
+        network.use_kernels("plain")
+        assert network.fusion(None, None) is None
 
 
 class TestSums:
