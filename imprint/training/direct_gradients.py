@@ -68,12 +68,9 @@ class _Products(TorchDispatchMode):
         for function, _ in node.next_functions:
             if function is not None and function.name() == "TBackward0":
                 function = function.next_functions[0][0]
-            weight = getattr(function, "variable", None)
-            if (
-                weight in self._gradients
-                and weight not in self.written
-                and weight.shape == (left.shape[0], right.shape[1])
-                and weight.dtype == left.dtype
-            ):
+            weight: nn.Parameter | None = getattr(function, "variable", None)
+            if weight is None or weight not in self._gradients or weight in self.written:
+                continue
+            if weight.shape == (left.shape[0], right.shape[1]) and weight.dtype == left.dtype:
                 return weight
         return None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from imprint.messages import Bilingual
 from imprint.pack import Pack
 from imprint.runtime import free_cached_memory, is_out_of_memory
+from imprint.training.direct_gradients import write_gradients
 from imprint.training.pack_sizes import FastestSizes, product_seconds, rounded_up
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.tuner import Tuner
@@ -25,6 +26,8 @@ USES_BEFORE = 1
 """Packs of a size that are computed as they are before the first graph is made."""
 CAPTURES_AT_ONCE = True
 """Whether the first pack of another size makes its graph: a pass beside the graphs would need as much memory as they have once more."""
+WRITTEN_FROM_BYTES = 2**28
+"""Bytes of gradients from which a pass that is all of its step writes them, without reading what is there."""
 Compute = Callable[[], None]
 Capture = Callable[[Compute], Compute]
 """What computes something -> what repeats it over the same tensors. Raises RuntimeError where that is not possible."""
@@ -75,13 +78,16 @@ class GradientGraphs:
         self._make_capture = make_capture or CudaCapture
         self._capture = self._make_capture()
         self._uses: Counter[PackSize] = Counter()
-        self._graphs: dict[PackSize, GradientGraph] = {}
+        self._graphs: dict[tuple[PackSize, bool], GradientGraph] = {}
+        """By size, and whether gradients are written instead of added."""
         self._gradients: list[Tensor] = []
+        self._writes = sum(parameter.nbytes for parameter in self.parameters) >= WRITTEN_FROM_BYTES
 
-    def add_gradients(self, pack: Pack) -> Tensor | None:
+    def add_gradients(self, pack: Pack, *, whole: bool = False) -> Tensor | None:
         """Add the gradients of a pack's summed loss; returns the loss, or None where the pack must be computed as it is.
 
-        Raises RuntimeError for a lack of memory, and UserError for a row that is too long; no gradient is added then.
+        `whole`: the pack is all of its step. Raises RuntimeError for a lack of memory and UserError for a row that is too long; no gradient
+        is added then.
         """
         size = PackSize(self._tokens_for(pack.ids.numel()), rounded_up(pack.target_tokens))
         self._uses[size] += 1
@@ -89,16 +95,21 @@ class GradientGraphs:
         if self.failure is not None or (early and not (self._at_once and self.captures)):
             return None
         self.tuner.network.check_length(max(pack.lengths))
-        if size not in self._graphs:
+        writes = whole and self._writes and all(parameter.grad is None for parameter in self.parameters)
+        known = (size, writes) in self._graphs
+        if not known:
             self._make_room(size)
-        self._keep_gradients()
-        if size not in self._graphs and not self._add_graph(size, pack, early=early):
+        self._keep_gradients(writes=writes)
+        if not known and not self._add_graph(size, pack, writes=writes, early=early):
             return None
-        graph = self._graphs[size]
+        graph = self._graphs[size, writes]
         padded = pack.padded(size.tokens, size.targets)
         for name, target in _tensors(graph.pack).items():
             target.copy_(getattr(padded, name), non_blocking=True)
         graph.replay()
+        if writes:
+            for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
+                parameter.grad = gradient
         return graph.loss.clone()
 
     def summary(self) -> Bilingual:
@@ -130,15 +141,17 @@ class GradientGraphs:
 
         It comes before any tensor that stays, which would else be put into a part of that memory and keep the rest from being freed.
         """
-        if self._graphs and size.tokens > max(other.tokens for other in self._graphs):
+        if self._graphs and size.tokens > max(other.tokens for other, _ in self._graphs):
             self._graphs.clear()
             self._capture = self._make_capture()
         free_cached_memory(self.tuner.network.device)
 
-    def _keep_gradients(self) -> None:
-        """Let every parameter have the gradient tensor that the graphs add to, with what it has now."""
+    def _keep_gradients(self, *, writes: bool) -> None:
+        """Let every parameter have the gradient tensor that the graphs add to, with what it has now; none where they write."""
         if not self._gradients:
             self._gradients = [torch.zeros_like(parameter) for parameter in self.parameters]
+        if writes:
+            return
         for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
             if parameter.grad is None:
                 gradient.zero_()
@@ -146,7 +159,7 @@ class GradientGraphs:
                 gradient.copy_(parameter.grad)
             parameter.grad = gradient
 
-    def _add_graph(self, size: PackSize, pack: Pack, *, early: bool) -> bool:
+    def _add_graph(self, size: PackSize, pack: Pack, *, writes: bool, early: bool) -> bool:
         """Make the graph of a size; false where that fails. `early`: no pack of it was computed before, so it may succeed later."""
         device = self.tuner.network.device
         static = pack.padded(size.tokens, size.targets).to(device)
@@ -154,11 +167,14 @@ class GradientGraphs:
 
         def compute() -> None:
             computed = self.tuner(static)
-            computed.backward()
+            if writes:
+                write_gradients(computed, dict(zip(self.parameters, self._gradients, strict=True)))
+            else:
+                computed.backward()
             loss.copy_(computed.detach())
 
         try:
-            self._graphs[size] = GradientGraph(static, loss, self._capture(compute))
+            self._graphs[size, writes] = GradientGraph(static, loss, self._capture(compute))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

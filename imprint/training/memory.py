@@ -155,7 +155,8 @@ def _forward_backward(
             if index > 1:
                 _restore_rng(before, engine.device)
             batch = pack_rows(sub_batch, tuner.network, [*islice(weights, len(sub_batch))])
-            repeated = None if graphs is None else graphs.add_gradients(batch)
+            whole = len(merged) == len(micro_batches) and len(sub_batches) == 1
+            repeated = None if graphs is None else graphs.add_gradients(batch, whole=whole)
             if repeated is not None:
                 loss += repeated
                 continue
@@ -183,7 +184,7 @@ def probe_memory(
     tuner.train()
     for _ in range(1 if graphs is None else 1 + USES_BEFORE):
         accumulate_gradients(tuner, engine, [MicroBatch(longest, engine.discard_scale)], budget, notify, graphs)
-    engine.discard_gradients()
+        engine.discard_gradients()
     _restore_rng(start, engine.device)
     peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in longest)
     of_total = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""

@@ -188,7 +188,7 @@ def test_a_size_that_cannot_be_captured_at_once_is_captured_when_it_comes_again(
 def test_what_is_cached_is_freed_before_a_graph_and_its_tensors_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     tuner, order = tuner_of(SECTIONS[0]), list[str]()
     monkeypatch.setattr("imprint.training.graphs.free_cached_memory", lambda _: order.append("freed"))
-    monkeypatch.setattr(GradientGraphs, "_keep_gradients", lambda _: order.append("gradients"))
+    monkeypatch.setattr(GradientGraphs, "_keep_gradients", lambda _, writes: order.append("gradients"))
 
     def capture(compute: Compute) -> Compute:
         order.append("captured")
@@ -258,3 +258,51 @@ def test_a_network_with_plain_attention_is_refused_with_the_reason() -> None:
 
     assert told is not None
     assert "attention is computed by PyTorch" in told.english
+
+
+def test_a_pass_that_is_all_of_its_step_writes_the_gradients_that_adding_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.training.graphs.WRITTEN_FROM_BYTES", 0)
+    tuner = tuner_of(SECTIONS[2])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    batches = [batch(tuner.network, seed) for seed in range(4)]
+    graphs.add_gradients(batches[0])
+
+    found = []
+    for whole in (True, False):
+        for one in batches[1:]:  # each is a step, in which what the step before it has left does not count
+            clear(tuner)
+            assert graphs.add_gradients(one, whole=whole) is not None
+            found.append(gradients(tuner))
+
+    for written, added in zip(found[:3], found[3:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(written, added, strict=True))
+    assert graphs.captures == 2
+
+
+def test_gradients_that_are_there_are_added_to_and_never_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.training.graphs.WRITTEN_FROM_BYTES", 0)
+    tuner = tuner_of(SECTIONS[2])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    one = batch(tuner.network, 1)
+    for _ in range(2):
+        graphs.add_gradients(one)
+    clear(tuner)
+
+    for _ in range(2):
+        graphs.add_gradients(one, whole=True)
+    twice = gradients(tuner)
+    clear(tuner)
+    graphs.add_gradients(one, whole=True)
+
+    assert all(torch.allclose(a, 2 * b) for a, b in zip(twice, gradients(tuner), strict=True))
+
+
+def test_where_writing_cannot_be_captured_the_pass_is_computed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.training.graphs.WRITTEN_FROM_BYTES", 0)
+    tuner = tuner_of(SECTIONS[2])
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: Fails("not permitted"))
+    one = batch(tuner.network, 1)
+
+    assert [graphs.add_gradients(one, whole=True) for _ in range(2)] == [None, None]
+    assert graphs.failure == "not permitted"
+    assert all(parameter.grad is None for parameter in tuner.trainable_parameters().values())
