@@ -34,9 +34,9 @@ WIDE_TOKENS = 64
 """Tokens, laid out anew, that a weight is multiplied by at a time without being dequantized."""
 LAID_OUT_SPANS = 8
 """Spans of 16 words that a program lays out."""
-UPDATE_BLOCK, UPDATE_WARPS = 1024, 4
-"""Elements that a program of AdamW updates, and its groups of threads."""
 DEQUANTIZE = Tile(rows=4, columns=128, warps=4)
+UPDATE = Tile(rows=1, columns=1024, warps=4)
+"""Of AdamW. Not searched yet: `benchmarks/update.py` does."""
 
 
 def vector_tile(rows: int, words: int, group: int) -> Tile:

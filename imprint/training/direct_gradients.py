@@ -51,6 +51,11 @@ class _Products(TorchDispatchMode):
         self.written: set[nn.Parameter] = set()
         self._gradients = gradients
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: PyTorch need not load its compiler, which takes seconds, for the sake of this mode."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called for every operation; those of a recomputed forward pass have gradients enabled."""
         if func is torch.ops.aten.mm.default and not torch.is_grad_enabled():

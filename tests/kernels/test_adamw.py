@@ -11,14 +11,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from imprint.kernels.adamw import adamw_kernel
-from imprint.kernels.tiles import UPDATE_BLOCK, UPDATE_WARPS
+from imprint.kernels.tiles import UPDATE
 
 names = adamw_kernel.arg_names
 halves, moments = dict.fromkeys(("weight", "low", "gradient"), "*i16"), dict.fromkeys(("mean", "square"), "*fp32")
 signature = {name: "fp32" for name in names} | halves | moments | {"N": "i32", "BLOCK": "constexpr"}
 attrs = {(index,): [["tt.divisibility", 16]] for index in range(6)}
-source = ASTSource(adamw_kernel, signature, constexprs={(names.index("BLOCK"),): UPDATE_BLOCK}, attrs=attrs)
-made = triton.compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options={"num_warps": UPDATE_WARPS})
+source = ASTSource(adamw_kernel, signature, constexprs={(names.index("BLOCK"),): UPDATE.columns}, attrs=attrs)
+made = triton.compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options={"num_warps": UPDATE.warps})
 loads = [line for line in made.asm["ptx"].splitlines() if "ld.global" in line]
 print(made.metadata.shared, len(loads), sum(".v4" in line or ".v2" in line for line in loads))
 """
