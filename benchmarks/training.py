@@ -199,7 +199,8 @@ class Steps:
         self.graphs = graphs_for(tuner) if self.device.type == "cuda" else None
         self.budget = TokenBudget(micro_batches=case.at_once)
         self.rng, self.number = random.Random(0), 0
-        probe_memory(tuner, self.engine, self.rows(), case.micro_batch * case.at_once, self.budget, print, self.graphs)
+        size = case.micro_batch * case.at_once
+        probe_memory(tuner, self.engine, self.rows(), size, self.budget, print, self.graphs, adds=size < ROWS)
 
     def rows(self) -> list[EncodedRow]:
         """The next 16 rows."""

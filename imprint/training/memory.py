@@ -174,17 +174,22 @@ def probe_memory(
     budget: TokenBudget,
     notify: Notify,
     graphs: GradientGraphs | None = None,
+    *,
+    adds: bool = False,
 ) -> None:
     """Compute a micro-batch of the longest rows and discard its gradient, so that a lack of memory shows before training.
 
-    With graphs it is computed twice, so that the largest one is made first and smaller ones find room in its memory.
+    With graphs it is computed twice, so that the largest one is made first and smaller ones find room in its memory; `adds`: the one
+    for steps of several micro-batches, whose gradients are added up.
     """
     longest = sorted(rows, key=lambda row: -len(row.ids))[:size]
     start = _rng_states(engine.device)
     tuner.train()
     for _ in range(1 if graphs is None else 1 + USES_BEFORE):
         accumulate_gradients(tuner, engine, [MicroBatch(longest, engine.discard_scale)], budget, notify, graphs)
-        engine.discard_gradients()
+        if not adds:
+            engine.discard_gradients()
+    engine.discard_gradients()
     _restore_rng(start, engine.device)
     peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in longest)
     of_total = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""

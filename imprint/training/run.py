@@ -307,7 +307,8 @@ def probe_longest_rows(job: TrainJob, progress: TrainProgress, run_log: RunLog) 
     """On a GPU, compute the longest rows once before training, so that a lack of memory shows at once."""
     if job.model.device.type == "cuda" and progress.step < job.steps:
         rows = job.split.longest_rows(min(job.rows_at_once, job.recipe.train.batch_size))
-        probe_memory(job.tuner, job.engine, rows, len(rows), job.token_budget, run_log.memory_notice, job.graphs)
+        adds = len(rows) < job.recipe.train.batch_size
+        probe_memory(job.tuner, job.engine, rows, len(rows), job.token_budget, run_log.memory_notice, job.graphs, adds=adds)
 
 
 def write_verdict(job: TrainJob, run_log: RunLog) -> list[Bilingual]:

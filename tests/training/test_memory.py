@@ -17,6 +17,7 @@ from imprint.files.atomic import read_jsonl
 from imprint.messages import Bilingual, UserError
 from imprint.models.loss import target_loss
 from imprint.runs import RunFolder
+from imprint.training.graphs import GradientGraphs
 from imprint.training.memory import (
     MicroBatch,
     TokenBudget,
@@ -188,6 +189,18 @@ def test_the_longest_rows_are_tried_first_and_leave_nothing_behind(
     assert all(parameter.grad is None for parameter in tuner.trainable_parameters().values())
     assert "the longest 3 rows (47 tokens) need" in told[-1].english
     assert "GiB of memory at their peak" in told[-1].english
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_the_graph_that_steps_will_repeat_is_the_one_that_is_tried(recipe: Path, monkeypatch: pytest.MonkeyPatch, adds: bool) -> None:  # noqa: FBT001
+    monkeypatch.setattr("imprint.training.graphs.WRITTEN_FROM_BYTES", 0)
+    tuner, engine = begin(recipe.parent / "base")
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), lambda: lambda compute: compute)
+    rows, count = [row(3), row(20)], 2 if adds else 1
+    probe_memory(tuner, engine, rows, 2, TokenBudget(), print, graphs, adds=adds)
+    assert graphs.captures == 1
+    accumulate_gradients(tuner, engine, [MicroBatch(rows, 1.0)] * count, TokenBudget(), print, graphs)
+    assert graphs.captures == 1
 
 
 def test_an_evaluation_runs_out_of_memory_no_more_than_a_step(recipe: Path, memory: Callable[[int], list[int]]) -> None:
