@@ -248,6 +248,9 @@ class Backend(Protocol):
         Asynchronous because the prompt is encoded first, in another thread: a long text must not stop the event loop.
         """
 
+    async def count(self, job: Job) -> int:
+        """The tokens of a job's prompt, whether it fits or not. Raises RefusedError as `submit` does for no such model and no such prompt."""
+
     def ready(self) -> bool:
         """Whether it answers: false while it loads, restarts, hangs or closes."""
 
