@@ -249,7 +249,7 @@ class Backend(Protocol):
         """
 
     async def count(self, job: Job) -> int:
-        """The tokens of a job's prompt, whether it fits or not. Raises RefusedError as `submit` does for no such model and no such prompt."""
+        """The tokens of a job's prompt, whether it fits or not. Raises RefusedError for no such model and no such prompt."""
 
     def ready(self) -> bool:
         """Whether it answers: false while it loads, restarts, hangs or closes."""

@@ -1,0 +1,196 @@
+"""Who may call a route: each route declares it, and it is checked before the body is read."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imprint.messages import Bilingual
+from imprint.serve.store.principal import Principal, Role
+from imprint.serve.web.errors import ApiError
+from imprint.serve.web.limits import read_json
+from imprint.serve.web.services import Services, address_of, services_of
+from imprint.serve.web.settings import is_loopback
+
+EVERYBODY: Final[frozenset[Role]] = frozenset({"guest", "user", "admin"})
+MEMBERS: Final[frozenset[Role]] = frozenset({"user", "admin"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+COOKIE: Final = "imprint_session"
+NO_KEY: Final = Bilingual("Send an API key: Authorization: Bearer sk-...", "请提供 API 密钥：Authorization: Bearer sk-...")
+WRONG_KEY: Final = Bilingual("This API key is unknown, expired or revoked.", "API 密钥不存在、已过期或已吊销。")
+NO_SESSION: Final = Bilingual("Sign in first.", "请先登录。")
+OLD_SESSION: Final = Bilingual("This session has ended; sign in again.", "会话已结束；请重新登录。")
+NOT_ALLOWED: Final = Bilingual("This account may not do that.", "此账户无权执行该操作。")
+CHANGE_PASSWORD: Final = Bilingual("Change the one-time password first.", "请先修改一次性密码。")
+CROSS_SITE: Final = Bilingual(
+    "This request did not come from the service's own page (Origin, Sec-Fetch-Site, X-Requested-With).",
+    "该请求并非来自本服务的页面（Origin、Sec-Fetch-Site、X-Requested-With）。",
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a request must bring."""
+
+    credential: Literal["none", "key", "session", "local"]
+    """Nothing; an API key; the cookie of a session; or a place on this machine or a key."""
+    roles: frozenset[Role] = EVERYBODY
+    """The roles that may."""
+    page: bool = False
+    """Whether only the service's own page may call it in a browser: what changes something by a cookie, or makes one."""
+    any_password: bool = False
+    """Whether it works before a one-time password is changed."""
+
+
+OPEN: Final = Access("none")
+KEY: Final = Access("key", MEMBERS)
+OPERATOR: Final = Access("local", frozenset({"admin"}))
+LOCAL: Final = Access("local", MEMBERS)
+VISITOR: Final = Access("none", page=True)
+SESSION: Final = Access("session", page=True)
+OWN_SESSION: Final = Access("session", page=True, any_password=True)
+MEMBER: Final = Access("session", MEMBERS, page=True)
+PASSWORD: Final = Access("session", MEMBERS, page=True, any_password=True)
+ADMIN: Final = Access("session", frozenset({"admin"}), page=True)
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What a request shows."""
+
+    kind: Literal["key", "session"]
+    """An API key, or a session's token."""
+    secret: str
+    """It."""
+
+
+def credential_of(request: Request, kind: Literal["key", "session"]) -> Credential | None:
+    """The one function that takes credentials from a request: a bearer key for programs, a cookie for the page, nothing else."""
+    if kind == "key":
+        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+        return Credential("key", secret.strip()) if scheme.lower() == "bearer" and secret.strip() else None
+    token = request.cookies.get(cookie_name(request), "")
+    return Credential("session", token) if token else None
+
+
+def cookie_name(request: Request) -> str:
+    """The name of the session's cookie: over TLS one that no other host or path can set, which browsers refuse without TLS."""
+    return f"__Host-{COOKIE}" if request.url.scheme == "https" else COOKIE
+
+
+async def authorize(request: Request, access: Access) -> Principal | None:
+    """Who asks; None where nobody has to say so. Raises ApiError for whoever may not."""
+    services = services_of(request)
+    if access.page and request.method not in SAFE_METHODS:
+        check_same_site(request)
+    if access.credential == "none" or (access.credential == "local" and is_here(request, services)):
+        return None
+    principal = await identify(request, "session" if access.credential == "session" else "key")
+    request.state.account = principal.name
+    if principal.role not in access.roles:
+        raise ApiError("permission_denied", NOT_ALLOWED)
+    if principal.must_change_password and not access.any_password:
+        raise ApiError("password_change_required", CHANGE_PASSWORD)
+    return principal
+
+
+async def identify(request: Request, kind: Literal["key", "session"]) -> Principal:
+    """Whose key or session a request shows. Raises ApiError without a valid one."""
+    credential = credential_of(request, kind)
+    if credential is None:
+        raise ApiError("missing_credentials", NO_KEY if kind == "key" else NO_SESSION)
+    store = services_of(request).store
+    find = store.keys.of if kind == "key" else store.sessions.of
+    principal: Principal | None = await run_in_threadpool(find, credential.secret)
+    if principal is None:
+        raise ApiError("invalid_api_key", WRONG_KEY) if kind == "key" else ApiError("invalid_session", OLD_SESSION)
+    return principal
+
+
+def is_here(request: Request, services: Services) -> bool:
+    """Whether a request comes from this machine, and the service is for this machine alone: a proxy's requests come from here, too."""
+    return not services.settings.public and is_loopback(address_of(request))
+
+
+def check_same_site(request: Request) -> None:
+    """Raise ApiError for what a page of another site could have sent."""
+    headers = request.headers
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    own = f"{request.url.scheme}://{headers.get('host', '')}".lower()
+    foreign = (origin is not None and not _same_origin(origin, own)) or site not in {None, "same-origin", "none"}
+    if foreign or not headers.get("x-requested-with"):
+        raise ApiError("cross_site_request", CROSS_SITE)
+
+
+def _same_origin(origin: str, own: str) -> bool:
+    try:
+        theirs, ours = urlsplit(origin.lower()), urlsplit(own)
+        ports = {"http": 80, "https": 443}
+        return (theirs.scheme, theirs.hostname, theirs.port or ports.get(theirs.scheme)) == (
+            ours.scheme,
+            ours.hostname,
+            ours.port or ports.get(ours.scheme),
+        )
+    except ValueError:
+        return False
+
+
+class ReadRequest(Request):
+    """A request whose body has been read and parsed within bounds."""
+
+    def __init__(self, request: Request, body: bytes, value: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._bytes, self._value = body, value
+
+    async def body(self) -> bytes:
+        """The body."""
+        return self._bytes
+
+    async def json(self) -> Any:
+        """What the body says."""
+        return self._value
+
+
+class GuardedRoute(APIRoute):
+    """A route that checks who asks, then reads the body, then does what it does."""
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        access: Access = ADMIN,
+        method: str = "GET",
+        summary: str = "",
+        responses: dict[int | str, dict[str, Any]] | None = None,
+        openapi_extra: dict[str, Any] | None = None,
+        in_schema: bool = True,
+    ) -> None:
+        self.access = access
+        super().__init__(
+            path,
+            endpoint,
+            methods=[method],
+            summary=summary,
+            response_model=None,
+            responses=responses,
+            openapi_extra=openapi_extra,
+            include_in_schema=in_schema,
+        )
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function that answers a request."""
+        answer = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            request.state.principal = await authorize(request, self.access)
+            if self.body_field is not None:
+                request = ReadRequest(request, *await read_json(request.scope, request.receive))
+            return await answer(request)
+
+        return guarded

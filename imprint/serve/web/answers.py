@@ -1,0 +1,200 @@
+"""From a request to answers: rights and quota, the jobs, their events, and what becomes of both when the client leaves."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from imprint.messages import Bilingual
+from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, ServedModel
+from imprint.serve.store.principal import Principal
+from imprint.serve.web.errors import REFUSALS, ApiError
+from imprint.serve.web.services import ENDING, Services, address_of, services_of
+
+CANCELLED = Bilingual("The answer was cancelled.", "回答已被取消。")
+
+
+def usable_models(services: Services, principal: Principal | None) -> list[ServedModel]:
+    """The models that somebody may use, `base` first."""
+    return [model for model in services.backend.models() if principal is None or principal.may_use(model.id)]
+
+
+def find_model(services: Services, principal: Principal | None, name: str) -> ServedModel:
+    """The model of this id. Raises ApiError for none, and for one that this account may not use, as if there were none."""
+    models = usable_models(services, principal)
+    found = next((model for model in models if model.id == name), None)
+    if found is None:
+        names = ", ".join(model.id for model in models)
+        raise ApiError(
+            "model_not_found",
+            Bilingual(f"There is no such model that you may use. Yours: {names}.", f"没有这个模型，或无权使用。可用：{names}。"),
+            param="model",
+        )
+    return found
+
+
+@dataclass
+class Answer:
+    """One answer as it comes."""
+
+    generation: Generation
+    """Its events."""
+    text: str = ""
+    """What has come so far."""
+    pieces: list[Piece] = field(default_factory=list)
+    """The parts so far."""
+    ended: Ended | None = None
+    """How it ended."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompt and answer so far."""
+        new = sum(len(piece.tokens) for piece in self.pieces) if self.ended is None else self.ended.new_tokens
+        return self.generation.prompt_tokens + new
+
+    def take(self, event: Event) -> None:
+        """Add an event."""
+        if isinstance(event, Piece):
+            self.text += event.text
+            self.pieces.append(event)
+        elif isinstance(event, Ended):
+            self.ended = event
+
+
+class AnswerSet:
+    """The answers of one request: started together, cancelled together, and paid for at their end."""
+
+    def __init__(self, services: Services, principal: Principal | None, address: str) -> None:
+        self.services = services
+        self.principal = principal
+        self.address = address
+        self.answers: list[Answer] = []
+        self.left = False
+        self._begun = time.monotonic()
+        self._first = False
+        self._reserved: Any = None
+
+    async def start(self, jobs: Sequence[Job]) -> None:
+        """Take the jobs. Raises ApiError and RefusedError before any of them has begun."""
+        self.services.check_open()
+        limits = {model.id: model.max_length for model in self.services.backend.models()}
+        try:
+            tokens = 0
+            for job in jobs:
+                answer = Answer(await self.services.backend.submit(job))
+                self.answers.append(answer)
+                room = limits[job.model] - answer.generation.prompt_tokens
+                tokens += answer.generation.prompt_tokens + min(room, job.max_new_tokens or room)
+            if self.principal is not None:
+                self._reserved = await run_in_threadpool(self.services.store.quota.reserve, self.principal, self.address, tokens)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def leave(self) -> None:
+        """The client has left: nobody waits for the answers any more."""
+        if not self.left and any(not answer.generation.ended for answer in self.answers):
+            self.services.metrics.disconnects.inc()
+        self.left = True
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End all answers where they are."""
+        for answer in self.answers:
+            answer.generation.cancel()
+
+    async def events(self) -> AsyncGenerator[tuple[int, Event]]:
+        """The events of all answers as they come, each with the number of its answer; the last of each is `Ended`."""
+        try:
+            if len(self.answers) == 1:
+                async for event in self.answers[0].generation:
+                    yield 0, self._taken(0, event)
+            else:
+                async with aclosing(_merged([answer.generation for answer in self.answers])) as merged:
+                    async for number, event in merged:
+                        yield number, self._taken(number, event)
+        finally:
+            self.cancel()
+            await self._pay()
+
+    async def collect(self) -> list[Answer]:
+        """All answers, when the last has ended. Raises ApiError if one has failed."""
+        async with aclosing(self.events()) as events:
+            async for _ in events:
+                pass
+        for answer in self.answers:
+            if (problem := self.problem(answer)) is not None:
+                raise problem
+        return self.answers
+
+    def problem(self, answer: Answer) -> ApiError | None:
+        """Why an answer is not whole, if it is not."""
+        ended = answer.ended
+        assert ended is not None
+        if ended.reason == "error":
+            code = REFUSALS.get(ended.kind or "", "server_error")
+            return ApiError(code, ended.error or CANCELLED, retry_after=5.0 if code == "engine_unavailable" else None)
+        if ended.reason == "cancelled" and not self.left:
+            return ApiError("shutting_down", ENDING, retry_after=self.services.settings.grace) if self.services.draining else None
+        return None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, which all answers share."""
+        return self.answers[0].generation.prompt_tokens
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of all answers."""
+        return sum(answer.ended.new_tokens for answer in self.answers if answer.ended is not None)
+
+    def usage(self) -> dict[str, int]:
+        """The tokens, as OpenAI counts them."""
+        new = self.new_tokens
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": new, "total_tokens": self.prompt_tokens + new}
+
+    def _taken(self, number: int, event: Event) -> Event:
+        self.answers[number].take(event)
+        if isinstance(event, Piece) and not self._first:
+            self._first = True
+            self.services.metrics.first_token_seconds.observe(time.monotonic() - self._begun)
+        return event
+
+    async def _pay(self) -> None:
+        if self._reserved is None:
+            return
+        reserved, self._reserved = self._reserved, None
+        for answer in self.answers:
+            async for event in answer.generation:  # the last event is there already: all have ended or been cancelled
+                answer.take(event)
+        await run_in_threadpool(self.services.store.quota.settle, reserved, sum(answer.tokens for answer in self.answers))
+
+
+async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, Event]]:
+    events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue(maxsize=1)
+
+    async def read(number: int) -> None:
+        async for event in generations[number]:
+            await events.put((number, event))
+
+    tasks = [asyncio.create_task(read(number)) for number in range(len(generations))]
+    waiting = len(tasks)
+    try:
+        while waiting:
+            number, event = await events.get()
+            waiting -= isinstance(event, Ended)
+            yield number, event
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def answers_for(request: Request, principal: Principal | None) -> AnswerSet:
+    """An empty set for a request."""
+    return AnswerSet(services_of(request), principal, address_of(request))

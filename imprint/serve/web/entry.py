@@ -1,0 +1,113 @@
+"""What every request passes first: its id, the check of its host, the headers of every answer, the log, and what becomes of bugs."""
+
+import secrets
+import time
+from types import MappingProxyType
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imprint.messages import Bilingual
+from imprint.serve.web.errors import BUG, ApiError
+from imprint.serve.web.limits import header
+from imprint.serve.web.log import log
+from imprint.serve.web.metrics import Metrics
+from imprint.serve.web.settings import WebSettings
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""The page runs its own scripts alone, and turns no text into markup."""
+HEADERS: Final = MappingProxyType(
+    {
+        b"content-security-policy": POLICY.encode(),
+        b"x-content-type-options": b"nosniff",
+        b"x-frame-options": b"DENY",
+        b"referrer-policy": b"no-referrer",
+        b"cross-origin-opener-policy": b"same-origin",
+        b"cross-origin-resource-policy": b"same-origin",
+        b"permissions-policy": b"camera=(), geolocation=(), microphone=()",
+        b"cache-control": b"no-store",
+    }
+)
+"""Headers of every answer that does not set them itself."""
+FOREIGN_HOST: Final = Bilingual(
+    "This service is not known under the host name of the request; the operator allows a name by hosts=[NAME].",
+    "本服务不使用请求中的主机名；运维可用 hosts=[NAME] 允许它。",
+)
+LEFT: Final = 499
+"""The status in the log of a request whose client has left."""
+
+
+class Entry:
+    """The outermost layer of our own."""
+
+    def __init__(self, app: ASGIApp, settings: WebSettings, metrics: Metrics) -> None:
+        self.app = app
+        self.settings = settings
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request; nothing that it raises goes further."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun, status = time.monotonic(), 0
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id = f"req-{secrets.token_hex(12)}"
+
+        async def send_checked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": _with_headers(message.get("headers", []), request_id)}
+            await send(message)
+
+        problem: BaseException | None = None
+        try:
+            if not self.settings.allows_host(header(scope["headers"], b"host").decode("latin-1")):
+                raise ApiError("bad_host", FOREIGN_HOST)
+            await self.app(scope, receive, send_checked)
+        except ClientDisconnect:
+            state["left"] = True
+        except ApiError as error:
+            await error.response(request_id)(scope, receive, send_checked)
+        except Exception as error:
+            problem = error
+            if not status:
+                await ApiError("server_error", BUG).response(request_id)(scope, receive, send_checked)
+        finally:
+            self._record(scope, LEFT if state.get("left") else status or 500, time.monotonic() - begun, problem)
+        if problem is not None and status < 500:
+            raise _CutError from None  # the answer had begun: only a closed connection tells that it is not whole
+
+    def _record(self, scope: Scope, status: int, seconds: float, problem: BaseException | None) -> None:
+        state = scope["state"]
+        route = getattr(scope.get("route"), "path", "unknown")
+        self.metrics.requests.labels(scope["method"] if scope["method"] in METHODS else "other", route, str(status)).inc()
+        self.metrics.request_seconds.labels(route).observe(seconds)
+        fields = {
+            "request_id": state["request_id"],
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "address": (scope.get("client") or ("",))[0],
+            "account": state.get("account"),
+        }
+        log("request", fields, problem=problem)
+
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class _CutError(Exception):
+    """Raised to the server so that it closes the connection; what happened is in the log already."""
+
+
+def _with_headers(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    there = {name.lower() for name, _ in headers}
+    added = [(name, value) for name, value in HEADERS.items() if name not in there]
+    return [*headers, *added, (b"x-request-id", request_id.encode())]

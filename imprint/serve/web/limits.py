@@ -1,0 +1,139 @@
+"""Reads the body of a request within bounds, before anything parses it: size, type, encoding, depth, names and numbers."""
+
+import json
+import re
+from typing import Any, Final, NoReturn
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from imprint.messages import Bilingual
+from imprint.serve.web.errors import ApiError
+
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_DEPTH: Final = 64
+"""Most lists and objects inside each other."""
+MAX_DIGITS: Final = 300
+"""Most digits of a number."""
+STRINGS_AND_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half a character: no UTF-8 text has one, but JSON can write one as \\ud800."""
+TOO_LARGE: Final = Bilingual(
+    f"The body has more than {MAX_BODY_BYTES:,} bytes; send less.", f"请求体超过 {MAX_BODY_BYTES:,} 字节；请缩短。"
+)
+NO_JSON_TYPE: Final = Bilingual("Send JSON, with Content-Type: application/json.", "请发送 JSON，并设置 Content-Type: application/json。")
+COMPRESSED: Final = Bilingual("Send the body without Content-Encoding.", "请求体不要使用 Content-Encoding。")
+
+
+async def read_json(scope: Scope, receive: Receive, max_bytes: int = MAX_BODY_BYTES) -> tuple[bytes, Any]:
+    """The body, and what its JSON says. Raises ApiError for what breaks a bound, ClientDisconnect if the client leaves."""
+    headers = scope["headers"]
+    _check_headers(headers, max_bytes)
+    body = await read_body(receive, max_bytes)
+    return body, parse_json(body)
+
+
+def _check_headers(headers: list[tuple[bytes, bytes]], max_bytes: int) -> None:
+    content_type = header(headers, b"content-type").partition(b";")[0].strip().lower()
+    length = header(headers, b"content-length")
+    if length.isdigit() and int(length[:20]) > max_bytes:
+        raise ApiError("payload_too_large", TOO_LARGE)
+    if content_type != b"application/json":
+        raise ApiError("unsupported_media_type", NO_JSON_TYPE)
+    if header(headers, b"content-encoding").strip().lower() not in {b"", b"identity"}:
+        raise ApiError("unsupported_media_type", COMPRESSED)
+
+
+def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """The first value of a header; empty without it."""
+    return next((value for key, value in headers if key == name), b"")
+
+
+async def read_body(receive: Receive, max_bytes: int) -> bytes:
+    """The whole body; what follows the bound is not kept."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise ApiError("payload_too_large", TOO_LARGE)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """What the JSON says. Raises ApiError for invalid UTF-8 and JSON, NaN, lone surrogates, repeated names, deep nesting."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _invalid(f"Byte {error.start} is no UTF-8", f"第 {error.start} 字节不是 UTF-8") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(text)
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer, parse_float=_float)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise _invalid(f"No JSON at {place}", f"第 {error.lineno} 行第 {error.colno} 列不是 JSON") from None
+    if "\\u" in text:
+        _check_surrogates(value)
+    return value
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for match in STRINGS_AND_BRACKETS.finditer(text):
+        mark = match[0]
+        if mark in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _invalid(f"Lists and objects are nested more than {MAX_DEPTH} deep", f"列表和对象的嵌套超过 {MAX_DEPTH} 层")
+        elif mark in "]}":
+            depth -= 1
+
+
+def _check_surrogates(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str) and SURROGATE.search(item):
+            raise _invalid("A text has half a character (a lone surrogate)", "文本中有半个字符（孤立的代理项）")
+        if isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _invalid("An object has the same name twice", "同一对象中有重复的键")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _too_long()
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    if len(digits) > MAX_DIGITS:
+        raise _too_long()
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise _invalid("A number is too large", "数值过大")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _invalid(f"{name} is no number of JSON", f"JSON 中没有数值 {name}")
+
+
+def _too_long() -> ApiError:
+    return _invalid(f"A number has more than {MAX_DIGITS} digits", f"数值超过 {MAX_DIGITS} 位")
+
+
+def _invalid(english: str, chinese: str) -> ApiError:
+    return ApiError("invalid_json", Bilingual(f"{english}.", f"{chinese}。"))

@@ -1,0 +1,161 @@
+"""Answers in the form of OpenAI's API: objects of the complete form, and chunks of the streaming one.
+
+Source: https://platform.openai.com/docs/api-reference/chat/object and .../chat/streaming.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Final, Literal
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from imprint.serve.generation.job import Alternative, Ended, Job, Piece, TokenPiece, Waiting
+from imprint.serve.web.answers import Answer, AnswerSet
+from imprint.serve.web.sse import DONE, SHARED_SECONDS, EventStream, comment, data_event, watching
+from imprint.serve.web.tools import ToolUse, as_tool_calls
+
+Kind = Literal["chat", "text"]
+OBJECTS: Final[Mapping[Kind, tuple[str, str]]] = {
+    "chat": ("chat.completion", "chat.completion.chunk"),
+    "text": ("text_completion", "text_completion"),
+}
+
+
+class AnswerForm:
+    """How the answers of one request are written."""
+
+    def __init__(self, kind: Kind, model: str, *, logprobs: bool, usage: bool, queue: bool, tools: ToolUse | None = None) -> None:
+        self.kind = kind
+        self.model = model
+        self.logprobs = logprobs
+        self.usage = usage
+        """Whether a stream ends with a chunk of the tokens used."""
+        self.queue = queue
+        """Whether a stream tells the place in the queue."""
+        self.tools = tools
+        self.id = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+
+    def complete(self, answers: AnswerSet) -> dict[str, Any]:
+        """The object of the complete form."""
+        choices = [self._choice(number, answer) for number, answer in enumerate(answers.answers)]
+        return {**self._head(0), "choices": choices, "usage": answers.usage()}
+
+    def chunk(self, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, int] | None = None) -> bytes:
+        """One event of a stream."""
+        tokens = {"usage": usage} if self.usage else {}
+        return data_event({**self._head(1), "choices": choices, **tokens})
+
+    def _head(self, streamed: Literal[0, 1]) -> dict[str, Any]:
+        return {"id": self.id, "object": OBJECTS[self.kind][streamed], "created": self.created, "model": self.model}
+
+    def _choice(self, number: int, answer: Answer) -> dict[str, Any]:
+        assert answer.ended is not None
+        tokens = tuple(token for piece in answer.pieces for token in piece.tokens)
+        calls = as_tool_calls(answer.text, self.tools)
+        reason = "tool_calls" if calls else answer.ended.reason
+        logprobs = self._logprobs(tokens, 0)
+        if self.kind == "text":
+            return {"index": number, "text": answer.text, "logprobs": logprobs, "finish_reason": reason}
+        message: dict[str, Any] = {"role": "assistant", "content": None if calls else answer.text, "refusal": None}
+        message |= {"tool_calls": calls} if calls else {}
+        return {"index": number, "message": message, "logprobs": logprobs, "finish_reason": reason}
+
+    def part(self, number: int, text: str, tokens: Sequence[TokenPiece], offset: int, reason: str | None = None) -> dict[str, Any]:
+        """A choice of a chunk."""
+        logprobs = self._logprobs(tokens, offset) if tokens else None
+        if self.kind == "text":
+            return {"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        delta = {} if reason is not None else {"content": text}
+        return {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+    def _logprobs(self, tokens: Sequence[TokenPiece], offset: int) -> dict[str, Any] | None:
+        if not self.logprobs:
+            return None
+        if self.kind == "chat":
+            return {"content": [{**_named(token), "top_logprobs": [_named(one) for one in token.top]} for token in tokens]}
+        offsets = []
+        for token in tokens:
+            offsets.append(offset)
+            offset += len(token.text)
+        return {
+            "tokens": [_text(token) for token in tokens],
+            "token_logprobs": [token.log_prob for token in tokens],
+            "top_logprobs": [{_text(one): one.log_prob for one in token.top} for token in tokens],
+            "text_offset": offsets,
+        }
+
+
+def _text(token: Alternative) -> str:
+    """The token's text; of a part of a character its bytes, as OpenAI writes them."""
+    try:
+        return token.utf8.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.utf8)
+
+
+def _named(token: Alternative) -> dict[str, Any]:
+    return {"token": _text(token), "logprob": token.log_prob, "bytes": list(token.utf8)}
+
+
+async def answer_request(request: Request, answers: AnswerSet, jobs: Sequence[Job], form: AnswerForm, *, stream: bool) -> Response:
+    """The response to a request for answers, in either form."""
+    await answers.start(jobs)
+    if stream:
+        return EventStream(_chunks(request, answers, form), answers.leave)
+    async with watching(request.receive, answers.leave):
+        await answers.collect()
+    if answers.left:
+        request.state.left = True
+    return JSONResponse(form.complete(answers))
+
+
+async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> AsyncGenerator[bytes]:
+    """The events of a stream; the last is [DONE], or an error."""
+    if form.kind == "chat":
+        for number in range(len(answers.answers)):
+            first = {"index": number, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+            yield form.chunk([first])
+    async with aclosing(answers.events()) as events:
+        async for number, event in events:
+            answer = answers.answers[number]
+            if isinstance(event, Waiting) and form.queue:
+                yield comment(f"queue {event.position}")
+            elif isinstance(event, Piece) and form.tools is None and (event.text or (form.logprobs and event.tokens)):
+                yield form.chunk([form.part(number, event.text, event.tokens, len(answer.text) - len(event.text))])
+                await pause(answer)
+            elif isinstance(event, Ended):
+                problem = answers.problem(answer)
+                if problem is not None:
+                    yield data_event(problem.body(request.state.request_id))
+                    return
+                for chunk in _last(form, number, answer):
+                    yield chunk
+    if form.usage:
+        yield form.chunk([], answers.usage())
+    yield DONE
+
+
+async def pause(answer: Answer) -> None:
+    """Wait a little, so that tokens which come soon after each other share an event; not at the end of an answer."""
+    if not answer.generation.ended:
+        await asyncio.sleep(SHARED_SECONDS)
+
+
+def _last(form: AnswerForm, number: int, answer: Answer) -> list[bytes]:
+    """The chunks at the end of an answer. One with tools comes whole: only its end tells whether it is a call."""
+    assert answer.ended is not None
+    calls = as_tool_calls(answer.text, form.tools)
+    chunks = []
+    if calls:
+        delta = {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]}
+        chunks.append(form.chunk([{"index": number, "delta": delta, "logprobs": None, "finish_reason": None}]))
+    elif form.tools is not None and answer.text:
+        tokens = [token for piece in answer.pieces for token in piece.tokens]
+        chunks.append(form.chunk([form.part(number, answer.text, tokens, 0)]))
+    reason = "tool_calls" if calls else answer.ended.reason
+    return [*chunks, form.chunk([form.part(number, "", (), 0, reason)])]

@@ -1,0 +1,1 @@
+"""Routes: paths, who may call them, and what they do."""

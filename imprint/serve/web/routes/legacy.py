@@ -1,0 +1,99 @@
+"""The form of 2023: what THUDM/ChatGLM-6B's api.py answered, and a stream in the same form.
+
+Source: https://github.com/THUDM/ChatGLM-6B/blob/main/api.py: {prompt, history, max_length, top_p, temperature} ->
+{response, history, status, time}. As there, `max_length` counts prompt and answer together, and history is pairs.
+"""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from imprint.messages import Bilingual
+from imprint.serve.generation.job import Ended, Job, Piece
+from imprint.serve.store.principal import Principal
+from imprint.serve.web.access import LOCAL, GuardedRoute
+from imprint.serve.web.answers import Answer, AnswerSet, answers_for, usable_models
+from imprint.serve.web.errors import ApiError
+from imprint.serve.web.openai_form import pause
+from imprint.serve.web.routes.schema import ERRORS, STREAMED
+from imprint.serve.web.schemas import LegacyBody
+from imprint.serve.web.services import Services, services_of
+from imprint.serve.web.sse import EventStream, data_event, watching
+
+LOCAL_OWNER = "(this machine)"
+
+
+def routes() -> list[GuardedRoute]:
+    """Both; only where they are asked for."""
+    return [
+        GuardedRoute("/", answer, access=LOCAL, method="POST", summary="Answer, in the form of ChatGLM-6B's api.py", responses=ERRORS),
+        GuardedRoute("/stream", stream, access=LOCAL, method="POST", summary="The same as a stream", responses=STREAMED),
+    ]
+
+
+async def answer(request: Request, body: LegacyBody) -> Response:
+    """The whole answer."""
+    answers = answers_for(request, request.state.principal)
+    await answers.start([await _job(services_of(request), answers.principal, body)])
+    async with watching(request.receive, answers.leave):
+        await answers.collect()
+    return JSONResponse(_result(body, answers.answers[0], 200))
+
+
+async def stream(request: Request, body: LegacyBody) -> Response:
+    """The answer so far, again and again; the last event has the status 200 and `finish: true`."""
+    answers = answers_for(request, request.state.principal)
+    await answers.start([await _job(services_of(request), answers.principal, body)])
+    return EventStream(_events(request, answers, body), answers.leave)
+
+
+async def _events(request: Request, answers: AnswerSet, body: LegacyBody) -> AsyncGenerator[bytes]:
+    answer = answers.answers[0]
+    async with aclosing(answers.events()) as events:
+        async for _, event in events:
+            if isinstance(event, Piece) and event.text:
+                yield data_event({**_result(body, answer, 200), "finish": False})
+                await pause(answer)
+            elif isinstance(event, Ended):
+                problem = answers.problem(answer)
+                yield data_event(
+                    {**_result(body, answer, 200), "finish": True} if problem is None else problem.body(request.state.request_id)
+                )
+
+
+async def _job(services: Services, principal: Principal | None, body: LegacyBody) -> Job:
+    """The job: the tuned model where one is served, as the demo of 2023 had one."""
+    models = usable_models(services, principal)
+    model = next((model for model in models if model.parent is not None), models[0])
+    messages: list[dict[str, object]] = []
+    for question, said in body.history:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
+    messages.append({"role": "user", "content": body.prompt})
+    owner = LOCAL_OWNER if principal is None else principal.owner
+    job = Job(model.id, owner, messages=tuple(messages), temperature=body.temperature, top_p=body.top_p)
+    room = body.max_length - await services.backend.count(job)
+    if room < 1:
+        raise ApiError(
+            "context_length_exceeded",
+            Bilingual(
+                f"The prompt has {body.max_length - room:,} tokens; max_length allows {body.max_length:,} with the answer.",
+                f"输入有 {body.max_length - room:,} 个词元；max_length 含回答最多 {body.max_length:,} 个。",
+            ),
+            param="prompt",
+        )
+    concurrency = 2 if principal is None else principal.concurrency
+    return replace(job, max_new_tokens=room, concurrency=concurrency)
+
+
+def _result(body: LegacyBody, answer: Answer, status: int) -> dict[str, Any]:
+    return {
+        "response": answer.text,
+        "history": [*body.history, [body.prompt, answer.text]],
+        "status": status,
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }

@@ -1,0 +1,146 @@
+"""The routes of OpenAI's API: models, chat completions, completions, and a count of tokens."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from imprint.serve.generation.job import Job, ServedModel
+from imprint.serve.store.principal import Principal
+from imprint.serve.web.access import KEY, GuardedRoute
+from imprint.serve.web.answers import answers_for, find_model, usable_models
+from imprint.serve.web.openai_form import AnswerForm, answer_request
+from imprint.serve.web.routes.schema import ERRORS, KEY_SCHEME, STREAMED
+from imprint.serve.web.schemas import AnswerBody, ChatBody, CompletionBody, TokenizeBody
+from imprint.serve.web.services import principal_of, services_of
+from imprint.serve.web.tools import as_messages, tool_use
+
+TEMPERATURE = 0.95
+TOP_P = 0.7
+"""The sampling of `imprint chat`, where a request says none."""
+
+
+def routes() -> list[GuardedRoute]:
+    """All of them."""
+    return [
+        GuardedRoute("/v1/models", list_models, access=KEY, summary="List the models", responses=ERRORS, openapi_extra=KEY_SCHEME),
+        GuardedRoute("/v1/models/{model:path}", show_model, access=KEY, summary="One model", responses=ERRORS, openapi_extra=KEY_SCHEME),
+        GuardedRoute(
+            "/v1/chat/completions",
+            chat_completions,
+            access=KEY,
+            method="POST",
+            summary="Answer a conversation",
+            responses=STREAMED,
+            openapi_extra=KEY_SCHEME,
+        ),
+        GuardedRoute(
+            "/v1/completions",
+            completions,
+            access=KEY,
+            method="POST",
+            summary="Continue a text",
+            responses=STREAMED,
+            openapi_extra=KEY_SCHEME,
+        ),
+        GuardedRoute(
+            "/v1/tokenize",
+            tokenize,
+            access=KEY,
+            method="POST",
+            summary="Count the tokens of a prompt",
+            responses=ERRORS,
+            openapi_extra=KEY_SCHEME,
+        ),
+    ]
+
+
+async def list_models(request: Request) -> Response:
+    """The models that this key may use: the base and the runs on it."""
+    models = usable_models(services_of(request), principal_of(request))
+    return JSONResponse({"object": "list", "data": [describe_model(model) for model in models]})
+
+
+async def show_model(request: Request, model: str) -> Response:
+    """One of them."""
+    return JSONResponse(describe_model(find_model(services_of(request), principal_of(request), model)))
+
+
+def describe_model(model: ServedModel) -> dict[str, Any]:
+    """A model as OpenAI and vLLM describe one, with its licence."""
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": 0,
+        "owned_by": "imprint",
+        "root": model.name,
+        "parent": model.parent,
+        "max_model_len": model.max_length,
+        "supports_tools": model.supports_tools,
+        "licence": model.licence,
+        "note": model.note.line if model.note else None,
+    }
+
+
+async def chat_completions(request: Request, body: ChatBody) -> Response:
+    """Answer a conversation, whole or as a stream. Unknown fields are ignored; those that would change the answer are refused by name."""
+    principal = principal_of(request)
+    model = find_model(services_of(request), principal, body.model)
+    tools = tool_use(body, model)
+    messages = as_messages(body.messages, body.tools or ())
+    top = (body.top_logprobs or 0) if body.logprobs else None
+    jobs = [_job(body, principal, number, length=body.length, top=top, messages=messages) for number in range(body.answers)]
+    form = AnswerForm("chat", model.id, logprobs=bool(body.logprobs), usage=_usage(body), queue=body.queue_events, tools=tools)
+    return await answer_request(request, answers_for(request, principal), jobs, form, stream=bool(body.stream))
+
+
+async def completions(request: Request, body: CompletionBody) -> Response:
+    """Continue a text without a chat template, whole or as a stream. No text becomes a special token."""
+    principal = principal_of(request)
+    model = find_model(services_of(request), principal, body.model)
+    jobs = [
+        _job(body, principal, number, length=body.max_tokens or 16, top=body.logprobs, text=body.text) for number in range(body.answers)
+    ]
+    form = AnswerForm("text", model.id, logprobs=body.logprobs is not None, usage=_usage(body), queue=body.queue_events)
+    return await answer_request(request, answers_for(request, principal), jobs, form, stream=bool(body.stream))
+
+
+async def tokenize(request: Request, body: TokenizeBody) -> Response:
+    """How many tokens a conversation, with its template, or a text has."""
+    services, principal = services_of(request), principal_of(request)
+    model = find_model(services, principal, body.model)
+    messages = None if body.messages is None else as_messages(body.messages)
+    count = await services.backend.count(Job(model.id, principal.owner, messages=messages, text=body.prompt))
+    return JSONResponse({"count": count, "max_model_len": model.max_length})
+
+
+def _usage(body: AnswerBody) -> bool:
+    return body.stream_options is not None and body.stream_options.include_usage
+
+
+def _job(
+    body: AnswerBody,
+    principal: Principal,
+    number: int,
+    *,
+    length: int | None,
+    top: int | None,
+    messages: tuple[Any, ...] | None = None,
+    text: str | None = None,
+) -> Job:
+    """The job for one of a request's answers; a seed gives each of them another sample."""
+    return Job(
+        body.model,
+        principal.owner,
+        messages=messages,
+        text=text,
+        concurrency=principal.concurrency,
+        max_new_tokens=length,
+        temperature=TEMPERATURE if body.temperature is None else body.temperature,
+        top_p=TOP_P if body.top_p is None else body.top_p,
+        top_k=max(body.top_k or 0, 0),
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        seed=None if body.seed is None else (body.seed + number) % 2**32,
+        stop=body.stops,
+        top_logprobs=top,
+    )

@@ -1,0 +1,88 @@
+"""Server-sent events, and the clients that leave before their answer is whole."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+KEEP_ALIVE_SECONDS: Final = 10.0
+"""Seconds of silence after which a comment is sent, so that no proxy takes the stream for dead."""
+SHARED_SECONDS: Final = 0.02
+"""Tokens that come within this time share an event."""
+DONE: Final = b"data: [DONE]\n\n"
+
+
+def data_event(value: Any) -> bytes:
+    """An event with JSON."""
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """A line that clients ignore."""
+    return f": {text}\n\n".encode()
+
+
+@asynccontextmanager
+async def watching(receive: Receive, leave: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `leave` once the client of a request has left; the whole body must have been read before."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        leave()
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class EventStream(Response):
+    """Sends events as they come, and comments between them."""
+
+    media_type = "text/event-stream"
+    keep_alive_seconds = KEEP_ALIVE_SECONDS
+
+    def __init__(self, events: AsyncGenerator[bytes], leave: Callable[[], None]) -> None:
+        """`leave` is called when the client has left: the events should end soon after."""
+        super().__init__(headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
+        del self.headers["content-length"]
+        self.events = events
+        self.leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of them."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+        def left() -> None:
+            scope["state"]["left"] = True
+            self.leave()
+
+        alive = asyncio.create_task(self._keep_alive(send))
+        try:
+            async with watching(receive, left), aclosing(self.events) as events:
+                async for event in events:
+                    self._sent = asyncio.get_running_loop().time()
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+        finally:
+            alive.cancel()
+            with suppress(asyncio.CancelledError):
+                await alive
+            self.leave()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _keep_alive(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        self._sent = loop.time()
+        while True:
+            await asyncio.sleep(max(0.001, self._sent + self.keep_alive_seconds - loop.time()))
+            if loop.time() - self._sent >= self.keep_alive_seconds:
+                self._sent = loop.time()
+                await send({"type": "http.response.body", "body": comment("alive"), "more_body": True})

@@ -1,0 +1,120 @@
+"""Tools: their definitions and results as messages of a template, and an answer that calls one as OpenAI's API writes it."""
+
+import ast
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from imprint.messages import Bilingual
+from imprint.serve.generation.job import ServedModel
+from imprint.serve.web.errors import ApiError
+from imprint.serve.web.schemas import ChatBody, ChatMessage
+
+TAGGED_CALL: Final = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
+"""A call as Qwen and others write it."""
+CODE_CALL: Final = re.compile(r"^(?:```python\n)?tool_call\((.*)\)\s*(?:```)?$", re.DOTALL)
+"""The arguments of a call as ChatGLM3 writes them."""
+NO_TOOLS: Final = Bilingual(
+    "this model's template has no tools; leave out tools and messages of tools.", "该模型的模板不支持工具；请去掉。"
+)
+NO_CHOICE: Final = Bilingual('must be "auto" or "none": a call cannot be forced.', '须为 "auto" 或 "none"：不能强制调用。')
+BAD_TOOL: Final = Bilingual(
+    'must be {"type": "function", "function": {"name": ...}}.', '须为 {"type": "function", "function": {"name": ...}}。'
+)
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """The tools that an answer may call."""
+
+    names: frozenset[str]
+    """Their names."""
+
+
+def tool_use(body: ChatBody, model: ServedModel) -> ToolUse | None:
+    """The tools of a request; None without. Raises ApiError where the model has none, and for a choice that cannot be forced."""
+    about_tools = any(message.role == "tool" or message.tool_calls for message in body.messages)
+    if (body.tools or about_tools) and not model.supports_tools:
+        raise ApiError("unsupported_value", Bilingual(f"tools: {NO_TOOLS.english}", f"tools：{NO_TOOLS.chinese}"), param="tools")
+    if body.tool_choice not in (None, "auto", "none"):
+        raise ApiError(
+            "unsupported_value", Bilingual(f"tool_choice {NO_CHOICE.english}", f"tool_choice {NO_CHOICE.chinese}"), param="tool_choice"
+        )
+    names = [_tool_name(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ())]
+    return ToolUse(frozenset(names)) if names and body.tool_choice != "none" else None
+
+
+def _tool_name(tool: Mapping[str, Any], param: str) -> str:
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if tool.get("type") != "function" or not isinstance(name, str) or not name.strip():
+        raise ApiError("invalid_value", Bilingual(f"{param} {BAD_TOOL.english}", f"{param} {BAD_TOOL.chinese}"), param=param)
+    return name
+
+
+def as_messages(messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[Mapping[str, object], ...]:
+    """Messages as templates take them: tools belong to the system prompt, and each call is a message of its own."""
+    said: list[dict[str, object]] = []
+    for message in messages:
+        role = "system" if message.role == "developer" else message.role
+        if message.text or not message.tool_calls:
+            said.append({"role": role, "content": message.text})
+        said += [
+            {"role": "assistant", "content": call.function.arguments, "metadata": call.function.name} for call in message.tool_calls or ()
+        ]
+    if tools:
+        if not said or said[0]["role"] != "system":
+            said.insert(0, {"role": "system", "content": ""})
+        said[0]["tools"] = list(tools)
+    return tuple(said)
+
+
+def as_tool_calls(text: str, tools: ToolUse | None) -> list[dict[str, Any]]:
+    """The calls that an answer is; empty if it is words, or names a tool that was not offered."""
+    if tools is None:
+        return []
+    calls = _tagged_calls(text) or _named_call(text)
+    if not calls or any(name not in tools.names for name, _ in calls):
+        return []
+    return [
+        {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        for name, arguments in calls
+    ]
+
+
+def _tagged_calls(text: str) -> list[tuple[str, str]]:
+    calls = []
+    for match in TAGGED_CALL.finditer(text):
+        try:
+            call = json.loads(match[1])
+        except (ValueError, RecursionError):
+            return []
+        if not isinstance(call.get("name"), str):
+            return []
+        calls.append((call["name"], json.dumps(call.get("arguments", {}), ensure_ascii=False)))
+    return calls
+
+
+def _named_call(text: str) -> list[tuple[str, str]]:
+    """The call of ChatGLM3 and GLM-4: the tool's name on the first line, the arguments below it."""
+    name, newline, rest = text.strip().partition("\n")
+    arguments = _arguments(rest.strip()) if newline else None
+    return [] if arguments is None else [(name.strip(), arguments)]
+
+
+def _arguments(text: str) -> str | None:
+    code = CODE_CALL.match(text)
+    try:
+        if code is None:
+            return text if isinstance(json.loads(text), dict) else None
+        call = ast.parse(f"tool_call({code[1]})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args or any(keyword.arg is None for keyword in call.keywords):
+            return None
+        values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return json.dumps(values, ensure_ascii=False)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, AssertionError):
+        return None

@@ -1,0 +1,89 @@
+import asyncio
+
+import pytest
+
+from imprint.serve.generation.job import Ended, Job
+from imprint.serve.web.answers import AnswerSet, find_model
+from imprint.serve.web.errors import ApiError
+from imprint.serve.web.metrics import Metrics
+from imprint.serve.web.services import Services
+from imprint.serve.web.settings import WebSettings
+from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
+
+
+def answer_set() -> AnswerSet:
+    backend = ScriptedBackend()
+    return AnswerSet(Services(backend, ScriptedStore(), WebSettings(), Metrics(backend)), principal("ada", "user"), "127.0.0.1")
+
+
+def job(text: str) -> Job:
+    return Job("base", "account:ada", text=text)
+
+
+def test_answers_are_collected_in_their_order_and_paid_once() -> None:
+    async def collect() -> None:
+        answers = answer_set()
+        await answers.start([job("one"), job("two")])
+        assert [answer.text for answer in await answers.collect()] == ["echo: one", "echo: two"]
+        assert answers.usage() == {"prompt_tokens": 3, "completion_tokens": 18, "total_tokens": 21}
+        quota = answers.services.store.quota
+        assert (quota.settled, quota.reserved) == ([24], 0)  # type: ignore[attr-defined]
+
+    asyncio.run(collect())
+
+
+def test_where_one_is_refused_none_runs_on() -> None:
+    async def start() -> None:
+        answers = answer_set()
+        with pytest.raises(Exception, match="Too many wait"):
+            await answers.start([job("slow"), job("full")])
+        assert [answer.generation.ended for answer in answers.answers] == [True]
+
+    asyncio.run(start())
+
+
+def test_whoever_leaves_ends_all_and_what_was_made_is_paid() -> None:
+    async def leave() -> None:
+        answers = answer_set()
+        await answers.start([job("slow"), job("slow"), job("hi")])
+        asyncio.get_running_loop().call_later(0.05, answers.leave)
+        await answers.collect()
+        assert [answer.ended.reason for answer in answers.answers if answer.ended] == ["cancelled", "cancelled", "stop"]
+        assert answers.services.store.quota.reserved == 0  # type: ignore[attr-defined]
+
+    asyncio.run(leave())
+
+
+def test_an_answer_that_a_shutdown_cut_is_an_error() -> None:
+    async def cut() -> None:
+        answers = answer_set()
+        await answers.start([job("slow")])
+        answers.services.draining = True
+        answers.cancel()
+        with pytest.raises(ApiError) as caught:
+            await answers.collect()
+        assert caught.value.code == "shutting_down"
+
+    asyncio.run(cut())
+
+
+def test_a_backend_that_restarts_says_when_to_try_again() -> None:
+    answers = answer_set()
+
+    async def fail() -> ApiError | None:
+        await answers.start([job("hi")])
+        answers.answers[0].ended = Ended("error", 1, 0, None, "unavailable")
+        return answers.problem(answers.answers[0])
+
+    problem = asyncio.run(fail())
+    assert problem is not None
+    assert (problem.status, "Retry-After" in problem.headers) == (503, True)
+
+
+def test_a_model_without_a_right_is_as_if_there_were_none() -> None:
+    services = answer_set().services
+    with pytest.raises(ApiError) as caught:
+        find_model(services, principal("bob", "user", models=frozenset({"tuned"})), "base")
+    assert caught.value.code == "model_not_found"
+    assert "tuned" in caught.value.message.english
+    assert find_model(services, None, "base").id == "base"

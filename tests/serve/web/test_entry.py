@@ -1,0 +1,83 @@
+import json
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from imprint.serve.web.entry import POLICY
+from imprint.serve.web.log import LOGGER, start_logging
+from tests.serve.web.scripted import KEY, Running, serving
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@pytest.fixture(scope="module")
+def lines() -> Iterator[Lines]:
+    handler = Lines()
+    start_logging(handler)
+    yield handler
+    for name in (LOGGER, "uvicorn.error"):
+        logging.getLogger(name).handlers = []
+
+
+@pytest.fixture(scope="module")
+def running(lines: Lines) -> Iterator[Running]:
+    with serving() as server:
+        yield server
+
+
+def test_every_answer_has_the_headers_of_safety_and_an_id(running: Running) -> None:
+    with running.client() as client:
+        for path in ("/health/live", "/nothing", "/v1/models"):
+            headers = client.get(path).headers
+            assert headers["content-security-policy"] == POLICY
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cache-control"] == "no-store"
+            assert headers["x-request-id"].startswith("req-")
+            assert "server" not in headers
+            assert "access-control-allow-origin" not in headers
+
+
+def test_a_foreign_host_is_answered_with_421(running: Running) -> None:
+    with running.client() as client:
+        answer = client.get("/health/live", headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (421, "bad_host")
+    assert answer.json()["error"]["request_id"] == answer.headers["x-request-id"]
+
+
+def test_a_bug_is_answered_and_logged_without_what_was_sent(running: Running, lines: Lines) -> None:
+    with running.client() as client:
+        answer = client.post("/v1/chat/completions", json={"model": "base", "messages": [{"role": "user", "content": "bug"}]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "server_error")
+    deadline, wanted = time.monotonic() + 5, answer.headers["x-request-id"]
+    while not (found := [line for line in map(json.loads, lines.lines) if line.get("request_id") == wanted]):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    line = found[0]
+    assert line["exception"].startswith("ZeroDivisionError at ")
+    assert "secret detail" not in "".join(lines.lines)
+    assert line["account"] == "ada"
+
+
+def test_no_secret_and_no_text_is_ever_in_the_log(running: Running, lines: Lines) -> None:
+    body = {"model": "base", "messages": [{"role": "user", "content": "my diary"}]}
+    with running.client() as client:
+        client.post("/v1/chat/completions?password=hunter2", json=body)
+        client.get(f"/v1/models/{KEY}")
+        client.get("/v1/models", headers={"Authorization": "Bearer sk-wrong-key", "Cookie": "imprint_session=tok"})
+    text = "".join(lines.lines)
+    assert not [secret for secret in (KEY, "my diary", "hunter2", "sk-wrong-key", "tok") if f"{secret}" in text.replace("token", "")]
+
+
+def test_a_line_is_one_line_whatever_a_request_says(running: Running, lines: Lines) -> None:
+    with running.client() as client:
+        client.get("/%0a%1b[31m")
+    assert all(json.loads(line) and "\n" not in line and "\x1b" not in line for line in lines.lines)

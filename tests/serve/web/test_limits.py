@@ -1,0 +1,100 @@
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from imprint.serve.web.errors import ApiError
+from imprint.serve.web.limits import MAX_BODY_BYTES, parse_json, read_json
+
+BAD_BODIES: dict[str, bytes] = {
+    "NaN": b'{"a": NaN}',
+    "infinity": b'{"a": -Infinity}',
+    "1e400": b'{"a": 1e400}',
+    "many digits": b'{"a": ' + b"9" * 100_000 + b"}",
+    "many digits of a fraction": b'{"a": 0.' + b"9" * 100_000 + b"}",
+    "a lone surrogate": b'{"a": "\\ud800"}',
+    "a lone surrogate in a name": b'{"\\udfff": 1}',
+    "no UTF-8": b'{"a": "\xff"}',
+    "a surrogate as UTF-8": b'{"a": "\xed\xa0\x80"}',
+    "a mark at the begin": b'\xef\xbb\xbf{"a": 1}',
+    "100k brackets": b"[" * 100_000,
+    "50k objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "200k repeated names": b"{" + b",".join([b'"a":1'] * 150_000) + b"}",
+    "a repeated name": b'{"a": 1, "a": 2}',
+    "cut": b'{"a": ',
+    "empty": b"",
+    "a control character": b'{"a": "\x00"}',
+    "comments": b"{} // no",
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_what_is_no_sound_json_is_refused_soon_and_in_few_words(name: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(ApiError) as caught:
+        parse_json(BAD_BODIES[name])
+    assert caught.value.status == 400
+    assert len(caught.value.message.line) < 200
+    assert time.monotonic() - begun < 1
+
+
+def test_what_is_sound_is_read_as_it_is() -> None:
+    assert parse_json('{"a": [1, -0.0, true, null, "钢\\ud83d\\ude00", "[[[[" ]}'.encode()) == {"a": [1, 0.0, True, None, "钢😀", "[[[["]}
+    assert parse_json(b"[" * 64 + b"]" * 64)
+
+
+def test_brackets_within_texts_are_no_depth() -> None:
+    assert parse_json(('{"a": "' + '[{\\"' * 5000 + '"}').encode())["a"].startswith("[{")
+
+
+def read(parts: Sequence[bytes], headers: dict[str, str], *, cut: bool = False) -> Any:
+    messages: list[Message] = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+    messages.append({"type": "http.disconnect"} if cut else {"type": "http.request", "body": b"", "more_body": False})
+    asked = 0
+
+    async def receive() -> Message:
+        nonlocal asked
+        asked += 1
+        return messages[asked - 1]
+
+    scope = {"headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+    try:
+        return asyncio.run(read_json(scope, receive))[1]
+    finally:
+        read.asked = asked  # type: ignore[attr-defined]
+
+
+JSON = {"content-type": "application/json; charset=utf-8"}
+
+
+def test_a_body_in_parts_is_read_whole() -> None:
+    assert read([b'{"a"', b": 1}"], JSON) == {"a": 1}
+
+
+def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
+    with pytest.raises(ApiError) as caught:
+        read([b" " * 400_000] * 100, JSON)
+    assert caught.value.status == 413
+    assert read.asked <= MAX_BODY_BYTES // 400_000 + 1  # type: ignore[attr-defined]
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read_at_all() -> None:
+    with pytest.raises(ApiError) as caught:
+        read([b"{}"], {**JSON, "content-length": "30000000"})
+    assert (caught.value.status, read.asked) == (413, 0)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "text/plain"}, {**JSON, "content-encoding": "gzip"}])
+def test_anything_but_plain_json_is_refused_by_its_type(headers: dict[str, str]) -> None:
+    with pytest.raises(ApiError) as caught:
+        read([b"{}"], headers)
+    assert caught.value.status == 415
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_error() -> None:
+    with pytest.raises(ClientDisconnect):
+        read([b"{"], JSON, cut=True)

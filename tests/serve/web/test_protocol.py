@@ -1,0 +1,124 @@
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from imprint.serve.web.limits import MAX_BODY_BYTES
+from tests.serve.web.scripted import KEY, FastProtocol, Running, serving
+
+HEAD = (
+    f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n".encode()
+)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with serving(protocol=FastProtocol) as server:
+        yield server
+
+
+def answer_to(running: Running, data: bytes) -> tuple[bytes, float]:
+    """All that comes back until the connection is closed, and the seconds that it took."""
+    begun = time.monotonic()
+    with running.connect() as connection:
+        connection.sendall(data)
+        received = b""
+        try:
+            while part := connection.recv(65536):
+                received += part
+        except ConnectionError:
+            pass
+    return received, time.monotonic() - begun
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET / HT", b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Half: ", HEAD + b"Content-Length: 100\r\n\r\n{"]
+)
+def test_half_a_request_is_closed_at_its_deadline(running: Running, data: bytes) -> None:
+    received, seconds = answer_to(running, data)
+    assert received.startswith(b"HTTP/1.1 408")
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
+    assert seconds < 2
+
+
+def test_a_header_that_drips_keeps_its_deadline(running: Running) -> None:
+    with running.connect() as connection:
+        begun = time.monotonic()
+        try:
+            while time.monotonic() - begun < 3:
+                connection.sendall(b"GET / HTTP/1.1\r\nX-A: b\r\n"[:1])
+                time.sleep(0.05)
+        except ConnectionError:
+            pass
+        assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n",
+        HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        HEAD + b"X: " + b"a" * (1 << 20) + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET  HTTP/9.9\r\n\r\n",
+    ],
+)
+def test_malformed_requests_get_4xx_or_nothing(running: Running, data: bytes) -> None:
+    received, seconds = answer_to(running, data)
+    assert received == b"" or received.startswith(b"HTTP/1.1 4")
+    assert seconds < 2
+
+
+def test_a_client_that_asks_first_is_refused_before_it_sends_a_large_body(running: Running) -> None:
+    size = MAX_BODY_BYTES * 30
+    received, _ = answer_to(running, HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % size)
+    assert received.startswith(b"HTTP/1.1 413")
+
+
+def test_requests_may_follow_each_other_without_waiting(running: Running) -> None:
+    received, _ = answer_to(
+        running,
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3
+        + b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    )
+    assert received.count(b"HTTP/1.1 200") == 3
+    assert received.count(b"HTTP/1.1 421") == 1
+
+
+def test_a_client_that_does_not_read_is_dropped_and_others_go_on(running: Running) -> None:
+    body = json.dumps({"model": "base", "messages": [{"role": "user", "content": "flood"}], "stream": True}).encode()
+    with running.connect() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        with running.client() as client:
+            assert client.get("/health/live").status_code == 200
+        deadline = time.monotonic() + 8
+        while running.app.state.services.backend.running and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert running.app.state.services.backend.running == 0
+
+
+def test_a_hundred_half_requests_stop_nobody(running: Running) -> None:
+    half = [running.connect() for _ in range(100)]
+    for number, connection in enumerate(half):
+        connection.sendall(b"GET / HT" if number % 2 else HEAD + b"Content-Length: 9\r\n\r\n{")
+    with running.client() as client:
+        client.get("/health/live")
+        begun = time.monotonic()
+        assert client.get("/health/live").status_code == 200
+        assert time.monotonic() - begun < 0.1
+    for connection in half:
+        while connection.recv(4096):
+            pass
+        connection.close()
+    deadline = time.monotonic() + 5
+    while running.server.server_state.tasks and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not running.server.server_state.tasks

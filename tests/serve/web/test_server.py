@@ -1,0 +1,103 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from imprint.serve.web.server import bind
+from tests.serve.web.scripted import KEY
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import asyncio, sys
+from imprint.serve.web.app import create_app
+from imprint.serve.web.server import bind, build_server
+from imprint.serve.web.settings import WebSettings
+from tests.serve.web.scripted import ScriptedBackend, ScriptedStore
+app = create_app(ScriptedBackend(), ScriptedStore(), WebSettings(grace=float(sys.argv[1])))
+bound = bind("127.0.0.1", 0)
+print(bound.getsockname()[1], flush=True)
+asyncio.run(build_server(app, app.state.services.drain).serve([bound]))
+print("ended", flush=True)
+"""
+BODY = {"model": "base", "messages": [{"role": "user", "content": "slow"}], "stream": True}
+
+
+@contextmanager
+def process(grace: float) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", PROGRAM, str(grace)]
+    with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8") as started:
+        assert started.stdout is not None
+        try:
+            yield started, f"http://127.0.0.1:{int(started.stdout.readline())}"
+        finally:
+            started.kill()
+
+
+@contextmanager
+def streams(url: str, count: int) -> Iterator[dict[int, str]]:
+    """Clients that read a stream to its end, all of which have begun, and what each has read last; whole afterwards."""
+    ends: dict[int, str] = {}
+    begun = threading.Semaphore(0)
+    limits = httpx2.Limits(max_connections=count)
+    client = httpx2.Client(timeout=30, verify=False, limits=limits, headers={"Authorization": f"Bearer {KEY}"})
+
+    def read(number: int) -> None:
+        try:
+            with client.stream("POST", f"{url}/v1/chat/completions", json=BODY) as answer:
+                begun.release()
+                for line in answer.iter_lines():
+                    if line:
+                        ends[number] = line
+        except httpx2.HTTPError as error:
+            ends[number] = f"cut: {error}"
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert begun.acquire(timeout=20)
+    try:
+        yield ends
+    finally:
+        for thread in threads:
+            thread.join()
+        client.close()
+
+
+def test_at_sigterm_50_streams_end_with_an_event_within_the_grace() -> None:
+    with process(0.6) as (started, url), streams(url, 50) as ends:
+        begun = time.monotonic()
+        started.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        assert httpx2.get(f"{url}/health/ready").status_code == 503
+        assert httpx2.get(f"{url}/health/live").status_code == 200
+        assert started.wait(10) == 0
+        assert time.monotonic() - begun <= 0.6 + 2
+    assert {json.loads(line.removeprefix("data: "))["error"]["code"] for line in ends.values()} == {"shutting_down"}
+    assert len(ends) == 50
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    with process(30) as (started, url), streams(url, 1):
+        started.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        assert started.poll() is None
+        begun = time.monotonic()
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(5) == 128 + signal.SIGTERM
+        assert time.monotonic() - begun < 1
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded() -> None:
+    with bind("127.0.0.1", 0) as first, pytest.raises(OSError, match="in use"):
+        bind("127.0.0.1", first.getsockname()[1])
