@@ -1,13 +1,17 @@
 import json
+import re
 import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import imprint.data.placeholders as placeholders_module
 from imprint.config import read_overrides
 from imprint.data.dataset import load_samples
 from imprint.data.long_rows import MAX_TEXT
-from imprint.data.placeholders import fill_placeholders, placeholders, refuse_unused_fill, unfilled_notes
+from imprint.data.placeholders import PLACEHOLDER, fill_placeholders, placeholders, refuse_unused_fill, unfilled_notes
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
@@ -67,6 +71,7 @@ def test_placeholders_without_a_text_are_reported_together_with_their_locations(
     assert section.fill == {"author": "{author}"}
     assert firm.startswith("rows.jsonl:9: holds {firm}")
     assert "data.fill.firm=" in chinese
+    assert f"data.fill.author=...；若要原样保留，请设 {keep}。" in str(caught.value)
 
 
 def test_a_text_that_no_row_asks_for_is_a_typing_mistake() -> None:
@@ -139,6 +144,84 @@ def test_samples_of_a_conversation_share_the_texts_that_are_filled() -> None:
     first, second = fill_placeholders([Sample(*turn, None, "rows.jsonl:1"), Sample("?", "!", (turn,), "rows.jsonl:1")], TEXTS)
     assert second.history is not None
     assert second.history[0][0] is first.query
+
+
+class CountedPattern:
+    """PLACEHOLDER, which counts the texts that it searches."""
+
+    def __init__(self) -> None:
+        self.searched = 0
+
+    def finditer(self, text: str) -> Iterator[re.Match[str]]:
+        self.searched += 1
+        return PLACEHOLDER.finditer(text)
+
+    def sub(self, replaced: Callable[[re.Match[str]], str], text: str) -> str:
+        self.searched += 1
+        return PLACEHOLDER.sub(replaced, text)
+
+
+def conversation(turns: int, answer: str = "a{name}", place: str = "rows.jsonl:1") -> list[Sample]:
+    pairs = [(f"q{turn}{{author}}", f"{answer}{turn}") for turn in range(turns)]
+    return [Sample(*pair, tuple(pairs[:turn]) or None, place, "be {name}") for turn, pair in enumerate(pairs)]
+
+
+def test_each_text_of_a_long_conversation_is_searched_a_few_times_whatever_the_number_of_its_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples, pattern = conversation(200), CountedPattern()
+    monkeypatch.setattr(placeholders_module, "PLACEHOLDER", pattern)
+    fill_placeholders(samples, TEXTS)
+    refuse_unused_fill(samples, TEXTS, Path("rows.jsonl"))
+    (note,) = unfilled_notes(samples, Path("rows.jsonl"))
+    assert note.startswith("rows.jsonl: 200 rows hold {name} and {author}")
+    assert pattern.searched < 20 * 400, "all texts before each answer would be 40,000 for each search"
+    pattern.searched = 0
+    refuse_unused_fill(samples, {}, Path("rows.jsonl"))
+    assert pattern.searched == 0
+
+
+def test_a_note_counts_the_answers_from_the_first_placeholder_of_a_conversation_on() -> None:
+    pairs = [("a", "b"), ("{name}", "c"), ("d", "e")]
+    rows = [Sample(*pair, tuple(pairs[:turn]) or None, "rows.jsonl:1") for turn, pair in enumerate(pairs)]
+    (note,) = unfilled_notes([*rows, sample("f", "g", "rows.jsonl:2")], Path("rows.jsonl"))
+    assert note.startswith("rows.jsonl: 2 rows hold {name}, which")
+
+
+def test_samples_of_a_conversation_share_their_filled_turns_and_keep_those_without_placeholders() -> None:
+    _first, second, third = fill_placeholders(conversation(3), TEXTS)
+    assert third.history == (("q0青竹工坊", "a小墨0"), ("q1青竹工坊", "a小墨1"))
+    assert second.history is not None
+    assert third.history[0] is second.history[0]
+    plain = [replace(one, query="?", history=(("q", "a"), ("{x}", "b"))) for one in conversation(2)]
+    assert all(filled.history is one.history for filled, one in zip(fill_placeholders(plain, {**TEXTS, "x": "{x}"}), plain, strict=True))
+
+
+def test_equal_texts_of_all_rows_are_filled_once() -> None:
+    first, second = fill_placeholders([sample("?", "{name}!", "rows.jsonl:1"), sample("?", "{name}!", "rows.jsonl:2")], TEXTS)
+    assert first.answer is second.answer
+
+
+def test_turns_of_a_row_that_do_not_continue_each_other_are_all_filled() -> None:
+    rows = [Sample("?", "!", (("{name}", "1"), ("2", "3")), "rows.jsonl:1"), Sample("?", "!", (("{author}", "4"),), "rows.jsonl:1")]
+    assert [found.history for found in fill_placeholders(rows, TEXTS)] == [(("小墨", "1"), ("2", "3")), (("青竹工坊", "4"),)]
+
+
+def test_texts_that_would_fill_the_memory_together_are_refused_before_they_are_filled() -> None:
+    rows = [sample(f"q{line}", f"{{name}}{line}", f"rows.jsonl:{line}") for line in range(1, 1501)]
+    text = "墨" * (MAX_TEXT - 100)
+    with pytest.raises(UserError) as caught:
+        fill_placeholders(rows, {"name": text, "author": "青竹"})
+    english, chinese = str(caught.value).splitlines()
+    assert english.startswith(
+        "data.fill: adds 2,999,841,000 characters to the rows, at most 200,000,000; its longest text, data.fill.name, "
+    )
+    assert english.endswith(" has 1,999,900. Give shorter texts, or fewer rows.")
+    assert chinese.startswith(
+        "data.fill：会给数据增加 2,999,841,000 个字符，最多 200,000,000 个；其中最长的 data.fill.name 有 1,999,900 个"
+    )
+    same = [replace(row, answer="{name}") for row in rows]
+    assert len({id(row.answer) for row in fill_placeholders(same, {"name": text})}) == 1, "one text, in memory once"
 
 
 def test_training_and_evaluation_refuse_rows_that_filling_makes_too_long(tmp_path: Path) -> None:
