@@ -33,12 +33,8 @@ def scores_of(query, keys, scale, slope, offset, inside, SLOPES: tl.constexpr, D
 
 @jit()
 def add_keys(largest, total, sums, scores, values, DOT: tl.constexpr):
-    """The states after further keys with these scores and values (BLOCK_N, BLOCK_D).
-
-    DOT: one state of each query, (BLOCK_Q). Else there is one query, and each of BLOCK_N lanes has a state of its own, so that no
-    thread waits for others until `join_lanes`.
-    """
-    new_largest = tl.maximum(largest, tl.max(scores, 1) if DOT else scores)
+    """The states (BLOCK_Q) after further keys with these scores and values (BLOCK_N, BLOCK_D)."""
+    new_largest = tl.maximum(largest, tl.max(scores if DOT else scores[None, :], 1))
     finite = tl.where(new_largest == float("-inf"), 0.0, new_largest)
     shrink = tl.exp(largest - finite)
     if DOT:
@@ -47,25 +43,30 @@ def add_keys(largest, total, sums, scores, values, DOT: tl.constexpr):
         sums = sums * shrink[:, None] + tl.dot(weights.to(values.dtype), values, input_precision="ieee")
     else:
         weights = tl.exp(scores - finite)
-        total = total * shrink + weights
-        sums = sums * shrink[:, None] + weights[:, None] * values.to(tl.float32)
+        total = total * shrink + tl.sum(weights[None, :], 1)
+        sums = sums * shrink[:, None] + tl.sum(weights[:, None] * values.to(tl.float32), 0)[None, :]
     return new_largest, total, sums
 
 
 @jit()
-def join_lanes(largest, total, sums):
-    """The states of BLOCK_N lanes of one query as one: (1), (1), (1, BLOCK_D)."""
-    most = tl.max(largest[None, :], 1)
-    weights = tl.exp(largest - tl.where(most == float("-inf"), 0.0, most))
-    return most, tl.sum((total * weights)[None, :], 1), tl.sum(sums * weights[:, None], 0)[None, :]
+def split_of(length, split, S: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Where one of S shares of `length` keys begins and ends."""
+    size = tl.cdiv(tl.cdiv(length, S), BLOCK_N) * BLOCK_N
+    first = split * size
+    return first, tl.minimum(first + size, length)
 
 
 @jit()
-def split_of(length, S: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Where this program's share of `length` keys begins and ends."""
-    size = tl.cdiv(tl.cdiv(length, S), BLOCK_N) * BLOCK_N
-    first = tl.program_id(0) * size
-    return first, tl.minimum(first + size, length)
+def load_rotated(at, dims, inside, cos, sin, D: tl.constexpr, DISTANCE: tl.constexpr):
+    """Numbers (..., BLOCK_D) of heads that begin at `at`, rotated as by rotate_kernel unless DISTANCE is 0; `cos`, `sin`: of the token."""
+    numbers = tl.load(at + dims, mask=inside, other=0.0)
+    if DISTANCE:
+        other = tl.where(dims // DISTANCE % 2 == 0, dims + DISTANCE, dims - DISTANCE)
+        partner = tl.load(at + other, mask=inside, other=0.0).to(tl.float32)
+        c = tl.load(cos + dims, mask=dims < D, other=0.0).to(tl.float32)
+        s = tl.load(sin + dims, mask=dims < D, other=0.0).to(tl.float32)
+        numbers = (numbers.to(tl.float32) * c + partner * s).to(numbers.dtype)
+    return numbers
 
 
 # fmt: off
@@ -77,7 +78,7 @@ def add_prefix(
     """The states after this program's share of the keys of one sequence's prefix."""
     largest, total, sums = state
     dims, columns = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
-    first, last = split_of(length, S, BLOCK_N)
+    first, last = split_of(length, tl.program_id(0), S, BLOCK_N)
     for start in range(first, last, BLOCK_N):
         tokens = start + columns
         mask = (tokens[:, None] < last) & (dims[None, :] < D)
@@ -93,10 +94,13 @@ def add_cached(
     state, query, scale, slope, keys, values, new_key, new_value, newest, token_stride, D: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, S: tl.constexpr, SLOPES: tl.constexpr, DOT: tl.constexpr,
 ):
-    """The states after this program's share of the keys of one sequence; the newest one is written to the cache."""
+    """The states after this program's share of the keys of one sequence; the newest one is written to the cache.
+
+    The shares are dealt out from the other end than those of a prefix, so that short ones of both go to different programs.
+    """
     largest, total, sums = state
     dims, columns = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
-    first, last = split_of(newest + 1, S, BLOCK_N)
+    first, last = split_of(newest + 1, S - 1 - tl.program_id(0), S, BLOCK_N)
     for start in range(first, last, BLOCK_N):
         tokens = start + columns
         mask = (tokens[:, None] < tl.minimum(last, newest)) & (dims[None, :] < D)
@@ -114,41 +118,42 @@ def add_cached(
 
 @jit()
 def attend_rows_kernel(
-    query, new_keys, new_values, cached_keys, cached_values, prefix_keys, prefix_values, visible, begins, lengths, slopes, state_sums,
-    state_stats, out, scale, query_row, query_head, new_key_row, new_key_head, new_value_row, new_value_head, cache_row, cache_head,
-    cache_token, prefix_token, prefix_head, G: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, BLOCK_Q: tl.constexpr,
+    query, new_keys, new_values, cached_keys, cached_values, prefix_keys, prefix_values, visible, begins, lengths, cos, sin, slopes,
+    state_sums, state_stats, out, scale, query_row, query_head, new_key_row, new_key_head, new_value_row, new_value_head, cache_row,
+    cache_head, cache_token, prefix_token, prefix_head, G: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, BLOCK_Q: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, S: tl.constexpr, PREFIX: tl.constexpr, STARTED: tl.constexpr, SLOPES: tl.constexpr,
-    DOT: tl.constexpr,
+    DISTANCE: tl.constexpr, DOT: tl.constexpr,
 ):
     """One split of the keys of one sequence and head: the states, or the result if there is one split.
 
-    PREFIX: the keys of the sequence's prefix are part of it; STARTED: the states of the prefix are there already.
+    PREFIX: the keys of the sequence's prefix are part of it; STARTED: the states of the prefix are there already, as the first split's.
+    DISTANCE: see load_rotated; queries and new keys are rotated.
     """
     split, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     group, dims = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_D)
     heads = head * Q + group
     in_query = (group[:, None] < Q) & (dims[None, :] < D)
-    queries = tl.load(query + row * query_row + heads[:, None] * query_head + dims[None, :], mask=in_query, other=0.0)
+    queries = load_rotated(
+        query + row * query_row + heads[:, None] * query_head, dims[None, :], in_query, cos + row * D, sin + row * D, D, DISTANCE
+    )
     slope = tl.load(slopes + head) if SLOPES else 0.0
     # all that the loops need is asked for in front of the first one
     newest = tl.load(visible + row) - 1
     begin, length = (tl.load(begins + row), tl.load(lengths + row)) if PREFIX else (0, 0)
-    new_key = tl.load(new_keys + row * new_key_row + head * new_key_head + dims, mask=dims < D, other=0.0)
+    new_key = load_rotated(
+        new_keys + row * new_key_row + head * new_key_head, dims, dims < D, cos + row * D, sin + row * D, D, DISTANCE
+    )
     new_value = tl.load(new_values + row * new_value_row + head * new_value_head + dims, mask=dims < D, other=0.0)
-    states = row * (G * Q) + heads
+    states = (row * (G * Q) + heads) * S + split
     if STARTED:
-        largest = tl.load(state_stats + states * 2, mask=group < Q, other=float("-inf"))
-        total = tl.load(state_stats + states * 2 + 1, mask=group < Q, other=0.0)
-        sums = tl.load(state_sums + states[:, None] * D + dims[None, :], mask=in_query, other=0.0)
+        begun = (group < Q) & (split == 0)
+        largest = tl.load(state_stats + states * 2, mask=begun, other=float("-inf"))
+        total = tl.load(state_stats + states * 2 + 1, mask=begun, other=0.0)
+        sums = tl.load(state_sums + states[:, None] * D + dims[None, :], mask=in_query & begun[:, None], other=0.0)
     else:
         largest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK_Q], tl.float32)
         sums = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
-    if not DOT:  # the states of BLOCK_N lanes, of which the first one has begun
-        lane = tl.arange(0, BLOCK_N)
-        largest = tl.where(lane == 0, largest, float("-inf"))
-        total = tl.where(lane == 0, total, 0.0)
-        sums = tl.where(lane[:, None] == 0, sums, 0.0)
     if PREFIX:
         largest, total, sums = add_prefix(
             (largest, total, sums), queries, scale, slope, prefix_keys + head * prefix_head, prefix_values + head * prefix_head,
@@ -159,12 +164,9 @@ def attend_rows_kernel(
         (largest, total, sums), queries, scale, slope, cached_keys + slot, cached_values + slot, new_key, new_value,
         newest, cache_token, D, BLOCK_N, BLOCK_D, S, SLOPES, DOT,
     )
-    if not DOT:
-        largest, total, sums = join_lanes(largest, total, sums)
     if S == 1:
         tl.store(out + states[:, None] * D + dims[None, :], (sums / total[:, None]).to(out.dtype.element_ty), mask=in_query)
     else:
-        states = states * S + split
         tl.store(state_sums + states[:, None] * D + dims[None, :], sums, mask=in_query)
         tl.store(state_stats + states * 2, largest, mask=group < Q)
         tl.store(state_stats + states * 2 + 1, total, mask=group < Q)
@@ -185,9 +187,9 @@ def merge_states_kernel(state_sums, state_stats, out, D: tl.constexpr, BLOCK_D: 
 
 @jit(varying=["rows"])
 def attend_prefixes_kernel(
-    query, prefix_keys, prefix_values, begins, lengths, order, slopes, state_sums, state_stats, scale, rows, query_row, query_head,
-    prefix_token, prefix_head, G: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SLOPES: tl.constexpr,
+    query, prefix_keys, prefix_values, begins, lengths, order, cos, sin, slopes, state_sums, state_stats, scale, rows, query_row,
+    query_head, prefix_token, prefix_head, G: tl.constexpr, Q: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, S: tl.constexpr, SLOPES: tl.constexpr, DISTANCE: tl.constexpr,
 ):
     """The states of the prefixes of BLOCK_R sequences that are neighbours in `order`, whose keys are read once for all of them."""
     head, block = tl.program_id(0), tl.program_id(1)
@@ -198,7 +200,10 @@ def attend_prefixes_kernel(
     heads = head * Q + group
     begin, length = tl.load(begins + row), tl.where(used, tl.load(lengths + row), 0)
     mask = used[:, None] & (dims[None, :] < D)
-    queries = tl.load(query + row[:, None] * query_row + heads[:, None] * query_head + dims[None, :], mask=mask, other=0.0)
+    queries = load_rotated(
+        query + row[:, None] * query_row + heads[:, None] * query_head, dims[None, :], mask, cos + row[:, None] * D,
+        sin + row[:, None] * D, D, DISTANCE,
+    )
     slope = tl.load(slopes + head) if SLOPES else 0.0
     largest = tl.full([BLOCK_R * GROUP], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_R * GROUP], tl.float32)
@@ -218,7 +223,7 @@ def attend_prefixes_kernel(
         largest, total, sums = add_keys(
             largest, total, sums, scores, tl.load(prefix_values + at, mask=in_prefix, other=0.0), True
         )
-    states = row * (G * Q) + heads
+    states = (row * (G * Q) + heads) * S  # of the first split
     tl.store(state_sums + states[:, None] * D + dims[None, :], sums, mask=mask)
     tl.store(state_stats + states * 2, largest, mask=used)
     tl.store(state_stats + states * 2 + 1, total, mask=used)

@@ -67,28 +67,28 @@ def _interpreter() -> None:
     torch.manual_seed(0)
 
 
-def take_programs(monkeypatch: pytest.MonkeyPatch, programs: int) -> None:
-    """Let this many programs keep the device busy."""
+def take_processors(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let the device have so many; with none, no keys are shared among programs."""
     from imprint.kernels import attend_step
 
-    monkeypatch.setattr(attend_step, "busy_programs", lambda device: programs)
+    monkeypatch.setattr(attend_step, "processors", lambda device: count)
 
 
 @pytest.mark.parametrize("kind", ["none", "shared", "each"])
-@pytest.mark.parametrize("programs", [1, 24], ids=["one split", "several splits"])
+@pytest.mark.parametrize("processors", [0, 8], ids=["one split", "several splits"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_it_gives_what_the_reference_gives(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int, int], programs: int, kind: str
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int, int], processors: int, kind: str
 ) -> None:
-    take_programs(monkeypatch, programs)
+    take_processors(monkeypatch, processors)
 
     assert compare(shape, kind, torch.float32) < 1e-5
 
 
-@pytest.mark.parametrize("programs", [1, 24], ids=["one split", "several splits"])
+@pytest.mark.parametrize("processors", [0, 8], ids=["one split", "several splits"])
 @pytest.mark.parametrize("kind", ["none", "shared", "each"])
-def test_with_slopes_too(monkeypatch: pytest.MonkeyPatch, kind: str, programs: int) -> None:
-    take_programs(monkeypatch, programs)
+def test_with_slopes_too(monkeypatch: pytest.MonkeyPatch, kind: str, processors: int) -> None:
+    take_processors(monkeypatch, processors)
 
     assert compare((5, 2, 1, 8), kind, torch.float32, slopes=True) < 1e-5
 
@@ -108,3 +108,27 @@ def test_what_is_not_finite_beyond_a_sequence_does_not_matter() -> None:
     out = DecodeAttention().attend(0, query, key, value, context, score_scale=1.0, slopes=None)
 
     assert difference(out, value) < 1e-6
+
+
+@pytest.mark.parametrize("processors", [0, 8], ids=["one split", "several splits"])
+@pytest.mark.parametrize(("group", "size", "distance"), [(1, 16, 4), (3, 12, 1)])
+def test_queries_and_new_keys_are_rotated_as_alone(
+    monkeypatch: pytest.MonkeyPatch, group: int, size: int, distance: int, processors: int
+) -> None:
+    from imprint.kernels.attend_step import KeyRanges, Rotation, attend_step
+    from imprint.models.rotary import rotate
+
+    take_processors(monkeypatch, processors)
+    rows, heads = 9, 2
+    query, key, value = torch.randn(rows, heads * group, size), *torch.randn(2, rows, heads, size)
+    cos, sin = torch.randn(2, rows, size)
+    prefix = KeyRanges(*torch.randn(2, 40, heads, size), torch.zeros(rows).long(), torch.full((rows,), 40), torch.arange(rows))
+    caches, visible = [torch.randn(2, rows, heads, CAPACITY, size)] * 2, torch.randint(1, CAPACITY + 1, (rows,))
+    caches = [cache.clone() for cache in caches]
+
+    found = attend_step(query, (key, value), tuple(caches[0]), visible, prefix=prefix, rotation=Rotation(cos, sin, distance))
+
+    turned = [rotate(tensor, cos, sin, distance) for tensor in (query, key)]
+    wanted = attend_step(turned[0], (turned[1], value), tuple(caches[1]), visible, prefix=prefix)
+    assert difference(found, wanted) < 1e-5
+    assert difference(caches[0], caches[1]) < 1e-6

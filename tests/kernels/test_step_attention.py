@@ -14,28 +14,29 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from imprint.kernels import step_attention as kernels
+from imprint.kernels.attend_step import GROUPED, SHARED_KEYS, SINGLE
 
-def shared(function, number, constants, card):
+def shared(function, number, constants, card, warps=4):
     pointers = {name: "*" + number for name in ("query", "new_keys", "new_values", "cached_keys", "cached_values", "prefix_keys",
-                "prefix_values", "out")}
+                "prefix_values", "out", "cos", "sin")}
     pointers |= {name: "*i64" for name in ("visible", "begins", "lengths", "order")}
     pointers |= {"state_sums": "*fp32", "state_stats": "*fp32", "scale": "fp32"}
     names = function.arg_names
     types = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
     values = {(names.index(name),): value for name, value in constants.items()}
     target = GPUTarget("cuda", card, 32)
-    return triton.compile(ASTSource(function, types, constexprs=values), target=target).metadata.shared
+    return triton.compile(ASTSource(function, types, constexprs=values), target=target, options=dict(num_warps=warps)).metadata.shared
 
 card, largest = int(sys.argv[1]), 0
 for number in ("fp16",) if card < 80 else ("bf16", "fp16"):  # other numbers are left to PyTorch
-    sizes = dict(D=128, BLOCK_D=128, slopes=None, SLOPES=False)
+    sizes = dict(D=128, BLOCK_D=128, slopes=None, SLOPES=False, DISTANCE=32)
     for heads, group in ((32, 1), (8, 4), (2, 16)):
         for splits, own, started in ((16, True, False), (1, False, True)):
-            block = 1 if group == 1 else 16
-            constants = dict(G=heads, Q=group, BLOCK_Q=block, BLOCK_N=32, S=splits, PREFIX=own, STARTED=started, DOT=group > 1)
-            largest = max(largest, shared(kernels.attend_rows_kernel, number, constants | sizes, card))
+            block, tile = (1, SINGLE) if group == 1 else (16, GROUPED)
+            constants = dict(G=heads, Q=group, BLOCK_Q=block, BLOCK_N=tile.keys, S=splits, PREFIX=own, STARTED=started, DOT=group > 1)
+            largest = max(largest, shared(kernels.attend_rows_kernel, number, constants | sizes, card, tile.warps))
     for heads, group in ((32, 1), (8, 4)):
-        constants = dict(G=heads, Q=group, GROUP=group, BLOCK_R=16 // group, BLOCK_N=32)
+        constants = dict(G=heads, Q=group, GROUP=group, BLOCK_R=16 // group, BLOCK_N=SHARED_KEYS, S=1)
         largest = max(largest, shared(kernels.attend_prefixes_kernel, number, constants | sizes, card))
     largest = max(largest, shared(kernels.merge_states_kernel, number, dict(D=128, BLOCK_D=128, S=16), card))
 print(largest)
