@@ -85,6 +85,8 @@ PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, fused_loss=True, 
 class FusedAttention:
     """A stand-in for attention in one kernel over packed rows, with the prefix as leading keys: it allocates and keeps the same."""
 
+    rotates = False
+
     def supports(self, context: ForwardContext) -> bool:
         """See AttentionBackend: without a cache."""
         return context.cache is None

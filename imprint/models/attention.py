@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from imprint.models.cache import KVCache
+from imprint.models.pending import values
 from imprint.pack import Pack
 
 L = TypeVar("L")
@@ -110,11 +111,16 @@ class ForwardContext:
         With a cache, keys and values are written to it and attention reads all that it holds. `score_scale` divides the queries and
         multiplies their scores back, which changes no result; `slopes`: see `reference_attention.attend`.
         """
+        if not self.backend.rotates:
+            query, key = values((query, key))
         return self.backend.attend(layer, query, key, value, self, score_scale=score_scale, slopes=slopes)
 
 
 class AttentionBackend(Protocol):
     """One way to compute attention."""
+
+    rotates: bool
+    """Whether it takes queries and keys that are not rotated yet (`rotary.PendingRotation`)."""
 
     def supports(self, context: ForwardContext) -> bool:
         """Whether this backend computes a forward pass of this kind here, with the result of ReferenceAttention up to rounding."""

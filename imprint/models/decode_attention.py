@@ -1,14 +1,23 @@
 """Attention of a decoding step, one new token per sequence, in Triton: each key and value is read once."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 
 from imprint.kernels import available
 from imprint.models.attention import ForwardContext, PrefixRanges
+from imprint.models.pending import values
+from imprint.models.rotary import PendingRotation
+
+if TYPE_CHECKING:
+    from imprint.kernels.attend_step import Rotation
 
 
 class DecodeAttention:
     """The backend of steps with a cache and one token per sequence on a GPU; no gradients."""
+
+    rotates = True
 
     def supports(self, context: ForwardContext) -> bool:
         """See AttentionBackend."""
@@ -37,7 +46,19 @@ class DecodeAttention:
         ranges = context.layout(_prefix_ranges)
         cached = context.cache.keys[layer], context.cache.values[layer]
         own = None if prefix is None else KeyRanges(*prefix, ranges.begins, ranges.lengths, ranges.order)
-        return attend_step(query, (key, value), cached, context.pack.num_visible, prefix=own, slopes=slopes)
+        query, key, rotation = _unrotated(query, key)
+        visible = context.pack.num_visible
+        return attend_step(query, (key, value), cached, visible, prefix=own, slopes=slopes, rotation=rotation)
+
+
+def _unrotated(query: Any, key: Any) -> "tuple[Tensor, Tensor, Rotation | None]":
+    """Queries and keys, and how the kernel must rotate them."""
+    from imprint.kernels.attend_step import Rotation
+
+    if isinstance(query, PendingRotation) and isinstance(key, PendingRotation) and query.computed is key.computed is None:
+        return query.x, key.x, Rotation(query.cos, query.sin, query.distance)
+    query, key = values((query, key))
+    return query, key, None
 
 
 def _prefix_ranges(context: ForwardContext) -> PrefixRanges:

@@ -17,6 +17,8 @@ from imprint.models.reference_attention import ReferenceAttention
 class PackedAttention:
     """The backend for passes without a cache on a GPU with Triton: training, scoring and perplexity."""
 
+    rotates = False
+
     def supports(self, context: ForwardContext) -> bool:
         """See AttentionBackend."""
         return context.cache is None and context.pack.ids.is_cuda

@@ -21,6 +21,8 @@ MAX_SCORES = 2**27
 class ReferenceAttention:
     """The backend for every device, dtype and context, with gradients."""
 
+    rotates = False
+
     def supports(self, context: ForwardContext) -> bool:  # noqa: ARG002
         """See AttentionBackend: always."""
         return True

@@ -1,11 +1,12 @@
 """Computes a pass with fewer kernels than the network's own lines have: those lines stay as they are.
 
 Inside the mode, a sum of hidden states is put off until the norm behind it, so that one kernel computes both, with gradients where there
-are any; an activation waits for what it is multiplied by; and the weight in a product of one token is read from memory at full speed. It is
-on while a decoding step is captured, and in the passes of training on one GPU. Legend: T tokens, C hidden size.
+are any; an activation waits for what it is multiplied by, and the rotation of a decoding step for the attention; and the weight in a
+product of one token is read from memory at full speed. It is on while a decoding step is captured, and in the passes of training on one
+GPU. Legend: T tokens, C hidden size.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -19,51 +20,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from imprint.kernels import available
 from imprint.models import fusible
+from imprint.models.pending import Pending, values
+from imprint.models.rotary import PendingRotation, rotate
 from imprint.quant.dense import linear
 
 TRAINING = True
 """Whether passes of training are computed so."""
-
-
-class Pending:
-    """A tensor that is not computed yet; everything but what may fuse it computes it."""
-
-    def __init__(self) -> None:
-        self.computed: Tensor | None = None
-
-    @property
-    def value(self) -> Tensor:
-        """The tensor."""
-        if self.computed is None:
-            with torch._C.DisableTorchFunction():
-                self.computed = self._compute()
-        return self.computed
-
-    def _compute(self) -> Tensor:
-        raise NotImplementedError
-
-    @classmethod
-    def __torch_function__(cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*_values(args), **_values(kwargs or {}))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.value, name)
-
-    def __add__(self, other: Any) -> Any:
-        return torch.add(self, other)  # type: ignore[call-overload]
-
-    __radd__ = __add__
-
-    def __mul__(self, other: Any) -> Any:
-        return torch.mul(self, other)  # type: ignore[arg-type]
-
-    __rmul__ = __mul__
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return self.value[index]
-
-    def __len__(self) -> int:
-        return len(self.value)
 
 
 class LazySum(Pending):
@@ -119,6 +81,7 @@ class FusedStep(TorchFunctionMode):
             fusible.rms_norm: self._own_rms_norm,
             fusible.swiglu: self._swiglu,
             fusible.rotate_halves: self._rotate_halves,
+            rotate: self._rotate,
         }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -129,7 +92,7 @@ class FusedStep(TorchFunctionMode):
                 _ = pending.value
         function, kwargs = self._functions.get(func), kwargs or {}
         out = None if function is None else function(*args, **kwargs)
-        return func(*_values(args), **_values(kwargs)) if out is None else out
+        return func(*values(args), **values(kwargs)) if out is None else out
 
     def _fits(self, x: Any) -> bool:
         if type(x) is not Tensor:
@@ -206,7 +169,7 @@ class FusedStep(TorchFunctionMode):
         out = self._norm(x, weight, None, eps, centred=False, offset=offset)
         if out is not None:
             return out
-        x = _values(x)
+        x = values(x)
         if not self._fits(x) or _is_trained(weight) or weight.dtype != x.dtype:
             return None
         from imprint.kernels.norms import Norm
@@ -237,17 +200,22 @@ class FusedStep(TorchFunctionMode):
     def _linear(self, x: Any, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
         return None if isinstance(x, Pending) else linear(x, weight, bias)
 
+    def _rotate(self, x: Any, cos: Tensor, sin: Tensor, distance: int) -> Pending | None:
+        if torch.is_grad_enabled() or not self._fits(x):
+            return None
+        return self._put_off(PendingRotation(x, cos, sin, distance))
+
     def _rotate_halves(self, query: Any, key: Any, cos: Tensor, sin: Tensor, _compute: Any) -> tuple[Tensor, Tensor] | None:
         if not (self._fits(query) and self._fits(key)) or query.dim() != 4 or len(query) != 1 or cos.dtype != query.dtype:
             return None
-        from imprint.kernels.rotate import rotate
+        from imprint.kernels.rotate import rotate as rotate_by_kernel
 
         if self._signed is None or self._signed[0] is not sin:
             first, second = sin[0].chunk(2, -1)
             self._signed = sin, torch.cat((-first, second), -1)
         distance, signed = query.shape[-1] // 2, self._signed[1]
         self.fused += 1
-        query, key = (rotate(heads[0].transpose(0, 1), cos[0], signed, distance, False) for heads in (query, key))
+        query, key = (rotate_by_kernel(heads[0].transpose(0, 1), cos[0], signed, distance, False) for heads in (query, key))
         return query.transpose(0, 1)[None], key.transpose(0, 1)[None]
 
 
@@ -288,18 +256,3 @@ def _is_hidden(x: Tensor) -> bool:
 
 def _is_trained(weight: Tensor | None) -> bool:
     return weight is not None and weight.requires_grad and torch.is_grad_enabled()
-
-
-def _values(inputs: Any) -> Any:
-    """Arguments with everything computed that was put off."""
-    if isinstance(inputs, Pending):
-        return inputs.value
-    if isinstance(inputs, Mapping):
-        return {name: _values(value) for name, value in inputs.items()}
-    if isinstance(inputs, tuple | list) and _holds_sum(inputs):
-        return type(inputs)(_values(value) for value in inputs)
-    return inputs
-
-
-def _holds_sum(inputs: Iterable[Any]) -> bool:
-    return any(isinstance(value, Pending) or (isinstance(value, tuple | list) and _holds_sum(value)) for value in inputs)

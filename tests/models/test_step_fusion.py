@@ -7,6 +7,8 @@ from torch import Tensor
 
 import imprint
 from imprint.inference.decode_batch import DecodeBatch
+from imprint.models import rotary
+from imprint.models.decode_attention import DecodeAttention
 from imprint.models.network import Network
 from imprint.models.step_fusion import FusedStep
 from imprint.pack import pack
@@ -103,6 +105,27 @@ class TestTraining:
             assert network.fusion(None, None) is None
         network.use_kernels("plain")
         assert network.fusion(None, None) is None
+
+
+@pytest.mark.parametrize("network", [small_network(), small_chatglm2()], ids=["1", "2"])
+def test_attention_rotates_queries_and_keys_itself(monkeypatch: pytest.MonkeyPatch, network: Network) -> None:
+    prompts = short_prompts(small_network())[:3]
+    wanted = logits(network, prompts, None)
+    monkeypatch.setattr(DecodeAttention, "supports", lambda self, context: context.cache is not None and len(context.pack.ids) == 3)
+    monkeypatch.setattr(rotary.PendingRotation, "_compute", lambda self: pytest.fail("they are rotated alone"))
+
+    assert difference(logits(network, prompts, FusedStep(everywhere=True)), wanted) < 1e-4
+
+
+def test_heads_are_rotated_where_no_attention_does_it() -> None:
+    x, cos, sin = torch.randn(3, 2, 8), *torch.randn(2, 3, 8)
+    wanted = rotary.rotate(x, cos, sin, 2)
+    with torch.no_grad(), FusedStep(everywhere=True):
+        turned = rotary.rotate(x, cos, sin, 2)
+        assert "PendingRotation" in repr(type(turned))
+        x += 1
+
+        assert difference(turned.flatten(1), wanted.flatten(1)) == 0
 
 
 class TestSums:
