@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imprint.kernels import launch
+from imprint.kernels import attend_step, launch
+from imprint.kernels.rotate import rotate as rotate_by_kernel
 from imprint.kernels.tiles import Tile
 from imprint.quant.formats import FORMATS
 from imprint.quant.weight_format import SCALE, WEIGHT
@@ -35,7 +36,9 @@ LAYERS = 28
 BEYOND_CACHE = 5e8
 """Bytes of all copies of a weight."""
 TITLES = {"int4": 4, "int8": 8, "int4-g128": "int4-g128"}
-KERNELS = ("dequantize", "vector", "matrix", "wide", "dense")
+KERNELS = ("dequantize", "vector", "matrix", "wide", "dense", "attention")
+HEADS, HEAD_SIZE, PREFIX_KEYS, CACHED_KEYS, CAPACITY = 32, 128, 128, 124, 256
+"""Of the attention of one layer: keys of the shared prefix, and of each sequence, the new one among them."""
 Emit = Callable[..., None]
 
 
@@ -108,10 +111,13 @@ def main() -> None:
     emit(device=torch.cuda.get_device_name() if gpu else "cpu", torch=torch.__version__)
     compare(emit, torch.device("cuda" if gpu else "cpu"))
     if not gpu:
-        return
+        return  # the attention is compared in tests
+    compare_attention(emit, torch.device("cuda"))
+    if not arguments.only or "attention" in arguments.only:
+        measure_attention(emit)
     if arguments.search:
         search(cases, emit, time.monotonic() + arguments.seconds)
-    else:
+    elif cases:
         measure(cases, emit)
 
 
@@ -160,7 +166,79 @@ def error_of(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact).abs().max() / exact.abs().max())
 
 
+def compare_attention(emit: Emit, device: torch.device) -> None:
+    """The attention of a step against plain PyTorch in float64, with every way to share it among programs."""
+    for rows in (1, 9):
+        step = Step(rows, device, torch.float16)
+        exact = step.exact()
+        for tile in step_tiles(rows):
+            emit(check="attention", rows=rows, tile=list(asdict(tile).values()), error=error_of(step(tile), exact))
+
+
+class Step:
+    """The attention of one layer in a decoding step, on random numbers."""
+
+    def __init__(self, rows: int, device: torch.device, dtype: torch.dtype) -> None:
+        joint = torch.randn(rows, HEADS, 3 * HEAD_SIZE, device=device).to(dtype)
+        self.query, self.key, self.value = joint.chunk(3, -1)
+        self.cached = [torch.randn(rows, HEADS, CAPACITY, HEAD_SIZE, device=device).to(dtype) for _ in range(2)]
+        self.visible = torch.full((rows,), CACHED_KEYS, device=device)
+        keys, values = (torch.randn(PREFIX_KEYS, HEADS, HEAD_SIZE, device=device).to(dtype) for _ in range(2))
+        begins = torch.zeros(rows, dtype=torch.long, device=device)
+        self.prefix = attend_step.KeyRanges(keys, values, begins, begins + PREFIX_KEYS, torch.arange(rows, device=device))
+        cos, sin = (torch.randn(rows, HEAD_SIZE, device=device).to(dtype) for _ in range(2))
+        self.rotation = attend_step.Rotation(cos, sin, HEAD_SIZE // 4)
+
+    def __call__(self, tile: attend_step.StepTile | None = None) -> Tensor:
+        new, cached = (self.key, self.value), (self.cached[0], self.cached[1])
+        return attend_step.attend_step(self.query, new, cached, self.visible, prefix=self.prefix, rotation=self.rotation, tile=tile)
+
+    def exact(self) -> Tensor:
+        """The result in float64, from numbers that are rounded as the kernel rounds them."""
+        rotation = self.rotation
+        angles = (rotation.cos, rotation.sin, rotation.distance, False)
+        query, key = (rotate_by_kernel(one, *angles).double() for one in (self.query, self.key))
+        pairs = zip((self.prefix.keys, self.prefix.values), self.cached, (key, self.value), strict=True)
+        keys, values = (
+            torch.cat((prefix.transpose(0, 1).expand(len(key), -1, -1, -1), cached[:, :, : CACHED_KEYS - 1], new[:, :, None]), 2).double()
+            for prefix, cached, new in pairs
+        )
+        return functional.scaled_dot_product_attention(query[:, :, None], keys, values)[:, :, 0]
+
+
+def step_tiles(rows: int) -> list[attend_step.StepTile]:
+    """The ways to share the attention of so many sequences among programs that are tried."""
+    shapes = ((8, 1), (16, 1), (32, 1), (16, 2), (32, 2), (32, 4), (64, 4))
+    splits = (8, 16, 32) if rows == 1 else (1, 2) if rows < 64 else (1,)
+    return [attend_step.StepTile(keys, warps, 10_000, most) for keys, warps in shapes for most in splits]
+
+
 # -------------------------------------------------------------------------------------------------------------- measurements
+
+
+def measure_attention(emit: Emit) -> None:
+    """The attention of one layer, all of its kernels: as it is chosen, without sharing the prefix, and shared among programs otherwise."""
+    chosen = attend_step.MIN_SHARING_ROWS, attend_step.SHARED_KEYS
+    for rows in (1, 16, 64):
+        read = 4 * HEADS * HEAD_SIZE * (rows * CACHED_KEYS + PREFIX_KEYS)
+        steps = [Step(rows, torch.device("cuda"), torch.bfloat16) for _ in range(copies(read))]
+
+        def report(tile: attend_step.StepTile | None, rows: int = rows, read: int = read, steps: list[Step] = steps, **how: object) -> None:
+            us = graph_us([lambda step=step: step(tile) for step in steps])  # type: ignore[misc]
+            about = None if tile is None else list(asdict(tile).values())
+            emit(kernel="attention", rows=rows, tile=about, us=round(us, 2), tb_s=round(read / us / 1e6, 3), **how)
+
+        report(None)
+        for tile in step_tiles(rows):
+            report(tile)
+        if rows > 1:
+            for keys in (64, 128):
+                attend_step.SHARED_KEYS = keys
+                report(None, shared_keys=keys)
+            attend_step.MIN_SHARING_ROWS, attend_step.SHARED_KEYS = 1000, chosen[1]
+            report(None, shared=False)
+            attend_step.MIN_SHARING_ROWS = chosen[0]
+        del steps
 
 
 def graph_us(operations: list[Callable[[], object]]) -> float:
@@ -205,7 +283,8 @@ def measure(cases: list[Case], emit: Emit) -> None:
             del made
         emit(**asdict(case), layers=LAYERS, ms=round(LAYERS * whole / 1e3, 3))
     for tokens in (1, 4, 16, 64):
-        rivals(tokens, emit)
+        if {case.kernel for case in cases} - {"vector", "dequantize"}:
+            rivals(tokens, emit)
 
 
 def rivals(tokens: int, emit: Emit) -> None:
@@ -296,7 +375,7 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
             for n in (1, 2, 4, 8):
                 block = unit * warps * reach
                 each = n * wide // (unit * warps)
-                if block <= wide and 4 <= each <= 64 and n * reach <= 32:
+                if block <= wide and 4 <= each <= (64 if case.kernel == "dense" else 128) and n * reach <= 32:
                     found.append(Tile(n, block, warps))
     return found
 

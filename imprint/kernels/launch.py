@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imprint.kernels import tiles
 from imprint.kernels.dense import dense_vector_kernel
-from imprint.kernels.packed import dequantize_kernel, packed_matrix_kernel, packed_vector_kernel
+from imprint.kernels.packed import dequantize_kernel, offset_bits, packed_matrix_kernel, packed_vector_kernel
 from imprint.kernels.tiles import Tile
 from imprint.kernels.wide import lay_out_kernel, packed_wide_kernel
 
@@ -78,6 +78,7 @@ def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: T
             out,
             weight.rows.start,
             weight.rows.stop,
+            *offset_bits(weight.bits),
             HAS_BIAS=bias is not None,
             **_constants(weight, tile),
         )

@@ -100,31 +100,67 @@ def split_columns(x, BLOCK_W: tl.constexpr):
     return c0, c1, c2, c3, c4, c5, c6, c7
 
 
+def offset_bits(bits: int) -> tuple[int, int]:
+    """What `offset_value` takes: exponents beside flipped sign bits, of offsets 256 and 16.
+
+    They are arguments of the kernel, not constants of it: so one operation masks bits and exchanges them, which can have one constant only.
+    """
+    sign: int = 2 ** (bits - 1)
+    return 0x43800000 | (sign << 15), 0x41800000 | (sign << 19)
+
+
 @jit()
-def weighted_sum(word, x, total, BLOCK_W: tl.constexpr, BITS: tl.constexpr):
-    """Add to `total` the products of words (BLOCK_N, BLOCK_W) with x (BLOCK_W, L), summed over the columns of each word."""
+def offset_value(word, low, high, COLUMN: tl.constexpr, BITS: tl.constexpr):
+    """The integers of one of the L columns of words (uint32) plus `column_offset`, in fp32, exactly: no subtraction is needed here.
+
+    The integer goes to the highest bits of the mantissa, so that the offset is small: 2^8, or 2^4 for the high half of a byte.
+    """
+    BYTE: tl.constexpr = COLUMN // 2 if BITS == 4 else COLUMN
+    HIGH: tl.constexpr = BITS == 4 and COLUMN % 2 == 0
+    MASK: tl.constexpr = (2**BITS - 1) << (19 if HIGH else 15)
+    moved = (word << (15 - 8 * BYTE)) if BYTE < 2 else (word >> (8 * BYTE - 15))
+    return ((moved & MASK) ^ (high if HIGH else low)).to(tl.float32, bitcast=True)
+
+
+@jit()
+def offset_sum(x, BLOCK_W: tl.constexpr, BITS: tl.constexpr):
+    """What the offsets of `offset_value` add to the products of x (BLOCK_W, L) with a row: (BLOCK_W)."""
     if BITS == 4:
         c0, c1, c2, c3, c4, c5, c6, c7 = split_columns(x, BLOCK_W)
-        total += column_value(word, 0, 4) * (c0 * column_unit(0, 4))[None, :]
-        total += column_value(word, 1, 4) * (c1 * column_unit(1, 4))[None, :]
-        total += column_value(word, 2, 4) * (c2 * column_unit(2, 4))[None, :]
-        total += column_value(word, 3, 4) * (c3 * column_unit(3, 4))[None, :]
-        total += column_value(word, 4, 4) * (c4 * column_unit(4, 4))[None, :]
-        total += column_value(word, 5, 4) * (c5 * column_unit(5, 4))[None, :]
-        total += column_value(word, 6, 4) * (c6 * column_unit(6, 4))[None, :]
-        total += column_value(word, 7, 4) * (c7 * column_unit(7, 4))[None, :]
+        total = ((c0 + c2) + (c4 + c6)) * (16.0 + 8.0) + ((c1 + c3) + (c5 + c7)) * (256.0 + 8.0)
     else:
         even, odd = tl.split(tl.reshape(x, (BLOCK_W, 2, 2)))
         c0, c2 = tl.split(even)
         c1, c3 = tl.split(odd)
-        total += column_value(word, 0, 8) * (c0 * column_unit(0, 8))[None, :]
-        total += column_value(word, 1, 8) * (c1 * column_unit(1, 8))[None, :]
-        total += column_value(word, 2, 8) * (c2 * column_unit(2, 8))[None, :]
-        total += column_value(word, 3, 8) * (c3 * column_unit(3, 8))[None, :]
+        total = ((c0 + c2) + (c1 + c3)) * (256.0 + 128.0)
     return total
 
 
-@jit(unaligned=["words", "scales"])
+@jit()
+def weighted_sum(word, x, total, low, high, BLOCK_W: tl.constexpr, BITS: tl.constexpr):
+    """Add to `total` the products of x (BLOCK_W, L) with words (BLOCK_N, BLOCK_W) and their offsets, summed over the columns of a word."""
+    if BITS == 4:
+        c0, c1, c2, c3, c4, c5, c6, c7 = split_columns(x, BLOCK_W)
+        total += offset_value(word, low, high, 0, 4) * c0[None, :]
+        total += offset_value(word, low, high, 1, 4) * c1[None, :]
+        total += offset_value(word, low, high, 2, 4) * c2[None, :]
+        total += offset_value(word, low, high, 3, 4) * c3[None, :]
+        total += offset_value(word, low, high, 4, 4) * c4[None, :]
+        total += offset_value(word, low, high, 5, 4) * c5[None, :]
+        total += offset_value(word, low, high, 6, 4) * c6[None, :]
+        total += offset_value(word, low, high, 7, 4) * c7[None, :]
+    else:
+        even, odd = tl.split(tl.reshape(x, (BLOCK_W, 2, 2)))
+        c0, c2 = tl.split(even)
+        c1, c3 = tl.split(odd)
+        total += offset_value(word, low, high, 0, 8) * c0[None, :]
+        total += offset_value(word, low, high, 1, 8) * c1[None, :]
+        total += offset_value(word, low, high, 2, 8) * c2[None, :]
+        total += offset_value(word, low, high, 3, 8) * c3[None, :]
+    return total
+
+
+@jit(unaligned=["words", "scales"], varying=["low", "high"])
 def packed_vector_kernel(
     x,
     words,
@@ -133,6 +169,8 @@ def packed_vector_kernel(
     out,
     first,
     last,
+    low,  # as of offset_bits
+    high,
     W: tl.constexpr,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,  # words with the same scale, 0 for a whole row
@@ -145,6 +183,7 @@ def packed_vector_kernel(
     GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = tl.minimum(first + index, last - 1).to(tl.int64)
+    low, high = low.to(tl.uint32, bitcast=True), high.to(tl.uint32, bitcast=True)
     # asked for first, so that the end does not wait for them
     row_scale = tl.load(scales + rows).to(tl.float32) if GROUP == 0 else 1.0
     added = tl.load(bias + rows - first).to(tl.float32) if HAS_BIAS else 0.0
@@ -160,12 +199,14 @@ def packed_vector_kernel(
             word = tl.load(words_at, mask=word_index[None, :] < W, other=0, eviction_policy="evict_first")
             values = tl.load(x_at, mask=word_index[:, None] < W, other=0).to(tl.float32)
         word = word.to(tl.uint32, bitcast=True)
+        # no sum is large, which would cost precision: what the offsets of a tile will add is subtracted first
+        part = (tl.zeros((BLOCK_N, BLOCK_W), tl.float32) if GROUP else total) - offset_sum(values, BLOCK_W, BITS)[None, :]
+        part = weighted_sum(word, values, part, low, high, BLOCK_W, BITS)
         if GROUP:
             group = tl.max_contiguous(rows[:, None] * GROUPS + tl.minimum(word_index // GROUP, GROUPS - 1)[None, :], (1, 2))
-            scale = tl.load(scales + group).to(tl.float32)
-            total += scale * weighted_sum(word, values, tl.zeros((BLOCK_N, BLOCK_W), tl.float32), BLOCK_W, BITS)
+            total += part * tl.load(scales + group).to(tl.float32)
         else:
-            total = weighted_sum(word, values, total, BLOCK_W, BITS)
+            total = part
     result = tl.sum(total, 1) * row_scale + added
     tl.store(out + index, result.to(out.dtype.element_ty), mask=first + index < last)
 

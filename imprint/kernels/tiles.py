@@ -11,7 +11,9 @@ from dataclasses import dataclass
 WARP = 32
 """Threads."""
 UNROLLED = 64
-"""Elements that a thread reads at most: words, or groups of eight columns of 16 bits. More makes long code."""
+"""Groups of eight columns of 16 bits that a thread reads at most: more makes long code."""
+UNROLLED_WORDS = 128
+"""Words that a thread reads at most."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ def vector_tile(rows: int, words: int, group: int) -> Tile:
     warps = 8 if words > 2048 else 4 if words > 1024 else 2 if group else 1
     columns = min(power_of_two(words), 2 * WARP * warps)
     each = -(-words // columns) * columns // (WARP * warps)
-    return Tile(bounded_rows(rows, each, largest=8), columns, warps)
+    if group:
+        return Tile(bounded_rows(rows, each, largest=8), columns, warps)
+    # several rows share what x costs, while there are enough warps for a GPU
+    return Tile(bounded_rows(rows * warps // 4, each, largest=4, unrolled=UNROLLED_WORDS), columns, warps)
 
 
 def matrix_tile(rows: int, words: int, group: int) -> Tile:
@@ -67,10 +72,10 @@ def dense_tile(rows: int, columns: int) -> Tile:
     return Tile(bounded_rows(rows, each, largest=4 if warps == 1 else 2), wide, warps)
 
 
-def bounded_rows(rows: int, elements: int, *, largest: int) -> int:
+def bounded_rows(rows: int, elements: int, *, largest: int, unrolled: int = UNROLLED) -> int:
     """The rows of a tile whose row gives `elements` to every thread: enough programs for a GPU, and code of bounded length."""
     chosen = largest
-    while chosen > 1 and (chosen * max(elements, 1) > UNROLLED or rows < 512 * chosen):
+    while chosen > 1 and (chosen * max(elements, 1) > unrolled or rows < 512 * chosen):
         chosen //= 2
     return chosen
 

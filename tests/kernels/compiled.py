@@ -39,7 +39,12 @@ def kernels(dtype: str) -> Iterator[Kernel]:
             tile = tiles.DEQUANTIZE
             found[f"dequantize {base}"] = (dequantize_kernel, packed, base | block(tile), tile)
             tile = tiles.vector_tile(rows, words, group)
-            found[f"vector {base} {tile}"] = (packed_vector_kernel, product, base | {"HAS_BIAS": True} | block(tile), tile)
+            found[f"vector {base} {tile}"] = (
+                packed_vector_kernel,
+                product | {"low": "i32", "high": "i32"},
+                base | {"HAS_BIAS": True} | block(tile),
+                tile,
+            )
             tile = tiles.matrix_tile(rows, words, group)
             for tokens in (8, tiles.MATRIX_TOKENS):
                 more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages}

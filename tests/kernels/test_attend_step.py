@@ -122,13 +122,15 @@ def test_queries_and_new_keys_are_rotated_as_alone(
     rows, heads = 9, 2
     query, key, value = torch.randn(rows, heads * group, size), *torch.randn(2, rows, heads, size)
     cos, sin = torch.randn(2, rows, size)
-    prefix = KeyRanges(*torch.randn(2, 40, heads, size), torch.zeros(rows).long(), torch.full((rows,), 40), torch.arange(rows))
-    caches, visible = [torch.randn(2, rows, heads, CAPACITY, size)] * 2, torch.randint(1, CAPACITY + 1, (rows,))
+    keys, values = torch.randn(2, 40, heads, size)
+    prefix = KeyRanges(keys, values, torch.zeros(rows).long(), torch.full((rows,), 40), torch.arange(rows))
+    visible = torch.randint(1, CAPACITY + 1, (rows,))
+    caches = [torch.randn(2, rows, heads, CAPACITY, size)] * 2
     caches = [cache.clone() for cache in caches]
 
-    found = attend_step(query, (key, value), tuple(caches[0]), visible, prefix=prefix, rotation=Rotation(cos, sin, distance))
+    found = attend_step(query, (key, value), (caches[0][0], caches[0][1]), visible, prefix=prefix, rotation=Rotation(cos, sin, distance))
 
     turned = [rotate(tensor, cos, sin, distance) for tensor in (query, key)]
-    wanted = attend_step(turned[0], (turned[1], value), tuple(caches[1]), visible, prefix=prefix)
+    wanted = attend_step(turned[0], (turned[1], value), (caches[1][0], caches[1][1]), visible, prefix=prefix)
     assert difference(found, wanted) < 1e-5
     assert difference(caches[0], caches[1]) < 1e-6

@@ -77,6 +77,16 @@ class TestProducts:
         assert torch.equal(launch.packed_vector(x, weight, None), launch.packed_vector(x, weight, None))
 
 
+@every_format
+def test_what_integers_are_offset_by_costs_no_precision_where_all_inputs_are_positive(weight_format: WeightFormat) -> None:
+    weight = stored(weight_format, 4, 8192)
+    weight.tensors["weight_scale"].fill_(1)  # with which no product is rounded
+    x = torch.rand(1, 8192, device=DEVICE) + 0.5
+    exact = x.double() @ weight.dequantize(torch.float32).double().t()
+
+    assert difference(launch.packed_vector(x, packed(weight), None), exact) < 5e-5 * float(exact.abs().max())
+
+
 def test_an_input_with_gaps_is_read_as_it_is_meant() -> None:
     weight, x = packed(stored(RowInt(4), 8, 64)), torch.randn(2, 128, device=DEVICE).half()[:, ::2]
 

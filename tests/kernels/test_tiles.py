@@ -21,7 +21,7 @@ def test_a_program_reads_a_bounded_number_of_elements_and_gives_every_thread_som
         each = -(-width // tile.columns) * max(1, tile.columns // unit // threads)
 
         assert tile.columns == tiles.power_of_two(tile.columns)
-        assert tile.rows * each <= tiles.UNROLLED or tile.rows == 1
+        assert tile.rows * each <= (tiles.UNROLLED if unit == 8 else tiles.UNROLLED_WORDS) or tile.rows == 1
         assert tile.rows <= 8
 
 
