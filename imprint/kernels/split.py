@@ -38,11 +38,12 @@ Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, AdamWNumbers], None]
 def split(value: Tensor) -> tuple[Tensor, Tensor]:
     """Fp32 numbers -> bfloat16, rounded to nearest and halves away from zero; and int16, what is left of their bits."""
     bits = value.view(torch.int32)
-    high = (bits + HALF) >> 16
-    return high.to(torch.int16).view(torch.bfloat16), (bits - (high << 16)).to(torch.int16)
+    high = (bits + HALF).bitwise_right_shift_(16)  # in place from here on: a weight may be large
+    weight = high.to(torch.int16).view(torch.bfloat16)
+    return weight, torch.sub(bits, high.bitwise_left_shift_(16), out=high).to(torch.int16)
 
 
 def joined(weight: Tensor, low: Tensor) -> Tensor:
     """The fp32 numbers that were split."""
-    bits = weight.view(torch.int16).to(torch.int32) << 16
+    bits = weight.view(torch.int16).to(torch.int32).bitwise_left_shift_(16)
     return bits.add_(low).view(torch.float32)

@@ -9,7 +9,7 @@ from imprint.engine.master_weights import MasterAdamW, MasterOptimizer
 from imprint.engine.section import OptimizerSection
 from imprint.engine.split_weights import SplitAdamW, splits_weights
 from imprint.quant.names import KernelChoice
-from tests.kernels.packed_weights import TRITON
+from tests.kernels.packed_weights import DEVICE, TRITON
 from tests.kernels.plain_update import plain_update
 
 SHAPES = ((40, 30), (30,), (7, 3, 5))
@@ -26,7 +26,7 @@ def master_adamw(groups: list[dict[str, object]]) -> MasterAdamW:
 
 def weights(make: Make) -> tuple[list[nn.Parameter], MasterOptimizer]:
     torch.manual_seed(0)
-    parameters = [nn.Parameter(torch.randn(shape).bfloat16()) for shape in SHAPES]
+    parameters = [nn.Parameter(torch.randn(shape).bfloat16().to(DEVICE)) for shape in SHAPES]
     return parameters, make([{"params": parameters[:2]}, {"params": parameters[2:], "weight_decay": 0.0, "lr": 3e-3}])
 
 
@@ -35,7 +35,7 @@ def push(parameters: list[nn.Parameter], optimizer: MasterOptimizer, steps: rang
     for step in steps:
         generator = torch.Generator().manual_seed(step)
         for index, parameter in enumerate(parameters):
-            gradient = torch.randn(parameter.shape, generator=generator).bfloat16()
+            gradient = torch.randn(parameter.shape, generator=generator).bfloat16().to(DEVICE)
             parameter.grad = None if index == 2 and step % 3 == 0 else gradient
         assert float(optimizer.norm()) > 0
         optimizer.step(0.25 + step / 100)
@@ -98,14 +98,14 @@ def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def engine(kernels: KernelChoice) -> Engine:
     torch.manual_seed(0)
-    weight = nn.Parameter(torch.randn(8, 6).bfloat16())
+    weight = nn.Parameter(torch.randn(8, 6).bfloat16().to(DEVICE))
     section = OptimizerSection(learning_rate=1e-3, weight_decay=0.1, clip=0.5)
-    return Engine.start(nn.ParameterList([weight]), {"weight": weight}, section, 100, device=torch.device("cpu"), kernels=kernels)
+    return Engine.start(nn.ParameterList([weight]), {"weight": weight}, section, 100, device=DEVICE, kernels=kernels)
 
 
 def train(one: Engine, steps: range) -> None:
     for step in steps:
-        gradient = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        gradient = torch.randn(8, 6, generator=torch.Generator().manual_seed(step)).to(DEVICE)
         one.backward((one.parameters["weight"].float() * gradient).sum(), last=True)
         assert one.update(step, apply=True)[1]
 
