@@ -62,12 +62,13 @@ class DataSplits:
         own = len(self.train)
         return self.train[index] if index < own else self.general[index - own]
 
-    def location(self, index: int) -> str:
+    def location(self, index: int) -> Bilingual:
         """The location of a training row, to print."""
         own = len(self.train)
         if index >= own:
-            return f"general row {index - own + 1}"
-        return self.locations[index] if self.locations else f"row {index}"
+            return Bilingual(f"general row {index - own + 1}", f"第 {index - own + 1} 条通用数据")
+        location = self.locations[index] if self.locations else None
+        return Bilingual(location or f"row {index}", location or f"第 {index} 行")
 
     @property
     def several_answers(self) -> bool:

@@ -306,7 +306,7 @@ def lowered_rate_scale(rate_scale: float, back_to: int) -> float:
     return rate_scale * (RATE_FACTOR if back_to else RESTART_RATE_FACTOR)
 
 
-def final_advice(reason: str, *, rate: float, warmup: int, dtype: str, rows: str) -> Bilingual:
+def final_advice(reason: str, *, rate: float, warmup: int, dtype: str, rows: Bilingual) -> Bilingual:
     """What to change after the last rescue; `rate` is the last peak learning rate, `rows` are those at the divergence."""
     lower_rate = f"optimizer.learning_rate={RATE_FACTOR * rate:.1g}"
     longer_warmup = f"optimizer.warmup_steps={max(20, 2 * warmup)}"
@@ -314,7 +314,7 @@ def final_advice(reason: str, *, rate: float, warmup: int, dtype: str, rows: str
     return Bilingual(
         f"{reason}, even after {MAX_RESCUES} rescues, each with a lower rate. In a new folder set {lower_rate} (last: {rate:.1g}) "
         f"and {longer_warmup} (now {warmup}){'' if is_fp32 else f', and model.dtype=float32 (now {dtype})'}; check the rows at which the "
-        f"divergence began: {rows}.",
+        f"divergence began: {rows.english}.",
         f"已回到完好的状态并降低学习率 {MAX_RESCUES} 次，仍然失败。请在新目录中设 {lower_rate}、{longer_warmup}"
-        f"{'' if is_fp32 else '、model.dtype=float32'}，并检查上述数据行。",
+        f"{'' if is_fp32 else '、model.dtype=float32'}，并检查失控开始时的数据行：{rows.chinese}。",
     )

@@ -207,8 +207,10 @@ def refuse_sharded_base(method: str) -> NoReturn:
     )
 
 
-def describe_rows(job: TrainJob, rows: Sequence[int]) -> str:
+def describe_rows(job: TrainJob, rows: Sequence[int]) -> Bilingual:
     """The locations (file:line) of rows, for a message: at most the first few."""
-    locations = [job.split.location(row) for row in rows]
-    more = f" and {len(locations) - LISTED_ROWS} more" if len(locations) > LISTED_ROWS else ""
-    return ", ".join(locations[:LISTED_ROWS]) + more
+    locations = [job.split.location(row) for row in rows[:LISTED_ROWS]]
+    more = len(rows) - LISTED_ROWS
+    rest = Bilingual(f" and {more} more", f" 等 {len(rows)} 行") if more > 0 else Bilingual("", "")
+    english, chinese = ", ".join(location.english for location in locations), "、".join(location.chinese for location in locations)
+    return Bilingual(english + rest.english, chinese + rest.chinese)

@@ -47,10 +47,11 @@ def rescue_if_diverged(job: TrainJob, progress: TrainProgress, run_log: RunLog, 
     return False
 
 
-def give_up(job: TrainJob, run_log: RunLog, advice: Bilingual, rows: str = "") -> NoReturn:
+def give_up(job: TrainJob, run_log: RunLog, advice: Bilingual, rows: Bilingual | None = None) -> NoReturn:
     """End the run: log the advice and raise it as a UserError."""
     run_log.notice(advice, "guard", show=False)  # the error is printed
-    raise UserError(Bilingual(f"{job.run.path}: {advice.english}", advice.chinese + (f"\n{rows}" if rows else "")))
+    of_step = Bilingual("", "") if rows is None else Bilingual(f" Rows of this step: {rows.english}.", f"该步的数据：{rows.chinese}。")
+    raise UserError(Bilingual(f"{job.run.path}: {advice.english}{of_step.english}", f"{advice.chinese}{of_step.chinese}"))
 
 
 def record_rescue(job: TrainJob, progress: TrainProgress, run_log: RunLog, divergence: Diverged) -> None:
@@ -70,18 +71,19 @@ def record_rescue(job: TrainJob, progress: TrainProgress, run_log: RunLog, diver
         back_to=back_to,
         rate_scale=scale,
         reason=divergence.reason,
-        rows=tuple(job.split.location(row) for row in rows),
+        rows=tuple(job.split.location(row).english for row in rows),
         best_step=progress.best_step,
         best_loss=progress.best_loss,
     )
     write_rescue(job.run, rescue)
-    peak = job.engine.optimizer_section.learning_rate * scale
+    peak, begun_with = job.engine.optimizer_section.learning_rate * scale, describe_rows(job, rows)
     run_log.notice(
         Bilingual(
-            f"step {progress.step}: {divergence.reason}. It began after step {divergence.good_step}, with {describe_rows(job, rows)}. "
+            f"step {progress.step}: {divergence.reason}. It began after step {divergence.good_step}, with {begun_with.english}. "
             f"The run goes back to {f'the state of step {back_to}' if back_to else 'its start'} with a peak learning rate of {peak:.2g} "
             f"(rescue {len(earlier) + 1} of {MAX_RESCUES}; recorded in {job.run.rescues}).",
-            f"训练已失控：回到{f'第 {back_to} 步的状态' if back_to else '起点'}，峰值学习率降为 {peak:.2g}（第 {len(earlier) + 1} "
+            f"训练在第 {divergence.good_step} 步之后失控，始于 {begun_with.chinese}："
+            f"回到{f'第 {back_to} 步的状态' if back_to else '起点'}，峰值学习率降为 {peak:.2g}（第 {len(earlier) + 1} "
             f"次，最多 {MAX_RESCUES} 次）。",
         ),
         "guard",

@@ -60,8 +60,8 @@ def broken_rows(job: TrainJob, rows: Sequence[int], run_log: RunLog) -> tuple[in
     locations = describe_rows(job, broken or rows)
     run_log.notice(
         Bilingual(
-            f"step {run_log.step}: skipped, the {quantity} of these rows is not finite: {locations}",
-            f"第 {run_log.step} 步已跳过：这些行的{chinese}不是有限值：{locations}",
+            f"step {run_log.step}: skipped, the {quantity} of these rows is not finite: {locations.english}",
+            f"第 {run_log.step} 步已跳过：这些行的{chinese}不是有限值：{locations.chinese}",
         ),
         "guard",
     )

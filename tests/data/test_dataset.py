@@ -12,7 +12,7 @@ from imprint.data.readers.bad_rows import ENOUGH_LACKING
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection, MixSection
 from imprint.data.truncation import TruncationReport
-from imprint.messages import UserError
+from imprint.messages import Bilingual, UserError
 from imprint.templates import Template, read_template
 from tests.families import fields_of, published_folder, template_of
 from tests.vocabulary import tiny_template, tiny_tokenizer
@@ -248,8 +248,8 @@ def test_general_rows_stand_behind_the_own_ones_and_are_never_counted_as_them(tm
     assert (len(split.train), len(split.general), split.general_per_epoch, split.train_report.rows) == (6, 7, 2, 6)
     assert [split.row(number) for number in range(13)] == [*split.train, *split.general]
     assert split.lengths() == [len(row.ids) for row in (*split.train, *split.general)]
-    assert split.location(5).endswith("train.jsonl:6")
-    assert split.location(6) == "general row 1"
+    assert split.location(5).chinese.endswith("train.jsonl:6")
+    assert split.location(6) == Bilingual("general row 1", "第 1 条通用数据")
     assert "7 general rows; 2 of them join the 6 own rows in each epoch, other ones each time, and none" in split.sources[-1]
     few = section.model_copy(update={"mix_general": MixSection(rows=mix.rows, share=0.7)})
     assert (

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from imprint.events import Event
+from imprint.messages import Bilingual
 from imprint.training.guard import (
     CONSTANT_STEPS,
     HOPELESS_STEPS,
@@ -184,7 +185,7 @@ def test_a_rescue_lowers_the_rate_and_one_from_the_start_much() -> None:
 
 
 def test_the_end_of_the_guards_wisdom_names_every_knob_with_its_number() -> None:
-    said = final_advice("the loss rose from 3.00 to 9.00", rate=0.02, warmup=5, dtype="bfloat16", rows="rows.jsonl:7")
+    said = final_advice("the loss rose from 3.00 to 9.00", rate=0.02, warmup=5, dtype="bfloat16", rows=Bilingual("rows.jsonl:7", "第 7 行"))
     for words in (
         "optimizer.learning_rate=0.006",
         "optimizer.warmup_steps=20 (now 5)",
@@ -193,5 +194,6 @@ def test_the_end_of_the_guards_wisdom_names_every_knob_with_its_number() -> None
         "学习率",
     ):
         assert words in str(said)
-    exact = final_advice("the loss rose from 3.00 to 9.00", rate=0.02, warmup=5, dtype="float32", rows="rows.jsonl:7")
+    assert said.chinese.endswith("并检查失控开始时的数据行：第 7 行。")
+    exact = final_advice("the loss rose from 3.00 to 9.00", rate=0.02, warmup=5, dtype="float32", rows=Bilingual("rows.jsonl:7", "第 7 行"))
     assert "float32" not in str(exact)

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from imprint.cli import main
-from imprint.messages import UserError
+from imprint.messages import Bilingual, UserError
 from imprint.training.job import TrainJob, describe_rows, refuse_sharded_base
 from tests.tinyrun import losses, tiny_run
 
@@ -48,6 +48,8 @@ def test_a_frozen_base_is_not_sharded_and_the_message_names_the_method() -> None
 
 
 def test_rows_are_described_by_their_first_five_locations() -> None:
-    job = SimpleNamespace(split=SimpleNamespace(location=lambda row: f"rows.jsonl:{row}"))
-    assert describe_rows(cast(TrainJob, job), [4, 2]) == "rows.jsonl:4, rows.jsonl:2"
-    assert describe_rows(cast(TrainJob, job), range(7)).endswith("rows.jsonl:4 and 2 more")
+    job = SimpleNamespace(split=SimpleNamespace(location=lambda row: Bilingual(f"rows.jsonl:{row}", f"第 {row} 条")))
+    assert describe_rows(cast(TrainJob, job), [4, 2]) == Bilingual("rows.jsonl:4, rows.jsonl:2", "第 4 条、第 2 条")
+    more = describe_rows(cast(TrainJob, job), range(7))
+    assert more.english.endswith("rows.jsonl:4 and 2 more")
+    assert more.chinese.endswith("第 4 条 等 7 行")
