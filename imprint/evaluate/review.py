@@ -245,6 +245,8 @@ def _base_and_tuned(source: ModelSource, section: ForgettingSection) -> ModelPai
             source,
             base=base,
             quantize=precision.quantize,
+            quantize_head=precision.quantize_head,
+            embedding_on_host=precision.embedding_on_host,
             dtype=precision.dtype,
             device=precision.device,
             kernels=precision.kernels,

@@ -74,8 +74,10 @@ class ExportJob:
         return folder
 
     def open(self, *, quantize: FormatName | None = None) -> Model:
-        """The tuned model of the run."""
-        return load_model(self.source, quantize=quantize, dtype=self.proof_dtype, device=self.device)
+        """The tuned model of the run, with the head and the embedding that its base has."""
+        return load_model(
+            self.source, quantize=quantize, quantize_head=False, embedding_on_host=False, dtype=self.proof_dtype, device=self.device
+        )
 
     def load_export(self, folder: Path, *, adapter: Path | None = None, quantize: FormatName | None = None) -> Model:
         """Load the written files as other tools will, in the precision of `open`."""
@@ -245,6 +247,8 @@ def bundle(job: ExportJob) -> Iterator[AnswerFunction]:
     try:
         extract_bundle(job.temporary, folder)
         unpacked_run = resolve_source(folder, job.run.model.location).with_template(job.run.model.template)
-        yield job.answer_function(load_model(unpacked_run, dtype=job.proof_dtype, device=job.device))
+        yield job.answer_function(
+            load_model(unpacked_run, quantize_head=False, embedding_on_host=False, dtype=job.proof_dtype, device=job.device)
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

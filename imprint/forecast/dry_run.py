@@ -40,8 +40,8 @@ class Setting:
     """Whether the gradient of an earlier micro-batch is there already."""
     fused_attention: bool = False
     """Whether attention is one kernel (see stand_ins)."""
-    fused_loss: bool = False
-    """Whether the cross-entropy of logits is one kernel."""
+    triton: bool = False
+    """Whether kernels in Triton compute the loss and dequantize weights."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _run(setting: Setting, texts: Texts, depth: int) -> DryRun:
 
     network.register_forward_hook(enter_head)
     blocks[0].register_forward_hook(enter_backward_end)
-    with gpu_kernels(fused_loss=setting.fused_loss), trace:
+    with gpu_kernels(triton=setting.triton), trace:
         loss = tuner(batch)
         trace.enter("backward")
         loss.backward()

@@ -160,7 +160,7 @@ def estimate(plan: Plan, choice: Choice) -> Estimate:
         choice.checkpointing,
         accumulates=micro_batches > 1 or plan.path.graphs,
         fused_attention=plan.path.fused_attention,
-        fused_loss=plan.path.fused_loss,
+        triton=plan.path.triton,
     )
     base = _base_size(plan.build, choice.quantize)
     run = dry_run(setting, base.depth, [text for row in rows for text in row])

@@ -16,24 +16,32 @@ from torch.nn import functional
 
 from imprint.models import loss
 from imprint.models.attention import ForwardContext
+from imprint.quant.weight_format import StoredWeight
 
 
 @contextmanager
-def gpu_kernels(*, fused_loss: bool = False) -> Iterator[None]:
+def gpu_kernels(*, triton: bool = False) -> Iterator[None]:
     """Inside this block RMSNorm and dropout allocate and keep what they do on a GPU, in a recomputation too.
 
-    `fused_loss`: the gradient of the loss takes the place of the logits, as in kernels/cross_entropy.py.
+    `triton`: the gradient of the loss takes the place of the logits, as in kernels/cross_entropy.py, and a dequantized weight is all that
+    dequantizing it takes.
     """
-    originals, has_kernel = {name: getattr(functional, name) for name in REPLACED}, loss.has_kernel
-    for name, replaced in REPLACED.items():
-        setattr(functional, name, replaced)
-    setattr(loss, has_kernel.__name__, lambda _device, dtype: fused_loss and loss.FUSED and dtype.itemsize == 2)
+    replaced: list[tuple[Any, str, Any]] = [(functional, name, one) for name, one in REPLACED.items()]
+    replaced.append((loss, "has_kernel", lambda _device, dtype: triton and loss.FUSED and dtype.itemsize == 2))
+    if triton:
+        replaced.append((StoredWeight, "dequantize", _dequantize))
+    originals = [(place, name, getattr(place, name)) for place, name, _ in replaced]
+    for place, name, one in replaced:
+        setattr(place, name, one)
     try:
         yield
     finally:
-        setattr(loss, has_kernel.__name__, has_kernel)
-        for name, original in originals.items():
-            setattr(functional, name, original)
+        for place, name, original in originals:
+            setattr(place, name, original)
+
+
+def _dequantize(weight: StoredWeight, dtype: torch.dtype) -> Tensor:
+    return torch.zeros((len(weight.rows), weight.columns), dtype=dtype, device=weight.device)
 
 
 def _rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # noqa: ARG001
@@ -71,15 +79,15 @@ class ComputePath:
 
     fused_attention: bool = False
     """Attention is one kernel over packed rows."""
-    fused_loss: bool = False
-    """The cross-entropy of logits is one kernel, whose gradient takes their place."""
+    triton: bool = False
+    """Kernels in Triton compute the loss of logits, whose gradient takes their place, and dequantize a weight in one pass."""
     graphs: bool = False
     """The kernels of a micro-batch are repeated as one CUDA graph, and gradients have memory of their own from the start."""
     split_masters: bool = False
     """Trained bfloat16 weights are updated in one pass, and half of each fp32 master is the weight itself."""
 
 
-PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, fused_loss=True, graphs=True)
+PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, triton=True, graphs=True)
 
 
 class FusedAttention:

@@ -16,6 +16,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.checkpoint import load_network
 from imprint.models.families import build_network, read_config
+from imprint.models.vocabulary import arrange_vocabulary
 from imprint.quant.formats import find_format
 from imprint.quant.names import FormatName, KernelChoice
 from imprint.runtime import choose_device, choose_dtype
@@ -63,6 +64,8 @@ def load_base(
     path: str | Path,
     *,
     quantize: FormatName | None = None,
+    quantize_head: bool = False,
+    embedding_on_host: bool = False,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     kernels: KernelChoice = "auto",
@@ -86,6 +89,9 @@ def load_base(
     if tells_bos:
         tell_missing_bos(model, folder)
     _merge_run_loras(model, path, quantize)
+    if quantize_head or embedding_on_host:
+        arrange_vocabulary(network, quantize_head=quantize_head, embedding_on_host=embedding_on_host)
+        network.use_kernels(kernels)
     return model
 
 
@@ -95,6 +101,8 @@ def load_model(
     base: bool = False,
     adapter: str | Path | None = None,
     quantize: FormatName | None = None,
+    quantize_head: bool | None = None,
+    embedding_on_host: bool | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     kernels: KernelChoice | None = None,
@@ -112,9 +120,20 @@ def load_model(
         quantize = quantize or (None if merged else run.model.quantize)
         dtype, device, template = dtype or run.model.dtype, device or run.model.device, template or run.model.template
         kernels = kernels or run.model.kernels
+        if not merged:
+            quantize_head = run.model.quantize_head if quantize_head is None else quantize_head
+            embedding_on_host = run.model.embedding_on_host if embedding_on_host is None else embedding_on_host
     date = None if run is None else run.model.date
     model = load_base(
-        path, quantize=quantize, dtype=dtype, device=device, kernels=kernels or "auto", template=template or "auto", date=date
+        path,
+        quantize=quantize,
+        quantize_head=bool(quantize_head),
+        embedding_on_host=bool(embedding_on_host),
+        dtype=dtype,
+        device=device,
+        kernels=kernels or "auto",
+        template=template or "auto",
+        date=date,
     )
     if adapter_folder is not None:
         model.attach(*load_adapter(adapter_folder, model.network))
@@ -130,6 +149,8 @@ def load_with(source: ModelSource, section: OpenSection) -> Model:
         base=section.base,
         adapter=section.adapter,
         quantize=section.quantize,
+        quantize_head=section.quantize_head,
+        embedding_on_host=section.embedding_on_host,
         dtype=section.dtype,
         device=section.device,
         kernels=section.kernels,

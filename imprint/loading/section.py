@@ -40,6 +40,17 @@ class ModelSection(Section):
         description="Quantize the base's weights: 8 or 4 bits, like the original's quantization_bit, or int4-g128, 4 bits with a scale for "
         "every 128 columns, which is closer to the unquantized base; null leaves them unchanged.",
     )
+    quantize_head: bool = Field(
+        False,
+        description="Quantize the LM head too, in the format of the blocks; on a base that shares it with the embedding, that as well. For "
+        "GPUs with little memory: the original does not, so losses and answers differ from its own.",
+    )
+    embedding_on_host: MayChange[bool] = Field(
+        False,
+        description="Keep the embedding in main memory, from which the rows of each batch are copied to the GPU. Nothing is computed "
+        "otherwise; answers take longer, since their steps are not repeated as CUDA graphs. A base whose embedding is the LM head needs "
+        "quantize_head too.",
+    )
     dtype: str | None = Field(None, description="float32, bfloat16 or float16; null takes float32 on the CPU and 16 bit on a GPU.")
     device: str | None = Field(None, description="cpu, cuda or cuda:1; null takes a GPU if there is one.")
     kernels: MayChange[KernelChoice] = Field("auto", description=KERNELS_HELP)
@@ -111,6 +122,10 @@ class PrecisionSection(Section):
         description="float32, bfloat16 or float16; null takes the run's, else float32 on the CPU and 16 bit on a GPU.",
     )
     device: str | None = Field(None, description=DEVICE_HELP)
+    quantize_head: bool | None = Field(None, description="Quantize the LM head too, as model.quantize_head; null takes the run's.")
+    embedding_on_host: bool | None = Field(
+        None, description="Keep the embedding in main memory, as model.embedding_on_host; null takes the run's."
+    )
     kernels: KernelChoice | None = Field(None, description="auto or plain, as model.kernels; null takes the run's, else auto.")
 
 

@@ -51,10 +51,11 @@ class ChatGLM(Network):
         embedding = self.transformer.word_embeddings
         return embedding.dequantize(self.dtype) if isinstance(embedding, QuantizedEmbedding) else embedding.weight
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(R, C) -> (R, V)."""
+    @property
+    def head(self) -> Tensor | QuantizedEmbedding:
+        """See Network: the embedding."""
         embedding = self.transformer.word_embeddings
-        return embedding.logits(hidden) if isinstance(embedding, QuantizedEmbedding) else super().logits(hidden)
+        return embedding if isinstance(embedding, QuantizedEmbedding) else super().head
 
     def context_span(self, ids: Sequence[int]) -> ContextSpan:
         """What is before <sop>, or all ids without one; the mask position is that of [gMASK], [MASK] or the last token of it."""

@@ -13,9 +13,12 @@ from torch.nn import functional
 
 from imprint.kernels import available
 from imprint.kernels.cross_entropy import cross_entropy
+from imprint.quant.linear import QuantizedWeight
 
 CHUNK_ROWS = 1024
 """R: most rows of logits that exist at a time."""
+HEAD_ROWS = 2**13
+"""Rows of a quantized head that are dequantized at a time; those before may still be there."""
 FUSED = True
 """Whether the cross-entropy of a chunk is one kernel, where there is one."""
 
@@ -31,21 +34,30 @@ def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def target_loss(
-    hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None, weights: Tensor | None = None, *, kernels: bool = True
+    hidden: Tensor,
+    head: Tensor | QuantizedWeight,
+    labels: Tensor,
+    cap: float | None = None,
+    weights: Tensor | None = None,
+    *,
+    kernels: bool = True,
 ) -> Tensor:
     """Sum of the cross-entropies of N targets, each times its weight; divide by the tokens of the whole accumulated batch.
 
     hidden (N, C), head (V, C), labels (N,), weights (N,), None for 1 -> fp32 scalar. `cap`: the network's `logit_cap`. `head` gets a
-    gradient only where it is trained. `kernels`: whether a kernel may compute it.
+    gradient only where it is trained; a quantized one is dequantized in parts. `kernels`: whether a kernel may compute it.
     """
     if not torch.is_grad_enabled():  # a Function's needs_input_grad is true even under no_grad
-        hidden, head = hidden.detach(), head.detach()
+        hidden = hidden.detach()
+        head = head.detach() if isinstance(head, Tensor) else head
     loss: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, cap, weights, kernels)  # type: ignore[no-untyped-call]
     return loss
 
 
 @torch.no_grad()
-def token_losses(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None = None, *, kernels: bool = True) -> Tensor:
+def token_losses(
+    hidden: Tensor, head: Tensor | QuantizedWeight, labels: Tensor, cap: float | None = None, *, kernels: bool = True
+) -> Tensor:
     """The cross-entropy of each of N targets, without a gradient: hidden (N, C), head (V, C), labels (N,) -> (N,) in fp32."""
     losses = hidden.new_empty(len(labels), dtype=torch.float32)
     fused = kernels and has_kernel(hidden.device, hidden.dtype)
@@ -57,12 +69,36 @@ def token_losses(hidden: Tensor, head: Tensor, labels: Tensor, cap: float | None
     return losses
 
 
-def _chunks(hidden: Tensor, head: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _chunks(hidden: Tensor, head: Tensor | QuantizedWeight) -> Iterator[tuple[slice, Tensor]]:
     """The rows of every chunk and their logits (R, V), all in the same memory."""
-    memory = hidden.new_empty(min(len(hidden), CHUNK_ROWS), len(head))
+    memory = hidden.new_empty(min(len(hidden), CHUNK_ROWS), len(head) if isinstance(head, Tensor) else head.rows)
     for start in range(0, len(hidden), CHUNK_ROWS):
         rows = slice(start, min(start + CHUNK_ROWS, len(hidden)))
-        yield rows, torch.mm(hidden[rows], head.t(), out=memory[: rows.stop - rows.start])
+        logits = memory[: rows.stop - rows.start]
+        for part, weight in _parts(head, hidden.dtype):
+            torch.mm(hidden[rows], weight.t(), out=logits[:, part])
+        yield rows, logits
+
+
+def _parts(head: Tensor | QuantizedWeight, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """The head in parts of rows; one, unless it is quantized."""
+    if isinstance(head, Tensor):
+        yield slice(None), head
+        return
+    for start in range(0, head.rows, HEAD_ROWS):
+        part = range(start, min(start + HEAD_ROWS, head.rows))
+        yield slice(part.start, part.stop), head.dequantize_rows(dtype, part)
+
+
+def _write_gradient(grad_hidden: Tensor, grad: Tensor, head: Tensor | QuantizedWeight) -> None:
+    """Write the gradient of hidden states (R, C) for that of their logits (R, V)."""
+    if isinstance(head, Tensor):
+        torch.mm(grad, head, out=grad_hidden)
+        return
+    total = torch.zeros_like(grad_hidden, dtype=torch.float32)
+    for part, weight in _parts(head, grad.dtype):
+        total += grad[:, part] @ weight
+    grad_hidden.copy_(total)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -72,7 +108,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any,
         hidden: Tensor,
-        head: Tensor,
+        head: Tensor | QuantizedWeight,
         labels: Tensor,
         cap: float | None,
         weights: Tensor | None,
@@ -87,12 +123,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for rows, logits in _chunks(hidden, head):
             losses[rows] = compute(logits, labels[rows], None if weights is None else weights[rows], cap, needed)
             if grad_hidden is not None:
-                torch.mm(logits, head, out=grad_hidden[rows])
-            if needs_head:
+                _write_gradient(grad_hidden[rows], logits, head)
+            if isinstance(head, Tensor) and needs_head:
                 product = logits.t() @ hidden[rows]
                 grad_head = product if grad_head is None else grad_head.float().add_(product)
-        ctx.save_for_backward(grad_hidden, torch.zeros_like(head) if needs_head and grad_head is None else grad_head)
-        ctx.head_dtype = head.dtype
+        if isinstance(head, Tensor) and needs_head and grad_head is None:
+            grad_head = torch.zeros_like(head)
+        ctx.save_for_backward(grad_hidden, grad_head)
+        ctx.head_dtype = hidden.dtype
         return losses.sum()
 
     @staticmethod

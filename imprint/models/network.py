@@ -18,6 +18,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.attention import AttentionBackend, ForwardContext, Prefix, RowAdapters
 from imprint.models.cache import KVCache
 from imprint.models.decode_attention import DecodeAttention
+from imprint.models.host_rows import HostRows
 from imprint.models.loss import soft_cap, target_loss, token_losses
 from imprint.models.packed_attention import PackedAttention
 from imprint.models.reference_attention import ReferenceAttention
@@ -25,7 +26,7 @@ from imprint.models.step_fusion import TRAINING, FusedStep, computed, fused_pass
 from imprint.models.token_loras import TokenLoras
 from imprint.pack import ContextSpan, Pack
 from imprint.quant.dense import choose_kernels, linear
-from imprint.quant.linear import QuantizedWeight
+from imprint.quant.linear import QuantizedEmbedding, QuantizedWeight
 from imprint.quant.names import KernelChoice
 from imprint.quant.weight_format import WeightFormat
 
@@ -90,6 +91,12 @@ class Network(nn.Module):
         """Counts the changes of modules and hooks after which a captured step is no longer the network's."""
         self.decode_memory: object = None
         """What the last Decoder left for the next one (inference/decode_memory.py)."""
+        self.quantized_head: QuantizedEmbedding | None = None
+        """The LM head where it alone is quantized (models/vocabulary.py)."""
+        self.host_rows: HostRows | None = None
+        """The embedding where it is in main memory."""
+        self.set_aside: dict[str, Tensor] = {}
+        """The first rows (1, C) of the parameters that these two replace, by name."""
         self.kernels: KernelChoice = "auto"
         """How products are computed; set by `use_kernels`."""
         self.fuses_training = False
@@ -157,18 +164,26 @@ class Network(nn.Module):
         """(V, C): the weight of the LM head, dequantized."""
         raise NotImplementedError
 
+    @property
+    def head(self) -> Tensor | QuantizedEmbedding:
+        """The LM head as it is stored: a weight (V, C), or a quantized one."""
+        return self.head_weight if self.quantized_head is None else self.quantized_head
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, C) -> (R, V)."""
+        head = self.head
+        if isinstance(head, QuantizedEmbedding):
+            return soft_cap(head.logits(hidden), self.logit_cap)
         product = functional.linear if self.kernels == "plain" else linear
-        return soft_cap(product(hidden, self.head_weight), self.logit_cap)
+        return soft_cap(product(hidden, head), self.logit_cap)
 
     def target_loss(self, hidden: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Hidden states (R, C) before R targets -> the sum of their cross-entropies, each times its weight (R,), 1 if not given."""
-        return target_loss(hidden, self.head_weight, labels, self.logit_cap, weights, kernels=self.kernels != "plain")
+        return target_loss(hidden, self.head, labels, self.logit_cap, weights, kernels=self.kernels != "plain")
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Hidden states (R, C) before R targets -> the cross-entropy of each, (R,) in fp32, without a gradient."""
-        return token_losses(hidden, self.head_weight, labels, self.logit_cap, kernels=self.kernels != "plain")
+        return token_losses(hidden, self.head, labels, self.logit_cap, kernels=self.kernels != "plain")
 
     def use_kernels(self, choice: KernelChoice) -> None:
         """Compute by kernels where these are faster, or by plain PyTorch; a linear that is added later stays as it is."""

@@ -15,8 +15,9 @@ from imprint.quant.weight_format import WEIGHT, FormatTensor, WeightFormat
 
 
 def quantized_layers(network: Network) -> dict[str, QuantizedWeight]:
-    """The quantized layers, by the names of their weights."""
-    return {f"{name}.{WEIGHT}": layer for name, layer in network.named_modules() if isinstance(layer, QuantizedWeight)}
+    """The quantized layers, by the names of their weights, as files have them: without a head that was quantized alone."""
+    modules = network.named_modules()
+    return {f"{name}.{WEIGHT}": one for name, one in modules if isinstance(one, QuantizedWeight) and one is not network.quantized_head}
 
 
 def tensors_of(name: str, layer: QuantizedWeight) -> dict[str, FormatTensor]:

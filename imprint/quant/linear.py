@@ -9,7 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from imprint.quant.kernels import KERNELS, LinearKernel
+from imprint.quant.kernels import KERNELS, PLAIN_KERNELS, LinearKernel
+from imprint.quant.triton_kernels import dequantized
 from imprint.quant.weight_format import StoredWeight, WeightFormat
 
 HEAD_CHUNK_ROWS = 2**14
@@ -48,6 +49,11 @@ class QuantizedWeight(nn.Module):
     def dequantize(self, dtype: torch.dtype, rows: slice | Tensor = slice(None)) -> Tensor:
         """These rows of the weight in `dtype`; (N, K) for all."""
         return self.weight_format.dequantize(self.tensors, rows, dtype)
+
+    def dequantize_rows(self, dtype: torch.dtype, rows: range) -> Tensor:
+        """Neighbouring rows of the weight in `dtype`, by a kernel where there is one."""
+        weight = StoredWeight(self.weight_format, self.tensors, self.columns, rows)
+        return weight.dequantize(dtype) if self.kernels == PLAIN_KERNELS else dequantized(weight, dtype)
 
     def multiply(self, x: Tensor, bias: Tensor | None = None, rows: range | None = None) -> Tensor:
         """X (T, K) -> (T, N), or a column for each of these rows."""

@@ -42,9 +42,23 @@ class TritonDequantMatmul:
         return out
 
 
+def dequantized(weight: StoredWeight, dtype: torch.dtype) -> Tensor:
+    """The rows of the weight in `dtype`, by a kernel where there is one."""
+    device = weight.device
+    if device.type != "cuda" or not _is_whole_words(weight) or not available.usable(device.index, dtype):
+        return weight.dequantize(dtype)
+    out: Tensor = ops.dequantize(weight.tensors[WEIGHT], weight.tensors[SCALE], *_numbers(weight), dtype)
+    return out
+
+
 def _fits(x: Tensor, weight: StoredWeight) -> bool:
-    """Whether x and the weight are on a GPU, and the weight is in a format of which every row is whole words."""
-    if x.numel() == 0 or not _on_gpu(x, weight) or not isinstance(weight.weight_format, RowInt | GroupInt4):
+    """Whether x and the weight are on a GPU, and the kernels know its format."""
+    return x.numel() > 0 and _on_gpu(x, weight) and _is_whole_words(weight)
+
+
+def _is_whole_words(weight: StoredWeight) -> bool:
+    """Whether the weight is in a format of which every row is whole words."""
+    if not isinstance(weight.weight_format, RowInt | GroupInt4):
         return False
     return weight.tensors[WEIGHT].is_contiguous() and weight.columns % (32 // _bits(weight)) == 0
 

@@ -5,7 +5,6 @@ Loss and gradient do not depend on the choice, nor does the batch. The probe of 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 import torch
@@ -15,10 +14,9 @@ from imprint.engine.world import World
 from imprint.forecast.cards import CARDS, Card, find_card
 from imprint.forecast.estimate import CONTEXT_BYTES, Choice, Plan, estimate
 from imprint.loading.base import base_folder
-from imprint.loading.empty import empty_network
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
-from imprint.training.fit import make_plan, recipe_choice
+from imprint.training.fit import make_plan, network_builder, recipe_choice
 from imprint.training.memory import GIB, TokenBudget
 from imprint.training.recipe import Recipe
 
@@ -49,7 +47,7 @@ def fit_to_device(
     if model.device.type != "cuda":
         return _with_checkpointing(recipe, bool(section.checkpointing)), TokenBudget()
     free = _usable_bytes(model.device)
-    plan = make_plan(recipe, split, model.network, partial(empty_network, base_folder(recipe.model.location), model.network.dtype))
+    plan = make_plan(recipe, split, model.network, network_builder(recipe, base_folder(recipe.model.location), model.network.dtype))
     whole = world.size > 1 or recipe.engine.uses_deepspeed_or_fsdp  # collective: they compute whole micro-batches
     own, card = recipe_choice(recipe, len(plan.rows)), _this_card(model.device, free)
     merges = section.merge_micro_batches and not whole

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +26,7 @@ from imprint.models.loss import has_kernel
 from imprint.models.network import Network
 from imprint.models.packed_attention import PackedAttention
 from imprint.progress import Progress
+from imprint.quant.names import FormatName
 from imprint.runtime import choose_dtype
 from imprint.terminal import say
 from imprint.training.fit_lines import forecast_lines
@@ -92,11 +92,20 @@ def forecast_run(recipe: Recipe, name: str, *, others: bool = True, cards: Seque
     )
 
 
-def network_builder(recipe: Recipe, folder: Path) -> Build:
-    """What makes the network of a folder in a weight format, in the dtype of the recipe: 16 bit unless it says otherwise."""
+def network_builder(recipe: Recipe, folder: Path, dtype: torch.dtype | None = None) -> Build:
+    """What makes the network of a folder in a weight format, in a dtype; None for that of the recipe: 16 bit unless it says otherwise."""
     section = recipe.model
     default = torch.float32 if section.device == "cpu" else torch.bfloat16
-    return partial(empty_network, folder, default if section.dtype is None else choose_dtype(section.dtype, torch.device("cpu")))
+    chosen = dtype or (default if section.dtype is None else choose_dtype(section.dtype, torch.device("cpu")))
+
+    def build(quantize: FormatName | None) -> Network:
+        """Without the recipe's weight format, the vocabulary stays as it is, too."""
+        if quantize is None and section.quantize is not None:
+            return empty_network(folder, chosen, None)
+        head, on_host = section.quantize_head, section.embedding_on_host
+        return empty_network(folder, chosen, quantize, quantize_head=head, embedding_on_host=on_host)
+
+    return build
 
 
 def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build) -> Plan:
@@ -117,13 +126,13 @@ def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build)
 
 def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
     """How a GPU computes a network: this one, or where the network is empty, one with Triton."""
-    fused, fused_loss = network.depends_on_sizes_only, network.kernels == "auto" and has_kernel(network.device, network.dtype)
+    fused, triton = network.depends_on_sizes_only, network.kernels == "auto" and has_kernel(network.device, network.dtype)
     if network.device.type == "meta":
-        fused_loss = network.dtype.itemsize == 2 and recipe.model.kernels == "auto"
-        fused = fused_loss and PackedAttention.fits(network.shape.head_dim)
+        triton = network.dtype.itemsize == 2 and recipe.model.kernels == "auto"
+        fused = triton and PackedAttention.fits(network.shape.head_dim)
     alone = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
     split = alone and recipe.model.kernels == "auto" and _splits(network)
-    return ComputePath(fused, fused_loss, graphs=fused and alone and recipe.train.cuda_graphs, split_masters=split)
+    return ComputePath(fused, triton, graphs=fused and alone and recipe.train.cuda_graphs, split_masters=split)
 
 
 def _splits(network: Network) -> bool:

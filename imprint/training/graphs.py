@@ -7,6 +7,7 @@ changes no loss and no gradient. Legend: T packed tokens, N scored targets.
 import gc
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -100,10 +101,12 @@ class GradientGraphs:
         if not known:
             self._make_room(size)
         self._keep_gradients(writes=writes)
-        if not known and not self._add_graph(size, pack, writes=writes, early=early):
+        padded = pack.padded(size.tokens, size.targets)
+        if (rows := self.tuner.network.host_rows) is not None:
+            rows.place(padded.ids, self.tuner.network.device)
+        if not known and not self._add_graph(size, padded, writes=writes, early=early):
             return None
         graph = self._graphs[size, writes]
-        padded = pack.padded(size.tokens, size.targets)
         for name, target in _tensors(graph.pack).items():
             target.copy_(getattr(padded, name), non_blocking=True)
         graph.replay()
@@ -159,14 +162,15 @@ class GradientGraphs:
                 gradient.copy_(parameter.grad)
             parameter.grad = gradient
 
-    def _add_graph(self, size: PackSize, pack: Pack, *, writes: bool, early: bool) -> bool:
+    def _add_graph(self, size: PackSize, padded: Pack, *, writes: bool, early: bool) -> bool:
         """Make the graph of a size; false where that fails. `early`: no pack of it was computed before, so it may succeed later."""
         device = self.tuner.network.device
-        static = pack.padded(size.tokens, size.targets).to(device)
+        static, rows = padded.to(device), self.tuner.network.host_rows
         loss = torch.zeros((), device=device)
 
         def compute() -> None:
-            computed = self.tuner(static)
+            with nullcontext() if rows is None else rows.placed():
+                computed = self.tuner(static)
             if writes:
                 write_gradients(computed, dict(zip(self.parameters, self._gradients, strict=True)))
             else:

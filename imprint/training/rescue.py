@@ -60,7 +60,7 @@ def record_rescue(job: TrainJob, progress: TrainProgress, run_log: RunLog, diver
     rows = job.batches.batch(divergence.good_step + 1)
     if len(earlier) >= MAX_RESCUES:
         rate, warmup = job.engine.optimizer_section.learning_rate * progress.rate_scale, job.engine.optimizer_section.warmup_steps
-        dtype = str(job.tuner.network.head_weight.dtype).removeprefix("torch.")
+        dtype = str(job.tuner.network.dtype).removeprefix("torch.")
         give_up(job, run_log, final_advice(divergence.reason, rate=rate, warmup=warmup, dtype=dtype, rows=describe_rows(job, rows)))
     back_to = next((step for step in map(step_of, job.run.states()) if step <= divergence.good_step), 0)
     if [rescue.back_to for rescue in earlier[-2:]] == [back_to] * 2:

@@ -121,6 +121,8 @@ def train_recipe(
             model = load_base(
                 base.location,
                 quantize=base.quantize,
+                quantize_head=base.quantize_head,
+                embedding_on_host=base.embedding_on_host,
                 dtype=base.dtype,
                 device=base.device,
                 kernels=base.kernels,

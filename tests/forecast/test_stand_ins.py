@@ -1,13 +1,24 @@
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
-from imprint.forecast.stand_ins import FusedAttention, gpu_kernels
+from imprint.forecast.cards import find_card
+from imprint.forecast.estimate import Choice, estimate
+from imprint.forecast.stand_ins import FAST, FusedAttention, gpu_kernels
 from imprint.forecast.trace import Trace
 from imprint.models.attention import ForwardContext, RowAdapters
 from imprint.models.loss import target_loss
+from imprint.models.network import Network
+from imprint.models.vocabulary import arrange_vocabulary
 from imprint.pack import pack
+from imprint.quant.linear import QuantizedLinear
+from imprint.quant.names import FormatName
+from imprint.quant.row_int import RowInt
+from imprint.tune.section import PrefixSection
+from tests.forecast.full_shape import plan
 from tests.forecast.shapes import chatglm, texts
 
 
@@ -50,7 +61,7 @@ def test_fused_attention_keeps_queries_keys_values_output_and_one_number_a_head(
     assert query.grad.shape == query.shape
 
 
-def test_a_fused_loss_takes_the_memory_of_its_logits_in_16_bits() -> None:
+def test_a_triton_takes_the_memory_of_its_logits_in_16_bits() -> None:
     rows, width, vocabulary = 512, 64, 100_000
     peaks = {}
     for fused in (False, True):
@@ -58,9 +69,39 @@ def test_a_fused_loss_takes_the_memory_of_its_logits_in_16_bits() -> None:
         hidden.requires_grad_()
         trace = Trace()
         trace.ignore([hidden, head])
-        with gpu_kernels(fused_loss=fused), trace:
+        with gpu_kernels(triton=fused), trace:
             target_loss(hidden, head, torch.empty(rows, dtype=torch.long, device="meta")).backward()
         peaks[fused] = sum(one.total() for one in trace.peaks.values())
 
     logits = 2 * rows * vocabulary
     assert peaks[True] < 1.02 * logits < 3 * logits <= peaks[False]
+
+
+def test_a_weight_that_triton_dequantizes_takes_its_own_memory_alone() -> None:
+    peaks = {}
+    for triton in (False, True):
+        with torch.device("meta"):
+            layer = QuantizedLinear(1024, 2048, RowInt(4), bias=False)
+        x, trace = torch.empty(8, 1024, dtype=torch.bfloat16, device="meta"), Trace()
+        trace.ignore([x, *layer.buffers()])
+        with gpu_kernels(triton=triton), trace:
+            layer(x)
+        peaks[triton] = trace.peaks["forward"].total()
+
+    weight = 2 * 1024 * 2048
+    assert weight <= peaks[True] < 1.02 * weight < peaks[False]
+
+
+def test_the_head_quantized_and_the_embedding_on_the_host_leave_4_bits_under_4_5_gb() -> None:
+    whole = plan()
+
+    def build(quantize: FormatName | None) -> Network:
+        network = whole.build(quantize)
+        arrange_vocabulary(network, quantize_head=True, embedding_on_host=True)
+        return network
+
+    section = PrefixSection(length=128, start="random", prefix_dropout=0.1)
+    choice = Choice(section, 4, checkpointing=True, micro_batch=1)
+    peaks = [estimate(replace(whole, build=one, path=FAST), choice).allocated_bytes(find_card("H200")) for one in (whole.build, build)]
+
+    assert peaks[1] < 4.5e9 < peaks[0]

@@ -151,6 +151,19 @@ class TestTokenizers:
             open_tokenizer(resolve_source(tmp_path))
 
 
+def test_a_quantized_head_is_that_of_the_run_unless_it_is_asked_for_otherwise(tmp_path: Path) -> None:
+    run = tiny_run(tiny_recipe(tmp_path), "head", "train.steps=1", "model.quantize=8", "model.quantize_head=true")
+
+    loaded = [
+        imprint.load(run.path, device="cpu"),
+        load_with(resolve_source(run.path), OpenSection(quantize_head=False)),
+        load_with(resolve_source(run.path), OpenSection(embedding_on_host=True)),
+    ]
+
+    assert [model.network.quantized_head is not None for model in loaded] == [True, False, True]
+    assert [len(model.network.set_aside) for model in loaded] == [1, 0, 0]
+
+
 def test_kernels_are_those_that_were_asked_for_else_those_of_the_run(runs: dict[str, RunFolder], tmp_path: Path) -> None:
     recipe = tiny_recipe(tmp_path)
     plain = tiny_run(recipe, "plain", "train.steps=1", "model.kernels=plain")

@@ -89,4 +89,4 @@ def refuse_head(names: Iterable[str], network: Network, where: str) -> None:
 
 def _is_head(name: str, network: Network) -> bool:
     linear = dict(network.named_modules()).get(name)
-    return isinstance(linear, nn.Linear) and linear.weight is network.head_weight
+    return isinstance(linear, nn.Linear) and linear.weight is network.head
