@@ -19,7 +19,7 @@ from imprint.models.families import build_network, read_config
 from imprint.models.vocabulary import arrange_vocabulary
 from imprint.quant.formats import find_format
 from imprint.quant.names import FormatName, KernelChoice
-from imprint.runtime import choose_device, choose_dtype
+from imprint.runtime import choose_device, choose_dtype, free_cached_memory
 from imprint.templates import Template, TemplateName, read_template
 from imprint.templates import writes_date as template_writes_date
 from imprint.tokenizers import Tokenizer, missing_tokenizer_error, tokenizer_file
@@ -92,6 +92,7 @@ def load_base(
     if quantize_head or embedding_on_host:
         arrange_vocabulary(network, quantize_head=quantize_head, embedding_on_host=embedding_on_host)
         network.use_kernels(kernels)
+        free_cached_memory(chosen_device)
     return model
 
 

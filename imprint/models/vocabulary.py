@@ -12,7 +12,6 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.host_rows import HostRows, RowEmbedding
 from imprint.models.network import Network
 from imprint.quant.linear import QuantizedEmbedding
-from imprint.runtime import free_cached_memory
 
 
 @torch.no_grad()
@@ -47,7 +46,6 @@ def arrange_vocabulary(network: Network, *, quantize_head: bool, embedding_on_ho
             _set_aside(network, head)
         network.quantized_head = quantized
     network.changed()
-    free_cached_memory(network.device)
 
 
 def has_own_memory(device: torch.device) -> bool:

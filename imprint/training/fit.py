@@ -26,7 +26,6 @@ from imprint.models.loss import has_kernel
 from imprint.models.network import Network
 from imprint.models.packed_attention import PackedAttention
 from imprint.progress import Progress
-from imprint.quant.names import FormatName
 from imprint.runtime import choose_dtype
 from imprint.terminal import say
 from imprint.training.fit_lines import forecast_lines
@@ -97,15 +96,12 @@ def network_builder(recipe: Recipe, folder: Path, dtype: torch.dtype | None = No
     section = recipe.model
     default = torch.float32 if section.device == "cpu" else torch.bfloat16
     chosen = dtype or (default if section.dtype is None else choose_dtype(section.dtype, torch.device("cpu")))
-
-    def build(quantize: FormatName | None) -> Network:
-        """Without the recipe's weight format, the vocabulary stays as it is, too."""
-        if quantize is None and section.quantize is not None:
-            return empty_network(folder, chosen, None)
-        head, on_host = section.quantize_head, section.embedding_on_host
-        return empty_network(folder, chosen, quantize, quantize_head=head, embedding_on_host=on_host)
-
-    return build
+    head, on_host = section.quantize_head, section.embedding_on_host
+    return lambda quantize: (
+        empty_network(folder, chosen, None)  # without the recipe's weight format, the vocabulary stays as it is, too
+        if quantize is None and section.quantize is not None
+        else empty_network(folder, chosen, quantize, quantize_head=head, embedding_on_host=on_host)
+    )
 
 
 def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build) -> Plan:
