@@ -6,6 +6,7 @@ Legend: T tokens of a row, N scored tokens, C hidden size, V vocabulary.
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from imprint import arguments
+from imprint.data.document_rows import encode_document_start
 from imprint.data.encode import EncodedPrompt, EncodedRow, encode_messages
 from imprint.inference.generate import generate, stream
 from imprint.inference.request import MAX_TOKENS, Request, stop_texts
@@ -156,6 +158,17 @@ class Model:
     def prompt_of(self, messages: Sequence[Message] | Sequence[Mapping[str, object]], *, max_source_length: int = 2048) -> list[int]:
         """The prompt's ids for a list of messages, with tool definitions, calls and results where the template supports them."""
         return self._encode(messages, max_source_length).ids
+
+    def prompt_of_text(self, text: str) -> list[int]:
+        """The prompt's ids for a text that the base continues as in its pre-training, without the template."""
+        return encode_document_start(self.tokenizer, arguments.text("text", text))
+
+    def with_template(self, template: Template, source_prefix: str) -> "Model":
+        """The same network and adapters, with the template and source prefix of another run."""
+        other = copy(self)
+        other._template, other.source_prefix = template, source_prefix
+        self.network.stop_ids |= template.stop_ids
+        return other
 
     def chat_prompt(self, query: str, history: Turns | None = None, system: str | None = None, *, max_length: int) -> EncodedPrompt:
         """The prompt of a chat of at most `max_length` tokens, and what it leaves out so that there is room for the answer."""

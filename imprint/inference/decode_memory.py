@@ -1,5 +1,6 @@
 """What a network keeps from one Decoder to the next: the key-value cache and the captured steps over it."""
 
+import gc
 from typing import Any
 
 import torch
@@ -63,6 +64,14 @@ def give_back(memory: DecodeMemory) -> None:
     if device.type == "cuda" and memory.bytes > KEPT_SHARE * torch.cuda.get_device_properties(device).total_memory:
         return
     network.decode_memory = memory
+
+
+def drop_memory(network: Network) -> None:
+    """Free what decoding has taken and nobody holds any more, such as after an error in a step."""
+    network.decode_memory = None
+    gc.collect()
+    if network.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _state(network: Network) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imprint.inference.decode_batch import Adapters, DecodeBatch, SinglePrefixAdapters, refuse_open_context
-from imprint.inference.decode_memory import give_back, take_memory
+from imprint.inference.decode_memory import drop_memory, give_back, take_memory
 from imprint.inference.prefill import Prefill
 from imprint.inference.request import Finish, Request, Token
 from imprint.inference.sampling import NO_TOKEN, SamplingRows
@@ -96,28 +96,31 @@ class LaunchedStep:
     rows: Sequence[AdmittedRequest]
     """Its requests, in the batch's order."""
     drawn: Tensor
-    """(2, B) float64 on the host: tokens and their log-probabilities."""
+    """(2 + 2K, B) float64 on the host: tokens, their log-probabilities, the K most probable tokens, and theirs."""
     arrived: torch.cuda.Event | None
     """When `drawn` is there; None where it is."""
 
     @classmethod
-    def of(cls, rows: Sequence[AdmittedRequest], tokens: Tensor, log_probs: Tensor) -> "LaunchedStep":
-        """Send the tokens of a step to the host."""
-        both = torch.stack((tokens.double(), log_probs.double()))
-        if both.device.type != "cuda":
-            return cls(rows, both, None)
-        drawn = torch.empty(both.shape, dtype=both.dtype, pin_memory=True).copy_(both, non_blocking=True)
+    def of(cls, rows: Sequence[AdmittedRequest], tokens: Tensor, log_probs: Tensor, top: Sequence[Tensor]) -> "LaunchedStep":
+        """Send the tokens of a step to the host; `top`: what `SamplingRows.top` gives."""
+        columns = torch.cat((tokens[None].double(), log_probs[None].double(), *(tensor.T.double() for tensor in top)))
+        if columns.device.type != "cuda":
+            return cls(rows, columns, None)
+        drawn = torch.empty(columns.shape, dtype=columns.dtype, pin_memory=True).copy_(columns, non_blocking=True)
         arrived = torch.cuda.Event()
-        arrived.record(torch.cuda.current_stream(both.device))
+        arrived.record(torch.cuda.current_stream(columns.device))
         return cls(rows, drawn, arrived)
 
-    def read(self) -> list[tuple[AdmittedRequest, int, float]]:
-        """The token of each request that has not ended since, and its log-probability."""
+    def read(self) -> list[tuple[AdmittedRequest, int, float, tuple[tuple[int, float], ...]]]:
+        """The token of each request that has not ended since, its log-probability, and the most probable tokens that it asks for."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        tokens, log_probs = self.drawn.tolist()
-        together = zip(self.rows, tokens, log_probs, strict=True)
-        return [(admitted, int(token), log_prob) for admitted, token, log_prob in together if not admitted.ended]
+        found = []
+        for admitted, (token, log_prob, *top) in zip(self.rows, zip(*self.drawn.tolist(), strict=True), strict=True):
+            if not admitted.ended:
+                pairs = zip(map(int, top[: len(top) // 2]), top[len(top) // 2 :], strict=True)
+                found.append((admitted, int(token), log_prob, tuple(islice(pairs, admitted.request.top_logprobs))))
+        return found
 
 
 class Decoder:
@@ -197,7 +200,7 @@ class Decoder:
             admitted.ended = True
             self.model.adapters.release(admitted.adapter_id)
         self._running, self._waiting, self._tokens, self._ahead, self._open_batch = [], deque(), None, None, None
-        self.model.network.decode_memory = None
+        drop_memory(self.model.network)
 
     def cache_tokens(self, requests: int, longest: int) -> int:
         """Tokens that the cache would have room for if it had to hold this many requests of this many tokens; it never shrinks."""
@@ -227,9 +230,10 @@ class Decoder:
             parts += self._run_prompts()
         if not parts:
             return None
-        tokens, log_probs = self._sampling.sample(parts[0] if len(parts) == 1 else torch.cat(parts))
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts)
+        tokens, log_probs = self._sampling.sample(logits)
         self._tokens = tokens.clamp(min=0)  # a row without a token ends, but another step may have begun by then
-        return LaunchedStep.of([*self._running], tokens, log_probs)
+        return LaunchedStep.of([*self._running], tokens, log_probs, self._sampling.top(logits))
 
     def _can_run_ahead(self, launched: LaunchedStep) -> bool:
         """Whether to compute another step before the tokens of this one are known: no request waits, none surely ends."""
@@ -239,9 +243,9 @@ class Decoder:
 
     def _take_tokens(self, launched: LaunchedStep) -> list[Token]:
         tokens, ended, failed = [], set(), set()
-        for admitted, token, log_prob in launched.read():
+        for admitted, token, log_prob, top in launched.read():
             index, finish = admitted.count, self._finish(admitted, token)
-            tokens.append(Token(admitted.request_id, token, index, log_prob, finish))
+            tokens.append(Token(admitted.request_id, token, index, log_prob, finish, top))
             if finish:
                 ended.add(admitted.request_id)
             if token == NO_TOKEN:

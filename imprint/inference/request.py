@@ -13,6 +13,8 @@ MAX_TOKENS = 1_000_000
 """The longest answer: memory for all of it is taken at once."""
 MAX_STOPS = 64
 """Most stop texts of a request: each new token is compared with all of them."""
+MAX_TOP_LOGPROBS = 20
+"""Most tokens of which log-probabilities are given at a place of an answer."""
 SEEDS = range(-(2**63), 2**64)
 """Seeds that PyTorch takes."""
 
@@ -44,10 +46,12 @@ class Request:
     """Texts that end the answer."""
     adapter: str | None = None
     """Name of a mounted adapter, `base` for the base without one; None takes the model as it is when the request is admitted."""
+    top_logprobs: int = 0
+    """Number of most probable tokens that come with every new token."""
 
     def __post_init__(self) -> None:
         """Raise UserError for impossible values and for those of another type."""
-        for name in ("max_new_tokens", "top_k"):
+        for name in ("max_new_tokens", "top_k", "top_logprobs"):
             arguments.integer(name, getattr(self, name))
         for name in ("temperature", "top_p", "repetition_penalty"):
             arguments.number(name, getattr(self, name))
@@ -63,6 +67,7 @@ class Request:
             ("temperature", 0 <= self.temperature < float("inf"), "0 or more", "不小于 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1", "大于 0 且不大于 1"),
             ("top_k", self.top_k >= 0, "0 or more", "不小于 0"),
+            ("top_logprobs", 0 <= self.top_logprobs <= MAX_TOP_LOGPROBS, f"0 to {MAX_TOP_LOGPROBS}", f"在 0 到 {MAX_TOP_LOGPROBS} 之间"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0", "大于 0"),
         ):
             if not valid:
@@ -103,3 +108,5 @@ class Token:
     """Its log-probability under the model, before temperature, penalty and truncation."""
     finish: Finish | None = None
     """Why the answer ends with this token; None where it goes on."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The most probable tokens in its place with their log-probabilities, the most probable first: `Request.top_logprobs` of them."""

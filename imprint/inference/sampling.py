@@ -122,6 +122,14 @@ class SamplingRows:
         log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         return tokens.where(finite, NO_TOKEN), log_probs
 
+    def top(self, logits: Tensor) -> tuple[Tensor, ...]:
+        """Ids and log-probabilities (B, K) of the most probable tokens of logits (B, V), K the most that a row asks for; else nothing."""
+        most = max((request.top_logprobs for request in self._requests), default=0)
+        if not most:
+            return ()
+        log_probs, ids = logits.float().log_softmax(-1).topk(min(most, self.vocab_size), -1)
+        return ids, log_probs
+
     def _sampled_rows(self) -> SampledRows | None:
         rows = [row for row, request in enumerate(self._requests) if not request.greedy]
         if not rows:

@@ -118,6 +118,26 @@ class TestRequests:
             row = [*row, token.id]
 
 
+def test_the_most_probable_tokens_come_with_those_that_ask_for_them() -> None:
+    network = small_network()
+    decoder = Decoder(PrefixedNetwork(network))
+    row = short_prompts(network)[0]
+    asks, other = decoder.admit(Request(row, 3, top_logprobs=4)), decoder.admit(Request(row, 3))
+    tokens = all_tokens(decoder)
+
+    answer: list[int] = []
+    for token in tokens:
+        if token.request == other:
+            assert token.top == ()
+            continue
+        assert token.request == asks
+        log_probs, ids = log_probabilities(network, [*row, *answer]).topk(4)
+        assert [one for one, _ in token.top] == ids.tolist()
+        assert [value for _, value in token.top] == pytest.approx(log_probs.tolist(), abs=1e-4)
+        assert token.top[0][0] == token.id
+        answer.append(token.id)
+
+
 class TestAfterAnError:
     def test_what_it_held_is_released_and_a_new_one_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model = imprint.load(base_of("BLOOM", tmp_path / "base"), device="cpu")

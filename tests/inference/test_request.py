@@ -18,6 +18,7 @@ class TestRefusals:
             ({"top_p": 1.5}, "top_p: must be above 0 and at most 1, got 1.5."),
             ({"top_k": -1}, "top_k: must be 0 or more, got -1."),
             ({"top_k": 1.5}, "top_k: must be an integer, got float 1.5."),
+            ({"top_logprobs": 21}, "top_logprobs: must be 0 to 20, got 21."),
             ({"repetition_penalty": 0}, "repetition_penalty: must be above 0, got 0."),
             ({"seed": 2**64}, "seed: must be an integer of at most 64 bits, got int 18446744073709551616."),
             ({"stop": [""]}, "stop: a stop text is empty. Give texts of at least one character."),

@@ -84,7 +84,7 @@ class Piece:
     """The next part of the answer's text; all parts joined are the answer."""
 
     text: str
-    """Complete characters, none of them of a stop text; empty where tokens have completed none yet."""
+    """Complete characters, none of them of a stop text; empty only in a last part, whose tokens complete none."""
     tokens: tuple[TokenPiece, ...] = ()
     """The tokens since the part before, without stop ids. Their texts are as decoded, with a stop text and what a template hides."""
 
@@ -258,4 +258,7 @@ class Backend(Protocol):
         """What it does now, and has done."""
 
     async def close(self, grace: float) -> None:
-        """Take no further job, let what runs go on for up to `grace` seconds, then cancel it; every generation has ended afterwards."""
+        """Take no further job, end those that wait, and let the others go on for up to `grace` seconds.
+
+        What has not ended by then ends as "unavailable"; every generation has ended afterwards.
+        """

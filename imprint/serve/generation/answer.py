@@ -1,0 +1,155 @@
+"""One answer on its way through the worker: from a job to a request, and from its tokens to events."""
+
+import asyncio
+from dataclasses import dataclass
+
+from imprint.inference.request import Request, Token
+from imprint.messages import Bilingual, UserError
+from imprint.model import Model
+from imprint.serve.generation.job import (
+    Alternative,
+    Ended,
+    Event,
+    Generation,
+    Job,
+    Piece,
+    RefusalKind,
+    RefusedError,
+    ServedModel,
+    TokenPiece,
+)
+
+UNLIMITED = 2**40
+"""Most tokens of a prompt that is encoded to be counted: more than any has."""
+NOT_FINITE = Bilingual(
+    "the model computed numbers that are not finite, so the answer ends here. Try other settings; if it stays so, tell whoever runs this "
+    "service.",
+    "模型算出了非有限的数值，回答到此为止：请换一组参数再试；若仍如此，请告知管理员。",
+)
+NOTHING_TO_ANSWER = Bilingual("give either messages or a text to continue.", "请给出 messages 或要续写的文本，二者之一。")
+BROKEN_TEXT = Bilingual("the text holds a half of a surrogate pair, which is no character.", "文本含有单独的代理码位，不是完整字符。")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that jobs may name, and how it is answered with."""
+
+    info: ServedModel
+    """What users are told."""
+    model: Model
+    """Template and source prefix of its run, over the network and the adapters that all served models share."""
+    adapter: str
+    """Name of the mounted adapter; `base` for none."""
+
+
+def request_for(job: Job, served: Served) -> Request:
+    """The request of a job. Raises RefusedError for a prompt that leaves no room for a token, and for impossible settings."""
+    try:
+        ids = _prompt(job, served.model)
+        room = served.info.max_length - len(ids)
+        if room < 1:
+            raise _too_long(len(ids), served.info.max_length)
+        most = job.max_new_tokens
+        return Request(
+            ids,
+            room if most is None or most > room else most,
+            job.temperature,
+            job.top_p,
+            job.top_k,
+            job.repetition_penalty,
+            job.seed,
+            stop=job.stop,
+            adapter=served.adapter,
+            top_logprobs=job.top_logprobs or 0,
+        )
+    except RefusedError:
+        raise
+    except UserError as error:
+        raise RefusedError("invalid", error.message) from error
+    except UnicodeError as error:
+        raise RefusedError("invalid", BROKEN_TEXT) from error
+
+
+def _prompt(job: Job, model: Model) -> list[int]:
+    """All ids of the prompt: nothing is left out, however long it is."""
+    if (job.messages is None) == (job.text is None):
+        raise RefusedError("invalid", NOTHING_TO_ANSWER)
+    for text in (job.text, *(value for message in job.messages or () for value in message.values())):
+        if isinstance(text, str):
+            text.encode()  # raises UnicodeEncodeError for what is no character; not every tokenizer does
+    if job.text is not None:
+        return model.prompt_of_text(job.text)
+    return model.prompt_of(job.messages or (), max_source_length=UNLIMITED)
+
+
+def _too_long(tokens: int, limit: int) -> RefusedError:
+    message = Bilingual(
+        f"the prompt has {tokens} tokens, and prompt and answer together may have {limit}. Shorten it, or leave out the oldest messages.",
+        f"提示有 {tokens} 个词元，而提示与回答合计最多 {limit} 个：请缩短提示，或去掉最早的消息。",
+    )
+    return RefusedError("context_length_exceeded", message, prompt_tokens=tokens, limit=limit)
+
+
+class Answer:
+    """A job that was taken: it waits, runs in the decoder, and ends. Its `Generation` gets the events."""
+
+    def __init__(self, job: Job, served: Served, request: Request, generation: Generation, loop: asyncio.AbstractEventLoop) -> None:
+        self.owner = job.owner
+        self.concurrency = max(1, job.concurrency)
+        self.request = request
+        self.generation = generation
+        self.loop = loop
+        """The event loop that the generation belongs to."""
+        self.request_id: int | None = None
+        """Its id in the decoder; None while it waits."""
+        self.position: int | None = None
+        """The place in the queue that was told last."""
+        self.started = 0.0
+        """When it left the queue, in seconds of a monotonic clock."""
+        self.new_tokens = 0
+        self._tokenizer = served.model.tokenizer
+        self._text = served.model.answer_text(request.stop)
+        self._stop_ids = served.model.network.stop_ids
+        self._characters_told = 0
+        self._tokens: list[TokenPiece] = []
+        """Those that are in no event yet."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.ids)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the prompt and of the longest answer."""
+        return self.prompt_tokens + self.request.max_new_tokens
+
+    def events(self, token: Token) -> list[Event]:
+        """What the next token tells; the last event ends the answer where the token does."""
+        if token.finish == "error":
+            return [*self._piece(self._text.finish(), last=True), self.ended_by(NOT_FINITE)]
+        if token.id not in self._stop_ids:
+            self._add(token)
+        if token.finish is None:
+            return self._piece(self._text.settled())
+        return [*self._piece(self._text.finish(), last=True), Ended(token.finish, self.prompt_tokens, self.new_tokens)]
+
+    def ended_by(self, error: Bilingual, kind: RefusalKind | None = None) -> Ended:
+        """The last event of an answer that an error ends."""
+        return Ended("error", self.prompt_tokens, self.new_tokens, error, kind)
+
+    def _add(self, token: Token) -> None:
+        first = self.new_tokens == 0
+        self.new_tokens += 1
+        text = self._text.push(token.id)
+        top = tuple(Alternative(one, self._tokenizer.token_bytes(one, first=first), log_prob) for one, log_prob in token.top)
+        self._tokens.append(TokenPiece(token.id, self._tokenizer.token_bytes(token.id, first=first), token.logprob, text, top))
+
+    def _piece(self, text: str, *, last: bool = False) -> list[Event]:
+        """The part of the text that has not been told, if there is one, with the tokens since; the last tokens may complete nothing."""
+        new = text[self._characters_told :]
+        if not new and not (last and self._tokens):
+            return []
+        self._characters_told = len(text)
+        tokens, self._tokens = tuple(self._tokens), []
+        return [Piece(new, tokens)]

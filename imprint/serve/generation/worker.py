@@ -1,0 +1,368 @@
+"""The backend that owns a model: one thread drives the decoder; requests join and leave between its steps.
+
+The event loop and the thread share the queue, the cancelled answers and some numbers, under one lock that nobody holds during a step.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from imprint.inference.decoder import DEFAULT_SLOTS, Decoder
+from imprint.inference.request import Request, Token
+from imprint.messages import Bilingual, UserError
+from imprint.serve.generation.answer import Answer, Served, request_for
+from imprint.serve.generation.fair_queue import FairQueue
+from imprint.serve.generation.job import Ended, Event, Generation, Job, RefusedError, ServedModel, Statistics, Waiting
+
+OWNER_SHARE = 4
+"""No owner has more than one in so many places of the queue."""
+FAILED = Bilingual(
+    "the model failed while it wrote this answer, and is started again. Send the request again.",
+    "生成回答时模型出错，正在重新启动：请再发一次请求。",
+)
+STOPPING = Bilingual("the service is being stopped. Send the request again in a moment.", "服务正在停止：请稍后再发一次请求。")
+BROKEN = Bilingual(
+    "the model fails again and again, so no request is taken. Tell whoever runs this service; its log says why.",
+    "模型反复出错，暂不接受请求：请告知管理员，日志中有原因。",
+)
+PROBES = 3
+"""After so many failures in a row, what waits is ended."""
+LONGEST_PAUSE = 30.0
+"""Most seconds between two tries to start again."""
+PROBE = ({"role": "user", "content": "1"},)
+STOP_SECONDS = 5.0
+"""How long `close` waits for the step that runs."""
+RETRY_SECONDS = (1.0, 60.0)
+"""Least and most seconds after which another try is worth it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much at a time."""
+
+    slots: int = DEFAULT_SLOTS
+    """Most answers at a time."""
+    kv_tokens: int = 2**17
+    """Most tokens that the key-value cache has room for."""
+    prompt_tokens: int = 512
+    """Most tokens of prompts in one step: longer prompts are run in parts, so that the other answers go on."""
+    waiting: int = 256
+    """Most jobs in the queue."""
+    hang_seconds: float = 120.0
+    """A step that takes longer counts as hanging."""
+
+
+@dataclass
+class Counts:
+    """Numbers that both sides see; under the lock."""
+
+    kv_tokens: int = 0
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    restarts: int = 0
+    last_sign: float = field(default_factory=time.monotonic)
+    """When the thread was last seen at work, in seconds of a monotonic clock."""
+    answer_seconds: float = 2.0
+    """How long an answer takes: a moving average."""
+
+    def note_seconds(self, seconds: float) -> None:
+        """Take an answer that has ended into the average."""
+        self.answer_seconds += (seconds - self.answer_seconds) / 16
+
+    def seconds_until_free(self, waiting: int, slots: int) -> float:
+        """How long the queue will take, about."""
+        shortest, longest = RETRY_SECONDS
+        return min(max(self.answer_seconds * waiting / slots, shortest), longest)
+
+
+class Worker:
+    """Answers jobs with the models of one base. See Backend; `close` must be called."""
+
+    def __init__(self, served: Sequence[Served], limits: Limits | None = None) -> None:
+        self._served = {one.info.id: one for one in served}
+        self._model = served[0].model
+        self._limits = limits or Limits()
+        self._lock = threading.Condition()
+        self._queue: FairQueue[Answer] = FairQueue()
+        self._cancelled: list[Answer] = []
+        self._encoding = 0
+        """Jobs whose prompt is being encoded."""
+        self._closing = self._stopping = False
+        """Whether no job is taken any more; whether what runs must end."""
+        self._starting = self._broken = False
+        """Whether the decoder is being made anew; whether that has failed several times."""
+        self._counts = Counts()
+        self._open: set[Answer] = set()
+        """All answers that have not ended; only the event loop uses it."""
+        self._running: dict[int, Answer] = {}
+        """The answers in the decoder by request id; only the thread changes it."""
+        self._decoder = self._new_decoder()
+        self._encoder = ThreadPoolExecutor(1, "imprint-encode")
+        self._thread = threading.Thread(target=self._run, name="imprint-decode", daemon=True)
+        self._thread.start()
+
+    def models(self) -> Sequence[ServedModel]:
+        """See Backend."""
+        return [one.info for one in self._served.values()]
+
+    def ready(self) -> bool:
+        """See Backend."""
+        unavailable = self._closing or self._starting or self._broken or not self._thread.is_alive()
+        return not unavailable and self.statistics().idle_seconds < self._limits.hang_seconds
+
+    def statistics(self) -> Statistics:
+        """See Backend."""
+        with self._lock:
+            waiting, counts = len(self._queue), self._counts
+            busy = waiting or self._running
+            return Statistics(
+                waiting=waiting,
+                running=len(self._running),
+                slots=self._limits.slots,
+                kv_tokens=counts.kv_tokens,
+                max_kv_tokens=self._limits.kv_tokens,
+                prompt_tokens=counts.prompt_tokens,
+                new_tokens=counts.new_tokens,
+                cancelled=counts.cancelled,
+                failed=counts.failed,
+                restarts=counts.restarts,
+                idle_seconds=time.monotonic() - counts.last_sign if busy else 0.0,
+            )
+
+    async def submit(self, job: Job) -> Generation:
+        """See Backend."""
+        served = self._served.get(job.model)
+        if served is None:
+            known = ", ".join(self._served)
+            message = Bilingual(f"there is no model {job.model}. There are: {known}.", f"没有名为 {job.model} 的模型；现有：{known}。")
+            raise RefusedError("model_not_found", message)
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._refuse_if_full(job.owner)
+            self._encoding += 1
+        try:
+            request = await loop.run_in_executor(self._encoder, request_for, job, served)
+        finally:
+            with self._lock:
+                self._encoding -= 1
+        answer = Answer(job, served, request, Generation(len(request.ids), lambda: self._cancel(answer)), loop)
+        with self._lock:
+            self._refuse_if_full(job.owner)
+            self._queue.push(answer)
+            self._open.add(answer)
+            self._lock.notify()
+        return answer.generation
+
+    async def close(self, grace: float) -> None:
+        """See Backend."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+            waiting = self._queue.clear()
+        _push([(answer, answer.ended_by(STOPPING, "unavailable")) for answer in waiting], self._open)
+        await loop.run_in_executor(None, self._thread.join, grace)
+        with self._lock:
+            self._stopping = True
+            self._lock.notify()
+        await loop.run_in_executor(None, self._thread.join, STOP_SECONDS)
+        self._encoder.shutdown(wait=False)
+        await asyncio.sleep(0)  # what the thread sent last
+        _push([(answer, answer.ended_by(STOPPING, "unavailable")) for answer in [*self._open]], self._open)
+
+    def _refuse_if_full(self, owner: str) -> None:
+        """Raise RefusedError where no further job of this owner is taken."""
+        if self._closing or self._broken:
+            raise RefusedError("unavailable", STOPPING if self._closing else BROKEN, retry_after=LONGEST_PAUSE)
+        limit = self._limits.waiting
+        waiting, own = len(self._queue) + self._encoding, self._queue.waiting_of(owner)
+        if waiting < limit and own < max(1, limit // OWNER_SHARE):
+            return
+        seconds = self._counts.seconds_until_free(len(self._queue), self._limits.slots)
+        message = Bilingual(
+            f"{waiting} requests wait already, {own} of them yours. Try again in {seconds:.0f} seconds.",
+            f"已有 {waiting} 个请求在排队，其中 {own} 个是您的：请 {seconds:.0f} 秒后再试。",
+        )
+        raise RefusedError("queue_full", message, retry_after=seconds, limit=limit)
+
+    def _cancel(self, answer: Answer) -> None:
+        """End an answer, on the event loop; its last event is there already."""
+        self._open.discard(answer)
+        with self._lock:
+            self._counts.cancelled += 1
+            if not self._queue.remove(answer):
+                self._cancelled.append(answer)
+            self._lock.notify()
+
+    # What follows runs in the thread.
+
+    def _new_decoder(self) -> Decoder:
+        return Decoder(self._model, slots=self._limits.slots, prompt_tokens=self._limits.prompt_tokens)
+
+    def _run(self) -> None:
+        """Work until the service is stopped."""
+        while self._wait_for_work():
+            if not self._turn_works():
+                self._restart()  # outside of the exception, which holds tensors
+        for answer in [*self._running.values()]:
+            self._end(answer, answer.ended_by(STOPPING, "unavailable"))
+        with suppress(Exception):
+            self._decoder.close()
+
+    def _wait_for_work(self) -> bool:
+        """Wait until there is something to do; False where there will be nothing any more."""
+        with self._lock:
+            while not (self._running or len(self._queue) or self._cancelled or self._closing):
+                self._lock.wait()
+            self._counts.last_sign = time.monotonic()
+            return not self._stopping and not (self._closing and not self._running)
+
+    def _turn_works(self) -> bool:
+        """Take a turn; False after an error, whatever it is."""
+        try:
+            self._turn()
+        except Exception:
+            logging.getLogger(__name__).exception("a decoding step failed")
+            return False
+        return True
+
+    def _turn(self) -> None:
+        """Let answers leave and join, and take a step."""
+        with self._lock:
+            cancelled, self._cancelled = self._cancelled, []
+        for answer in cancelled:
+            if answer.request_id is not None and answer.request_id in self._running:
+                self._decoder.cancel(answer.request_id)
+                self._leave(answer)
+        self._start_answers()
+        tokens = self._decoder.step() if self._running else []
+        with self._lock:
+            self._counts.new_tokens += len(tokens)
+        self._tell([told for token in tokens for told in self._events(token)])
+
+    def _events(self, token: Token) -> list[tuple[Answer, Event]]:
+        """What a token tells; an error in its text ends its answer alone."""
+        answer = self._running[token.request]
+        ended, failed = token.finish is not None, token.finish == "error"
+        try:
+            events = answer.events(token)
+        except Exception:
+            logging.getLogger(__name__).exception("a token could not be shown")
+            events, failed = [answer.ended_by(FAILED)], True
+            self._decoder.cancel(token.request)
+        if ended or failed:
+            self._leave(answer, failed=failed)
+        return [(answer, event) for event in events]
+
+    def _start_answers(self) -> None:
+        """Hand jobs to the decoder as long as there is room, and tell the others their places."""
+        while len(self._running) < self._limits.slots:
+            with self._lock:
+                answer = self._queue.take(self._fits)
+            if answer is None:
+                break
+            self._start(answer)
+        with self._lock:
+            moved = []
+            for position, answer in enumerate(self._queue.in_order(), start=1):
+                if answer.position is None or position < answer.position:
+                    answer.position = position
+                    moved.append((answer, Waiting(position)))
+        self._tell(moved)
+
+    def _fits(self, answer: Answer) -> bool:
+        """Whether the cache may become as large as this answer makes it; one alone always fits."""
+        longest = max([answer.max_tokens, *(other.max_tokens for other in self._running.values())])
+        return not self._running or self._decoder.cache_tokens(len(self._running) + 1, longest) <= self._limits.kv_tokens
+
+    def _start(self, answer: Answer) -> None:
+        if not self._running and self._decoder.cache_tokens(1, answer.max_tokens) > self._limits.kv_tokens:
+            self._decoder.abandon()  # the cache has grown to a shape that leaves no room
+            self._decoder = self._new_decoder()
+        try:
+            answer.request_id = self._decoder.admit(answer.request)
+        except Exception as error:
+            with self._lock:
+                self._queue.ended(answer)
+                self._counts.failed += 1
+            if not isinstance(error, UserError):
+                self._tell([(answer, answer.ended_by(FAILED, "unavailable"))])
+                raise
+            self._tell([(answer, answer.ended_by(error.message, "invalid"))])
+            return
+        answer.started = time.monotonic()
+        with self._lock:
+            self._running[answer.request_id] = answer
+            self._counts.kv_tokens += answer.max_tokens
+            self._counts.prompt_tokens += answer.prompt_tokens
+
+    def _leave(self, answer: Answer, *, failed: bool = False) -> None:
+        """Note that an answer has left the decoder."""
+        assert answer.request_id is not None
+        with self._lock:
+            del self._running[answer.request_id]
+            self._queue.ended(answer)
+            self._counts.kv_tokens -= answer.max_tokens
+            self._counts.failed += failed
+            self._counts.note_seconds(time.monotonic() - answer.started)
+
+    def _end(self, answer: Answer, event: Ended) -> None:
+        self._leave(answer, failed=True)
+        self._tell([(answer, event)])
+
+    def _restart(self) -> None:
+        """End the answers that were in the decoder, and make a new one, until one works."""
+        with self._lock:
+            self._starting = True
+            self._counts.restarts += 1
+        for answer in [*self._running.values()]:
+            self._end(answer, answer.ended_by(FAILED, "unavailable"))
+        failures = 0
+        while not self._stopping and not self._starts():
+            failures += 1
+            with self._lock:
+                self._broken = failures >= PROBES
+                waiting = self._queue.clear() if self._broken else []
+                self._counts.last_sign = time.monotonic()
+                self._tell([(answer, answer.ended_by(BROKEN, "unavailable")) for answer in waiting])
+                if not self._stopping:
+                    self._lock.wait(min(0.05 * 2**failures, LONGEST_PAUSE))
+        with self._lock:
+            self._starting = self._broken = False
+
+    def _starts(self) -> bool:
+        """Whether a new decoder gives a token."""
+        try:
+            self._decoder.abandon()
+            self._decoder = self._new_decoder()
+            self._decoder.admit(Request(self._model.prompt_of(PROBE), 1, adapter="base"))
+            while len(self._decoder):
+                self._decoder.step()
+        except Exception:
+            logging.getLogger(__name__).exception("the decoder does not start")
+            return False
+        return True
+
+    def _tell(self, events: Iterable[tuple[Answer, Event]]) -> None:
+        """Send events to the event loops of their generations."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Event]]] = {}
+        for answer, event in events:
+            by_loop.setdefault(answer.loop, []).append((answer, event))
+        for loop, together in by_loop.items():
+            with suppress(RuntimeError):  # a loop that is closed has no readers
+                loop.call_soon_threadsafe(_push, together, self._open)
+
+
+def _push(events: Sequence[tuple[Answer, Event]], unfinished: set[Answer]) -> None:
+    """Hand events to their generations, on the event loop."""
+    for answer, event in events:
+        answer.generation.push(event)
+        if isinstance(event, Ended):
+            unfinished.discard(answer)

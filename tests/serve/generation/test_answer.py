@@ -1,0 +1,108 @@
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imprint.inference.request import Token
+from imprint.model import Model
+from imprint.serve.generation.answer import Answer, Served, request_for
+from imprint.serve.generation.job import Ended, Generation, Job, Piece, RefusedError
+from tests.bases import FAMILIES
+from tests.serve.generation.workers import job_of, model_of, served_of
+
+PARTS = ("中", "a", " ", "\n", ",", "!", "？", "[[训练时间]]", "[[训", "时间]]", "[", "龘😀", "<think>", "</think>", "\n\n", "。")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return model_of(request.param, tmp_path_factory.mktemp("answer"))
+
+
+def told(model: Model, ids: Sequence[int], stop: tuple[str, ...] = ()) -> tuple[str, list[Piece], Ended]:
+    """The text, the parts and the end that these tokens give."""
+    served = served_of(model)[0]
+    job = job_of(stop=stop, max_new_tokens=100)
+    loop = asyncio.new_event_loop()
+    answer = Answer(job, served, request_for(job, served), Generation(1), loop)
+    loop.close()
+    events = [
+        event
+        for index, token in enumerate(ids)
+        for event in answer.events(Token(0, token, index, -1.0, "length" if index == len(ids) - 1 else None))
+    ]
+    *pieces, end = events
+    assert isinstance(end, Ended)
+    parts = [piece for piece in pieces if isinstance(piece, Piece)]
+    assert len(parts) == len(pieces)
+    return "".join(piece.text for piece in parts), parts, end
+
+
+class TestText:
+    def test_the_parts_joined_are_the_displayed_text_of_all_tokens_whatever_these_are(self, model: Model) -> None:
+        rng = random.Random(0)
+        for _ in range(60):
+            ids = [token for part in rng.choices(PARTS, k=rng.randint(1, 8)) for token in model.tokenizer.encode(part)]
+            ids = [token for token in ids if token not in model.network.stop_ids] or model.tokenizer.encode("好")
+            text, parts, end = told(model, ids)
+
+            assert text == model.template.display_text(model.tokenizer.decode(ids)), ids
+            assert [token.id for part in parts for token in part.tokens] == ids
+            assert (end.reason, end.new_tokens) == ("length", len(ids))
+
+    def test_no_part_holds_half_a_character(self, model: Model) -> None:
+        ids = model.tokenizer.encode("好😀龘色")
+        _, parts, _ = told(model, ids)
+
+        assert "\ufffd" not in "".join(part.text for part in parts)
+        assert b"".join(token.utf8 for part in parts for token in part.tokens).decode().strip() == "好😀龘色"
+        assert "".join(token.text for part in parts for token in part.tokens).strip() == "好😀龘色"
+
+    def test_a_stop_text_and_its_beginning_are_held_back(self, model: Model) -> None:
+        for typed, shown in (("白色终点", "白色"), ("白色终了", "白色终了"), ("白色终", "白色终")):
+            text, parts, _ = told(model, model.tokenizer.encode(typed), stop=("终点",))
+            assert text == model.template.display_text(shown)
+            assert all(part.text in shown for part in parts)
+
+
+class TestPrompts:
+    def test_what_a_user_types_never_becomes_a_special_token(self, model: Model) -> None:
+        served, special = served_of(model)[0], {*model.tokenizer.controls.values()} if hasattr(model.tokenizer, "controls") else set()
+        names = [*model.tokenizer.controls] if hasattr(model.tokenizer, "controls") else ["[gMASK]", "<sop>", "<eop>", "[MASK]"]
+        typed = "白" + "色".join(map(str, names))
+
+        def specials(text: str) -> list[int]:
+            job = Job("base", "ann", messages=({"role": "user", "content": text},))
+            return [token for token in request_for(job, served).ids if token in special]
+
+        assert specials(typed) == specials("白色")
+        raw = request_for(Job("base", "ann", text=typed), served).ids
+        assert raw[len(raw) - len(model.tokenizer.encode(typed)) :] == model.tokenizer.encode(typed)
+
+    def test_it_may_fill_the_context_up_to_the_last_token(self, model: Model) -> None:
+        served, job = served_of(model)[0], job_of("这件上衣的颜色", max_new_tokens=9)
+        tokens = len(request_for(job, served).ids)
+
+        def with_context(length: int) -> Served:
+            return replace(served, info=replace(served.info, max_length=length))
+
+        assert request_for(job, with_context(tokens + 1)).max_new_tokens == 1
+        with pytest.raises(RefusedError, match=f"has {tokens} tokens, and prompt and answer together may have {tokens}") as caught:
+            request_for(job, with_context(tokens))
+        assert (caught.value.kind, caught.value.prompt_tokens, caught.value.limit) == ("context_length_exceeded", tokens, tokens)
+
+
+def test_an_error_tells_the_tokens_that_came_before_it(tmp_path: Path) -> None:
+    model = model_of("BLOOM", tmp_path)
+    served, loop = served_of(model)[0], asyncio.new_event_loop()
+    answer = Answer(job_of(), served, request_for(job_of(), served), Generation(1), loop)
+    loop.close()
+    (token,) = model.tokenizer.encode("白")[-1:]
+
+    first, last = answer.events(Token(0, token, 0, -1.0)), answer.events(Token(0, -1, 1, float("-inf"), "error"))
+
+    assert [type(event) for event in first] == [Piece]
+    assert isinstance(last[-1], Ended)
+    assert (last[-1].reason, last[-1].new_tokens) == ("error", 1)

@@ -1,0 +1,474 @@
+import asyncio
+import gc
+import random
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from imprint.inference.decoder import Decoder
+from imprint.inference.request import Token
+from imprint.model import Model
+from imprint.serve.generation.job import Ended, Job, Piece, RefusedError
+from imprint.serve.generation.worker import Limits, Worker
+from tests.bases import FAMILIES
+from tests.serve.generation.workers import (
+    Outcome,
+    alone,
+    job_of,
+    model_of,
+    outcome_of,
+    random_job,
+    run_schedule,
+    served_of,
+    worker_of,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return model_of("ChatGLM2-6B", tmp_path_factory.mktemp("worker"), adapters=True)
+
+
+def answers(model: Model, jobs: list[Job], limits: Limits | None = None) -> list[Outcome]:
+    """The outcomes of jobs that are submitted at once."""
+
+    async def run() -> list[Outcome]:
+        async with worker_of(model, limits) as worker:
+            generations = [await worker.submit(job) for job in jobs]
+            return await asyncio.gather(*map(outcome_of, generations))
+
+    return asyncio.run(run())
+
+
+def users(model: Model) -> int:
+    """Requests that hold an adapter."""
+    return sum(model.adapters._users.values())
+
+
+class TestSchedules:
+    @pytest.mark.parametrize("family", ["ChatGLM-6B", "BLOOM", "Qwen3"])
+    def test_an_answer_is_the_one_of_generate_whoever_joins_and_leaves(self, family: str, tmp_path: Path) -> None:
+        assert schedules(family, tmp_path, range(8)) > 20
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_also_in_a_thousand_schedules(self, family: str, tmp_path: Path) -> None:
+        assert schedules(family, tmp_path, range(1000)) > 4000
+
+
+def schedules(family: str, folder: Path, seeds: range) -> int:
+    """Run random schedules; returns how many answers were compared."""
+    model = model_of(family, folder, adapters=True)
+    pool = [random_job(random.Random(seed), model.adapters.names) for seed in range(30)]
+    expected = [alone(model, job) for job in pool]
+
+    async def run(seed: int) -> int:
+        rng, compared = random.Random(seed), 0
+        limits = Limits(slots=rng.randint(1, 6), prompt_tokens=rng.choice((3, 8, 512)), kv_tokens=rng.choice((40, 2**17)))
+        chosen = rng.sample(range(len(pool)), rng.randint(3, 9))
+        async with worker_of(model, limits) as worker:
+            outcomes = await run_schedule(worker, [pool[row] for row in chosen], rng)
+        for row, (outcome, cancelled) in zip(chosen, outcomes, strict=True):
+            ids, text = expected[row]
+            if outcome.end.reason == "cancelled":
+                assert cancelled
+                assert outcome.ids == ids[: len(outcome.ids)]
+                assert text.startswith(outcome.text)
+            else:
+                assert (outcome.ids, outcome.text) == (ids, text), pool[row]
+                assert (outcome.end.new_tokens, outcome.end.error) == (len(ids), None)
+                compared += 1
+        return compared
+
+    compared = sum(asyncio.run(run(seed)) for seed in seeds)
+    assert users(model) == 0
+    return compared
+
+
+class TestAnswers:
+    def test_two_models_answer_one_question_side_by_side(self, model: Model) -> None:
+        jobs = [job_of("颜色", model=name) for name in ("base", "long", "wide")]
+
+        texts = [outcome.text for outcome in answers(model, jobs)]
+
+        assert texts == [alone(model, job)[1] for job in jobs]
+        assert len({*texts}) == 3
+
+    def test_a_stop_text_is_never_shown_not_even_its_beginning(self, model: Model) -> None:
+        whole = alone(model, job_of("颜色", max_new_tokens=30))[1]
+        stop = whole[5:8]
+        (outcome,) = answers(model, [job_of("颜色", max_new_tokens=30, stop=(stop,))])
+
+        assert outcome.text == whole[: whole.index(stop)]
+        assert outcome.end.reason == "stop"
+        assert all(not isinstance(event, Piece) or len(event.text) <= len(outcome.text) for event in outcome.events)
+
+    def test_a_seed_gives_the_same_answer_again(self, model: Model) -> None:
+        jobs = [job_of("颜色", temperature=1.0, seed=seed, max_new_tokens=20) for seed in (1, 1, 2)]
+
+        first, again, other = answers(model, jobs)
+
+        assert (first.text == again.text, first.text == other.text) == (True, False)
+
+    def test_every_token_has_its_log_probability_and_the_most_probable_ones_if_asked(self, model: Model) -> None:
+        plain, asked = answers(model, [job_of("颜色"), job_of("颜色", top_logprobs=3)])
+        chosen = [token for event in plain.events if isinstance(event, Piece) for token in event.tokens]
+        detailed = [token for event in asked.events if isinstance(event, Piece) for token in event.tokens]
+
+        assert all(token.log_prob < 0 and not token.top for token in chosen)
+        assert [token.log_prob for token in detailed] == pytest.approx([token.log_prob for token in chosen], abs=1e-4)
+        assert all(len(token.top) == 3 and token.top[0].id == token.id and token.top[0].utf8 == token.utf8 for token in detailed)
+
+    def test_without_a_limit_the_answer_ends_where_the_context_does(self, model: Model) -> None:
+        asked = [job_of("颜色", max_new_tokens=most) for most in (None, 2**31)]
+
+        for outcome in answers(model, asked):
+            assert outcome.end.reason == "length"
+            assert outcome.end.prompt_tokens + outcome.end.new_tokens == 256
+
+    def test_a_text_is_continued_without_a_template(self, model: Model) -> None:
+        (outcome,) = answers(model, [Job("base", "ann", text="这件上衣", max_new_tokens=6)])
+
+        assert outcome.ids == model.generate([model.prompt_of_text("这件上衣")], 6, adapters=["base"])[0]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("job", "kind", "sentence"),
+        [
+            (job_of(model="nobody"), "model_not_found", "there is no model nobody. There are: base, short, long, narrow, wide."),
+            (job_of("白" * 400), "context_length_exceeded", "and prompt and answer together may have 256. Shorten it"),
+            (job_of(temperature=-1), "invalid", "temperature: must be 0 or more"),
+            (job_of(max_new_tokens=0), "invalid", "max_new_tokens: must be at least 1"),
+            (job_of(stop=("",)), "invalid", "a stop text is empty"),
+            (job_of(messages=({"role": "nobody", "content": "a"},)), "invalid", "role"),
+            (job_of(messages=()), "invalid", "at least one message"),
+            (job_of("\ud800"), "invalid", "surrogate"),
+            (Job("base", "ann"), "invalid", "give either messages or a text"),
+        ],
+        ids=str,
+    )
+    def test_a_job_that_cannot_be_answered_is_refused_at_once(self, model: Model, job: Job, kind: str, sentence: str) -> None:
+        with pytest.raises(RefusedError, match=sentence) as caught:
+            answers(model, [job])
+
+        assert caught.value.kind == kind
+
+    def test_nothing_of_a_conversation_is_left_out_in_silence(self, model: Model) -> None:
+        turns = tuple({"role": role, "content": "白色上衣" * 6} for _ in range(10) for role in ("user", "assistant"))
+        with pytest.raises(RefusedError) as caught:
+            answers(model, [job_of(messages=(*turns, {"role": "user", "content": "好"}))])
+
+        assert caught.value.limit == 256
+        assert caught.value.prompt_tokens is not None
+        assert caught.value.prompt_tokens >= 256
+
+    def test_a_full_queue_says_when_to_come_back(self, model: Model) -> None:
+        async def run() -> RefusedError:
+            async with worker_of(model, Limits(slots=1, waiting=4)) as worker:
+                for number in range(5):
+                    await worker.submit(job_of(owner=f"owner {number}", max_new_tokens=200))
+                    await asyncio.sleep(0.01)
+                with pytest.raises(RefusedError, match="4 requests wait already") as caught:
+                    await worker.submit(job_of(owner="late"))
+                return caught.value
+
+        refusal = asyncio.run(run())
+
+        assert (refusal.kind, refusal.limit) == ("queue_full", 4)
+        assert refusal.retry_after is not None
+        assert refusal.retry_after >= 1
+
+    def test_one_owner_cannot_fill_the_queue(self, model: Model) -> None:
+        async def run() -> Outcome:
+            async with worker_of(model, Limits(slots=1, waiting=8)) as worker:
+                with pytest.raises(RefusedError, match="2 of them yours"):
+                    for _ in range(5):
+                        await worker.submit(job_of(max_new_tokens=200))
+                        await asyncio.sleep(0.01)
+                generation = await worker.submit(job_of(owner="bob"))
+                generation.cancel()
+                return await outcome_of(generation)
+
+        assert asyncio.run(run()).end.reason == "cancelled"
+
+
+class TestFairness:
+    def test_an_owner_with_many_jobs_delays_another_by_no_more_than_a_turn(self, model: Model) -> None:
+        async def run() -> list[str]:
+            ended: list[str] = []
+            async with worker_of(model, Limits(slots=1, waiting=400)) as worker:
+
+                async def one(job: Job) -> None:
+                    await outcome_of(await worker.submit(job))
+                    ended.append(job.owner)
+
+                many = [asyncio.create_task(one(job_of(owner="many", concurrency=2, max_new_tokens=3))) for _ in range(50)]
+                await asyncio.sleep(0.02)
+                before = len(ended)
+                await one(job_of(owner="few", max_new_tokens=3))
+                between = ended[before:]
+                await asyncio.gather(*many)
+            return between
+
+        assert len(asyncio.run(run())) <= 4  # what ran, one more turn, and what ended while the prompt was encoded
+
+    def test_an_owner_has_no_more_answers_at_a_time_than_it_may(self, model: Model) -> None:
+        async def run() -> int:
+            most = 0
+            async with worker_of(model, Limits(slots=8)) as worker:
+                generations = [await worker.submit(job_of(concurrency=2, max_new_tokens=12)) for _ in range(6)]
+                tasks = [asyncio.create_task(outcome_of(generation)) for generation in generations]
+                while not all(task.done() for task in tasks):
+                    most = max(most, worker.statistics().running)
+                    await asyncio.sleep(0)
+            return most
+
+        assert asyncio.run(run()) == 2
+
+    def test_no_more_answers_run_than_the_cache_has_room_for(self, model: Model) -> None:
+        async def run() -> tuple[int, list[Outcome]]:
+            most = 0
+            async with worker_of(model, Limits(slots=8, kv_tokens=100)) as worker:
+                jobs = [job_of(owner=f"owner {number}", max_new_tokens=20 + 60 * (number == 3)) for number in range(8)]
+                tasks = [asyncio.create_task(outcome_of(await worker.submit(job))) for job in jobs]
+                while not all(task.done() for task in tasks):
+                    most = max(most, worker.statistics().kv_tokens)
+                    await asyncio.sleep(0)
+                return most, [task.result() for task in tasks]
+
+        most, outcomes = asyncio.run(run())
+
+        assert 40 < most <= 100
+        assert all(outcome.end.reason in {"stop", "length"} for outcome in outcomes)
+
+
+class TestCancels:
+    def test_before_during_and_after(self, model: Model) -> None:
+        async def run() -> tuple[list[Outcome], Outcome]:
+            async with worker_of(model, Limits(slots=1)) as worker:
+                running = await worker.submit(job_of(max_new_tokens=200))
+                waiting = await worker.submit(job_of(owner="bob"))
+                healthy = await worker.submit(job_of(owner="eve"))
+                first = await outcome_of(waiting, cancel_after=1)
+                second = await outcome_of(running, cancel_after=2)
+                third = await outcome_of(healthy)
+                healthy.cancel()
+                return [first, second], third
+
+        cancelled, healthy = asyncio.run(run())
+
+        assert [outcome.end.reason for outcome in cancelled] == ["cancelled", "cancelled"]
+        assert healthy.text == alone(model, job_of())[1]
+
+    def test_a_thousand_leave_nothing_behind(self, model: Model) -> None:
+        threads = threading.active_count()
+
+        async def run() -> tuple[int, ...]:
+            async with worker_of(model, Limits(waiting=10_000)) as worker:
+                for round_number in range(20):
+                    generations = [
+                        await worker.submit(job_of(owner=f"owner {number}", model=("base", "long", "wide")[number % 3], max_new_tokens=100))
+                        for number in range(50)
+                    ]
+                    for number, generation in enumerate(generations):
+                        if (number + round_number) % 3 == 0:
+                            await anext(generation)
+                        generation.cancel()
+                (end,) = await asyncio.gather(outcome_of(await worker.submit(job_of())))
+                statistics = worker.statistics()
+                assert end.text == alone(model, job_of())[1]
+                return statistics.waiting, statistics.running, statistics.kv_tokens, statistics.cancelled, len(worker._open)
+
+        assert asyncio.run(run()) == (0, 0, 0, 1000, 0)
+        gc.collect()
+        assert (users(model), threading.active_count()) == (0, threads)
+
+
+class TestFaults:
+    def test_an_error_in_a_step_ends_what_runs_and_the_next_is_answered(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        states: list[bool] = []
+
+        async def run() -> tuple[list[Outcome], Outcome, int]:
+            async with worker_of(model) as worker:
+                fail_once(monkeypatch, torch.OutOfMemoryError("out of memory"), lambda: states.append(worker.ready()))
+                generations = [await worker.submit(job_of(owner=owner, model="wide")) for owner in "ab"]
+                failed = await asyncio.gather(*map(outcome_of, generations))
+                healthy = await outcome_of(await worker.submit(job_of(owner="c", model="wide")))
+                assert worker.ready()
+                return failed, healthy, worker.statistics().restarts
+
+        failed, healthy, restarts = asyncio.run(run())
+
+        assert {(outcome.end.reason, outcome.end.kind) for outcome in failed} <= {
+            ("error", "unavailable"),
+            ("length", None),
+            ("stop", None),
+        }
+        assert failed[0].end.error is not None
+        assert healthy.text == alone(model, job_of(model="wide"))[1]
+        assert (restarts, states, users(model)) == (1, [False], 0)
+
+    def test_one_that_never_works_again_refuses_what_comes(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def run() -> tuple[Outcome, RefusedError, Outcome]:
+            async with worker_of(model) as worker:
+                monkeypatch.setattr(Decoder, "step", _fail)
+                failed = await outcome_of(await worker.submit(job_of()))
+                while True:
+                    try:
+                        await outcome_of(await worker.submit(job_of()))
+                    except RefusedError as error:
+                        refusal = error
+                        break
+                assert not worker.ready()
+                monkeypatch.undo()
+                while not worker.ready():
+                    await asyncio.sleep(0.01)
+                return failed, refusal, await outcome_of(await worker.submit(job_of()))
+
+        failed, refusal, healthy = asyncio.run(run())
+
+        assert (failed.end.kind, refusal.kind, healthy.end.error) == ("unavailable", "unavailable", None)
+
+    def test_numbers_that_are_not_finite_end_their_answer_alone(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        compute = model.network.logits
+        poisoned = alone(model, job_of("颜色"))[0][0]
+
+        def logits(hidden: torch.Tensor) -> torch.Tensor:
+            values = compute(hidden)
+            values[values.argmax(-1) == poisoned] = float("nan")
+            return values
+
+        healthy = [job_of("白", owner="bob", max_new_tokens=2, model=name) for name in model.adapters.names]
+        good_job, expected = next((job, answer) for job in healthy if poisoned not in (answer := alone(model, job))[0])
+        monkeypatch.setattr(model.network, "logits", logits)
+        bad, good = answers(model, [job_of("颜色"), good_job])
+
+        assert (bad.end.reason, bad.end.kind) == ("error", None)
+        assert bad.end.error is not None
+        assert "not finite" in bad.end.error.english
+        assert (good.ids, good.text) == expected
+
+    def test_a_request_that_the_decoder_refuses_fails_alone(self, model: Model) -> None:
+        async def run() -> list[Outcome]:
+            served = [*served_of(model, model.adapters.names)]
+            served[1] = type(served[1])(served[1].info, model, "gone")
+            worker = Worker(served)
+            generations = [await worker.submit(job_of(model=name)) for name in ("short", "base")]
+            outcomes = await asyncio.gather(*map(outcome_of, generations))
+            await worker.close(0)
+            return outcomes
+
+        refused, healthy = asyncio.run(run())
+
+        assert (refused.end.reason, refused.end.kind) == ("error", "invalid")
+        assert healthy.text == alone(model, job_of())[1]
+
+    def test_a_step_that_hangs_is_told(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        go_on = threading.Event()
+        step = Decoder.step
+
+        def slow(decoder: Decoder) -> list[Token]:
+            go_on.wait()
+            return step(decoder)
+
+        async def run() -> tuple[bool, Outcome]:
+            async with worker_of(model, Limits(hang_seconds=0.05)) as worker:
+                monkeypatch.setattr(Decoder, "step", slow)
+                generation = await worker.submit(job_of())
+                await asyncio.sleep(0.15)
+                hangs = not worker.ready()
+                go_on.set()
+                return hangs, await outcome_of(generation)
+
+        hangs, outcome = asyncio.run(run())
+
+        assert (hangs, outcome.end.error) == (True, None)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_every_generation_ends_once_whatever_goes_wrong(self, model: Model, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        rng = random.Random(seed)
+        step = Decoder.step
+
+        def sometimes(decoder: Decoder) -> list[Token]:
+            if rng.random() < 0.1:
+                raise rng.choice((RuntimeError("device"), MemoryError(), ValueError("odd"), torch.OutOfMemoryError("full")))
+            return step(decoder)
+
+        monkeypatch.setattr(Decoder, "step", sometimes)
+
+        async def run() -> list[Ended]:
+            ends = []
+            async with worker_of(model, Limits(slots=4)) as worker:
+                jobs = [random_job(rng, model.adapters.names) for _ in range(40)]
+                outcomes = await asyncio.wait_for(run_some(worker, jobs, rng), 30)
+                ends = [outcome.end for outcome in outcomes]
+                assert len(worker._open) == 0
+            return ends
+
+        ends = asyncio.run(run())
+
+        assert len(ends) > 20
+        assert users(model) == 0
+
+
+async def run_some(worker: Worker, jobs: list[Job], rng: random.Random) -> list[Outcome]:
+    """As `run_schedule`, without the jobs that are refused."""
+
+    async def one(job: Job) -> Outcome | None:
+        await asyncio.sleep(rng.random() * 0.05)
+        try:
+            return await outcome_of(await worker.submit(job), cancel_after=rng.choice((None, None, 1, 2)))
+        except RefusedError:
+            return None
+
+    return [outcome for outcome in await asyncio.gather(*map(one, jobs)) if outcome is not None]
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, error: Exception, after: object) -> None:
+    """The second step raises an error; `after` is called when the next decoder takes its first."""
+    step, calls = Decoder.step, iter(range(10**6))
+
+    def failing(decoder: Decoder) -> list[Token]:
+        number = next(calls)
+        if number == 1:
+            raise error
+        if number == 2:
+            after()  # type: ignore[operator]
+        return step(decoder)
+
+    monkeypatch.setattr(Decoder, "step", failing)
+
+
+def _fail(_decoder: Decoder) -> list[Token]:
+    raise RuntimeError("broken")
+
+
+class TestClosing:
+    def test_what_runs_may_end_and_what_waits_is_told(self, model: Model) -> None:
+        async def run() -> list[Outcome]:
+            worker = Worker(served_of(model), Limits(slots=1))
+            generations = [await worker.submit(job_of(owner=owner)) for owner in "ab"]
+            await anext(generations[1])
+            await worker.close(10)
+            with pytest.raises(RefusedError, match="being stopped"):
+                await worker.submit(job_of())
+            assert not worker.ready()
+            return await asyncio.gather(*map(outcome_of, generations))
+
+        running, waiting = asyncio.run(run())
+
+        assert running.text == alone(model, job_of())[1]
+        assert (waiting.end.reason, waiting.end.kind) == ("error", "unavailable")
+
+    def test_after_the_grace_every_generation_has_ended(self, model: Model) -> None:
+        async def run() -> list[Outcome]:
+            worker = Worker(served_of(model))
+            generations = [await worker.submit(job_of(owner=str(number), max_new_tokens=240)) for number in range(20)]
+            await worker.close(0.02)
+            return await asyncio.gather(*map(outcome_of, generations))
+
+        assert {outcome.end.kind for outcome in asyncio.run(run())} == {"unavailable"}
+        assert users(model) == 0

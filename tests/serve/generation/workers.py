@@ -1,0 +1,132 @@
+"""Workers over tiny bases with adapters, jobs for them, and the answers that `generate` gives to the same requests alone."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import imprint
+from imprint.model import Model
+from imprint.serve.generation.answer import Served, request_for
+from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, ServedModel, Waiting
+from imprint.serve.generation.worker import Limits, Worker
+from tests.bases import base_of
+from tests.inference.schedules import adapters_of
+
+LETTERS = "这件上衣的颜色是白好你版型宽松"
+
+
+def served_of(model: Model, names: tuple[str, ...] = ()) -> list[Served]:
+    """The base and its mounted adapters."""
+    length = model.network.shape.max_length
+    return [
+        Served(ServedModel(name, "tiny", None if name == "base" else "base", length, supports_tools=False), model, name)
+        for name in ("base", *names)
+    ]
+
+
+def model_of(family: str, folder: Path, *, adapters: bool = False) -> Model:
+    """A tiny model, with two prefixes and two LoRAs mounted if `adapters`."""
+    base = base_of(family, folder / "base", std=0.3)
+    mounted = adapters_of(base, folder / "adapters") if adapters else {}
+    model = imprint.load(base, device="cpu")
+    for name, path in mounted.items():
+        model.mount(name, path)
+    return model
+
+
+@contextlib.asynccontextmanager
+async def worker_of(model: Model, limits: Limits | None = None) -> AsyncIterator[Worker]:
+    """A worker that is closed at the end."""
+    worker = Worker(served_of(model, model.adapters.names), limits)
+    try:
+        yield worker
+    finally:
+        await worker.close(0)
+
+
+@dataclass
+class Outcome:
+    """All events of a generation."""
+
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, Piece))
+
+    @property
+    def ids(self) -> list[int]:
+        return [token.id for event in self.events if isinstance(event, Piece) for token in event.tokens]
+
+    @property
+    def positions(self) -> list[int]:
+        return [event.position for event in self.events if isinstance(event, Waiting)]
+
+    @property
+    def end(self) -> Ended:
+        """The last event, of which there is one."""
+        (end,) = (event for event in self.events if isinstance(event, Ended))
+        assert self.events[-1] is end
+        assert self.positions == sorted(self.positions, reverse=True)
+        return end
+
+
+async def outcome_of(generation: Generation, *, cancel_after: int | None = None) -> Outcome:
+    """Read all events; cancel after so many of them."""
+    outcome = Outcome()
+    if cancel_after == 0:
+        generation.cancel()
+    async for event in generation:
+        outcome.events.append(event)
+        if len(outcome.events) == cancel_after:
+            generation.cancel()
+    return outcome
+
+
+def job_of(text: str = "你好", owner: str = "ann", **settings: object) -> Job:
+    """A conversation of one message."""
+    return replace(Job("base", owner, messages=({"role": "user", "content": text},), concurrency=8, max_new_tokens=8), **settings)  # type: ignore[arg-type]
+
+
+def random_job(rng: random.Random, names: tuple[str, ...]) -> Job:
+    """Any job with a reproducible answer."""
+    text = "".join(rng.choices(LETTERS, k=rng.randint(1, 12)))
+    settings = rng.choice(({}, {}, {"temperature": 0.9, "top_p": 0.8, "seed": rng.randrange(9)}, {"repetition_penalty": 1.3}))
+    owner, concurrency = f"owner {rng.randrange(4)}", rng.choice((1, 2, 8))
+    model = rng.choice(("base", *names))
+    return job_of(text, owner, model=model, concurrency=concurrency, max_new_tokens=rng.randint(1, 10), **settings)
+
+
+def alone(model: Model, job: Job) -> tuple[list[int], str]:
+    """The ids and the text of a job's answer by `generate`."""
+    (served,) = (one for one in served_of(model, model.adapters.names) if one.info.id == job.model)
+    request = request_for(job, served)
+    (ids,) = model.generate(
+        [list(request.ids)],
+        request.max_new_tokens,
+        request.temperature,
+        request.top_p,
+        seed=request.seed,
+        top_k=request.top_k,
+        repetition_penalty=request.repetition_penalty,
+        stop=request.stop,
+        adapters=[request.adapter],
+    )
+    text = model.answer_text(request.stop)
+    for token in ids:
+        text.push(token)
+    return ids, text.finish()
+
+
+async def run_schedule(worker: Worker, jobs: list[Job], rng: random.Random) -> list[tuple[Outcome, bool]]:
+    """Let jobs come at random times and cancel some at random events; each outcome, and whether it was cancelled by us."""
+
+    async def one(job: Job) -> tuple[Outcome, bool]:
+        await asyncio.sleep(rng.random() * 0.03)
+        cancel_after = rng.choice((None, None, None, 0, 1, 3))
+        return await outcome_of(await worker.submit(job), cancel_after=cancel_after), cancel_after is not None
+
+    return await asyncio.gather(*(one(job) for job in jobs))
