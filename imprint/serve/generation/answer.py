@@ -44,12 +44,12 @@ class Served:
 
 def request_for(job: Job, served: Served) -> Request:
     """The request of a job. Raises RefusedError for a prompt that leaves no room for a token, and for impossible settings."""
+    ids = prompt_of(job, served.model)
+    room = served.info.max_length - len(ids)
+    if room < 1:
+        raise _too_long(len(ids), served.info.max_length)
+    most = job.max_new_tokens
     try:
-        ids = _prompt(job, served.model)
-        room = served.info.max_length - len(ids)
-        if room < 1:
-            raise _too_long(len(ids), served.info.max_length)
-        most = job.max_new_tokens
         return Request(
             ids,
             room if most is None or most > room else most,
@@ -62,24 +62,25 @@ def request_for(job: Job, served: Served) -> Request:
             adapter=served.adapter,
             top_logprobs=job.top_logprobs or 0,
         )
-    except RefusedError:
-        raise
+    except UserError as error:
+        raise RefusedError("invalid", error.message) from error
+
+
+def prompt_of(job: Job, model: Model) -> list[int]:
+    """All ids of the prompt: nothing is left out, however long it is. Raises RefusedError for what is no prompt."""
+    if (job.messages is None) == (job.text is None):
+        raise RefusedError("invalid", NOTHING_TO_ANSWER)
+    try:
+        for text in (job.text, *(value for message in job.messages or () for value in message.values())):
+            if isinstance(text, str):
+                text.encode()  # raises UnicodeEncodeError for what is no character; not every tokenizer does
+        if job.text is not None:
+            return model.prompt_of_text(job.text)
+        return model.prompt_of(job.messages or (), max_source_length=UNLIMITED)
     except UserError as error:
         raise RefusedError("invalid", error.message) from error
     except UnicodeError as error:
         raise RefusedError("invalid", BROKEN_TEXT) from error
-
-
-def _prompt(job: Job, model: Model) -> list[int]:
-    """All ids of the prompt: nothing is left out, however long it is."""
-    if (job.messages is None) == (job.text is None):
-        raise RefusedError("invalid", NOTHING_TO_ANSWER)
-    for text in (job.text, *(value for message in job.messages or () for value in message.values())):
-        if isinstance(text, str):
-            text.encode()  # raises UnicodeEncodeError for what is no character; not every tokenizer does
-    if job.text is not None:
-        return model.prompt_of_text(job.text)
-    return model.prompt_of(job.messages or (), max_source_length=UNLIMITED)
 
 
 def _too_long(tokens: int, limit: int) -> RefusedError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from imprint.inference.decoder import DEFAULT_SLOTS, Decoder
 from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
-from imprint.serve.generation.answer import Answer, Served, request_for
+from imprint.serve.generation.answer import Answer, Served, prompt_of, request_for
 from imprint.serve.generation.fair_queue import FairQueue
 from imprint.serve.generation.job import Ended, Event, Generation, Job, RefusedError, ServedModel, Statistics, Waiting
 
@@ -138,11 +138,7 @@ class Worker:
 
     async def submit(self, job: Job) -> Generation:
         """See Backend."""
-        served = self._served.get(job.model)
-        if served is None:
-            known = ", ".join(self._served)
-            message = Bilingual(f"there is no model {job.model}. There are: {known}.", f"没有名为 {job.model} 的模型；现有：{known}。")
-            raise RefusedError("model_not_found", message)
+        served = self._find(job.model)
         loop = asyncio.get_running_loop()
         with self._lock:
             self._refuse_if_full(job.owner)
@@ -160,6 +156,11 @@ class Worker:
             self._lock.notify()
         return answer.generation
 
+    async def count(self, job: Job) -> int:
+        """See Backend."""
+        served = self._find(job.model)
+        return len(await asyncio.get_running_loop().run_in_executor(self._encoder, prompt_of, job, served.model))
+
     async def close(self, grace: float) -> None:
         """See Backend."""
         loop = asyncio.get_running_loop()
@@ -176,6 +177,15 @@ class Worker:
         self._encoder.shutdown(wait=False)
         await asyncio.sleep(0)  # what the thread sent last
         _push([(answer, answer.ended_by(STOPPING, "unavailable")) for answer in [*self._open]], self._open)
+
+    def _find(self, name: str) -> Served:
+        """The model of this name. Raises RefusedError where there is none."""
+        served = self._served.get(name)
+        if served is None:
+            known = ", ".join(self._served)
+            message = Bilingual(f"there is no model {name}. There are: {known}.", f"没有名为 {name} 的模型；现有：{known}。")
+            raise RefusedError("model_not_found", message)
+        return served
 
     def _refuse_if_full(self, owner: str) -> None:
         """Raise RefusedError where no further job of this owner is taken."""

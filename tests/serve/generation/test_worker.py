@@ -156,6 +156,17 @@ class TestRefusals:
 
         assert caught.value.kind == kind
 
+    def test_a_prompt_is_counted_also_where_it_does_not_fit(self, model: Model) -> None:
+        async def run() -> tuple[int, int]:
+            async with worker_of(model) as worker:
+                with pytest.raises(RefusedError, match="there is no model nobody"):
+                    await worker.count(job_of(model="nobody"))
+                return await worker.count(job_of("白")), await worker.count(job_of("白" * 401))
+
+        short, long = asyncio.run(run())
+
+        assert long == short + 400
+
     def test_nothing_of_a_conversation_is_left_out_in_silence(self, model: Model) -> None:
         turns = tuple({"role": role, "content": "白色上衣" * 6} for _ in range(10) for role in ("user", "assistant"))
         with pytest.raises(RefusedError) as caught:
