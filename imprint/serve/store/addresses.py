@@ -1,0 +1,21 @@
+"""Addresses of visitors: what counts as one visitor's."""
+
+import ipaddress
+from typing import Final
+
+IPV6_PREFIX: Final = 64
+"""Bits of an IPv6 address that a provider gives to one customer, who may use any address below them."""
+MAX_UNKNOWN: Final = 45
+
+
+def visitor_address(address: str) -> str:
+    """The address by which tries and quotas are counted: an IPv4 address, or the first half of an IPv6 one."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:MAX_UNKNOWN]
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))

@@ -1,0 +1,337 @@
+"""Chats: trees of messages. Every statement names the owner, so that an id alone opens nothing.
+
+A search is a bounded LIKE over one owner's chats, without an index: it finds words of any length in any script, such as 门票, for which
+SQLite's trigram index needs three characters; a deleted chat leaves nothing behind in an index; and other databases do the same.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select, tuple_, update
+
+from imprint.messages import Bilingual
+from imprint.serve.store.database import Database
+from imprint.serve.store.errors import StoreError, invalid, not_found
+from imprint.serve.store.limits import Limits
+from imprint.serve.store.names import short_text
+from imprint.serve.store.principal import Principal
+from imprint.serve.store.tables import CHATS, MESSAGES, SESSIONS, new_public_id
+
+MessageRole = Literal["system", "user", "assistant"]
+MessageState = Literal["writing", "done", "interrupted", "error"]
+MAX_TITLE: Final = 200
+MAX_SEARCH: Final = 200
+MAX_WORDS: Final = 8
+"""Words of a search, all of which a chat must have."""
+MAX_PAGE: Final = 200
+CURSOR: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)-([0-9a-f]{32})")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat, without its messages."""
+
+    id: str
+    """Its name for the service."""
+    title: str
+    """What its owner calls it."""
+    created_at: float
+    """When it began, in seconds since 1970."""
+    updated_at: float
+    """When a message was last added, or the title changed."""
+
+
+@dataclass(frozen=True)
+class ChatPage:
+    """Some chats of a list, newest first."""
+
+    chats: tuple[Chat, ...]
+    """The chats."""
+    next_cursor: str | None
+    """Where the list goes on; None at its end."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message in the tree of a chat."""
+
+    id: str
+    """Its name for the service."""
+    parent_id: str | None
+    """The message it follows; None at the beginning."""
+    role: MessageRole
+    """Who says it."""
+    text: str
+    """What is said, so far."""
+    model: str | None
+    """Which model answers."""
+    state: MessageState
+    """Whether it is being written, is whole, was cut off by a restart, or failed."""
+    finish: str | None
+    """Why an answer ends: stop, length, cancelled."""
+    prompt_tokens: int
+    """Tokens of the prompt of an answer."""
+    new_tokens: int
+    """Tokens of the answer."""
+    error: Bilingual | None
+    """Why it failed."""
+    created_at: float
+    """When it began, in seconds since 1970."""
+
+
+class Chats:
+    """Keeps the chats of all owners apart."""
+
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database = database
+        self._limits = limits
+
+    def create(self, principal: Principal, title: str = "") -> Chat:
+        """Begin a chat. Raises StoreError for very many."""
+        now = self._time()
+        chat = Chat(new_public_id(), short_text(title, "title", most=MAX_TITLE), now, now)
+        values = {"public_id": chat.id, "owner": principal.owner, "account_id": principal.account_id, "title": chat.title}
+        with self._database.writing() as connection:
+            count = connection.execute(select(func.count()).select_from(CHATS).where(CHATS.c.owner == principal.owner)).scalar_one()
+            if count >= self._limits.chats_an_owner:
+                raise _too_many("chats", "对话", self._limits.chats_an_owner)
+            session = _session_of_guest(connection, principal)
+            connection.execute(CHATS.insert().values(**values, session_id=session, created_at=now, updated_at=now))
+        return chat
+
+    def list(self, principal: Principal, *, search: str = "", cursor: str | None = None, limit: int = 50) -> ChatPage:
+        """Chats, those changed last first; `search`: with all of these words in their title or their messages."""
+        limit = max(1, min(limit, MAX_PAGE))
+        query = select(CHATS).where(CHATS.c.owner == principal.owner, *map(_has_word, _words(search)))
+        if cursor is not None:
+            query = query.where(tuple_(CHATS.c.updated_at, CHATS.c.public_id) < tuple_(*_position(cursor)))
+        query = query.order_by(CHATS.c.updated_at.desc(), CHATS.c.public_id.desc()).limit(limit + 1)
+        with self._database.reading() as connection:
+            chats = tuple(map(_chat, connection.execute(query)))
+        more = len(chats) > limit
+        return ChatPage(chats[:limit], f"{chats[limit - 1].updated_at:.6f}-{chats[limit - 1].id}" if more else None)
+
+    def get(self, principal: Principal, chat_id: str) -> Chat:
+        """One chat."""
+        with self._database.reading() as connection:
+            return _chat(_own_chat(connection, principal, chat_id))
+
+    def rename(self, principal: Principal, chat_id: str, title: str) -> Chat:
+        """Change the title of a chat."""
+        kept = short_text(title, "title", most=MAX_TITLE)
+        with self._database.writing() as connection:
+            row = _own_chat(connection, principal, chat_id)
+            connection.execute(update(CHATS).where(CHATS.c.id == row.id).values(title=kept, updated_at=self._time()))
+            return _chat(_own_chat(connection, principal, chat_id))
+
+    def delete(self, principal: Principal, chat_id: str) -> None:
+        """Delete a chat with all its messages."""
+        with self._database.writing() as connection:
+            row = _own_chat(connection, principal, chat_id)
+            connection.execute(delete(CHATS).where(CHATS.c.id == row.id))
+
+    def delete_all(self, principal: Principal) -> int:
+        """Delete all chats of an owner; how many there were."""
+        with self._database.writing() as connection:
+            return connection.execute(delete(CHATS).where(CHATS.c.owner == principal.owner)).rowcount
+
+    def messages(self, principal: Principal, chat_id: str) -> tuple[Message, ...]:
+        """All messages of a chat, in the order in which they were added: a parent before its children."""
+        with self._database.reading() as connection:
+            row = _own_chat(connection, principal, chat_id)
+            return tuple(map(_message, connection.execute(_messages(MESSAGES.c.chat_id == row.id))))
+
+    def path(self, principal: Principal, chat_id: str, message_id: str) -> tuple[Message, ...]:
+        """The messages from the beginning of a chat to one of its messages: the conversation that this one ends."""
+        by_id = {message.id: message for message in self.messages(principal, chat_id)}
+        if message_id not in by_id:
+            raise _no_message()
+        path, next_id = [], message_id
+        while True:
+            path.append(by_id[next_id])
+            parent = by_id[next_id].parent_id
+            if parent is None:
+                return tuple(reversed(path))
+            next_id = parent
+
+    def message(self, principal: Principal, message_id: str) -> Message:
+        """One message."""
+        with self._database.reading() as connection:
+            return _message(_own_message(connection, principal, message_id))
+
+    def add(
+        self,
+        principal: Principal,
+        chat_id: str,
+        role: MessageRole,
+        text: str,
+        *,
+        parent_id: str | None = None,
+        model: str | None = None,
+        state: MessageState = "done",
+    ) -> Message:
+        """Add a message after another one of the chat, or at its beginning; several after one are branches."""
+        kept, now = self._checked(text), self._time()
+        with self._database.writing() as connection:
+            chat = _own_chat(connection, principal, chat_id)
+            count = connection.execute(select(func.count()).select_from(MESSAGES).where(MESSAGES.c.chat_id == chat.id)).scalar_one()
+            if count >= self._limits.messages_a_chat:
+                raise _too_many("messages in a chat", "条消息（每个对话）", self._limits.messages_a_chat)
+            parent = None if parent_id is None else _own_message(connection, principal, parent_id, chat=chat.id).id
+            values = {
+                "public_id": new_public_id(),
+                "chat_id": chat.id,
+                "parent_id": parent,
+                "role": role,
+                "text": kept,
+                "model": model,
+                "state": state,
+                "prompt_tokens": 0,
+                "new_tokens": 0,
+                "created_at": now,
+            }
+            connection.execute(MESSAGES.insert().values(**values))
+            connection.execute(update(CHATS).where(CHATS.c.id == chat.id).values(updated_at=now))
+            return _message(_own_message(connection, principal, values["public_id"]))
+
+    def write(self, principal: Principal, message_id: str, text: str) -> bool:
+        """Keep the text so far of an answer that is being written; False if it is gone, as after its chat was deleted."""
+        return self._write(principal, message_id, {"text": self._clipped(text)})
+
+    def finish(
+        self,
+        principal: Principal,
+        message_id: str,
+        text: str,
+        *,
+        state: MessageState,
+        finish: str | None = None,
+        prompt_tokens: int = 0,
+        new_tokens: int = 0,
+        error: Bilingual | None = None,
+    ) -> bool:
+        """Keep an answer that has ended; False if it is gone, or has ended before."""
+        values = {
+            "text": self._clipped(text),
+            "state": state,
+            "finish": finish,
+            "prompt_tokens": prompt_tokens,
+            "new_tokens": new_tokens,
+            "error_english": None if error is None else error.english,
+            "error_chinese": None if error is None else error.chinese,
+        }
+        return self._write(principal, message_id, values)
+
+    def interrupt_all(self, connection: Connection) -> None:
+        """Mark the answers that a service was writing when it ended."""
+        connection.execute(update(MESSAGES).where(MESSAGES.c.state == "writing").values(state="interrupted"))
+
+    def _write(self, principal: Principal, message_id: str, values: dict[str, Any]) -> bool:
+        own = select(CHATS.c.id).where(CHATS.c.owner == principal.owner)
+        writing = (MESSAGES.c.public_id == message_id, MESSAGES.c.state == "writing", MESSAGES.c.chat_id.in_(own))
+        with self._database.writing() as connection:
+            return connection.execute(update(MESSAGES).where(*writing).values(**values)).rowcount == 1
+
+    def _time(self) -> float:
+        """Now, to the microsecond, as cursors say it."""
+        return round(self._database.now(), 6)
+
+    def _checked(self, text: str) -> str:
+        """A text that people send. Raises StoreError if it is too long or no Unicode text."""
+        if "\0" in text or any("\ud800" <= one <= "\udfff" for one in text):
+            raise invalid(
+                "content: has a NUL character or half of a surrogate pair, which no text has. Remove it.",
+                "content：含有 NUL 字符或不完整的代理对，请删除。",
+            )
+        if len(text) > self._limits.characters_a_message:
+            raise invalid(
+                f"content: must have at most {self._limits.characters_a_message:,} characters, got {len(text):,}.",
+                f"content 最多 {self._limits.characters_a_message:,} 个字符，实际是 {len(text):,} 个。",
+            )
+        return text
+
+    def _clipped(self, text: str) -> str:
+        """A text of a model, as far as it is kept."""
+        return text[: self._limits.characters_a_message].encode("utf-8", "replace").decode()
+
+
+def _session_of_guest(connection: Connection, principal: Principal) -> int | None:
+    """The row of the session with which a guest's chats end; None for an account. Raises StoreError if it has ended."""
+    if principal.role != "guest":
+        return None
+    row = connection.execute(select(SESSIONS.c.id).where(SESSIONS.c.public_id == principal.session_id)).first()
+    if row is None:
+        raise StoreError("credentials", Bilingual("this session has ended. Come in again.", "会话已结束，请重新进入。"))
+    return int(row.id)
+
+
+def _own_chat(connection: Connection, principal: Principal, chat_id: str) -> Row[Any]:
+    row = connection.execute(select(CHATS).where(CHATS.c.public_id == chat_id, CHATS.c.owner == principal.owner)).first()
+    if row is None:
+        raise not_found("there is no such chat. It may have been deleted.", "没有这个对话，可能已被删除。")
+    return row
+
+
+def _own_message(connection: Connection, principal: Principal, message_id: str, *, chat: int | None = None) -> Row[Any]:
+    """A message of an owner, with the public id of its parent; `chat`: of this chat only."""
+    wanted = and_(MESSAGES.c.public_id == message_id, CHATS.c.owner == principal.owner)
+    row = connection.execute(_messages(wanted if chat is None else and_(wanted, CHATS.c.id == chat))).first()
+    if row is None:
+        raise _no_message()
+    return row
+
+
+def _messages(condition: ColumnElement[bool]) -> Select[Any]:
+    parents = MESSAGES.alias("parents")
+    joined = MESSAGES.join(CHATS, MESSAGES.c.chat_id == CHATS.c.id).outerjoin(parents, MESSAGES.c.parent_id == parents.c.id)
+    return select(MESSAGES, parents.c.public_id.label("parent_public_id")).select_from(joined).where(condition).order_by(MESSAGES.c.id)
+
+
+def _words(search: str) -> list[str]:
+    """The words of a search; after several the rest counts as one. Raises StoreError for a long one."""
+    return short_text(search, "q", most=MAX_SEARCH).split(maxsplit=MAX_WORDS - 1)
+
+
+def _has_word(word: str) -> ColumnElement[bool]:
+    in_message = exists().where(MESSAGES.c.chat_id == CHATS.c.id, MESSAGES.c.text.icontains(word, autoescape=True))
+    return or_(CHATS.c.title.icontains(word, autoescape=True), in_message)
+
+
+def _position(cursor: str) -> tuple[float, str]:
+    found = CURSOR.fullmatch(cursor)
+    if found is None or not math.isfinite(float(found[1])):
+        raise invalid("cursor: is not one that this list gave. Begin without it.", "cursor 不是列表给出的，请从头开始。")
+    return float(found[1]), found[2]
+
+
+def _chat(row: Row[Any]) -> Chat:
+    return Chat(row.public_id, row.title, row.created_at, row.updated_at)
+
+
+def _message(row: Row[Any]) -> Message:
+    error = None if row.error_english is None else Bilingual(row.error_english, row.error_chinese)
+    return Message(
+        row.public_id,
+        row.parent_public_id,
+        row.role,
+        row.text,
+        row.model,
+        row.state,
+        row.finish,
+        row.prompt_tokens,
+        row.new_tokens,
+        error,
+        row.created_at,
+    )
+
+
+def _no_message() -> StoreError:
+    return not_found("there is no such message. It may have been deleted.", "没有这条消息，可能已被删除。")
+
+
+def _too_many(english: str, chinese: str, most: int) -> StoreError:
+    return StoreError(
+        "quota_exceeded", Bilingual(f"there are {most:,} {english} already. Delete some first.", f"已有 {most:,} {chinese}，请先删除一些。")
+    )

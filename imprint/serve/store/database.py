@@ -1,0 +1,154 @@
+"""The database: transactions for many threads, beside other processes, and errors that say what is wrong with the file."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from imprint.files.disk_errors import refuse_unwritable, translate_disk_errors
+from imprint.messages import Bilingual
+from imprint.serve.store import sqlite
+from imprint.serve.store.errors import StoreError, invalid
+from imprint.serve.store.schema import migrate, newest_revision, refuse_unknown_schema, revision_of
+from imprint.serve.store.tables import COUNTERS
+
+FILE_NAME: Final = "service.db"
+BUSY_SECONDS: Final = 5.0
+"""How long a transaction waits for another process that writes."""
+REVOCATIONS: Final = "revocations"
+"""The counter of everything that ends or narrows what somebody may do."""
+
+
+class Database:
+    """A database in a folder of its own; all its functions may be called from any thread."""
+
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time, busy_seconds: float = BUSY_SECONDS) -> None:
+        """Open the database of a folder; make both where they are missing, and bring an older schema up to date.
+
+        `now` tells the seconds since 1970. Raises UserError for a folder that cannot be written, and StoreError for a database of
+        another program or of a newer one.
+        """
+        self.file = folder / FILE_NAME
+        self.now = now
+        self._busy_seconds = busy_seconds
+        self._writer = threading.Lock()
+        refuse_unwritable(folder)
+        with translate_disk_errors(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._engine = sqlite.connect(self.file, busy_seconds)
+        self._identity: tuple[int, int] | None = None
+        try:
+            self._bring_up_to_date()
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def _bring_up_to_date(self) -> None:
+        self._identity = self._found()
+        with self.reading() as connection:
+            if not sqlite.is_ours(connection):
+                raise StoreError(
+                    "unavailable",
+                    Bilingual(
+                        f"{self.file}: is a database of another program. Choose another folder: data=FOLDER.",
+                        f"{self.file}：是别的程序的数据库，请另选目录：data=FOLDER。",
+                    ),
+                )
+            present = revision_of(connection)
+            refuse_unknown_schema(present, self.file)
+        if present == newest_revision():
+            return
+        if present is not None:
+            sqlite.copy(self.file, self.file.with_name(f"before-{newest_revision()}.db"))
+        with self.writing() as connection:
+            sqlite.mark_as_ours(connection)
+            migrate(connection, self.file)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees the database as it is at one moment."""
+        with self._translated(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection whose changes are kept together if the block ends well, and not at all otherwise."""
+        if not self._writer.acquire(timeout=2 * self._busy_seconds):
+            raise StoreError(
+                "busy",
+                Bilingual(f"{self.file}: the database is busy. Try again in a moment.", f"{self.file}：数据库繁忙，请稍后再试。"),
+                retry_after=2.0,
+            )
+        try:
+            options = {sqlite.WRITES: True}
+            with self._translated(), self._engine.connect().execution_options(**options) as connection, connection.begin():
+                yield connection
+        finally:
+            self._writer.release()
+
+    def revocations(self) -> int:
+        """A number that grows whenever what somebody may do ends or shrinks, by whichever process."""
+        with self.reading() as connection:
+            return connection.execute(select(COUNTERS.c.value).where(COUNTERS.c.name == REVOCATIONS)).scalar() or 0
+
+    def backup(self, file: Path) -> None:
+        """Write a copy of the database as it is now to one file; the service may go on meanwhile."""
+        self._refuse_if_gone()
+        with translate_disk_errors(file):
+            sqlite.copy(self.file, file)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.file)  # noqa: PTH116 - a microsecond, in every transaction
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _refuse_if_gone(self) -> None:
+        """Raise StoreError if the file was deleted or replaced: what were written into the old one would be lost without a word."""
+        if self._found() != self._identity:
+            raise StoreError(
+                "unavailable",
+                Bilingual(
+                    f"{self.file}: was deleted or replaced while it was in use. Restore a backup with `imprint user restore FILE` if it "
+                    "is gone, then start the service again.",
+                    f"{self.file}：在使用中被删除或替换。若已丢失，请用 `imprint user restore FILE` 恢复备份，然后重新启动服务。",
+                ),
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        self._refuse_if_gone()
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise StoreError(
+                "busy",
+                Bilingual("the database has too many users at once. Try again in a moment.", "同时使用数据库的请求过多，请稍后再试。"),
+                retry_after=2.0,
+            ) from error
+        except UnicodeEncodeError as error:
+            raise invalid(
+                "a text has half of a surrogate pair, which no text has. Remove it.", "文本含有不完整的代理对，请删除。"
+            ) from error
+        except DBAPIError as error:
+            said = sqlite.error_of(error.orig, self.file)
+            if said is None:
+                raise
+            raise said from error
+
+
+def count_revocation(connection: Connection) -> None:
+    """Note in this transaction that what somebody may do has ended or shrunk."""
+    connection.execute(update(COUNTERS).where(COUNTERS.c.name == REVOCATIONS).values(value=COUNTERS.c.value + 1))

@@ -1,0 +1,53 @@
+"""How much everybody may have, unless an account says otherwise."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of accounts, visitors and chats."""
+
+    user_tokens_a_day: int = 200_000
+    """Of a new account: tokens in a day, of prompts and answers together."""
+    admin_tokens_a_day: int = 2_000_000
+    """The same, of an admin."""
+    guest_tokens_a_day: int = 20_000
+    """Of each guest's browser session."""
+    address_tokens_a_day: int = 100_000
+    """Of all guests from one address together."""
+    user_concurrency: int = 2
+    """Of a new account: answers at the same time."""
+    guest_concurrency: int = 1
+    """Of each guest's browser session."""
+    idle_seconds: float = 12 * 3600
+    """After how long without a request a session ends."""
+    session_seconds: float = 7 * 86400
+    """After how long a session ends in any case."""
+    one_time_seconds: float = 7 * 86400
+    """How long a one-time password may be used; that of the first admin has no end."""
+    sessions_an_account: int = 50
+    """Sessions of an account; a further login ends the oldest."""
+    keys_an_account: int = 50
+    """Keys of an account that are not revoked."""
+    guests_an_hour: int = 60
+    """New guest sessions in an hour from one address."""
+    failures_a_minute: int = 5
+    """Wrong passwords in a minute for one name from one address."""
+    address_failures_a_minute: int = 30
+    """Wrong passwords in a minute from one address."""
+    all_failures_a_minute: int = 300
+    """Wrong passwords in a minute from everywhere; with more, each login takes `brake_seconds` longer."""
+    brake_seconds: float = 0.25
+    """How much longer a login takes while very many guess."""
+    requests_a_day: int = 3
+    """Requests for an account in a day from one address."""
+    open_requests: int = 1000
+    """Requests for an account that wait for an answer, of all visitors together."""
+    chats_an_owner: int = 5000
+    """Chats of one owner."""
+    messages_a_chat: int = 2000
+    """Messages of one chat."""
+    characters_a_message: int = 200_000
+    """Characters of a message."""
+    audit_entries: int = 100_000
+    """Entries of the audit log, of which the oldest go; failed logins are at most a fifth of them."""

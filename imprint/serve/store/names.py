@@ -1,0 +1,91 @@
+"""Names of accounts, passwords, and other short texts that people give: what is allowed, and when two names are the same."""
+
+import secrets
+import unicodedata
+from typing import Final
+
+from imprint.messages import Bilingual
+from imprint.serve.store.errors import StoreError, invalid
+
+MAX_NAME: Final = 48
+MIN_PASSWORD: Final = 10
+MAX_PASSWORD: Final = 256
+PUNCTUATION: Final = "._-@+"
+LOOKALIKES: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"})
+"""Alphabets with letters that look like those of another one of them: a name takes letters of one only."""
+ONE_TIME_ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
+"""Letters and digits that are not taken for each other when they are read out."""
+ONE_TIME_GROUPS: Final = 4
+ONE_TIME_GROUP: Final = 5
+
+
+def account_name(text: str, field: str = "name") -> str:
+    """A name as it is kept: NFC, of letters, digits and `._-@+`, letter or digit first. Raises StoreError for another one."""
+    name = unicodedata.normalize("NFC", text)
+    alphabets = {unicodedata.name(one, "").partition(" ")[0] for one in unicodedata.normalize("NFKC", name) if one.isalpha()}
+    if not 1 <= len(name) <= MAX_NAME or not all(map(_is_allowed, name)) or not name[0].isalnum() or len(alphabets & LOOKALIKES) > 1:
+        raise invalid(
+            f"{field}: must have 1 to {MAX_NAME} letters or digits of one alphabet, or {' '.join(PUNCTUATION)}, and begin with a letter or "
+            f"digit; got {_quoted(text)}.",
+            f"{field}：须为 1 到 {MAX_NAME} 个同一种文字的字母、汉字或数字，也可含 {' '.join(PUNCTUATION)}，并以字母、汉字或数字开头；"
+            f"实际是 {_quoted(text)}。",
+        )
+    return name
+
+
+def name_key(name: str) -> str:
+    """By what two names are the same: `Admin`, `admin` and `ａｄｍｉｎ` are one."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _is_allowed(character: str) -> bool:
+    return character in PUNCTUATION or unicodedata.category(character) in ("Lu", "Ll", "Lt", "Lo", "Lm", "Nd", "Mn", "Mc")
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= MAX_NAME else text[:MAX_NAME] + "...")
+
+
+def short_text(text: str, field: str, *, most: int, least: int = 0) -> str:
+    """A text that people give, without white space around it. Raises StoreError if it is too long, too short, or no Unicode text."""
+    kept = unicodedata.normalize("NFC", text.strip())
+    if "\0" in kept or any("\ud800" <= one <= "\udfff" for one in kept):
+        raise invalid(
+            f"{field}: has a NUL character or half of a surrogate pair, which no text has. Remove it.",
+            f"{field}：含有 NUL 字符或不完整的代理对，请删除。",
+        )
+    if not least <= len(kept) <= most:
+        raise invalid(
+            f"{field}: must have {least} to {most:,} characters, got {len(kept):,}.",
+            f"{field}：须有 {least} 到 {most:,} 个字符，实际是 {len(kept):,} 个。",
+        )
+    return kept
+
+
+def refuse_weak_password(password: str, name: str) -> None:
+    """Raise StoreError for a password that is too short, too long, or easily guessed from the name."""
+    kept = short_text(password, "password", most=MAX_PASSWORD) if password.strip() else ""
+    if len(password) < MIN_PASSWORD or not kept:
+        raise invalid(
+            f"password: must have at least {MIN_PASSWORD} characters. Several words are easier to remember than signs.",
+            f"密码（password）至少要有 {MIN_PASSWORD} 个字符；几个词连起来比符号好记。",
+        )
+    if len(set(password)) < 4 or (name_key(name) in name_key(password) and len(password) < len(name) + MIN_PASSWORD // 2):
+        raise invalid(
+            "password: must not repeat a few characters, nor be little more than the name. Choose another one.",
+            "密码（password）不能只是几个字符的重复，也不能与用户名相近，请换一个。",
+        )
+
+
+def new_one_time_password() -> str:
+    """A password for one login, of 99 random bits, easy to read out."""
+    groups = ("".join(secrets.choice(ONE_TIME_ALPHABET) for _ in range(ONE_TIME_GROUP)) for _ in range(ONE_TIME_GROUPS))
+    return "-".join(groups)
+
+
+def name_taken(name: str) -> StoreError:
+    """The error for a second account of the same name."""
+    return StoreError(
+        "conflict",
+        Bilingual(f'name: there is an account "{name}" already. Choose another name.', f'name：已有账号 "{name}"，请换一个名字。'),
+    )

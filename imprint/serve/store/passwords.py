@@ -1,0 +1,96 @@
+"""Passwords as argon2id hashes, computed by few threads, so that many logins at once take neither the cores nor the memory of answers."""
+
+import base64
+import os
+import threading
+import time
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from imprint.messages import Bilingual
+from imprint.serve.store.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Hashing:
+    """What a hash costs. The least that OWASP names is 19 MiB and two passes."""
+
+    memory_kib: int = 65_536
+    """Memory of one hash in KiB."""
+    passes: int = 2
+    """Passes over that memory."""
+    threads: int = 2
+    """Most hashes at the same time."""
+    waiting: int = 32
+    """Most that wait for their turn; more are refused at once."""
+
+
+class Passwords:
+    """Hashes and verifies passwords; may be called from any thread, which waits."""
+
+    def __init__(self, hashing: Hashing) -> None:
+        self._hasher = PasswordHasher(time_cost=hashing.passes, memory_cost=hashing.memory_kib, parallelism=1)
+        self._pool = ThreadPoolExecutor(hashing.threads, thread_name_prefix="password")
+        self._places = threading.BoundedSemaphore(hashing.threads + hashing.waiting)
+        salt, digest = (base64.b64encode(os.urandom(size)).decode().rstrip("=") for size in (16, 32))
+        self._nobody = f"$argon2id$v=19$m={hashing.memory_kib},t={hashing.passes},p=1${salt}${digest}"
+
+    def hashed(self, password: str) -> str:
+        """The hash of a password, with its salt and its costs in it. Raises StoreError if too many wait."""
+        with self._place():
+            return self._pool.submit(self._hasher.hash, _bytes(password)).result()
+
+    def is_right(self, password: str, stored: str | None, *, delay: float = 0.0) -> bool:
+        """Whether a password has this hash; without one the same work is done for nothing, so that the time tells no names.
+
+        `delay`: seconds that the thread sleeps before, while too many guess. Raises StoreError if too many wait.
+        """
+        with self._place():
+            return self._pool.submit(self._verified, password, stored, delay).result() and stored is not None
+
+    def is_outdated(self, stored: str) -> bool:
+        """Whether a hash was made at other costs than hashes are now."""
+        return self._hasher.check_needs_rehash(stored)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def _verified(self, password: str, stored: str | None, delay: float) -> bool:
+        if delay > 0:
+            time.sleep(delay)
+        try:
+            return self._hasher.verify(self._nobody if stored is None else stored, _bytes(password))
+        except (VerificationError, InvalidHashError):
+            return False
+
+    def _place(self) -> "_Place":
+        if not self._places.acquire(blocking=False):
+            raise StoreError(
+                "busy",
+                Bilingual("too many people sign in right now. Try again in a few seconds.", "登录的人太多，请几秒后再试。"),
+                retry_after=3.0,
+            )
+        return _Place(self._places)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place in the line, which is given back."""
+
+    places: threading.BoundedSemaphore
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.places.release()
+
+
+def _bytes(password: str) -> bytes:
+    """The bytes that are hashed: the same for a letter however a keyboard composes it."""
+    return unicodedata.normalize("NFKC", password).encode("utf-8", "surrogatepass")

@@ -1,0 +1,64 @@
+"""Puts a backup in the place of the database."""
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from imprint.files.disk_errors import translate_disk_errors
+from imprint.messages import Bilingual
+from imprint.serve.store import sqlite
+from imprint.serve.store.database import FILE_NAME
+from imprint.serve.store.errors import StoreError
+from imprint.serve.store.schema import refuse_unknown_schema
+from imprint.serve.store.store import hold_folder
+
+KEPT_NAME = "before-restore.db"
+"""The database that was replaced, beside the new one."""
+
+
+def restore(file: Path, folder: Path) -> Path | None:
+    """Replace the database of a folder by a backup, which is checked first; where the old one is kept, if there was one.
+
+    All sessions end, so that none comes back that was ended since. Raises UserError while a service runs in the folder, and StoreError
+    for a file that is no backup, is damaged, or was written by a newer program.
+    """
+    if not file.is_file():
+        raise StoreError("not_found", Bilingual(f"{file}: there is no such file.", f"{file}：没有这个文件。"))
+    sqlite.check(file)
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        refuse_unknown_schema(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0], file)
+    with translate_disk_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = hold_folder(folder)
+        try:
+            return _replace(file, folder / FILE_NAME)
+        finally:
+            os.close(held)
+
+
+def _replace(file: Path, target: Path) -> Path | None:
+    """Copy the backup aside, keep the old database under another name, and rename the copy into its place."""
+    fresh = target.with_name(".restored.db")
+    sqlite.copy(file, fresh)
+    with closing(sqlite3.connect(fresh)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        with connection:
+            connection.execute("DELETE FROM sessions")
+    kept = _kept(target) if target.exists() else None
+    fresh.replace(target)
+    return kept
+
+
+def _kept(target: Path) -> Path:
+    """Rename a database, which may be damaged, with what SQLite keeps beside it: its log never stands beside another database."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(target)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    kept = target.with_name(KEPT_NAME)
+    for ending in ("-shm", "-wal", ""):
+        old, new = (path.with_name(path.name + ending) for path in (target, kept))
+        if old.exists():
+            old.replace(new)
+        else:
+            new.unlink(missing_ok=True)
+    return kept

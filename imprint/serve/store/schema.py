@@ -1,0 +1,59 @@
+"""The version of the schema: migrations are numbered files, applied in one transaction; a newer schema is refused."""
+
+from pathlib import Path
+from typing import Final
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from imprint.messages import Bilingual
+from imprint.serve.store.errors import StoreError
+
+MIGRATIONS: Final = Path(__file__).with_name("migrations")
+
+
+def newest_revision() -> str:
+    """The number of the newest migration that this program has, such as "0001"."""
+    head = _script().get_current_head()
+    assert head is not None
+    return head
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The number of the last migration of a database; None if it is empty."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def migrate(connection: Connection, place: Path) -> None:
+    """Bring a database up to the newest schema, in the transaction of the connection, which the caller ends.
+
+    `place` names the database in the StoreError for one that a newer program has written.
+    """
+    script, present = _script(), revision_of(connection)
+    refuse_unknown_schema(present, place)
+    context = MigrationContext.configure(
+        connection, opts={"fn": lambda revision, _: script._upgrade_revs("head", revision), "transactional_ddl": True}
+    )
+    with Operations.context(context):
+        context.run_migrations()
+
+
+def refuse_unknown_schema(revision: str | None, place: Path) -> None:
+    """Raise StoreError if no migration of this program has this number."""
+    known = [one.revision for one in _script().walk_revisions()]
+    if revision is not None and revision not in known:
+        raise StoreError(
+            "unavailable",
+            Bilingual(
+                f"{place}: was written by a newer Imprint (schema {revision}; this one knows up to {max(known)}). Install that version "
+                "again, or restore a backup made by this one with `imprint user restore FILE`.",
+                f"{place}：由更新版本的 Imprint 写入（结构版本 {revision}，本程序最高到 {max(known)}）。请装回新版本，"
+                "或用 `imprint user restore FILE` 恢复本版本的备份。",
+            ),
+        )
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory(str(MIGRATIONS), version_locations=[str(MIGRATIONS)])

@@ -1,0 +1,136 @@
+"""What is SQLite's own: how a connection is opened, copies of the database while it is in use, and what its errors mean."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+
+from imprint.files.atomic import atomic_file
+from imprint.files.disk_errors import NO_SPACE, NOT_PERMITTED
+from imprint.messages import Bilingual
+from imprint.serve.store.errors import StoreError
+
+APPLICATION: Final = 1229803634
+"""The `application_id` of our databases: "IMPr" in ASCII."""
+WRITES: Final = "imprint_writes"
+"""The execution option of a connection that will write: its transaction takes the lock at its beginning, so that it never has to fail
+for having read before."""
+READERS: Final = 16
+"""Connections that stay open; more are opened and closed when they are needed."""
+MOST_CONNECTIONS: Final = 64
+PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA secure_delete = FAST",
+    "PRAGMA trusted_schema = OFF",
+)
+MARK: Final = "PRAGMA application_id = 1229803634"
+
+
+def connect(file: Path, busy_seconds: float) -> Engine:
+    """An engine on a database file, which is made if it is missing, for its owner alone."""
+    handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)  # the log and the shared memory beside it take its permissions
+    os.close(handle)
+    engine = create_engine(
+        URL.create("sqlite", database=str(file.absolute())),
+        pool_size=READERS,
+        max_overflow=MOST_CONNECTIONS - READERS,
+        pool_timeout=10,
+        connect_args={"timeout": busy_seconds},
+    )
+
+    def opened(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # the module would begin transactions late, and not before reading
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+
+    def began(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN")
+
+    event.listen(engine, "connect", opened)
+    event.listen(engine, "begin", began)
+    return engine
+
+
+def mark_as_ours(connection: Connection) -> None:
+    """Write into the file that it is a database of this service."""
+    connection.exec_driver_sql(MARK)
+
+
+def is_ours(connection: Connection) -> bool:
+    """Whether the file is a database of this service, or empty."""
+    tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
+    return bool(tables == 0 or connection.exec_driver_sql("PRAGMA application_id").scalar_one() == APPLICATION)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a database as it is at one moment, also while it is written, and check the copy; `target` is there only if it is whole."""
+    with atomic_file(target) as temporary:
+        temporary.chmod(0o600)
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as read,
+            closing(sqlite3.connect(temporary)) as written,
+        ):
+            read.backup(written)
+            written.execute("PRAGMA journal_mode = DELETE")  # one file
+        check(temporary)
+
+
+def check(file: Path) -> None:
+    """Raise StoreError unless a file is a whole database of this service."""
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        application, problem = None, str(error)
+    if application != APPLICATION or problem != "ok":
+        why = (
+            Bilingual("of another program", "属于别的程序")
+            if problem == "ok"
+            else Bilingual(f"damaged ({problem})", f"已损坏（{problem}）")
+        )
+        raise StoreError(
+            "unavailable",
+            Bilingual(
+                f"{file}: this is no database of the service, or it is {why.english}. Give a file that `imprint user backup` has written.",
+                f"{file}：不是本服务的数据库，或{why.chinese}。请给出 `imprint user backup` 写出的文件。",
+            ),
+        )
+
+
+def error_of(error: BaseException | None, file: Path) -> StoreError | None:
+    """What an error of the database means to a user; None for our own mistakes."""
+    name = getattr(error, "sqlite_errorname", "") if isinstance(error, sqlite3.Error) else ""
+    kind = "_".join(name.split("_")[:2])
+    if kind in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+        return StoreError(
+            "busy",
+            Bilingual(
+                f"{file}: another program holds the database. Try again in a moment.", f"{file}：数据库正被其他程序占用，请稍后再试。"
+            ),
+            retry_after=2.0,
+        )
+    reasons = {
+        "SQLITE_FULL": NO_SPACE,
+        "SQLITE_READONLY": NOT_PERMITTED,
+        "SQLITE_PERM": NOT_PERMITTED,
+        "SQLITE_CANTOPEN": Bilingual("it cannot be opened. Check the folder and its permissions", "无法打开：请检查目录及其权限"),
+        "SQLITE_IOERR": Bilingual("the disk reports an error. Check it", "磁盘报告错误：请检查磁盘"),
+        "SQLITE_CORRUPT": Bilingual(
+            "it is damaged. Restore a backup with `imprint user restore FILE`", "已损坏：请用 `imprint user restore FILE` 恢复备份"
+        ),
+        "SQLITE_NOTADB": Bilingual(
+            "this is no database. Move it away, or restore a backup with `imprint user restore FILE`",
+            "不是数据库：请移走它，或用 `imprint user restore FILE` 恢复备份",
+        ),
+    }
+    if kind not in reasons:
+        return None
+    why = reasons[kind]
+    return StoreError("unavailable", Bilingual(f"{file}: the database: {why.english}.", f"{file}：数据库{why.chinese}。"))

@@ -1,0 +1,50 @@
+"""How often something may be tried: so many times in so many seconds, for each of many keys, in bounded memory."""
+
+import threading
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Final
+
+CAPACITY: Final = 20_000
+"""Keys that are remembered; of more, those that tried longest ago are forgotten. All tables of the service together stay below 20 MB."""
+
+
+class Throttle:
+    """Counts the last tries of each key, exactly, in a sliding window."""
+
+    def __init__(self, most: int, seconds: float, *, capacity: int = CAPACITY, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most = most
+        self.seconds = seconds
+        self._capacity = capacity
+        self._clock = clock
+        self._began = clock()
+        self._tries: OrderedDict[int, array[float]] = OrderedDict()  # by hash: Python draws its key anew in each process
+        self._lock = threading.Lock()
+
+    def take(self, key: Hashable) -> float | None:
+        """Count one try; None if it may go on, else the seconds until the next one may, and then it is not counted."""
+        place = hash(key)
+        with self._lock:
+            now = self._clock() - self._began
+            recent = array("f", (at for at in self._tries.pop(place, ()) if at > now - self.seconds))
+            wait = max(0.0, recent[0] + self.seconds - now) if len(recent) >= self.most else None
+            if wait is None:
+                recent.append(now)
+            self._tries[place] = recent
+            if len(self._tries) > self._capacity:
+                self._tries.popitem(last=False)
+        return wait
+
+    def give_back(self, key: Hashable) -> None:
+        """Uncount the last try of a key: it was a right one."""
+        with self._lock:
+            if recent := self._tries.get(hash(key)):
+                recent.pop()
+
+    def count(self, key: Hashable) -> int:
+        """The tries of a key that count now."""
+        with self._lock:
+            now = self._clock() - self._began
+            return sum(at > now - self.seconds for at in self._tries.get(hash(key), ()))

@@ -1,0 +1,123 @@
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from imprint.messages import UserError
+from imprint.serve.store.database import Database, count_revocation
+from imprint.serve.store.errors import StoreError
+from imprint.serve.store.tables import SETTINGS
+
+
+def test_what_a_block_wrote_is_kept_together_or_not_at_all(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with pytest.raises(ValueError, match="stop"), database.writing() as connection:
+        connection.execute(SETTINGS.insert().values(name="a", value="1"))
+        raise ValueError("stop")
+    with database.reading() as connection:
+        assert connection.execute(select(SETTINGS)).all() == []
+    database.close()
+
+
+def test_many_threads_write_one_after_another(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+
+    def write(thread: int) -> None:
+        for number in range(10):
+            with database.writing() as connection:
+                count = connection.execute(select(func.count()).select_from(SETTINGS)).scalar_one()
+                connection.execute(SETTINGS.insert().values(name=f"{thread}-{number}", value=str(count)))
+
+    threads = [threading.Thread(target=write, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.reading() as connection:
+        values = connection.execute(select(SETTINGS.c.value)).scalars().all()
+    assert sorted(map(int, values)) == list(range(80))
+    database.close()
+
+
+def test_a_lock_of_another_program_is_waited_for_and_then_told(tmp_path: Path) -> None:
+    database = Database(tmp_path, busy_seconds=0.2)
+    with closing(sqlite3.connect(tmp_path / "service.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="another program holds the database") as refused, database.writing():
+            pass
+        assert (refused.value.kind, refused.value.retry_after) == ("busy", 2.0)
+        assert 0.15 < time.monotonic() - began < 2.0
+        with database.reading() as connection:  # readers do not wait
+            assert connection.execute(select(SETTINGS)).all() == []
+        other.execute("COMMIT")
+    with database.writing() as connection:
+        connection.execute(SETTINGS.insert().values(name="a", value="1"))
+    database.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_database_that_is_deleted_in_use_is_told_and_nothing_is_written_into_the_void(tmp_path: Path, how: str) -> None:
+    database = Database(tmp_path)
+    (tmp_path / "service.db").rename(tmp_path / "gone.db")
+    if how == "replaced":
+        (tmp_path / "service.db").write_bytes((tmp_path / "gone.db").read_bytes())
+    for block in (database.reading, database.writing):
+        with pytest.raises(StoreError, match=r"service\.db: was deleted or replaced while it was in use") as refused, block():
+            pass
+        assert refused.value.kind == "unavailable"
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        database.backup(tmp_path / "copy.db")
+    database.close()
+
+
+def test_a_full_disk_is_told_and_reading_goes_on(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+
+    def fill() -> None:
+        with database.writing() as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 60")
+            connection.execute(SETTINGS.insert().values(name="big", value="x" * 1_000_000))
+
+    with pytest.raises(StoreError, match="no space is left on the disk") as refused:
+        fill()
+    assert refused.value.kind == "unavailable"
+    with database.reading() as connection:
+        assert connection.execute(select(SETTINGS)).all() == []
+    database.close()
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match=r"data: cannot be written: permission is denied"):
+        Database(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_database_of_another_program_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "service.db")) as other:
+        other.execute("CREATE TABLE theirs (a)")
+        other.commit()
+    with pytest.raises(StoreError, match="is a database of another program"):
+        Database(tmp_path)
+    (tmp_path / "service.db").write_bytes(b"hello " * 1000)
+    with pytest.raises(StoreError, match="this is no database"):
+        Database(tmp_path)
+
+
+def test_a_revocation_is_seen_by_every_process_in_the_transaction_of_its_cause(tmp_path: Path) -> None:
+    one, other = Database(tmp_path), Database(tmp_path)
+    before = other.revocations()
+    with pytest.raises(ValueError, match="stop"), one.writing() as connection:
+        count_revocation(connection)
+        raise ValueError("stop")
+    assert other.revocations() == before
+    with one.writing() as connection:
+        count_revocation(connection)
+    assert other.revocations() == before + 1
+    one.close()
+    other.close()

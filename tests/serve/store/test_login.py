@@ -1,0 +1,118 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from imprint.serve.store import COMMAND_LINE, Hashing, Limits, Store, StoreError
+from imprint.serve.store.passwords import Passwords
+from tests.serve.stores import FAST, HOME, PASSWORD, Clock, open_store, user
+
+
+def failure(store: Store, name: str, password: str, address: str) -> StoreError:
+    with pytest.raises(StoreError) as refused:
+        store.sessions.login(name, password, address)
+    return refused.value
+
+
+def test_unknown_names_wrong_passwords_and_disabled_accounts_get_the_same_answer_for_the_same_work(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disabled = user(store, "disabled")
+    store.accounts.disable(disabled.account_id, COMMAND_LINE)
+    user(store, "known")
+    verified: list[float] = []
+    verify = Passwords.is_right
+
+    def noted(passwords: Passwords, password: str, stored: str | None, *, delay: float = 0.0) -> bool:
+        verified.append(delay)
+        return verify(passwords, password, stored, delay=delay)
+
+    monkeypatch.setattr(Passwords, "is_right", noted)
+    tries = [
+        *(("known", "wrong"), ("unknown", "wrong"), ("disabled", PASSWORD), ("disabled", "wrong"), ("guest", ""), ("guest", PASSWORD)),
+        *(("known", PASSWORD + "x" * 300), ("", ""), ("a'b", "x"), ("\ud800", "\ud800"), ("x" * 10_000, "x" * 10_000)),
+    ]
+    said = [failure(store, name, password, f"203.0.113.{number}") for number, (name, password) in enumerate(tries)]
+    assert {(error.kind, str(error), error.retry_after) for error in said} == {(said[0].kind, str(said[0]), None)}
+    assert said[0].kind == "credentials"
+    assert verified == [0.0] * len(tries)
+
+
+def test_a_name_that_nobody_has_is_not_written_into_the_log_for_it_may_be_a_password(store: Store) -> None:
+    failure(store, "my secret password", "", HOME)
+    failure(store, "admin", "wrong", HOME)
+    entries = store.audit.list()
+    assert [(entry.action, entry.actor, entry.subject, entry.detail) for entry in entries] == [
+        ("login_failed", "admin", "admin", ""),
+        ("login_failed", "(no such account)", "(no such account)", ""),
+    ]
+
+
+def test_five_wrong_passwords_close_the_door_for_one_address_and_the_owner_comes_in_from_another(store: Store) -> None:
+    user(store, "owner")
+    for _ in range(5):
+        assert failure(store, "owner", "wrong", "203.0.113.9").kind == "credentials"
+    throttled = failure(store, "owner", PASSWORD, "203.0.113.9")
+    assert throttled.kind == "throttled"
+    assert throttled.retry_after is not None
+    assert 0 < throttled.retry_after <= 60
+    assert "203.0.113.9" not in str(throttled)
+    assert failure(store, "OWNER", PASSWORD, "203.0.113.9").kind == "throttled"
+    assert store.sessions.login("owner", PASSWORD, HOME)
+
+
+def test_thirty_wrong_passwords_close_it_for_all_names(store: Store) -> None:
+    user(store, "owner")
+    for number in range(30):
+        assert failure(store, f"user{number}", "wrong", "2001:db8::1").kind == "credentials"
+    assert failure(store, "owner", PASSWORD, "2001:db8::2").kind == "throttled"
+    assert store.sessions.login("owner", PASSWORD, HOME)
+
+
+def test_right_passwords_never_count(store: Store) -> None:
+    user(store, "owner")
+    for _ in range(40):
+        assert store.sessions.login("owner", PASSWORD, HOME)
+
+
+def test_tries_at_the_same_time_are_no_more_tries(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, hashing=Hashing(memory_kib=8, passes=1, waiting=100), now=Clock())
+    kinds: list[str] = []
+
+    def guess() -> None:
+        kinds.append(failure(store, "admin", "wrong", HOME).kind)
+
+    threads = [threading.Thread(target=guess) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (kinds.count("credentials"), kinds.count("throttled")) == (5, 35)
+    store.close()
+
+
+def test_while_very_many_guess_each_login_takes_longer_and_still_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("imprint.serve.store.passwords.time.sleep", slept.append)
+    with open_store(tmp_path, limits=Limits(all_failures_a_minute=10, brake_seconds=0.25)) as store:
+        for number in range(10):
+            failure(store, "admin", "wrong", f"203.0.113.{number}")
+        assert slept == []
+        failure(store, "admin", "wrong", "203.0.113.99")
+        assert store.first_password is not None
+        assert store.sessions.login("admin", store.first_password, HOME)
+    assert slept == [0.25, 0.25]
+
+
+def test_a_password_is_hashed_anew_at_its_next_login_after_the_costs_have_changed(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        user(store, "owner")
+    with Store.open(tmp_path, hashing=Hashing(memory_kib=16, passes=1), now=Clock()) as dearer:
+        assert dearer.sessions.login("owner", PASSWORD, HOME)
+    with open_store(tmp_path) as store:
+        passwords = Passwords(FAST)
+        with vars(store)["_database"].reading() as connection:
+            stored = connection.exec_driver_sql("SELECT password_hash FROM accounts WHERE name = 'owner'").scalar_one()
+        assert stored.startswith("$argon2id$v=19$m=16,")
+        assert passwords.is_right(PASSWORD, stored)
+        passwords.close()

@@ -1,0 +1,119 @@
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from imprint.messages import UserError
+from imprint.serve.store import COMMAND_LINE, StoreError, restore
+from tests.serve.stores import HOME, PASSWORD, open_store, user
+
+
+def test_a_backup_that_was_made_while_others_wrote_restores(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with open_store(data) as store:
+        store.start_serving()
+        me = user(store)
+        chat = store.chats.create(me, "门票")
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                store.chats.add(me, chat.id, "user", "before or after")
+
+        writers = [threading.Thread(target=write) for _ in range(2)]
+        for writer in writers:
+            writer.start()
+        for number in range(3):
+            store.backup(tmp_path / f"{number}.db")
+        stop.set()
+        for writer in writers:
+            writer.join()
+        last = len(store.chats.messages(me, chat.id))
+        store.accounts.delete(me.account_id, COMMAND_LINE)
+    kept = restore(tmp_path / "2.db", data)
+    assert kept == data / "before-restore.db"
+    with open_store(data) as store:
+        assert store.first_password is None
+        again = store.sessions.login("小明", PASSWORD, HOME).principal
+        assert 0 < len(store.chats.messages(again, chat.id)) <= last
+    with closing(sqlite3.connect(kept)) as old:
+        assert old.execute("SELECT count(*) FROM accounts WHERE name = '小明'").fetchone() == (0,)
+
+
+def test_sessions_that_were_ended_since_do_not_come_back(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with open_store(data) as store:
+        user(store)
+        guest = store.sessions.guest(HOME)
+        store.chats.add(guest.principal, store.chats.create(guest.principal).id, "user", "x")
+        token = store.sessions.login("小明", PASSWORD, HOME).token
+        key = store.keys.create(store.accounts.named("小明").id, actor=COMMAND_LINE).key
+        store.backup(tmp_path / "backup.db")
+        store.sessions.end(token)
+    restore(tmp_path / "backup.db", data)
+    with open_store(data) as store:
+        assert store.sessions.of(token) is None
+        assert store.sessions.of(guest.token) is None
+        assert store.keys.of(key) is not None
+        assert store.sessions.login("小明", PASSWORD, HOME)
+    with closing(sqlite3.connect(data / "service.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM chats").fetchone() == (0,)
+
+
+def test_a_backup_goes_into_a_new_folder_and_in_place_of_a_damaged_database(tmp_path: Path) -> None:
+    with open_store(tmp_path / "data") as store:
+        user(store)
+        store.backup(tmp_path / "backup.db")
+    assert restore(tmp_path / "backup.db", tmp_path / "new") is None
+    (tmp_path / "data" / "service.db").write_bytes(b"damaged " * 1000)
+    restore(tmp_path / "backup.db", tmp_path / "data")
+    for folder in ("new", "data"):
+        with open_store(tmp_path / folder) as store:
+            assert store.sessions.login("小明", PASSWORD, HOME)
+
+
+def test_the_log_of_the_old_database_never_meets_the_new_one(tmp_path: Path) -> None:
+    with open_store(tmp_path / "other") as store:
+        store.backup(tmp_path / "backup.db")
+    store = open_store(tmp_path / "data")
+    user(store)
+    assert (tmp_path / "data" / "service.db-wal").stat().st_size > 0
+    restore(tmp_path / "backup.db", tmp_path / "data")
+    with pytest.raises(StoreError, match="deleted or replaced"):  # the process that still has the old one writes nothing more
+        store.accounts.create("late", actor=COMMAND_LINE)
+    store.close()
+    with open_store(tmp_path / "data") as new:
+        assert [account.name for account in new.accounts.list()] == ["admin", "guest"]
+        with closing(sqlite3.connect(tmp_path / "data" / "service.db")) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_backup_is_refused_while_a_service_runs(tmp_path: Path) -> None:
+    with open_store(tmp_path / "data") as store:
+        store.start_serving()
+        store.backup(tmp_path / "backup.db")
+        with pytest.raises(UserError, match="another service uses this folder"):
+            restore(tmp_path / "backup.db", tmp_path / "data")
+
+
+def test_what_is_no_backup_changes_nothing(tmp_path: Path) -> None:
+    with open_store(tmp_path / "data") as store:
+        store.backup(tmp_path / "newer.db")
+    with closing(sqlite3.connect(tmp_path / "newer.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    (tmp_path / "text.db").write_text("hello", encoding="utf-8")
+    for name, message in (
+        *(("missing.db", "there is no such file"), ("text.db", "this is no database of the service")),
+        ("newer.db", "was written by a newer Imprint"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            restore(tmp_path / name, tmp_path / "data")
+    open_store(tmp_path / "data").close()
+
+
+def test_a_backup_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with open_store(tmp_path / "data") as store, pytest.raises(UserError, match=r"backup\.db: cannot be written"):
+        store.backup(tmp_path / "file" / "backup.db")

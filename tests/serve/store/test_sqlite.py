@@ -1,0 +1,88 @@
+import ast
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from imprint.serve.store.database import Database
+from imprint.serve.store.errors import StoreError
+from imprint.serve.store.sqlite import check, copy, error_of
+from imprint.serve.store.tables import SETTINGS
+
+STORE = Path(__file__).parents[3] / "imprint" / "serve" / "store"
+RUNS_SQL = {"execute", "exec_driver_sql", "executescript", "executemany", "text"}
+
+
+def test_no_sql_is_put_together_from_texts() -> None:
+    """What runs SQL takes a literal, or a query that SQLAlchemy builds."""
+    built = [
+        f"{path.name}:{node.lineno}"
+        for path in STORE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        if (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in RUNS_SQL
+        if any(isinstance(part, ast.JoinedStr | ast.BinOp | ast.Mod) for argument in node.args[:1] for part in [argument])
+    ]
+    assert built == []
+
+
+def test_a_connection_is_set_up_to_survive_kills_and_other_processes(tmp_path: Path) -> None:
+    database = Database(tmp_path, busy_seconds=3.0)
+    names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
+    with database.reading() as connection:
+        found = [connection.exec_driver_sql("PRAGMA " + name).scalar() for name in names]
+    assert found == ["wal", 1, 1, 3000, 2]
+    database.close()
+
+
+def test_only_their_owner_reads_the_database_and_its_copies(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    database = Database(folder)
+    copy(folder / "service.db", tmp_path / "copy.db")
+    files = [*folder.glob("service.db*"), tmp_path / "copy.db"]
+    assert {file.name for file in files} >= {"service.db", "service.db-wal", "copy.db"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    database.close()
+
+
+def test_a_copy_is_of_one_moment_and_has_no_part_of_an_open_transaction(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with database.writing() as connection:
+        connection.execute(SETTINGS.insert().values(name="a", value="1"))
+    with database.writing() as connection:
+        connection.execute(SETTINGS.insert().values(name="b", value="2"))
+        database.backup(tmp_path / "copy.db")
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as copied:
+        assert copied.execute("SELECT name FROM settings").fetchall() == [("a",)]
+        assert copied.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert not list(tmp_path.glob("*.part"))
+    database.close()
+
+
+def test_a_file_that_is_no_database_of_ours_or_damaged_is_told(tmp_path: Path) -> None:
+    Database(tmp_path).close()
+    check(tmp_path / "service.db")
+    whole = bytearray((tmp_path / "service.db").read_bytes())
+    whole[4096:12288] = b"\xaa" * 8192
+    for name, content in (("text.db", b"hello" * 2000), ("damaged.db", bytes(whole)), ("empty.db", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(StoreError, match=rf"{name}: this is no database of the service"):
+            check(tmp_path / name)
+
+
+def test_errors_of_the_database_say_what_to_do_and_others_stay_ours(tmp_path: Path) -> None:
+    def kind(name: str) -> str | None:
+        error = sqlite3.OperationalError("x")
+        error.sqlite_errorname = name
+        said = error_of(error, tmp_path)
+        return None if said is None else said.kind
+
+    assert kind("SQLITE_BUSY") == kind("SQLITE_BUSY_SNAPSHOT") == "busy"
+    assert {kind(f"SQLITE_{name}") for name in ("FULL", "READONLY_DBMOVED", "CANTOPEN", "IOERR_WRITE", "CORRUPT", "NOTADB")} == {
+        "unavailable"
+    }
+    assert kind("SQLITE_CONSTRAINT_UNIQUE") is None
+    assert error_of(None, tmp_path) is None

@@ -1,0 +1,105 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from imprint.messages import UserError
+from imprint.serve.store import COMMAND_LINE, Store
+from imprint.serve.store.store import hold_folder
+from tests.serve.stores import HOME, open_store, user
+
+WRITER = """\
+import sys
+from pathlib import Path
+from tests.serve.stores import open_store, user
+
+store = open_store(Path(sys.argv[1]))
+store.start_serving()
+me = store.keys.of(sys.argv[2])
+chat = store.chats.create(me)
+while True:
+    answer = store.chats.add(me, chat.id, "assistant", "", state="writing")
+    store.chats.write(me, answer.id, "half")
+    print(f"half {answer.id}", flush=True)
+    store.chats.finish(me, answer.id, "whole", state="done")
+    print(f"whole {answer.id}", flush=True)
+"""
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.long)])
+def test_no_acknowledged_row_is_lost_when_the_service_is_killed_while_it_writes(tmp_path: Path, kills: int) -> None:
+    data = tmp_path / "data"
+    with open_store(data) as store:
+        me = user(store)
+        key = store.keys.create(me.account_id, actor=COMMAND_LINE).key
+    acknowledged: dict[str, str] = {}
+    for kill in range(kills):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(data), key], stdout=subprocess.PIPE, encoding="utf-8")
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(20 + kill % 7)]
+        process.send_signal(signal.SIGKILL)
+        lines += process.communicate()[0].splitlines()
+        acknowledged |= {line.split()[1]: line.split()[0] for line in lines if len(line.split()) == 2}
+    with closing(sqlite3.connect(data / "service.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with open_store(data) as store:
+        store.start_serving()
+        kept = {message_id: store.chats.message(me, message_id) for message_id in acknowledged}
+    assert len(acknowledged) > 10 * kills / 2
+    assert all(kept[one].text == "whole" and kept[one].state == "done" for one, state in acknowledged.items() if state == "whole")
+    half = [kept[one] for one, state in acknowledged.items() if state == "half"]
+    assert all((message.text, message.state) in (("half", "interrupted"), ("whole", "done")) for message in half)
+
+
+def test_a_folder_has_one_service_and_any_number_of_commands(tmp_path: Path) -> None:
+    with open_store(tmp_path) as service:
+        service.start_serving()
+        with open_store(tmp_path) as command:
+            command.accounts.create("小明", actor=COMMAND_LINE)
+            with pytest.raises(UserError, match="another service uses this folder"):
+                command.start_serving()
+        assert service.accounts.named("小明")
+    with open_store(tmp_path) as next_service:
+        next_service.start_serving()
+
+
+def test_the_lock_of_a_folder_ends_with_its_holder(tmp_path: Path) -> None:
+    handle = hold_folder(tmp_path)
+    with pytest.raises(UserError, match="another service uses this folder"):
+        hold_folder(tmp_path)
+    os.close(handle)
+    os.close(hold_folder(tmp_path))
+
+
+def test_a_session_that_another_process_ends_is_closed_within_a_second(tmp_path: Path) -> None:
+    with open_store(tmp_path) as service:
+        service.start_serving()
+        principal, before = user(service), service.revocations()
+        program = (
+            "import sys; from pathlib import Path; from imprint.serve.store import COMMAND_LINE\n"
+            "from tests.serve.stores import open_store\n"
+            "store = open_store(Path(sys.argv[1])); store.accounts.disable(store.accounts.named('小明').id, COMMAND_LINE); print('done')"
+        )
+        assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, check=True).stdout == b"done\n"
+        began = time.perf_counter()
+        assert service.revocations() > before
+        assert not service.is_valid(principal)
+        assert time.perf_counter() - began < 0.5
+
+
+def test_a_store_without_its_database_is_not_ready(store: Store) -> None:
+    assert store.is_ready()
+    (store.folder / "service.db").unlink()
+    assert not store.is_ready()
+
+
+def test_a_principal_without_a_session_and_without_a_key_is_nobody(store: Store) -> None:
+    from dataclasses import replace
+
+    assert not store.is_valid(replace(store.sessions.guest(HOME).principal, session_id=None))

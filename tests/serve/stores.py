@@ -1,0 +1,42 @@
+"""Stores for tests: cheap hashes, and a clock that a test sets."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from imprint.serve.store import COMMAND_LINE, Hashing, Limits, Principal, Store
+
+FAST: Final = Hashing(memory_kib=8, passes=1)
+PASSWORD: Final = "four words for a test"
+NOON: Final = 1_795_867_200.0
+"""2026-11-28T12:00 UTC, in seconds since 1970."""
+HOME: Final = "192.0.2.7"
+"""The address of most visitors."""
+
+
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def open_store(folder: Path, *, now: Callable[[], float] | None = None, limits: Limits | None = None, busy_seconds: float = 5.0) -> Store:
+    """A store that is made, or opened again, with cheap hashes."""
+    return Store.open(folder, now=now or Clock(), limits=limits, hashing=FAST, busy_seconds=busy_seconds)
+
+
+def user(store: Store, name: str = "小明", *, models: frozenset[str] | None = None, tokens_a_day: int | None = None) -> Principal:
+    """A new user who has signed in and changed the one-time password to `PASSWORD`."""
+    created = store.accounts.create(name, actor=COMMAND_LINE, models=models, tokens_a_day=tokens_a_day)
+    login = store.sessions.login(name, created.password, HOME)
+    return store.sessions.change_password(login.principal, created.password, PASSWORD, HOME).principal
+
+
+def admin(store: Store) -> Principal:
+    """The first admin, signed in with the one-time password."""
+    assert store.first_password is not None
+    return store.sessions.login("admin", store.first_password, HOME).principal
