@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from imprint.kernels.joint_heads import JointHeads
 from imprint.kernels.tiles import power_of_two
 
 PREFIX_PARTS = 4
@@ -109,26 +110,30 @@ def attend_packed_gradients(
     offsets: Tensor | None,
     slopes: Tensor | None,
 ) -> list[Tensor]:
-    """The gradients of query, key and value, and of the prefix's keys and values where there is one."""
+    """The gradients of query, key and value, and of the prefix's keys and values where there is one.
+
+    Where query, key and value are the parts of one tensor, their gradients are those of one tensor, which is in place of all three.
+    """
     from imprint.kernels.packed_attention import key_gradient_kernel, prefix_gradient_kernel, query_gradient_kernel
 
     inputs = KernelInputs.prepare(query, key, value, prefix_key, prefix_value, masked, offsets, slopes)
     tokens, heads, size = query.shape
     tiles, grad = _tiles_for(query), grad.contiguous()
-    grads = [torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) for tensor in (query, key, value)]
+    found, grads = _empty_gradients(query, key, value)
+    strides = [stride for tensor in grads for stride in tensor.stride()[:2]]
     deltas = torch.empty_like(log_sums)
     query_gradient_kernel[(-(-tokens // tiles.tokens), heads)](
         *inputs.tensors, *inputs.prefix, inputs.slopes, first, last, seq_ids, out, log_sums, grad, deltas, grads[0],
-        tokens, inputs.length, *inputs.strides, inputs.prefix_stride, inputs.scale, inputs.factor,
+        tokens, inputs.length, *inputs.strides, *strides[:2], inputs.prefix_stride, inputs.scale, inputs.factor,
         **inputs.constants, MASKED=masked is not None, **tiles.options,
     )  # fmt: skip
     groups = key.shape[1]
     key_gradient_kernel[(-(-tokens // tiles.keys), groups)](
         *inputs.tensors, inputs.slopes, first, last, seq_end, log_sums, grad, deltas, *grads[1:],
-        tokens, *inputs.strides, inputs.scale, inputs.factor, **inputs.constants, **tiles.options,
+        tokens, *inputs.strides, *strides[2:], inputs.scale, inputs.factor, **inputs.constants, **tiles.options,
     )  # fmt: skip
     if prefix_key is None:
-        return grads
+        return found
     part_tokens = -(-tokens // (PREFIX_PARTS * tiles.tokens)) * tiles.tokens
     parts = -(-tokens // part_tokens)
     sums = torch.empty((2, parts, inputs.length, groups, size), dtype=torch.float32, device=query.device)
@@ -137,13 +142,23 @@ def attend_packed_gradients(
         tokens, inputs.length, *inputs.strides[:2], inputs.prefix_stride, inputs.scale, inputs.factor, part_tokens,
         **inputs.constants, MASKED=masked is not None, **tiles.options,
     )  # fmt: skip
-    return [*grads, *(of_parts.sum(0).to(prefix_key.dtype) for of_parts in sums)]
+    return [*found, *(of_parts.sum(0).to(prefix_key.dtype) for of_parts in sums)]
 
 
 @attend_packed_gradients.register_fake
 def _(grad: Tensor, out: Tensor, log_sums: Tensor, query: Tensor, key: Tensor, value: Tensor, prefix_key: Tensor | None, *_: Any) -> Any:  # noqa: ARG001
     prefix = [] if prefix_key is None else [prefix_key, prefix_key]
-    return [tensor.new_empty(tensor.shape) for tensor in (query, key, value, *prefix)]
+    return [*_empty_gradients(query, key, value)[0], *(tensor.new_empty(tensor.shape) for tensor in prefix)]
+
+
+def _empty_gradients(query: Tensor, key: Tensor, value: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """New tensors for their gradients, one or three; and those of each, which are parts of the one."""
+    layout = JointHeads.of((query, key, value))
+    if layout is None:
+        grads = [torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) for tensor in (query, key, value)]
+        return grads, grads
+    joint = query.new_empty((len(query), layout.width))
+    return [joint], list(layout.parts(joint))
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -151,7 +166,11 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tens
 
 
 def _gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    grads = attend_packed_gradients(grad, *ctx.saved_tensors)
+    saved = ctx.saved_tensors  # asked for once: activation checkpointing recomputes them
+    grads = attend_packed_gradients(grad, *saved)
+    layout = JointHeads.of(saved[2:5])
+    if layout is not None:
+        grads = [*layout.parts(grads[0]), *grads[1:]]
     return (*grads, *[None] * (12 - len(grads)))
 
 

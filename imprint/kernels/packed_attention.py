@@ -125,7 +125,8 @@ def forward_kernel(
 @jit()
 def query_gradient_kernel(
     query, key, value, prefix_key, prefix_value, masked, offsets, slopes, first, last, seq_ids, out, log_sums, grad, deltas, grad_query,
-    tokens, length, query_stride, query_head, key_stride, key_head, value_stride, value_head, prefix_stride, scale, factor,
+    tokens, length, query_stride, query_head, key_stride, key_head, value_stride, value_head, grad_stride, grad_head, prefix_stride,
+    scale, factor,
     GROUP: tl.constexpr, D: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr, ALIBI: tl.constexpr,
     TILE: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
@@ -156,13 +157,14 @@ def query_gradient_kernel(
         scores = own_scores(q, k, keys, begin, end, slope, scale, ALIBI)
         _, grad_scores = score_gradients(scores, log_sum, g, v, delta)
         sums = tl.dot(grad_scores.to(k.dtype), k, sums, input_precision="ieee")
-    store_rows(grad_query + head * D, rows, valid, heads * D, columns, sums * factor, D)
+    store_rows(grad_query + head * grad_head, rows, valid, grad_stride, columns, sums * factor, D)
 
 
 @jit()
 def key_gradient_kernel(
     query, key, value, slopes, first, last, seq_end, log_sums, grad, deltas, grad_key, grad_value,
-    tokens, query_stride, query_head, key_stride, key_head, value_stride, value_head, scale, factor,
+    tokens, query_stride, query_head, key_stride, key_head, value_stride, value_head,
+    grad_key_stride, grad_key_head, grad_value_stride, grad_value_head, scale, factor,
     GROUP: tl.constexpr, D: tl.constexpr, COLUMNS: tl.constexpr, ALIBI: tl.constexpr,
     TILE: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
@@ -193,8 +195,8 @@ def key_gradient_kernel(
             weights, grad_scores = score_gradients(scores, log_sum, g, v, delta)
             value_sums = tl.dot(tl.trans(weights.to(g.dtype)), g, value_sums, input_precision="ieee")
             key_sums = tl.dot(tl.trans(grad_scores.to(q.dtype)), q, key_sums, input_precision="ieee")
-    store_rows(grad_key + group * D, keys, valid, groups * D, columns, key_sums * factor, D)
-    store_rows(grad_value + group * D, keys, valid, groups * D, columns, value_sums, D)
+    store_rows(grad_key + group * grad_key_head, keys, valid, grad_key_stride, columns, key_sums * factor, D)
+    store_rows(grad_value + group * grad_value_head, keys, valid, grad_value_stride, columns, value_sums, D)
 
 
 @jit()

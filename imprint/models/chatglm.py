@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from imprint.models.attention import ForwardContext
 from imprint.models.configs.chatglm import ChatGLMConfig
+from imprint.models.fusible import rotate_heads
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
-from imprint.models.rotary import rotate
 from imprint.pack import ContextSpan
 from imprint.quant.linear import QuantizedEmbedding, make_linear
 
@@ -122,7 +122,7 @@ class Attention(nn.Module):
         """(T, C) -> (T, C)."""
         query, key, value = self.query_key_value(x).view(len(x), self.heads, -1).chunk(3, -1)
         distance = query.shape[-1] // 4
-        query, key = rotate(query, cos, sin, distance), rotate(key, cos, sin, distance)
+        query, key, value = rotate_heads(query, key, value, cos, sin, distance)
         # the scale divides the queries and multiplies their scores back: nothing changes but fp16's range
         attended = context.attend(self.index, query, key, value, score_scale=self.index + 1.0)
         out: Tensor = self.dense(attended.reshape(len(x), -1))

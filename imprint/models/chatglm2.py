@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from imprint.models.attention import ForwardContext
 from imprint.models.configs.chatglm2 import ChatGLM2Config
-from imprint.models.fusible import swiglu
+from imprint.models.fusible import rotate_heads, swiglu
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
-from imprint.models.rotary import rotate
 from imprint.quant.linear import QuantizedLinear, make_linear
 
 
@@ -119,7 +118,7 @@ class Attention(nn.Module):
         """(T, C) -> (T, C)."""
         parts = self.query_key_value(x).split(self.widths, -1)
         query, key, value = (part.unflatten(-1, (-1, self.head_dim)) for part in parts)
-        query, key = rotate(query, cos, sin, 1), rotate(key, cos, sin, 1)
+        query, key, value = rotate_heads(query, key, value, cos, sin, 1)
         attended = context.attend(self.index, query, key, value, score_scale=self.score_scale)
         out: Tensor = self.dense(attended.flatten(1))
         return out

@@ -5,9 +5,12 @@ Legend: T packed tokens, C hidden size, F features of an MLP, H query heads, D h
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import handle_torch_function, has_torch_function
+
+from imprint.models.rotary import rotate
 
 Rotation = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Queries, keys, cosines, sines -> the queries and keys, rotated."""
@@ -19,6 +22,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float, compute: Call
         out: Tensor = handle_torch_function(rms_norm, (x,), x, weight, eps, offset, compute)
         return out
     return compute(x)
+
+
+def rotate_heads(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor, distance: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries (T, H, D), rotated keys, and values, of a projection that nothing else reads; cosines and sines as in `rotate`."""
+    if torch.is_grad_enabled() and has_torch_function((query, key, value)):
+        inputs = (query, key, value)
+        out: tuple[Tensor, Tensor, Tensor] = handle_torch_function(rotate_heads, inputs, *inputs, cos, sin, distance)
+        return out
+    return rotate(query, cos, sin, distance), rotate(key, cos, sin, distance), value
 
 
 def swiglu(joint: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from imprint.kernels import available
 from imprint.kernels.attend_packed import MAX_HEAD_DIM, attend_packed
+from imprint.kernels.joint_heads import JointHeads
 from imprint.models.attention import ForwardContext
 from imprint.models.reference_attention import ReferenceAttention
 
@@ -53,7 +54,7 @@ class PackedAttention:
 def attend_rows(layer: int, query: Tensor, key: Tensor, value: Tensor, context: ForwardContext, slopes: Tensor | None) -> Tensor:
     """See AttentionBackend.attend, on any device that the kernels run on."""
     rows, adapters = context.layout(VisibleKeys.from_context), context.adapters
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and JointHeads.of((query, key, value)) is None:
         value = value.contiguous()  # kept for the gradient without the queries and keys beside it
     prefix_key, prefix_value = (None, None) if adapters.prefix is None else adapters.prefix[layer]
     out: Tensor = attend_packed(

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from imprint.kernels import available
+from imprint.kernels.joint_heads import JointHeads, RotateHeads
 from imprint.models import fusible
 from imprint.models.pending import Pending, values
 from imprint.models.rotary import PendingRotation, rotate
@@ -80,6 +81,7 @@ class FusedStep(TorchFunctionMode):
             functional.gelu: self._gelu,
             fusible.rms_norm: self._own_rms_norm,
             fusible.swiglu: self._swiglu,
+            fusible.rotate_heads: self._rotate_heads,
             fusible.rotate_halves: self._rotate_halves,
             rotate: self._rotate,
         }
@@ -106,7 +108,7 @@ class FusedStep(TorchFunctionMode):
     def _multiply(self, x: Any, y: Any, *, out: Any = None) -> Any:
         if isinstance(y, LazyActivation):
             x, y = y, x
-        if out is not None or not self._fits(getattr(x, "x", x)):
+        if out is not None or not self._fits(x.x if isinstance(x, LazyActivation) else x):
             return None
         if isinstance(x, LazyActivation) and x.computed is None:
             return self._gated(x, y)
@@ -204,6 +206,18 @@ class FusedStep(TorchFunctionMode):
         if torch.is_grad_enabled() or not self._fits(x):
             return None
         return self._put_off(PendingRotation(x, cos, sin, distance))
+
+    def _rotate_heads(
+        self, query: Any, key: Any, value: Any, cos: Tensor, sin: Tensor, distance: int
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        joint, layout = query._base, JointHeads.of((query, key, value)) if self._fits(query) else None
+        if layout is None or joint is None or joint.numel() != len(query) * layout.width or not joint.is_contiguous():
+            return None
+        if layout.size != cos.shape[-1] or layout.size % (2 * distance) or not cos.is_contiguous() or not sin.is_contiguous():
+            return None
+        self.fused += 1
+        found: tuple[Tensor, Tensor, Tensor] = RotateHeads.apply(joint, layout, cos, sin, distance)  # type: ignore[no-untyped-call]
+        return found
 
     def _rotate_halves(self, query: Any, key: Any, cos: Tensor, sin: Tensor, _compute: Any) -> tuple[Tensor, Tensor] | None:
         if not (self._fits(query) and self._fits(key)) or query.dim() != 4 or len(query) != 1 or cos.dtype != query.dtype:

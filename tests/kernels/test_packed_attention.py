@@ -86,6 +86,9 @@ for dtype in ("fp16",) if card < 80 else ("bf16", "fp16"):
         constants = dict(D=128, COLUMNS=128, DISTANCE=distance, HEADS=8, BACK=True)
         types = dict.fromkeys(("x", "cos", "sin", "out"), "*" + dtype)
         largest = max(largest, shared(rotary.rotate_kernel, types, constants, dict(num_warps=4)))
+        constants = dict(QUERIES=32, KEYS=2, D=128, PAIRS=64, DISTANCE=distance, HEADS=16, BACK=True)
+        types = dict.fromkeys(("joint", "cos", "sin"), "*" + dtype)
+        largest = max(largest, shared(rotary.rotate_joint_kernel, types, constants, dict(num_warps=4)))
 print(largest)
 """
 CARDS = {75: 65_536, 80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 120: 101_376}

@@ -8,8 +8,10 @@ from torch import Tensor
 import imprint
 from imprint.inference.decode_batch import DecodeBatch
 from imprint.models import rotary
+from imprint.models.attention import ForwardContext
 from imprint.models.decode_attention import DecodeAttention
 from imprint.models.network import Network
+from imprint.models.packed_attention import PackedAttention
 from imprint.models.step_fusion import FusedStep
 from imprint.pack import pack
 from tests.bases import FAMILIES, base_of
@@ -33,6 +35,17 @@ def logits(network: Network, prompts: list[list[int]], mode: FusedStep | None) -
             return batch.step(tokens)
         with mode:
             return batch.step(tokens)
+
+
+class PackedRows(PackedAttention):
+    """The kernels, on any device."""
+
+    def supports(self, context: ForwardContext) -> bool:
+        return context.cache is None
+
+    @staticmethod
+    def computes(head_dim: int, device: torch.device, dtype: torch.dtype) -> bool:
+        return True
 
 
 def gradients(
@@ -81,6 +94,21 @@ class TestTraining:
         assert all(difference(one, other) < 1e-4 for one, other in zip(found, expected, strict=True))
         assert mode is not None
         assert mode.fused >= network.shape.num_layers
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    @pytest.mark.parametrize(("make", "fused"), [(small_network, 2 * 3), (small_chatglm2, 2 * 4)])
+    def test_attention_by_kernels_takes_and_gives_the_parts_of_one_tensor(
+        self, make: Callable[[], Network], fused: int, *, checkpointing: bool
+    ) -> None:
+        network = make()
+        network.attention_backends = (PackedRows(), *network.attention_backends)
+        expected, _ = gradients(network, fused=False, checkpointing=checkpointing)
+
+        found, mode = gradients(network, fused=True, checkpointing=checkpointing)
+
+        assert all(difference(one, other) < 1e-4 for one, other in zip(found, expected, strict=True))
+        assert mode is not None
+        assert mode.fused == (fused - 1 if checkpointing else fused)  # the sum at the end of a block is then computed there
 
     @pytest.mark.parametrize("make", [small_network, small_chatglm2])
     def test_trained_norms_get_their_gradients(self, make: Callable[[], Network]) -> None:
