@@ -90,6 +90,7 @@ class AnswerSet:
                 self.answers.append(answer)
                 room = limits[job.model] - answer.generation.prompt_tokens
                 tokens += answer.generation.prompt_tokens + min(room, job.max_new_tokens or room)
+            self.services.live.add(self)
             if self.principal is not None:
                 self._reserved = await run_in_threadpool(self.services.store.quota.reserve, self.principal, self.address, tokens)
         except BaseException:
@@ -105,6 +106,7 @@ class AnswerSet:
 
     def cancel(self) -> None:
         """End all answers where they are."""
+        self.services.live.discard(self)
         for answer in self.answers:
             answer.generation.cancel()
 
@@ -120,7 +122,7 @@ class AnswerSet:
                         yield number, self._taken(number, event)
         finally:
             self.cancel()
-            await self._pay()
+            await self.pay()
 
     async def collect(self) -> list[Answer]:
         """All answers, when the last has ended. Raises ApiError if one has failed."""
@@ -165,7 +167,8 @@ class AnswerSet:
             self.services.metrics.first_token_seconds.observe(time.monotonic() - self._begun)
         return event
 
-    async def _pay(self) -> None:
+    async def pay(self) -> None:
+        """Count what the answers took; they have ended or been cancelled."""
         if self._reserved is None:
             return
         reserved, self._reserved = self._reserved, None

@@ -1,5 +1,7 @@
 """The application: its routes, and what every request passes."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,23 +13,33 @@ from starlette.responses import JSONResponse, Response
 from imprint import __version__
 from imprint.serve.generation.job import Backend, RefusedError
 from imprint.serve.store.errors import StoreError
+from imprint.serve.store.store import Store
 from imprint.serve.web.access import OPEN, GuardedRoute
+from imprint.serve.web.background import watching_rights
 from imprint.serve.web.entry import Entry
 from imprint.serve.web.errors import ApiError, answer_error
+from imprint.serve.web.generations import GenerationJobs
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.routes import legacy, openai, operations
+from imprint.serve.web.routes import admin, chats, generations, legacy, me, openai, operations, session
 from imprint.serve.web.routes.schema import SCHEMES
-from imprint.serve.web.services import AccountStore, Services
+from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
 
+KEEP_SECONDS = 1.0
 DESCRIPTION = (
     "OpenAI-compatible answers of a base and the models tuned on it. Errors have one shape; their messages are in English and Chinese."
 )
 
 
-def create_app(backend: Backend, store: AccountStore, settings: WebSettings) -> FastAPI:
-    """The application over a backend and a store; `app.state.services.drain` ends it."""
+def create_app(backend: Backend, store: Store, settings: WebSettings) -> FastAPI:
+    """The application over a backend and a store; `drain` ends its answers."""
     services = Services(backend, store, settings, Metrics(backend))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with watching_rights(services):
+            yield
+
     app = FastAPI(
         title="Imprint",
         version=__version__,
@@ -36,8 +48,9 @@ def create_app(backend: Backend, store: AccountStore, settings: WebSettings) -> 
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        lifespan=lifespan,
     )
-    app.state.services = services
+    app.state.services, app.state.generations = services, GenerationJobs()
     app.router.routes.extend(all_routes(settings))
     for problem in (ApiError, RefusedError, StoreError, RequestValidationError, HTTPException):
         app.add_exception_handler(problem, answer_error)
@@ -45,11 +58,22 @@ def create_app(backend: Backend, store: AccountStore, settings: WebSettings) -> 
     return app
 
 
+async def drain(app: FastAPI) -> None:
+    """End the service's answers: none begins, those that run may end within the grace, and all are kept."""
+    await app.state.services.drain()
+    await app.state.generations.wait(KEEP_SECONDS)
+
+
 def all_routes(settings: WebSettings) -> list[GuardedRoute]:
     """Every route; the form of 2023 only where it is asked for."""
     return [
         *operations.routes(),
         *openai.routes(),
+        *session.routes(),
+        *me.routes(),
+        *chats.routes(),
+        *generations.routes(),
+        *admin.routes(),
         *(legacy.routes() if settings.legacy else ()),
         GuardedRoute("/openapi.json", document, access=OPEN, in_schema=False),
     ]

@@ -116,28 +116,32 @@ async def answer_request(request: Request, answers: AnswerSet, jobs: Sequence[Jo
 
 async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> AsyncGenerator[bytes]:
     """The events of a stream; the last is [DONE], or an error."""
-    if form.kind == "chat":
-        for number in range(len(answers.answers)):
-            first = {"index": number, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-            yield form.chunk([first])
-    async with aclosing(answers.events()) as events:
-        async for number, event in events:
-            answer = answers.answers[number]
-            if isinstance(event, Waiting) and form.queue:
-                yield comment(f"queue {event.position}")
-            elif isinstance(event, Piece) and form.tools is None and (event.text or (form.logprobs and event.tokens)):
-                yield form.chunk([form.part(number, event.text, event.tokens, len(answer.text) - len(event.text))])
-                await pause(answer)
-            elif isinstance(event, Ended):
-                problem = answers.problem(answer)
-                if problem is not None:
-                    yield data_event(problem.body(request.state.request_id))
-                    return
-                for chunk in _last(form, number, answer):
-                    yield chunk
-    if form.usage:
-        yield form.chunk([], answers.usage())
-    yield DONE
+    try:
+        if form.kind == "chat":
+            for number in range(len(answers.answers)):
+                first = {"index": number, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+                yield form.chunk([first])
+        async with aclosing(answers.events()) as events:
+            async for number, event in events:
+                answer = answers.answers[number]
+                if isinstance(event, Waiting) and form.queue:
+                    yield comment(f"queue {event.position}")
+                elif isinstance(event, Piece) and form.tools is None and (event.text or (form.logprobs and event.tokens)):
+                    yield form.chunk([form.part(number, event.text, event.tokens, len(answer.text) - len(event.text))])
+                    await pause(answer)
+                elif isinstance(event, Ended):
+                    problem = answers.problem(answer)
+                    if problem is not None:
+                        yield data_event(problem.body(request.state.request_id))
+                        return
+                    for chunk in _last(form, number, answer):
+                        yield chunk
+        if form.usage:
+            yield form.chunk([], answers.usage())
+        yield DONE
+    finally:
+        answers.cancel()
+        await answers.pay()
 
 
 async def pause(answer: Answer) -> None:

@@ -70,7 +70,7 @@ def build_server(
         http=protocol,
         ws="none",
         loop="asyncio",
-        lifespan="off",
+        lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,58 +1,40 @@
 """What the routes work with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, TypeVar
 
+import anyio
+import anyio.to_thread
 from starlette.requests import Request
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Backend
 from imprint.serve.store.principal import Principal
+from imprint.serve.store.store import Store
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
 
+HASHING_THREADS: Final = 2
+MAX_LOGINS: Final = 100
+"""Logins that may wait for a thread; more are refused."""
+BUSY: Final = Bilingual("Too many sign in at this moment; try again.", "此刻登录的人过多，请重试。")
 ENDING: Final = Bilingual("The service is ending; try again later.", "服务正在关闭；请稍后再试。")
 
 
-class Keys(Protocol):
-    """API keys."""
-
-    def of(self, key: str, /) -> Principal | None:
-        """Whose key it is; None for none that is valid."""
+T = TypeVar("T")
 
 
-class Sessions(Protocol):
-    """Browser sessions."""
-
-    def of(self, token: str, /) -> Principal | None:
-        """Whose session's token it is; None for none that is valid."""
-
-
-class Quota(Protocol):
-    """Tokens of a day."""
-
-    def reserve(self, principal: Principal, address: str, tokens: int) -> Any:
-        """Set tokens aside. Raises StoreError if there are not so many left."""
-
-    def settle(self, reservation: Any, tokens: int) -> None:
-        """Count what was really used instead."""
-
-
-class AccountStore(Protocol):
-    """What the routes of programs ask of the store."""
+class Live(Protocol):
+    """Something that goes on for somebody, and ends when that one may no longer have it."""
 
     @property
-    def keys(self) -> Keys:
-        """API keys."""
+    def principal(self) -> Principal | None:
+        """For whom."""
 
-    @property
-    def sessions(self) -> Sessions:
-        """Browser sessions."""
-
-    @property
-    def quota(self) -> Quota:
-        """Tokens of a day."""
+    def cancel(self) -> None:
+        """End it."""
 
 
 @dataclass
@@ -61,7 +43,7 @@ class Services:
 
     backend: Backend
     """Where answers come from."""
-    store: AccountStore
+    store: Store
     """Accounts, keys, quotas and chats."""
     settings: WebSettings
     """How the service is reached."""
@@ -69,6 +51,10 @@ class Services:
     """What is counted."""
     draining: bool = field(default=False, init=False)
     """Whether the signal to end has come."""
+    live: set[Live] = field(default_factory=set, init=False)
+    """What goes on now."""
+    hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(HASHING_THREADS), init=False)
+    """Threads that verify passwords, so that a flood of logins leaves the others alone."""
 
     @property
     def ready(self) -> bool:
@@ -103,3 +89,10 @@ def principal_of(request: Request) -> Principal:
 def address_of(request: Request) -> str:
     """The address from which a request comes."""
     return request.client.host if request.client else ""
+
+
+async def in_hashing_thread(services: Services, function: Callable[[], T]) -> T:
+    """Call what hashes passwords. Raises ApiError if very many wait for that already."""
+    if services.hashing.statistics().tasks_waiting >= MAX_LOGINS:
+        raise ApiError("rate_limited", BUSY, retry_after=5)
+    return await anyio.to_thread.run_sync(function, limiter=services.hashing)

@@ -21,6 +21,12 @@ def data_event(value: Any) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
+def named_event(name: str, value: Any, *, identity: int | None = None) -> bytes:
+    """An event with a name, and an id by which a browser says after which event it goes on."""
+    line = b"" if identity is None else b"id: %d\n" % identity
+    return line + b"event: " + name.encode() + b"\n" + data_event(value)
+
+
 def comment(text: str) -> bytes:
     """A line that clients ignore."""
     return f": {text}\n\n".encode()
@@ -59,7 +65,6 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of them."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
         def left() -> None:
             scope["state"]["left"] = True
@@ -67,6 +72,7 @@ class EventStream(Response):
 
         alive = asyncio.create_task(self._keep_alive(send))
         try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async with watching(receive, left), aclosing(self.events) as events:
                 async for event in events:
                     self._sent = asyncio.get_running_loop().time()

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import httpx2
 from fastapi import FastAPI
@@ -27,7 +28,8 @@ from imprint.serve.generation.job import (
 )
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal, Role
-from imprint.serve.web.app import create_app
+from imprint.serve.store.store import Store
+from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.protocol import BoundedProtocol
 from imprint.serve.web.server import Server, bind, build_server
 from imprint.serve.web.settings import WebSettings
@@ -55,6 +57,7 @@ class ScriptedBackend:
         self.is_ready = True
         self.tasks: set[asyncio.Task[None]] = set()
         self.running = 0
+        self.max_messages = 1000
 
     def models(self) -> Sequence[ServedModel]:
         return MODELS
@@ -69,7 +72,7 @@ class ScriptedBackend:
             raise RefusedError("queue_full", Bilingual("Too many wait.", "排队已满。"), retry_after=3, limit=10)
         if text == "bug":
             raise ZeroDivisionError("secret detail")
-        if len(text) >= 128:
+        if len(text) >= 128 or len(job.messages or ()) > self.max_messages:
             message = Bilingual(f"The prompt has {len(text)} tokens, the context 128.", f"输入 {len(text)} 个词元，上下文 128 个。")
             raise RefusedError("context_length_exceeded", message, prompt_tokens=len(text), limit=128)
         generation = Generation(len(text))
@@ -180,7 +183,7 @@ class CountedQuota:
 
 
 class ScriptedStore:
-    """Three keys, and no sessions."""
+    """Three keys, and no sessions; what goes on may go on."""
 
     def __init__(self) -> None:
         people = {
@@ -191,6 +194,17 @@ class ScriptedStore:
         self.keys = Found(people)
         self.sessions = Found({})
         self.quota = CountedQuota()
+        self.unwanted = ""
+
+    def revocations(self) -> int:
+        return 0
+
+    def is_valid(self, principal: Principal) -> bool:
+        return principal.name != self.unwanted
+
+    def as_store(self) -> Store:
+        """As routes take it."""
+        return cast("Store", self)
 
 
 class FastProtocol(BoundedProtocol):
@@ -223,14 +237,14 @@ class Running:
 @contextmanager
 def serving(
     backend: ScriptedBackend | None = None,
-    store: Any = None,
+    store: Store | None = None,
     settings: WebSettings | None = None,
     protocol: type[BoundedProtocol] = BoundedProtocol,
 ) -> Iterator[Running]:
     """A real server in a thread."""
-    app = create_app(backend or ScriptedBackend(), store or ScriptedStore(), settings or WebSettings(grace=0.5))
+    app = create_app(backend or ScriptedBackend(), store or ScriptedStore().as_store(), settings or WebSettings(grace=0.5))
     bound = bind("127.0.0.1", 0)
-    server = build_server(app, app.state.services.drain, protocol=protocol)
+    server = build_server(app, partial(drain, app), protocol=protocol)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([bound])), daemon=True)
     thread.start()

@@ -13,7 +13,7 @@ from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
 def answer_set() -> AnswerSet:
     backend = ScriptedBackend()
-    return AnswerSet(Services(backend, ScriptedStore(), WebSettings(), Metrics(backend)), principal("ada", "user"), "127.0.0.1")
+    return AnswerSet(Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend)), principal("ada", "user"), "127.0.0.1")
 
 
 def job(text: str) -> Job:

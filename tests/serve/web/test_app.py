@@ -1,41 +1,96 @@
+from collections.abc import Iterator
+
 import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+from imprint.serve.store import COMMAND_LINE, Role
 from imprint.serve.web.access import GuardedRoute
 from imprint.serve.web.app import create_app
 from imprint.serve.web.settings import WebSettings
-from tests.serve.web.scripted import ADMIN_KEY, KEY, ScriptedBackend, ScriptedStore
+from tests.serve.stores import PASSWORD
+from tests.serve.web.page import Browser, Page, page
+from tests.serve.web.scripted import KEY, ScriptedBackend, ScriptedStore
 
-OPEN_PATHS = {"/health/live", "/health/ready", "/openapi.json"}
+OPEN_ROUTES = {
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/openapi.json"),
+    ("GET", "/api/session"),
+    ("POST", "/api/session"),
+    ("POST", "/api/session/guest"),
+    ("POST", "/api/requests"),
+}
+SETTINGS = WebSettings(legacy=True, hosts=("chat.example",), guest=True, grace=0.5)
+IDS = {
+    "{model:path}": "base",
+    "{account_id}": str(2**62),
+    "{request_id}": "x",
+    "{chat_id}": "x",
+    "{key_id}": "x",
+    "{session_id}": "x",
+    "{generation_id}": "x",
+}
 
 
 def client() -> TestClient:
-    return TestClient(
-        create_app(ScriptedBackend(), ScriptedStore(), WebSettings(legacy=True)), base_url="http://localhost", raise_server_exceptions=False
-    )
+    app = create_app(ScriptedBackend(), ScriptedStore().as_store(), WebSettings(legacy=True))
+    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
 
-def call(client: TestClient, route: GuardedRoute, key: str = "") -> httpx2.Response:
-    path = route.path.replace("{model:path}", "base")
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with page(tmp_path_factory.mktemp("walked"), SETTINGS) as made:
+        yield made
+
+
+def routes_of(made: Page) -> list[GuardedRoute]:
+    routes = made.running.app.routes
+    assert all(isinstance(route, GuardedRoute) for route in routes)
+    return [route for route in routes if isinstance(route, GuardedRoute)]
+
+
+def call(browser: Browser, route: GuardedRoute, key: str = "") -> httpx2.Response:
+    path = route.path
+    for name, value in IDS.items():
+        path = path.replace(name, value)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return client.request(next(iter(route.methods or ())), path, headers=headers)
+    return browser.request(method_of(route), path, headers=headers)
 
 
-def test_every_route_declares_who_may_call_it_and_all_others_are_401_without_a_credential() -> None:
-    with client() as visitor:
-        routes = visitor.app.routes  # type: ignore[attr-defined]
-        assert all(isinstance(route, GuardedRoute) for route in routes)
-        open_paths = {route.path for route in routes if call(visitor, route).status_code != 401}
-    assert open_paths == OPEN_PATHS
+def method_of(route: GuardedRoute) -> str:
+    return next(iter(route.methods or ()))
 
 
-def test_every_role_gets_what_its_routes_declare() -> None:
-    with client() as visitor:
-        for route in visitor.app.routes:  # type: ignore[attr-defined]
-            for key, role in ((KEY, "user"), (ADMIN_KEY, "admin")):
-                refused = call(visitor, route, key).status_code in {401, 403}
-                assert refused == (route.access.credential != "none" and role not in route.access.roles), (route.path, role)
+def test_every_route_but_these_is_401_without_a_credential(walked: Page) -> None:
+    answers = {(method_of(route), route.path): call(walked.browser(), route).status_code for route in routes_of(walked)}
+    assert {place for place, status in answers.items() if status != 401} == OPEN_ROUTES
+    assert len(answers) > 40
+
+
+@pytest.mark.parametrize("role", ["guest", "user", "admin"])
+def test_every_role_may_call_what_the_routes_declare_and_nothing_else(walked: Page, role: Role) -> None:
+    name = f"walker-{role}"
+    if role != "guest":
+        (walked.user if role == "user" else walked.second_admin)(name)
+    wrong = []
+    for route in routes_of(walked):
+        browser = walked.browser()
+        key = ""
+        if role == "guest":
+            browser.be_guest()
+        else:
+            assert browser.sign_in(name, PASSWORD).status_code == 200
+            key = (
+                walked.store.keys.create(walked.store.accounts.named(name).id, actor=COMMAND_LINE).key
+                if route.access.credential in {"key", "local"}
+                else ""
+            )
+        allowed = route.access.credential == "none" or role in route.access.roles
+        refused = call(browser, route, key).status_code in {401, 403}
+        wrong += [(route.path, role)] if refused == allowed else []
+        browser.close()
+    assert wrong == []
 
 
 @pytest.mark.parametrize(

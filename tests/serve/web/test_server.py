@@ -18,14 +18,15 @@ from tests.serve.web.scripted import KEY
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import asyncio, sys
-from imprint.serve.web.app import create_app
+from functools import partial
+from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.server import bind, build_server
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore
-app = create_app(ScriptedBackend(), ScriptedStore(), WebSettings(grace=float(sys.argv[1])))
+app = create_app(ScriptedBackend(), ScriptedStore().as_store(), WebSettings(grace=float(sys.argv[1])))
 bound = bind("127.0.0.1", 0)
 print(bound.getsockname()[1], flush=True)
-asyncio.run(build_server(app, app.state.services.drain).serve([bound]))
+asyncio.run(build_server(app, partial(drain, app)).serve([bound]))
 print("ended", flush=True)
 """
 BODY = {"model": "base", "messages": [{"role": "user", "content": "slow"}], "stream": True}

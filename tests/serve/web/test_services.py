@@ -11,7 +11,7 @@ from tests.serve.web.scripted import ScriptedBackend, ScriptedStore
 
 def test_draining_closes_the_door_and_waits_for_the_backend() -> None:
     backend = ScriptedBackend()
-    services = Services(backend, ScriptedStore(), WebSettings(grace=0.1), Metrics(backend))
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(grace=0.1), Metrics(backend))
     services.check_open()
     ready = [services.ready]
     asyncio.run(services.drain())

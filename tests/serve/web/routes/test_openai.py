@@ -201,7 +201,7 @@ def test_nothing_but_a_bearer_key_opens_the_api(running: Running, header: dict[s
 
 def test_a_quota_that_is_used_up_is_said_at_once_and_real_use_is_counted() -> None:
     store = ScriptedStore()
-    with serving(store=store) as running, running.client() as client:
+    with serving(store=store.as_store()) as running, running.client() as client:
         assert client.post("/v1/chat/completions", json=chat("hi", max_tokens=50)).status_code == 200
         assert client.post("/v1/chat/completions", json=chat("hi", max_tokens=3, stream=True)).status_code == 200
         wait_until(lambda: store.quota.settled == [10, 5])

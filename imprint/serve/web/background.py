@@ -1,0 +1,53 @@
+"""What goes on beside the requests: streams end when rights do, and what has expired is removed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from starlette.concurrency import run_in_threadpool
+
+from imprint.serve.store.errors import StoreError
+from imprint.serve.web.log import log
+from imprint.serve.web.services import Services
+
+WATCH_SECONDS: Final = 0.4
+"""Seconds after which an ended session, key or right is noticed by what goes on; requests ask each time."""
+TIDY_SECONDS: Final = 600.0
+
+
+@asynccontextmanager
+async def watching_rights(services: Services) -> AsyncIterator[None]:
+    """Watch as long as the service runs."""
+    task = asyncio.create_task(_watch(services))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _watch(services: Services) -> None:
+    seen, tidied = -1, time.monotonic()
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            revocations = await run_in_threadpool(services.store.revocations)
+            if revocations != seen:
+                seen = revocations
+                await end_what_may_not_go_on(services)
+            if time.monotonic() - tidied > TIDY_SECONDS:
+                tidied = time.monotonic()
+                await run_in_threadpool(services.store.tidy)
+        except StoreError as error:
+            log("store", {"problem": error.kind})
+            seen = -1
+
+
+async def end_what_may_not_go_on(services: Services) -> None:
+    """Ask for each live answer whether its owner may still have it, and end it if not."""
+    for live in list(services.live):
+        if live.principal is not None and not await run_in_threadpool(services.store.is_valid, live.principal):
+            live.cancel()

@@ -1,0 +1,134 @@
+"""The bodies of the page's requests."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from imprint.messages import Bilingual
+from imprint.serve.web.schemas import Body
+
+MAX_CHARACTERS = 200_000
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+Models = Annotated[list[ModelName], Field(max_length=1000)]
+Tokens = Annotated[int, Field(ge=0, le=10**12)]
+Concurrency = Annotated[int, Field(ge=1, le=1000)]
+
+
+class StrictBody(Body):
+    """A body of our own page: a field that is unknown is a mistake."""
+
+    model_config = Body.model_config | {"extra": "forbid"}
+
+
+class LoginBody(StrictBody):
+    """Name and password."""
+
+    name: Name
+    password: str = Field(min_length=1, max_length=4096)
+
+
+class AskBody(StrictBody):
+    """A request for an account."""
+
+    name: Name
+    contact: Name
+    reason: str = Field("", max_length=4000)
+
+
+class PasswordBody(StrictBody):
+    """The old password and the new one."""
+
+    old: str = Field(min_length=1, max_length=4096)
+    new: str = Field(min_length=1, max_length=4096)
+
+
+class KeyBody(StrictBody):
+    """A key that is wanted."""
+
+    name: str = Field("", max_length=200)
+    models: Models | None = None
+    expires_in_days: int | None = Field(None, ge=1, le=3650)
+
+
+class TitleBody(StrictBody):
+    """A chat's title."""
+
+    title: str = Field("", max_length=1000)
+
+
+class Sampling(StrictBody):
+    """How answers are sampled; null takes the defaults of `imprint chat`."""
+
+    models: list[ModelName] = Field(min_length=1, max_length=4, description="Whose answers: one, or several side by side.")
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1, le=2**31)
+
+
+class MessageBody(Sampling):
+    """A question in a chat; without a text, the one that stands there is answered again."""
+
+    text: str | None = Field(None, min_length=1, max_length=MAX_CHARACTERS)
+    parent: str | None = Field(None, max_length=200, description="The message that this one follows; without a text, the question.")
+
+    @model_validator(mode="after")
+    def _is_about_something(self) -> "MessageBody":
+        if self.text is None and self.parent is None:
+            raise ValueError(
+                Bilingual("must have a text, or as parent the question to answer again", "须有 text，或以 parent 指明要重新回答的问题")
+            )
+        return self
+
+
+class SingleBody(Sampling):
+    """A question of a single turn, of which nothing is kept."""
+
+    text: str = Field(min_length=1, max_length=MAX_CHARACTERS)
+    ephemeral: Literal[True] = True
+
+
+class NewUserBody(StrictBody):
+    """An account."""
+
+    name: Name
+    role: Literal["user", "admin"] = "user"
+    models: Models | None = None
+    tokens_a_day: Tokens | None = None
+    concurrency: Concurrency | None = None
+    contact: str = Field("", max_length=200)
+
+
+class ChangeBody(StrictBody):
+    """What changes of an account; a field that is not there stays. `models: null` means all."""
+
+    role: Literal["user", "admin"] | None = None
+    models: Models | None = None
+    tokens_a_day: Tokens | None = None
+    concurrency: Concurrency | None = None
+    disabled: bool | None = None
+
+
+class ApproveBody(StrictBody):
+    """What an approved account may."""
+
+    name: Name | None = None
+    models: Models | None = None
+    tokens_a_day: Tokens | None = None
+    concurrency: Concurrency | None = None
+
+
+class SettingsBody(StrictBody):
+    """Settings of the whole service."""
+
+    guests: Literal["loopback", "everywhere", "off"]
+
+
+def as_set(models: list[str] | None) -> frozenset[str] | None:
+    """Models as the store takes them."""
+    return None if models is None else frozenset(models)
+
+
+def given(body: Body) -> dict[str, Any]:
+    """The fields that a body really has."""
+    return {name: getattr(body, name) for name in body.model_fields_set}

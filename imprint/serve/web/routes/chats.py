@@ -1,0 +1,167 @@
+"""The routes of somebody's chats: list, search, open, rename, delete, export, and a question in one."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import Query
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from imprint.serve.store.chats import Chat, Message
+from imprint.serve.store.principal import Principal
+from imprint.serve.store.store import Store
+from imprint.serve.web.access import MEMBER, SESSION, Access, GuardedRoute
+from imprint.serve.web.answers import AnswerSet, answers_for
+from imprint.serve.web.bodies import MessageBody, TitleBody
+from imprint.serve.web.generations import GenerationJob, Kept
+from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
+from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
+from imprint.serve.web.services import principal_of, services_of
+
+MAX_TITLE = 60
+
+
+def routes() -> list[GuardedRoute]:
+    """All of them."""
+
+    def route(path: str, endpoint: Any, summary: str, method: str = "GET", access: Access = SESSION) -> GuardedRoute:
+        return GuardedRoute(path, endpoint, access=access, method=method, summary=summary, responses=ERRORS, openapi_extra=SESSION_SCHEME)
+
+    return [
+        route("/api/chats", list_chats, "One's own chats, those changed last first"),
+        route("/api/chats", create_chat, "Begin a chat", "POST"),
+        route("/api/chats", delete_all, "Delete all one's chats", "DELETE"),
+        route("/api/chats/{chat_id}", show_chat, "A chat"),
+        route("/api/chats/{chat_id}", rename_chat, "Change its title", "PATCH"),
+        route("/api/chats/{chat_id}", delete_chat, "Delete it with its messages", "DELETE"),
+        route("/api/chats/{chat_id}/messages", list_messages, "Its tree of messages"),
+        route("/api/chats/{chat_id}/messages", ask, "Ask, or answer a question again", "POST"),
+        route("/api/chats/{chat_id}/export", export_chat, "A chat as a file", access=MEMBER),
+        route("/api/export", export_all, "All chats, each as a line of JSON", access=MEMBER),
+    ]
+
+
+def store_of(request: Request) -> Store:
+    """The store."""
+    return services_of(request).store
+
+
+async def list_chats(
+    request: Request,
+    q: Annotated[str, Query(max_length=1000)] = "",
+    cursor: Annotated[str | None, Query(max_length=1000)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Response:
+    """`q`: those with all of these words in their title or messages. `cursor`: where the page before ended."""
+    chats, principal = store_of(request).chats, principal_of(request)
+    page = await run_in_threadpool(lambda: chats.list(principal, search=q, cursor=cursor, limit=limit))
+    return JSONResponse({"chats": [asdict(chat) for chat in page.chats], "next_cursor": page.next_cursor})
+
+
+async def create_chat(request: Request, body: TitleBody) -> Response:
+    """Without messages."""
+    chat = await run_in_threadpool(store_of(request).chats.create, principal_of(request), body.title)
+    return JSONResponse(asdict(chat), status_code=201)
+
+
+async def delete_all(request: Request) -> Response:
+    """How many there were."""
+    return JSONResponse({"deleted": await run_in_threadpool(store_of(request).chats.delete_all, principal_of(request))})
+
+
+async def show_chat(request: Request, chat_id: str) -> Response:
+    """Without its messages."""
+    return JSONResponse(asdict(await run_in_threadpool(store_of(request).chats.get, principal_of(request), chat_id)))
+
+
+async def rename_chat(request: Request, chat_id: str, body: TitleBody) -> Response:
+    """A title is text and nothing else."""
+    return JSONResponse(asdict(await run_in_threadpool(store_of(request).chats.rename, principal_of(request), chat_id, body.title)))
+
+
+async def delete_chat(request: Request, chat_id: str) -> Response:
+    """With its messages; an answer that is being written ends."""
+    principal, jobs = principal_of(request), generations_of(request)
+    messages = await run_in_threadpool(store_of(request).chats.messages, principal, chat_id)
+    await run_in_threadpool(store_of(request).chats.delete, principal, chat_id)
+    writing = jobs.by_message(principal)
+    for message in messages:
+        if message.id in writing:
+            jobs.find(principal, writing[message.id]).cancel()
+    return JSONResponse({"deleted": True})
+
+
+async def list_messages(request: Request, chat_id: str) -> Response:
+    """A parent before its children; an answer that is being written names its generation."""
+    principal = principal_of(request)
+    messages = await run_in_threadpool(store_of(request).chats.messages, principal, chat_id)
+    writing = generations_of(request).by_message(principal)
+    return JSONResponse({"messages": [describe(message, writing) for message in messages]})
+
+
+def describe(message: Message, writing: Mapping[str, str]) -> dict[str, Any]:
+    """A message as JSON."""
+    error = None if message.error is None else message.error.line
+    return {**asdict(message), "error": error, "generation": writing.get(message.id)}
+
+
+async def export_chat(request: Request, chat_id: str, form: Annotated[Literal["md", "json"], Query(alias="format")] = "md") -> Response:
+    """As Markdown the newest branch, as JSON the whole tree."""
+    text = await run_in_threadpool(store_of(request).chat_export.one, principal_of(request), chat_id, form)
+    kind = "text/markdown" if form == "md" else "application/json"
+    headers = {"Content-Disposition": f'attachment; filename="chat.{form}"'}
+    return Response(text, media_type=f"{kind}; charset=utf-8", headers=headers)
+
+
+async def export_all(request: Request) -> Response:
+    """A file of any length, made as it is sent."""
+    lines = store_of(request).chat_export.all(principal_of(request))
+    headers = {"Content-Disposition": 'attachment; filename="chats.jsonl"'}
+    return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
+
+
+async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
+    """Begin an answer of each model; the question is kept once all of them have been taken."""
+    principal, store = principal_of(request), store_of(request)
+    chat = await run_in_threadpool(store.chats.get, principal, chat_id)
+    path = () if body.parent is None else await run_in_threadpool(store.chats.path, principal, chat_id, body.parent)
+    said = [{"role": message.role, "content": message.text} for message in path if message.text or message.role == "user"]
+    if body.text is not None:
+        said.append({"role": "user", "content": body.text})
+    started: list[tuple[str, AnswerSet]] = []
+    dropped = 0
+    try:
+        for model in body.models:
+            answers = answers_for(request, principal)
+            dropped = max(dropped, await start_fitting(answers, job_for(request, body, model, tuple(said))))
+            started.append((model, answers))
+        question, jobs = await run_in_threadpool(_keep, store, principal, chat, body, started)
+    except BaseException:
+        for _, answers in started:
+            answers.cancel()
+            await answers.pay()
+        raise
+    for job in jobs:
+        generations_of(request).start(job)
+    described = [{"generation": job.id, "message": job.message_id, "model": job.model} for job in jobs]
+    return JSONResponse({"question": question, "answers": described, "dropped_messages": dropped}, status_code=201)
+
+
+def _keep(
+    store: Store, principal: Principal, chat: Chat, body: MessageBody, started: list[tuple[str, AnswerSet]]
+) -> tuple[str | None, list[GenerationJob]]:
+    """Store the question and a place for each answer; the question's id and the jobs."""
+    question = body.parent
+    if body.text is not None:
+        question = store.chats.add(principal, chat.id, "user", body.text, parent_id=body.parent).id
+        if not chat.title:
+            store.chats.rename(principal, chat.id, " ".join(body.text.split())[:MAX_TITLE])
+    jobs = []
+    for model, answers in started:
+        message = store.chats.add(principal, chat.id, "assistant", "", parent_id=question, model=model, state="writing")
+        kept = Kept(partial(store.chats.write, principal, message.id), partial(store.chats.finish, principal, message.id))
+        jobs.append(GenerationJob(answers, model, kept, message.id))
+    return question, jobs

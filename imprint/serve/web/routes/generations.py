@@ -1,0 +1,124 @@
+"""The routes of answers that are being written: begin one of a single turn, look at one, end one."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import Header
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from imprint.serve.generation.job import Job, RefusedError
+from imprint.serve.web.access import SESSION, GuardedRoute
+from imprint.serve.web.answers import AnswerSet, answers_for, find_model
+from imprint.serve.web.bodies import Sampling, SingleBody
+from imprint.serve.web.generations import GenerationJob, GenerationJobs, Viewer
+from imprint.serve.web.routes.openai import TEMPERATURE, TOP_P
+from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME, STREAMED
+from imprint.serve.web.services import principal_of, services_of
+from imprint.serve.web.sse import EventStream
+
+
+def routes() -> list[GuardedRoute]:
+    """All of them."""
+    return [
+        GuardedRoute(
+            "/api/generations",
+            ask_once,
+            access=SESSION,
+            method="POST",
+            summary="Ask a single question, of which nothing is kept",
+            responses=ERRORS,
+            openapi_extra=SESSION_SCHEME,
+        ),
+        GuardedRoute(
+            "/api/generations/{generation_id}/events",
+            watch,
+            access=SESSION,
+            summary="The answer as it is written, after the event that Last-Event-ID names",
+            responses=STREAMED,
+            openapi_extra=SESSION_SCHEME,
+        ),
+        GuardedRoute(
+            "/api/generations/{generation_id}/cancel",
+            cancel,
+            access=SESSION,
+            method="POST",
+            summary="End the answer where it is",
+            responses=ERRORS,
+            openapi_extra=SESSION_SCHEME,
+        ),
+    ]
+
+
+def generations_of(request: Request) -> GenerationJobs:
+    """All jobs of the application."""
+    jobs = request.app.state.generations
+    assert isinstance(jobs, GenerationJobs)
+    return jobs
+
+
+def job_for(request: Request, body: Sampling, model: str, messages: tuple[Mapping[str, object], ...]) -> Job:
+    """The job for an answer of the page."""
+    principal = principal_of(request)
+    return Job(
+        find_model(services_of(request), principal, model).id,
+        principal.owner,
+        messages=messages,
+        concurrency=principal.concurrency,
+        max_new_tokens=body.max_tokens,
+        temperature=TEMPERATURE if body.temperature is None else body.temperature,
+        top_p=TOP_P if body.top_p is None else body.top_p,
+    )
+
+
+async def start_fitting(answers: AnswerSet, job: Job) -> int:
+    """Start a job without as many of its oldest messages as it takes to fit into the context; how many were left out.
+
+    Raises what `AnswerSet.start` does where even the last message does not fit.
+    """
+    messages, dropped, step = job.messages or (), 0, 2
+    while True:
+        try:
+            await answers.start([replace(job, messages=messages[dropped:])])
+        except RefusedError as refusal:
+            if refusal.kind != "context_length_exceeded" or dropped >= len(messages) - 1:
+                raise
+            dropped = min(dropped + step, len(messages) - 1)
+            step *= 2
+        else:
+            return dropped
+
+
+async def ask_once(request: Request, body: SingleBody) -> Response:
+    """Begin an answer of each model; nothing of them is stored."""
+    principal = principal_of(request)
+    jobs: list[GenerationJob] = []
+    try:
+        for model in body.models:
+            answers = answers_for(request, principal)
+            await answers.start([job_for(request, body, model, ({"role": "user", "content": body.text},))])
+            jobs.append(GenerationJob(answers, model, None, None))
+    except BaseException:
+        for job in jobs:
+            job.cancel()
+            await job.answers.pay()
+        raise
+    for job in jobs:
+        generations_of(request).start(job)
+    return JSONResponse({"answers": [{"generation": job.id, "model": job.model} for job in jobs]}, status_code=201)
+
+
+async def watch(request: Request, generation_id: str, last_event_id: Annotated[str | None, Header(max_length=20)] = None) -> Response:
+    """Events `queue`, `text` and, as the last, `end`; the id of an event is how many characters there are with it."""
+    job = generations_of(request).find(principal_of(request), generation_id)
+    text: Any = last_event_id or ""
+    after = int(text) if text.isascii() and text.isdigit() else 0
+    viewer = Viewer(job)
+    return EventStream(job.events(min(after, len(job.text)), viewer), viewer.leave)
+
+
+async def cancel(request: Request, generation_id: str) -> Response:
+    """What there is of it is kept."""
+    generations_of(request).find(principal_of(request), generation_id).cancel()
+    return JSONResponse({"cancelled": True})

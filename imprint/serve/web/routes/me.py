@@ -1,0 +1,107 @@
+"""The routes of somebody's own account: password, keys, sessions, use, models."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from imprint.serve.store.keys import Key
+from imprint.serve.store.principal import Actor
+from imprint.serve.web.access import MEMBER, OWN_SESSION, PASSWORD, SESSION, Access, GuardedRoute
+from imprint.serve.web.answers import usable_models
+from imprint.serve.web.bodies import KeyBody, PasswordBody, as_set
+from imprint.serve.web.routes.openai import describe_model
+from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
+from imprint.serve.web.routes.session import describe, with_cookie
+from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
+
+DAY = 86_400
+
+
+def routes() -> list[GuardedRoute]:
+    """All of them."""
+
+    def route(path: str, endpoint: Any, access: Access, summary: str, method: str = "GET") -> GuardedRoute:
+        return GuardedRoute(path, endpoint, access=access, method=method, summary=summary, responses=ERRORS, openapi_extra=SESSION_SCHEME)
+
+    return [
+        route("/api/me", show, OWN_SESSION, "Who is signed in"),
+        route("/api/me/password", change_password, PASSWORD, "Change the password; all other sessions end", "POST"),
+        route("/api/me/usage", usage, SESSION, "The tokens of today"),
+        route("/api/me/keys", list_keys, MEMBER, "The API keys"),
+        route("/api/me/keys", create_key, MEMBER, "Make an API key, which is shown once", "POST"),
+        route("/api/me/keys/{key_id}", revoke_key, MEMBER, "End an API key", "DELETE"),
+        route("/api/me/sessions", list_sessions, SESSION, "The sessions"),
+        route("/api/me/sessions/{session_id}", end_session, SESSION, "End a session", "DELETE"),
+        route("/api/models", list_models, SESSION, "The models that may be used"),
+    ]
+
+
+async def show(request: Request) -> Response:
+    """Name, role, and whether the password must be changed."""
+    return JSONResponse(describe(principal_of(request)))
+
+
+async def change_password(request: Request, body: PasswordBody) -> Response:
+    """All sessions end, and a new one begins."""
+    services, principal, address = services_of(request), principal_of(request), address_of(request)
+    begun = await in_hashing_thread(services, lambda: services.store.sessions.change_password(principal, body.old, body.new, address))
+    return with_cookie(request, begun)
+
+
+async def usage(request: Request) -> Response:
+    """What is used, what is left, and when a new day begins."""
+    used = await run_in_threadpool(services_of(request).store.quota.left, principal_of(request), address_of(request))
+    return JSONResponse(asdict(used))
+
+
+async def list_models(request: Request) -> Response:
+    """The base and the runs on it, with licences and notes."""
+    models = usable_models(services_of(request), principal_of(request))
+    return JSONResponse({"models": [describe_model(model) for model in models]})
+
+
+async def list_keys(request: Request) -> Response:
+    """Without the keys themselves, which nothing shows again."""
+    keys = await run_in_threadpool(services_of(request).store.keys.list, principal_of(request).account_id)
+    return JSONResponse({"keys": [describe_key(key) for key in keys]})
+
+
+def describe_key(key: Key) -> dict[str, Any]:
+    """A key as lists show it."""
+    return {**asdict(key), "models": None if key.models is None else sorted(key.models)}
+
+
+async def create_key(request: Request, body: KeyBody) -> Response:
+    """The one time that the key is shown."""
+    store, principal = services_of(request).store, principal_of(request)
+    expires_at = None if body.expires_in_days is None else time.time() + body.expires_in_days * DAY
+    actor = Actor.of(principal, address_of(request))
+
+    def create() -> Any:
+        return store.keys.create(principal.account_id, actor=actor, name=body.name, models=as_set(body.models), expires_at=expires_at)
+
+    made = await run_in_threadpool(create)
+    return JSONResponse({"key": made.key, **describe_key(made.info)}, status_code=201)
+
+
+async def revoke_key(request: Request, key_id: str) -> Response:
+    """The next request with it is refused."""
+    store, principal = services_of(request).store, principal_of(request)
+    await run_in_threadpool(store.keys.revoke, principal.account_id, key_id, Actor.of(principal, address_of(request)))
+    return JSONResponse({"revoked": True})
+
+
+async def list_sessions(request: Request) -> Response:
+    """Where the account is signed in; a guest sees its own session alone."""
+    sessions = await run_in_threadpool(services_of(request).store.sessions.list, principal_of(request))
+    return JSONResponse({"sessions": [asdict(session) for session in sessions]})
+
+
+async def end_session(request: Request, session_id: str) -> Response:
+    """One of one's own."""
+    await run_in_threadpool(services_of(request).store.sessions.revoke, principal_of(request), session_id)
+    return JSONResponse({"ended": True})

@@ -1,0 +1,115 @@
+"""The routes of a visitor: sign in, come as a guest, sign out, ask for an account."""
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from imprint import __version__
+from imprint.messages import Bilingual
+from imprint.serve.store.errors import StoreError
+from imprint.serve.store.login import Login
+from imprint.serve.store.principal import Principal
+from imprint.serve.web.access import OPEN, OWN_SESSION, VISITOR, GuardedRoute, cookie_name, credential_of
+from imprint.serve.web.bodies import AskBody, LoginBody
+from imprint.serve.web.errors import ApiError
+from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
+from imprint.serve.web.services import Services, address_of, in_hashing_thread, services_of
+
+SESSION_SECONDS = 7 * 86_400
+NO_GUESTS = Bilingual("Guests are not let in here. Sign in, or ask for an account.", "此处不接待访客，请登录或申请账号。")
+
+
+def routes() -> list[GuardedRoute]:
+    """All of them."""
+    return [
+        GuardedRoute("/api/session", show, access=OPEN, summary="Who is signed in, and whether guests are let in"),
+        GuardedRoute("/api/session", login, access=VISITOR, method="POST", summary="Sign in", responses=ERRORS),
+        GuardedRoute("/api/session/guest", guest, access=VISITOR, method="POST", summary="Come as a guest", responses=ERRORS),
+        GuardedRoute(
+            "/api/session", logout, access=OWN_SESSION, method="DELETE", summary="Sign out", responses=ERRORS, openapi_extra=SESSION_SCHEME
+        ),
+        GuardedRoute("/api/requests", ask, access=VISITOR, method="POST", summary="Ask for an account", responses=ERRORS),
+    ]
+
+
+async def show(request: Request) -> Response:
+    """Without a session `me` is null."""
+    services = services_of(request)
+    credential = credential_of(request, "session")
+    me = None if credential is None else await run_in_threadpool(services.store.sessions.of, credential.secret)
+    guests = await guests_work(services)
+    return JSONResponse({"me": None if me is None else describe(me), "guests": guests, "version": __version__})
+
+
+def describe(principal: Principal) -> dict[str, object]:
+    """Somebody for the page."""
+    return {
+        "name": principal.name,
+        "role": principal.role,
+        "must_change_password": principal.must_change_password,
+        "tokens_a_day": principal.tokens_a_day,
+        "concurrency": principal.concurrency,
+    }
+
+
+async def guests_work(services: Services) -> bool:
+    """Whether guests are let in: at once where the service is for this machine alone, elsewhere where they were switched on."""
+    wanted = await run_in_threadpool(services.store.settings.guests)
+    return wanted == "everywhere" or (wanted == "loopback" and services.settings.guest_works)
+
+
+async def login(request: Request, body: LoginBody) -> Response:
+    """Begin a session, never one that was there before."""
+    services, credential = services_of(request), credential_of(request, "session")
+    replaces = None if credential is None else credential.secret
+    address = address_of(request)
+    try:
+        begun = await in_hashing_thread(
+            services, lambda: services.store.sessions.login(body.name, body.password, address, replaces=replaces)
+        )
+    except StoreError as error:
+        if error.kind in {"credentials", "throttled"}:
+            services.metrics.login_failures.inc()
+        raise
+    return with_cookie(request, begun)
+
+
+async def guest(request: Request) -> Response:
+    """Begin a guest's session, an owner of its own."""
+    services = services_of(request)
+    if not await guests_work(services):
+        raise ApiError("permission_denied", NO_GUESTS)
+    return with_cookie(request, await run_in_threadpool(services.store.sessions.guest, address_of(request)))
+
+
+def with_cookie(request: Request, begun: Login) -> Response:
+    """Who has signed in, and the cookie of the session."""
+    request.state.account = begun.principal.name
+    response = JSONResponse({"me": describe(begun.principal)})
+    response.set_cookie(
+        cookie_name(request),
+        begun.token,
+        max_age=SESSION_SECONDS,
+        path="/",
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+    return response
+
+
+async def logout(request: Request) -> Response:
+    """End the session, and a guest's chats with it."""
+    credential = credential_of(request, "session")
+    assert credential is not None
+    await run_in_threadpool(services_of(request).store.sessions.end, credential.secret)
+    response = JSONResponse({"me": None})
+    response.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="lax", secure=request.url.scheme == "https")
+    return response
+
+
+async def ask(request: Request, body: AskBody) -> Response:
+    """Ask for an account; an admin decides. The answer does not tell whether the name is taken."""
+    store = services_of(request).store
+    await run_in_threadpool(store.requests.ask, body.name, body.contact, body.reason, address_of(request))
+    return JSONResponse({"asked": True}, status_code=202)

@@ -1,0 +1,127 @@
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.serve.web.page import Page, page, said
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with page(tmp_path_factory.mktemp("chats")) as made:
+        yield made
+
+
+def wait_until_done(shown: Page, browser: object, chat: str) -> None:
+    deadline = time.monotonic() + 5
+    while any(one["state"] == "writing" for one in browser.messages(chat)):  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_question_is_answered_kept_and_can_be_followed(shown: Page) -> None:
+    browser = shown.user("chatter")
+    chat = browser.new_chat()
+    asked = browser.ask(chat, "你好，钢印")
+    events = browser.events(asked["answers"][0]["generation"])
+    assert said(events) == "echo: 你好，钢印"
+    assert (events[-1][0], events[-1][1]["finish"]) == ("end", "stop")
+    wait_until_done(shown, browser, chat)
+    question, answer = browser.messages(chat)
+    assert (question["role"], question["text"], answer["text"], answer["parent_id"]) == (
+        "user",
+        "你好，钢印",
+        "echo: 你好，钢印",
+        question["id"],
+    )
+    assert (answer["model"], answer["state"], answer["new_tokens"]) == ("base", "done", 11)
+    browser.events(browser.ask(chat, "more", parent=answer["id"])["answers"][0]["generation"])
+    assert [message["content"] for message in shown.backend.jobs[-1].messages or ()] == ["你好，钢印", "echo: 你好，钢印", "more"]
+    assert browser.get(f"/api/chats/{chat}").json()["title"] == "你好，钢印"
+    assert [one["id"] for one in browser.get("/api/chats?q=钢印").json()["chats"]] == [chat]
+    assert browser.get("/api/chats?q=没有").json()["chats"] == []
+
+
+def test_a_question_can_be_answered_again_and_by_several_models(shown: Page) -> None:
+    browser = shown.user("again")
+    chat = browser.new_chat()
+    asked = browser.ask(chat, "hi", models=["base", "tuned"])
+    assert [answer["model"] for answer in asked["answers"]] == ["base", "tuned"]
+    for answer in asked["answers"]:
+        assert said(browser.events(answer["generation"])) == "echo: hi"
+    repeated = browser.ask(chat, None, parent=asked["question"])
+    assert repeated["question"] == asked["question"]
+    wait_until_done(shown, browser, chat)
+    assert [message["parent_id"] for message in browser.messages(chat)] == [None, *[asked["question"]] * 3]
+
+
+def test_nobody_reaches_what_belongs_to_somebody_else(shown: Page) -> None:
+    owner, other, guest = shown.user("owner"), shown.user("other"), shown.guest()
+    chat = owner.new_chat()
+    asked = owner.ask(chat, "slow")
+    job, message = asked["answers"][0]["generation"], asked["question"]
+    for thief in (other, guest, shown.admin()):
+        attempts = [
+            thief.get(f"/api/chats/{chat}"),
+            thief.patch(f"/api/chats/{chat}", json={"title": "mine"}),
+            thief.delete(f"/api/chats/{chat}"),
+            thief.get(f"/api/chats/{chat}/messages"),
+            thief.post(f"/api/chats/{chat}/messages", json={"models": ["base"], "text": "x"}),
+            thief.post(f"/api/chats/{thief.new_chat()}/messages", json={"models": ["base"], "text": "x", "parent": message}),
+            thief.get(f"/api/generations/{job}/events"),
+            thief.post(f"/api/generations/{job}/cancel"),
+        ]
+        assert [answer.status_code for answer in attempts] == [404] * len(attempts)
+    assert other.get(f"/api/chats/{chat}/export").status_code == 404
+    assert owner.post(f"/api/generations/{job}/cancel").status_code == 200
+
+
+def test_a_refused_question_is_not_kept(shown: Page) -> None:
+    browser = shown.user("refused")
+    chat = browser.new_chat()
+    full = browser.post(f"/api/chats/{chat}/messages", json={"models": ["tuned", "base"], "text": "full"})
+    assert (full.status_code, full.headers["retry-after"]) == (429, "3")
+    long = browser.post(f"/api/chats/{chat}/messages", json={"models": ["base"], "text": "x" * 500})
+    assert (long.status_code, long.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert browser.messages(chat) == []
+    used = browser.get("/api/me/usage").json()
+    assert used["used"] == 0
+
+
+def test_a_failed_answer_says_why_and_keeps_its_text(shown: Page) -> None:
+    browser = shown.user("unlucky")
+    chat = browser.new_chat()
+    events = browser.events(browser.ask(chat, "fail")["answers"][0]["generation"])
+    assert events[-1][1]["error"]["code"] == "server_error"
+    wait_until_done(shown, browser, chat)
+    assert (browser.messages(chat)[1]["state"], browser.messages(chat)[1]["text"]) == ("error", "ec")
+    assert "数值" in browser.messages(chat)[1]["error"]
+
+
+def test_an_answer_ends_with_its_chat(shown: Page) -> None:
+    browser = shown.user("deleter")
+    chat = browser.new_chat()
+    browser.ask(chat, "slow")
+    running = shown.backend.generations[-1]
+    assert browser.delete(f"/api/chats/{chat}").status_code == 200
+    deadline = time.monotonic() + 3
+    while not running.ended:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert browser.get(f"/api/chats/{chat}").status_code == 404
+
+
+def test_chats_are_exported_and_all_deleted(shown: Page) -> None:
+    browser = shown.user("exporter")
+    chat = browser.new_chat()
+    browser.events(browser.ask(chat, "<script>")["answers"][0]["generation"])
+    wait_until_done(shown, browser, chat)
+    markdown = browser.get(f"/api/chats/{chat}/export")
+    assert "attachment" in markdown.headers["content-disposition"]
+    assert "echo: <script>" in markdown.text
+    assert json.loads(browser.get(f"/api/chats/{chat}/export?format=json").text)["id"] == chat
+    assert [json.loads(line)["id"] for line in browser.get("/api/export").text.splitlines()] == [chat]
+    assert browser.patch(f"/api/chats/{chat}", json={"title": "新"}).json()["title"] == "新"
+    assert browser.delete("/api/chats").json() == {"deleted": 1}
+    assert shown.guest().get("/api/export").status_code == 403

@@ -1,0 +1,116 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imprint.serve.web.settings import WebSettings
+from tests.serve.stores import PASSWORD
+from tests.serve.web.page import Page, cookies_of, page
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with page(tmp_path_factory.mktemp("session")) as made:
+        yield made
+
+
+def test_a_guest_comes_with_one_click_on_this_machine_and_each_is_an_owner_of_its_own(shown: Page) -> None:
+    browser = shown.browser()
+    assert browser.get("/api/session").json()["guests"] is True
+    assert browser.get("/api/session").json()["me"] is None
+    first, second = browser.be_guest(), shown.guest()
+    assert first.get("/api/me").json()["role"] == "guest"
+    chat = first.new_chat()
+    assert [one["id"] for one in first.get("/api/chats").json()["chats"]] == [chat]
+    assert second.get("/api/chats").json()["chats"] == []
+    assert second.get(f"/api/chats/{chat}").status_code == 404
+
+
+def test_a_session_begins_anew_at_every_login_and_ends_at_logout(shown: Page) -> None:
+    browser = shown.user("fixation")
+    old = dict(browser.cookies)
+    assert browser.sign_in("fixation", PASSWORD).status_code == 200
+    assert dict(browser.cookies) != old
+    stale = shown.browser()
+    stale.cookies.update(old)
+    assert stale.get("/api/me").status_code == 401
+    kept = dict(browser.cookies)
+    assert browser.delete("/api/session").status_code == 200
+    stale.cookies.update(kept)
+    assert stale.get("/api/me").json()["error"]["code"] == "invalid_session"
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(shown: Page) -> None:
+    parts = cookies_of(shown.browser().post("/api/session/guest"))
+    assert {"imprint_session", "httponly", "path"} <= parts.keys()
+    assert (parts["samesite"].lower(), parts["path"]) == ("lax", "/")
+    assert "secure" not in parts
+
+
+def test_over_tls_the_cookie_is_bound_to_this_host(tmp_path: Path) -> None:
+    settings = WebSettings(proxies=("127.0.0.1",), hosts=("chat.example",), guest=True, grace=0.5)
+    with page(tmp_path, settings) as behind:
+        headers = {"Host": "chat.example", "Origin": "https://chat.example", "X-Forwarded-Proto": "https"}
+        answer = behind.browser().post("/api/session/guest", headers=headers)
+    # the test's server trusts no proxy, so the scheme stays http and the origin is another one
+    assert answer.status_code == 403
+
+
+def test_a_public_service_lets_no_guest_in_until_an_admin_says_so(tmp_path: Path) -> None:
+    with page(tmp_path, WebSettings(hosts=("chat.example",), grace=0.5)) as public:
+        assert public.browser().get("/api/session").json()["guests"] is False
+        assert public.browser().post("/api/session/guest").status_code == 403
+        admin = public.admin()
+        assert admin.put("/api/admin/settings", json={"guests": "everywhere"}).json()["guests"] == "everywhere"
+        guest = public.guest()
+        assert admin.put("/api/admin/settings", json={"guests": "off"}).status_code == 200
+        assert guest.get("/api/me").status_code == 401
+        assert public.browser().post("/api/session/guest").status_code == 403
+
+
+def test_wrong_names_and_passwords_are_answered_alike_and_then_throttled(shown: Page) -> None:
+    shown.user("victim")
+    browser = shown.browser()
+    wrong, unknown = browser.sign_in("victim", "wrong words here"), browser.sign_in("nobody", "wrong words here")
+    for answer in (wrong, unknown):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "wrong_password")
+    assert wrong.json()["error"]["message"] == unknown.json()["error"]["message"]
+    answers = [browser.sign_in("victim", f"wrong {number}") for number in range(8)]
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert "127.0.0.1" not in answers[-1].text
+    assert b"imprint_login_failures_total" in shown.running.app.state.services.metrics.text()
+
+
+def test_whoever_has_no_account_can_ask_for_one_and_gets_its_rights_alone(shown: Page) -> None:
+    visitor, admin = shown.browser(), shown.admin()
+    body = {"name": "小红", "contact": "red@example.org", "reason": "<script>alert(1)</script>"}
+    assert visitor.post("/api/requests", json=body).status_code == 202
+    (wanted,) = [one for one in admin.get("/api/admin/requests").json()["requests"] if one["name"] == "小红"]
+    assert wanted["reason"] == body["reason"]
+    made = admin.post(f"/api/admin/requests/{wanted['id']}/approve", json={"models": ["tuned"], "tokens_a_day": 5000}).json()
+    assert visitor.sign_in("小红", made["password"]).json()["me"]["must_change_password"] is True
+    assert visitor.get("/api/models").json()["error"]["code"] == "password_change_required"
+    visitor.change_password(made["password"])
+    assert [model["id"] for model in visitor.get("/api/models").json()["models"]] == ["tuned"]
+    refused = visitor.post("/api/generations", json={"models": ["base"], "text": "hi"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+    assert admin.post(f"/api/admin/requests/{wanted['id']}/decline").status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"name=admin&password=x", "application/x-www-form-urlencoded"),
+        (b'{"name": "admin", "password": "x"}', "text/plain"),
+        (b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nadmin\r\n--x--', "multipart/form-data; boundary=x"),
+        (b'{"name": "admin", "password": "x"}', "application/json"),
+    ],
+)
+def test_another_site_can_change_nothing(shown: Page, content: bytes, kind: str) -> None:
+    guest = shown.guest()
+    foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Content-Type": kind}
+    for method, path in (("POST", "/api/session"), ("POST", "/api/chats"), ("DELETE", "/api/chats"), ("POST", "/api/session/guest")):
+        answer = guest.request(method, path, content=content, headers=foreign)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site_request")
+        assert not [name for name in answer.headers if name.startswith("access-control")]
