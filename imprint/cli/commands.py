@@ -130,6 +130,19 @@ def chat(options: argparse.Namespace) -> None:
     chat_command(options.folder, options.overrides)
 
 
+def serve(options: argparse.Namespace) -> None:
+    """`imprint serve`."""
+    from imprint.config import read_overrides
+    from imprint.serve.section import ServeSection, split_words
+
+    paths, overrides = split_words([*options.words, *options.overrides])
+    section = read_overrides(overrides, ServeSection)  # a mistake is told before PyTorch is imported, which takes seconds
+    announce(f"opening {' '.join(paths)}", f"打开 {' '.join(paths)}")
+    from imprint.serve.command import serve_command
+
+    serve_command(paths, section)
+
+
 def check(options: argparse.Namespace) -> int:
     """`imprint data check`."""
     from imprint.check.destination import check_destination

@@ -284,6 +284,14 @@ def _add_chat_and_score(commands: "argparse._SubParsersAction[_Parser]") -> None
         ).line,
     )
     _add_overrides(chat, "imprint.chat.section:ChatSection")
+    serve = _add_command(commands, "serve", run.serve, Bilingual("answer over HTTP, with accounts", "启动在线服务").line)
+    serve.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN|MODEL|BUNDLE",
+        help=Bilingual("runs and bundles of one base, or a model folder", "同一底座的训练结果、打包文件，或模型目录").line,
+    )
+    _add_overrides(serve, "imprint.serve.section:ServeSection", checked=False)  # they stand among the models
 
     score = _add_command(commands, "score", run.score, Bilingual("score a predictions file of any tool", "给任何工具的预测文件打分").line)
     score.add_argument("file", type=Path, metavar="PREDICTIONS", help=Bilingual("answers with their references", "预测与参考答案").line)

@@ -1,0 +1,125 @@
+"""`imprint serve RUN|MODEL|BUNDLE [...]`: open the store and the models, and serve until a signal."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Final
+
+from imprint.messages import Bilingual, UserError
+from imprint.serve.generation.job import Backend
+from imprint.serve.generation.worker import Limits, Worker
+from imprint.serve.section import ServeSection
+from imprint.serve.served import open_served
+from imprint.serve.store import Store
+from imprint.serve.web.app import create_app, drain
+from imprint.serve.web.log import start_logging
+from imprint.serve.web.server import Server, bind, build_server
+from imprint.serve.web.settings import WebSettings
+from imprint.terminal import say
+
+POLL_SECONDS: Final = 0.05
+
+
+def serve_command(paths: Sequence[str], section: ServeSection) -> None:
+    """Serve the models at these paths. Returns after the signal to end."""
+    if not paths:
+        raise UserError(
+            Bilingual(
+                "name a run, a model folder or a bundle: imprint serve runs/demo",
+                "请给出训练结果、模型目录或打包文件：imprint serve runs/demo",
+            )
+        )
+    settings = web_settings(section)
+    with ExitStack() as stack:
+        bound = stack.enter_context(bind_or_say(section.host, section.port))
+        store = stack.enter_context(Store.open(section.data))
+        store.start_serving()
+        tell_first_password(store)
+        refuse_unsafe(store, settings)
+        served = open_served(paths, section)
+        start_logging()
+        raise_file_limit()
+        limits = Limits(slots=section.slots or Limits.slots, kv_tokens=section.kv_tokens, waiting=section.waiting)
+        asyncio.run(serve(bound, store, settings, lambda: Worker(served, limits)))
+    say(Bilingual("ended", "已结束").line)
+
+
+def web_settings(section: ServeSection) -> WebSettings:
+    """What the routes need to know."""
+    return WebSettings(
+        section.host,
+        hosts=section.hosts,
+        proxies=section.proxies,
+        guest=section.guest,
+        legacy=section.legacy,
+        grace=section.grace,
+    )
+
+
+def bind_or_say(host: str, port: int) -> socket.socket:
+    """The socket. Raises UserError for an address that is taken, or not of this machine."""
+    try:
+        return bind(host, port)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            Bilingual(
+                f"host={host} port={port}: cannot be listened on ({error}). Choose another port, or port=0 for a free one.",
+                f"host={host} port={port}：无法监听（{error}）。请换一个端口，或用 port=0 自动选择。",
+            )
+        ) from error
+
+
+def tell_first_password(store: Store) -> None:
+    """Print the one-time password of the first admin, once."""
+    if store.first_password is not None:
+        say(
+            Bilingual(
+                f'account "admin", one-time password: {store.first_password} (shown once; to be changed at the first login)',
+                f"账号 admin，一次性密码：{store.first_password}（只显示这一次；首次登录须修改）",
+            ).line
+        )
+
+
+def refuse_unsafe(store: Store, settings: WebSettings) -> None:
+    """Raise UserError for a service that others can reach while an admin still has a one-time password."""
+    names = ", ".join(store.accounts.admins_with_first_password())
+    if settings.public and names:
+        raise UserError(
+            Bilingual(
+                f"the one-time password of {names} was not changed. Start without host, hosts and proxies, sign in on this machine and change it; "
+                "`imprint user reset-password admin` gives a new one.",
+                f"{names} 的一次性密码尚未修改。请先不带 host、hosts、proxies 启动，在本机登录并修改；imprint user reset-password admin 可重发。",
+            )
+        )
+
+
+def raise_file_limit() -> None:
+    """Let the process have as many connections as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def serve(bound: socket.socket, store: Store, settings: WebSettings, start: Callable[[], Backend]) -> None:
+    """Serve until a signal. `start` makes the backend, on the event loop."""
+    backend = start()
+    try:
+        app = create_app(backend, store, settings)
+        server = build_server(app, partial(drain, app), proxies=settings.proxies)
+        told = asyncio.create_task(_tell_ready(bound, backend, server))
+        await server.serve([bound])
+        told.cancel()
+    finally:
+        await backend.close(0)
+
+
+async def _tell_ready(bound: socket.socket, backend: Backend, server: Server) -> None:
+    while not (server.started and backend.ready()):
+        await asyncio.sleep(POLL_SECONDS)
+    host, port = bound.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    names = ", ".join(model.id for model in backend.models())
+    say(Bilingual(f"ready: {address} · models: {names} · Ctrl-C ends it", f"已就绪：{address} · 模型：{names} · 按 Ctrl-C 结束").line)

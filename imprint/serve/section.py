@@ -1,0 +1,73 @@
+"""The knobs of `imprint serve`, and the folder in which `imprint user` looks, too."""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import field_validator
+
+from imprint.config import Field, Section
+from imprint.loading.section import BaseSection, PrecisionSection
+from imprint.messages import Bilingual
+
+KNOB: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
+"""How a knob begins; any other word names a model."""
+NO_ADDRESS = Bilingual("must be IP addresses, or networks such as 10.0.0.0/8", "须为 IP 地址，或 10.0.0.0/8 这样的网段")
+
+
+class DataFolderSection(Section):
+    """Where the service keeps accounts, chats and settings."""
+
+    data: Path = Field(Path("imprint-data"), description="Folder of the database: accounts, keys, quotas, chats, settings.")
+
+
+class ServeSection(DataFolderSection, PrecisionSection, BaseSection):
+    """Where the service listens, who may come, and how much at a time."""
+
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on; by default for this machine alone. Anything wider is refused until the admin has changed the "
+        "one-time password.",
+    )
+    port: int = Field(8504, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    hosts: tuple[str, ...] = Field(
+        (), description="Names under which browsers reach the service, such as chat.example.org; requests for another name are refused."
+    )
+    proxies: tuple[str, ...] = Field(
+        (), description="Addresses of reverse proxies, whose X-Forwarded-For and X-Forwarded-Proto are believed; those of others are not."
+    )
+    guest: bool = Field(
+        False, description="Let guests in from everywhere. On a service for this machine alone they may chat at once in any case."
+    )
+    legacy: bool = Field(
+        False, description="Serve the form of 2023, too: POST / with {prompt, history}; without a key only on this machine."
+    )
+    grace: float = Field(10.0, ge=0, le=600, description="Seconds that running answers have once the service is told to end.")
+    max_length: int | None = Field(
+        None, ge=16, description="Maximum tokens of prompt and answer together; null takes 8192, or the maximum length of the base if less."
+    )
+    slots: int | None = Field(None, ge=1, le=4096, description="Maximum answers at a time; null takes the engine's default.")
+    kv_tokens: int = Field(
+        2**17, ge=16, description="Tokens for which there is room in the cache of keys and values; answers wait until theirs fit."
+    )
+    waiting: int = Field(
+        256, ge=1, le=100_000, description="Maximum answers that wait; further ones are refused, with a time to try again."
+    )
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            try:
+                ipaddress.ip_network(address, strict=False)
+            except ValueError:
+                raise ValueError(NO_ADDRESS) from None
+        return value
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The models that a command line names, and the knobs that stand among them."""
+    return [word for word in words if not KNOB.match(word)], [word for word in words if KNOB.match(word)]
