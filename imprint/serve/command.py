@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from imprint.messages import Bilingual, UserError
@@ -35,7 +36,7 @@ def serve_command(paths: Sequence[str], section: ServeSection) -> None:
     settings = web_settings(section)
     with ExitStack() as stack:
         bound = stack.enter_context(bind_or_say(section.host, section.port))
-        store = stack.enter_context(Store.open(section.data))
+        store = stack.enter_context(Store.open(Path(section.data)))
         store.start_serving()
         tell_first_password(store)
         refuse_unsafe(store, settings)
@@ -89,9 +90,10 @@ def refuse_unsafe(store: Store, settings: WebSettings) -> None:
     if settings.public and names:
         raise UserError(
             Bilingual(
-                f"the one-time password of {names} was not changed. Start without host, hosts and proxies, sign in on this machine and change it; "
-                "`imprint user reset-password admin` gives a new one.",
-                f"{names} 的一次性密码尚未修改。请先不带 host、hosts、proxies 启动，在本机登录并修改；imprint user reset-password admin 可重发。",
+                f"the one-time password of {names} was not changed. Start without host, hosts and proxies, sign in on this machine "
+                "and change it; `imprint user reset-password admin` gives a new one.",
+                f"{names} 的一次性密码尚未修改。请先不带 host、hosts、proxies 启动，在本机登录并修改；"
+                "imprint user reset-password admin 可重发。",
             )
         )
 

@@ -3,7 +3,6 @@
 import ipaddress
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from pydantic import field_validator
@@ -20,7 +19,7 @@ NO_ADDRESS = Bilingual("must be IP addresses, or networks such as 10.0.0.0/8", "
 class DataFolderSection(Section):
     """Where the service keeps accounts, chats and settings."""
 
-    data: Path = Field(Path("imprint-data"), description="Folder of the database: accounts, keys, quotas, chats, settings.")
+    data: str = Field("imprint-data", min_length=1, description="Folder of the database: accounts, keys, quotas, chats, settings.")
 
 
 class ServeSection(DataFolderSection, PrecisionSection, BaseSection):

@@ -46,7 +46,7 @@ def open_served(paths: Sequence[str], section: ServeSection) -> list[Served]:
 def _load(sources: Sequence[ModelSource], section: ServeSection) -> Model:
     """The base, in the precision of the first run that says one."""
     first = next((source for source in sources if source.run is not None), sources[0])
-    return load_model(
+    model = load_model(
         first,
         base=True,
         quantize=section.quantize,
@@ -55,6 +55,8 @@ def _load(sources: Sequence[ModelSource], section: ServeSection) -> Model:
         kernels=section.kernels,
         template=section.template,
     )
+    model.source_prefix = ""  # it belongs to what the run was taught
+    return model
 
 
 def _open_full(source: ModelSource, sources: Sequence[ModelSource], section: ServeSection) -> Served:
@@ -116,9 +118,10 @@ def _check_one_base(sources: Sequence[ModelSource]) -> None:
         if base != bases[0]:
             raise UserError(
                 Bilingual(
-                    f"{source.path}: its base is {base}, and that of {sources[0].path} is {bases[0]}. One service has one base: start another "
-                    "one for it, on a port of its own.",
-                    f"{source.path}：其底座是 {base}，而 {sources[0].path} 的底座是 {bases[0]}。一个服务只有一个底座：请为它另启动一个，另用端口。",
+                    f"{source.path}: its base is {base}, and that of {sources[0].path} is {bases[0]}. One service has one base: start "
+                    "another one for it, on a port of its own.",
+                    f"{source.path}：其底座是 {base}，而 {sources[0].path} 的底座是 {bases[0]}。一个服务只有一个底座："
+                    "请为它另启动一个，另用端口。",
                 )
             )
 
