@@ -139,11 +139,16 @@ class AnswerSet:
         ended = answer.ended
         assert ended is not None
         if ended.reason == "error":
+            if ended.kind == "unavailable" and self.services.draining:
+                return self._shutting_down()
             code = REFUSALS.get(ended.kind or "", "server_error")
             return ApiError(code, ended.error or CANCELLED, retry_after=5.0 if code == "engine_unavailable" else None)
         if ended.reason == "cancelled" and not self.left:
-            return ApiError("shutting_down", ENDING, retry_after=self.services.settings.grace) if self.services.draining else None
+            return self._shutting_down() if self.services.draining else None
         return None
+
+    def _shutting_down(self) -> ApiError:
+        return ApiError("shutting_down", ENDING, retry_after=self.services.settings.grace)
 
     @property
     def prompt_tokens(self) -> int:

@@ -33,6 +33,8 @@ HEADERS: Final = MappingProxyType(
     }
 )
 """Headers of every answer that does not set them itself."""
+STAY_SECURE: Final = (b"strict-transport-security", b"max-age=31536000")
+"""Of an answer over TLS: a browser comes over TLS again."""
 FOREIGN_HOST: Final = Bilingual(
     "This service is not known under the host name of the request; the operator allows a name by hosts=[NAME].",
     "本服务不使用请求中的主机名；运维可用 hosts=[NAME] 允许它。",
@@ -62,7 +64,7 @@ class Entry:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": _with_headers(message.get("headers", []), request_id)}
+                message = {**message, "headers": _with_headers(message.get("headers", []), request_id, secure=scope["scheme"] == "https")}
             await send(message)
 
         problem: BaseException | None = None
@@ -107,7 +109,7 @@ class _CutError(Exception):
     """Raised to the server so that it closes the connection; what happened is in the log already."""
 
 
-def _with_headers(headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+def _with_headers(headers: list[tuple[bytes, bytes]], request_id: str, *, secure: bool) -> list[tuple[bytes, bytes]]:
     there = {name.lower() for name, _ in headers}
     added = [(name, value) for name, value in HEADERS.items() if name not in there]
-    return [*headers, *added, (b"x-request-id", request_id.encode())]
+    return [*headers, *added, *([STAY_SECURE] if secure else []), (b"x-request-id", request_id.encode())]

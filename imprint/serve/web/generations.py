@@ -23,6 +23,9 @@ LINGER_SECONDS: Final = 60.0
 """How long a job goes on without a viewer, and how long its end can be read."""
 FLUSH_SECONDS: Final = 1.0
 """Most seconds for which a text is kept in memory alone."""
+MAX_VIEWERS: Final = 16
+"""Most streams of one job at a time."""
+CROWDED: Final = Bilingual("This answer is shown in too many places; close some.", "这个回答已在太多窗口中打开，请关闭一些。")
 UNKNOWN: Final = Bilingual("There is no such generation; it may have ended.", "没有这个生成任务，可能已结束。")
 
 
@@ -114,6 +117,11 @@ class GenerationJob:
         except StoreError as error:
             log("store", {"problem": error.kind, "message": self.message_id})
             return True
+
+    def check_room(self) -> None:
+        """Raise ApiError where very many look already."""
+        if self.viewers >= MAX_VIEWERS:
+            raise ApiError("rate_limited", CROWDED, retry_after=5)
 
     async def events(self, after: int, viewer: "Viewer") -> AsyncGenerator[bytes]:
         """What a viewer sees who has `after` characters already; the last event is `end`."""

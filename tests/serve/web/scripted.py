@@ -242,9 +242,10 @@ def serving(
     protocol: type[BoundedProtocol] = BoundedProtocol,
 ) -> Iterator[Running]:
     """A real server in a thread."""
-    app = create_app(backend or ScriptedBackend(), store or ScriptedStore().as_store(), settings or WebSettings(grace=0.5))
+    settings = settings or WebSettings(grace=0.5)
+    app = create_app(backend or ScriptedBackend(), store or ScriptedStore().as_store(), settings)
     bound = bind("127.0.0.1", 0)
-    server = build_server(app, partial(drain, app), protocol=protocol)
+    server = build_server(app, partial(drain, app), proxies=settings.proxies, protocol=protocol)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([bound])), daemon=True)
     thread.start()

@@ -7,6 +7,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.core.result import Ok
 from starlette.testclient import TestClient
 
 from imprint.serve.store import COMMAND_LINE, Role
@@ -153,7 +154,7 @@ def fuzz(made: Page, cases: int) -> list[str]:
     admin = made.admin()
     key = made.store.keys.create(made.store.accounts.named("admin").id, actor=COMMAND_LINE).key
     document = schemathesis.openapi.from_dict(admin.get("/openapi.json").json())
-    return [one for found in document.get_all_operations() for one in send_random(made, found.ok(), key, cases)]
+    return [one for found in document.get_all_operations() if isinstance(found, Ok) for one in send_random(made, found.ok(), key, cases)]
 
 
 def test_random_requests_to_every_route_are_never_an_error_of_the_server(walked: Page) -> None:

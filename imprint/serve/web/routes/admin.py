@@ -9,14 +9,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from imprint.messages import Bilingual, UserError
 from imprint.serve.store.accounts import Account, CreatedAccount
 from imprint.serve.store.principal import Actor
 from imprint.serve.web.access import ADMIN, GuardedRoute
 from imprint.serve.web.bodies import ApproveBody, ChangeBody, NewUserBody, SettingsBody, as_set
+from imprint.serve.web.errors import ApiError
 from imprint.serve.web.routes.openai import describe_model
 from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
 from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
 
+NO_BACKUP = Bilingual("The backup cannot be written; is the disk full?", "无法写入备份；磁盘是否已满？")
 MAX_NUMBER = 2**62
 AccountId = Annotated[int, Path(ge=1, le=MAX_NUMBER)]
 
@@ -192,8 +195,11 @@ async def backup(request: Request) -> Response:
 
     def write() -> None:
         folder = store.folder / "backups"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        store.backup(folder / name)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            store.backup(folder / name)
+        except (OSError, UserError) as error:
+            raise ApiError("store_unavailable", error.message if isinstance(error, UserError) else NO_BACKUP) from error
         store.audit.add("backup", actor_of(request), detail=name)
 
     await run_in_threadpool(write)

@@ -112,6 +112,7 @@ async def ask_once(request: Request, body: SingleBody) -> Response:
 async def watch(request: Request, generation_id: str, last_event_id: Annotated[str | None, Header(max_length=20)] = None) -> Response:
     """Events `queue`, `text` and, as the last, `end`; the id of an event is how many characters there are with it."""
     job = generations_of(request).find(principal_of(request), generation_id)
+    job.check_room()
     text: Any = last_event_id or ""
     after = int(text) if text.isascii() and text.isdigit() else 0
     viewer = Viewer(job)

@@ -47,13 +47,26 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(shown: Page) -> N
     assert "secure" not in parts
 
 
-def test_over_tls_the_cookie_is_bound_to_this_host(tmp_path: Path) -> None:
+def test_behind_a_proxy_with_tls_the_cookie_is_bound_to_this_host(tmp_path: Path) -> None:
     settings = WebSettings(proxies=("127.0.0.1",), hosts=("chat.example",), guest=True, grace=0.5)
+    headers = {"Host": "chat.example", "Origin": "https://chat.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.9"}
     with page(tmp_path, settings) as behind:
-        headers = {"Host": "chat.example", "Origin": "https://chat.example", "X-Forwarded-Proto": "https"}
         answer = behind.browser().post("/api/session/guest", headers=headers)
-    # the test's server trusts no proxy, so the scheme stays http and the origin is another one
-    assert answer.status_code == 403
+        assert answer.headers["strict-transport-security"]
+        parts = cookies_of(answer)
+        assert {"__host-imprint_session", "secure", "httponly"} <= parts.keys()
+        assert (parts["path"], "domain" in parts) == ("/", False)
+        cookie = {"Cookie": f"__Host-imprint_session={parts['__host-imprint_session']}"}
+        sessions = behind.browser().get("/api/me/sessions", headers={**headers, **cookie}).json()["sessions"]
+        assert [session["address"] for session in sessions] == ["192.0.2.9"]
+        plain = {**headers, "X-Forwarded-Proto": "http", "Origin": "http://chat.example"}
+        assert behind.browser().get("/api/me", headers={**plain, **cookie}).status_code == 401
+
+
+def test_an_address_that_a_stranger_claims_is_not_believed(shown: Page) -> None:
+    guest = shown.browser()
+    assert guest.post("/api/session/guest", headers={"X-Forwarded-For": "192.0.2.9"}).status_code == 200
+    assert [session["address"] for session in guest.get("/api/me/sessions").json()["sessions"]] == ["127.0.0.1"]
 
 
 def test_a_public_service_lets_no_guest_in_until_an_admin_says_so(tmp_path: Path) -> None:
