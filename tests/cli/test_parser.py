@@ -20,6 +20,7 @@ SURFACE = {
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "compare": {"--help", "RUN", "--data", "--prompts", "--limit", "a.b=c"},
     "chat": {"--help", "RUN|MODEL", "a.b=c"},
+    "serve": {"--help", "RUN|MODEL|BUNDLE", "a.b=c"},
     "perplexity": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "score": {"--help", "PREDICTIONS", "--protocol", "--output"},
     "data": {"--help"},
@@ -92,7 +93,7 @@ def test_every_command_that_takes_knobs_lists_them_in_its_help_a_line_each() -> 
             assert knob.description in line
 
 
-@pytest.mark.parametrize("words", [["train"], ["evaluate"], ["chat"], ["data", "check"], ["main"]])
+@pytest.mark.parametrize("words", [["train"], ["evaluate"], ["chat"], ["serve"], ["data", "check"], ["main"]])
 def test_the_help_of_a_command_needs_no_pytorch(words: list[str]) -> None:
     script = (
         f"import sys, time; from imprint.cli import main\ntry: main([*{words!r}, '--help'])\n"
