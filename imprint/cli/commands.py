@@ -262,3 +262,10 @@ def demo_bloom(options: argparse.Namespace) -> None:
     from imprint.demo.bloom import make_bloom
 
     make_bloom(options.folder, overrides=tuple(options.overrides))
+
+
+def user(options: argparse.Namespace) -> None:
+    """`imprint user`."""
+    from imprint.serve.user_command import Asked, user_command
+
+    user_command(options.part, Asked(options.subject, options.overrides, as_json=options.json))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from imprint import __version__
 from imprint.cli import commands as run
 from imprint.cli.problems import parser_problem, unknown_words
+from imprint.cli.user_parts import USER_PARTS
 from imprint.export.targets import QUANTIZE_FORMATS, TARGETS
 from imprint.messages import Bilingual
 from imprint.terminal import say, terminal_columns
@@ -90,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_conversion(commands)
     _add_demo(commands)
+    _add_user(commands)
     return parser
 
 
@@ -443,6 +445,20 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     bloom = _add_command(parts, "bloom", run.demo_bloom, Bilingual("make a tiny BLOOM that knows the toy town", "制作一个小 BLOOM").line)
     bloom.add_argument("folder", type=Path, metavar="OUT", help=Bilingual("the folder to write to", "输出目录").line)
     _add_overrides(bloom, RECIPE, checked=False)
+
+
+def _add_user(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    parts = _add_subcommands(commands, "user", Bilingual("manage the accounts of the online service", "管理在线服务的账号").line)
+    for part in USER_PARTS:
+        parser = _add_command(parts, part.name, run.user, part.does.line)
+        parser.set_defaults(part=part.name, subject="", json=False)
+        if part.metavar is not None:
+            parser.add_argument("subject", metavar=part.metavar, help=part.subject.line)
+        if part.is_list:
+            parser.add_argument(
+                "--json", action="store_true", help=Bilingual("for scripts, one line for each", "供脚本读取，每项一行").line
+            )
+        _add_overrides(parser, part.section)
 
 
 def _count(text: str) -> int:

@@ -42,6 +42,14 @@ SURFACE = {
     "demo identity": {"--help", "OUT"},
     "demo kiln": {"--help", "OUT"},
     "demo bloom": {"--help", "OUT", "a.b=c"},
+    "user": {"--help"},
+    **{f"user {part}": {"--help", "NAME", "a.b=c"} for part in ("add", "change", "disable", "enable", "delete", "reset-password", "key")},
+    **{f"user {part}": {"--help", "--json", "a.b=c"} for part in ("list", "requests", "audit")},
+    "user keys": {"--help", "--json", "NAME", "a.b=c"},
+    "user revoke": {"--help", "KEY", "a.b=c"},
+    **{f"user {part}": {"--help", "ID", "a.b=c"} for part in ("approve", "decline")},
+    "user guests": {"--help", "WHERE", "a.b=c"},
+    **{f"user {part}": {"--help", "FILE", "a.b=c"} for part in ("backup", "restore")},
 }
 
 

@@ -1,10 +1,13 @@
 """Stores for tests: cheap hashes, and a clock that a test sets."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from imprint.serve.store import COMMAND_LINE, Hashing, Limits, Principal, Store
+from imprint.serve.store.database import FILE_NAME, Database
 
 FAST: Final = Hashing(memory_kib=8, passes=1)
 PASSWORD: Final = "four words for a test"
@@ -24,8 +27,19 @@ class Clock:
         return self.now
 
 
+@cache
+def _empty_database() -> bytes:
+    """A database with the newest schema and nothing in it: making one takes most of the time of a first start."""
+    with TemporaryDirectory() as folder:
+        Database(Path(folder)).close()
+        return Path(folder, FILE_NAME).read_bytes()
+
+
 def open_store(folder: Path, *, now: Callable[[], float] | None = None, limits: Limits | None = None, busy_seconds: float = 5.0) -> Store:
     """A store that is made, or opened again, with cheap hashes."""
+    if not (folder / FILE_NAME).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE_NAME).write_bytes(_empty_database())
     return Store.open(folder, now=now or Clock(), limits=limits, hashing=FAST, busy_seconds=busy_seconds)
 
 
