@@ -14,7 +14,9 @@ from imprint.kernels.joint_heads import JointHeads
 from imprint.kernels.tiles import power_of_two
 
 PREFIX_PARTS = 4
-"""Parts of the tokens whose gradients of the prefix are computed at a time and then added."""
+"""Parts of the tokens, at least, whose gradients of the prefix are computed at a time and then added."""
+PREFIX_PROGRAMS = 256
+"""Programs that compute them, at least, while there are tokens for more parts: few heads of keys would leave most of a GPU idle."""
 MAX_HEAD_DIM = 256
 LOG2_E = 1.4426950408889634
 
@@ -134,7 +136,8 @@ def attend_packed_gradients(
     )  # fmt: skip
     if prefix_key is None:
         return found
-    part_tokens = -(-tokens // (PREFIX_PARTS * tiles.tokens)) * tiles.tokens
+    blocks = max(1, -(-inputs.length // tiles.keys) * groups)
+    part_tokens = -(-tokens // (max(PREFIX_PARTS, PREFIX_PROGRAMS // blocks) * tiles.tokens)) * tiles.tokens
     parts = -(-tokens // part_tokens)
     sums = torch.empty((2, parts, inputs.length, groups, size), dtype=torch.float32, device=query.device)
     prefix_gradient_kernel[(-(-inputs.length // tiles.keys), groups, parts)](
