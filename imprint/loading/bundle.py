@@ -154,7 +154,12 @@ def read_manifest(folder: Path) -> BundleManifest | None:
 
 
 def read_licence(base: Path) -> str:
-    """The licence of a base: the first line of the folder's licence file, or `license:` of its README."""
+    """The licence of a base as `find_licence` finds it, else where to look it up."""
+    return find_licence(base) or "not said by the base's folder; look it up where the base came from"
+
+
+def find_licence(base: Path) -> str | None:
+    """The licence of a base: the first line of the folder's licence file, or `license:` of its README; None without both."""
     for file in sorted(base.iterdir()) if base.is_dir() else []:
         if LICENCE_FILES.fullmatch(file.name) and file.is_file():
             lines = (line.strip() for line in _beginning(file).splitlines())
@@ -164,7 +169,7 @@ def read_licence(base: Path) -> str:
         match = re.search(r"^license(?:_name)?:\s*(\S.*)$", _beginning(readme), re.MULTILINE)
         if match:
             return match[1].strip()
-    return "not said by the base's folder; look it up where the base came from"
+    return None
 
 
 def _beginning(file: Path) -> str:

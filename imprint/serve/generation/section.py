@@ -1,0 +1,20 @@
+"""The knobs of the models that are served, and of how much at a time."""
+
+from imprint.config import Field
+from imprint.loading.section import BaseSection, PrecisionSection
+
+
+class ServedModelsSection(PrecisionSection, BaseSection):
+    """How models are opened, and how many answers they write at a time."""
+
+    slots: int = Field(64, ge=1, le=1024, description="Most answers at a time; more wait in the queue.")
+    max_waiting: int = Field(256, ge=1, description="Most requests in the queue, a quarter of them of one user; more are refused.")
+    max_length: int | None = Field(
+        None, ge=8, description="Most tokens of prompt and answer together; null takes the context of the base, or what memory allows."
+    )
+    kv_tokens: int | None = Field(
+        None, ge=8, description="Most tokens that the key-value cache has room for, all answers together; null takes what memory allows."
+    )
+    prompt_tokens: int = Field(
+        512, ge=1, description="Most tokens of prompts in one step: longer ones are run in parts, so that other answers go on meanwhile."
+    )
