@@ -54,6 +54,11 @@ class HeldOutRecord:
         """Whether these are the held-out rows, in their order."""
         return list(map(row_digest, rows)) == self.digests.split()
 
+    def missing(self, rows: Sequence[Sequence[Sample]]) -> int:
+        """Number of held-out rows that are not among `rows`, not even once."""
+        found = set(map(row_digest, rows))
+        return sum(digest not in found for digest in self.digests.split())
+
     def places(self, rows: Sequence[Sequence[Sample]]) -> list[int]:
         """The places of the held-out rows among `rows`, in the order of the record; those that are not there any more are left out."""
         found: defaultdict[str, deque[int]] = defaultdict(deque)

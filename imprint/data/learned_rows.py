@@ -2,8 +2,9 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -62,12 +63,33 @@ class LearnedRows:
                     selected.append(sample)
         return selected
 
+    def exactly(self, samples: Iterable[Sample | None]) -> list[Sample] | None:
+        """The samples, if they are those that the run learned from in their order; else None.
+
+        A None is no sample that was learned. At most one more than were learned is read.
+        """
+        found = list[Sample]()
+        for sample, digest in zip_longest(samples, self._all()):
+            if sample is None or _digest(sample) != digest:
+                return None
+            found.append(sample)
+        return found
+
     def missing(self, samples: Iterable[Sample]) -> int:
-        """Number of samples that the run learned from and that are not among these."""
-        return (self._counts() - Counter(map(_digest, samples))).total()
+        """Number of samples that the run learned from and that are not among these, not even once."""
+        found = set(map(_digest, samples))
+        return sum(digest not in found for digest in self._all())
+
+    def count(self, samples: Iterable[Sample]) -> int:
+        """Number of those of `samples` that the run learned from, wherever they are from."""
+        learned = set(self._all())
+        return sum(_digest(sample) in learned for sample in samples)
 
     def _counts(self) -> Counter[bytes]:
-        return Counter(self.digests[start : start + DIGEST_BYTES] for start in range(0, len(self.digests), DIGEST_BYTES))
+        return Counter(self._all())
+
+    def _all(self) -> Iterator[bytes]:
+        return (self.digests[start : start + DIGEST_BYTES] for start in range(0, len(self.digests), DIGEST_BYTES))
 
 
 def _digest(sample: Sample) -> bytes:

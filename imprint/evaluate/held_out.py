@@ -63,14 +63,39 @@ def run_held_out(folder: RunFolder, section: DataSection, *, tools: bool) -> tup
     `tools`: whether the template supports tools. Raises UserError if some are not in the file any more.
     """
     if section.dev is not None or not section.dev_share:
-        return load_held_out(section, tools=tools), None
-    record = HeldOutRecord.read(folder.held_out)
-    if record is None:
-        return load_samples(section, tools=tools)[1], Bilingual(
-            f"{folder.path} does not say which rows it held out, since an earlier version wrote it: if {section.train} has changed since "
-            "then, these rows are other ones, and the run may have learned from them.",
-            "该结果由旧版本写入，没有记录留出了哪些行：若训练文件此后有改动，这些行可能是训练过的。",
-        )
+        samples, note = load_held_out(section, tools=tools), None
+    elif (record := HeldOutRecord.read(folder.held_out)) is None:
+        samples, note = load_samples(section, tools=tools)[1], _not_recorded(folder, section)
+    else:
+        samples, note = _recorded_held_out(section, record, tools=tools)
+    notes = [one for one in (note, _also_learned(folder, samples)) if one is not None]
+    return samples, join_lines(notes) if notes else None
+
+
+def _not_recorded(folder: RunFolder, section: DataSection) -> Bilingual:
+    return Bilingual(
+        f"{folder.path} does not say which rows it held out, since an earlier version wrote it: if {section.train} has changed since "
+        "then, these rows are other ones, and the run may have learned from them.",
+        "该结果由旧版本写入，没有记录留出了哪些行：若训练文件此后有改动，这些行可能是训练过的。",
+    )
+
+
+def _also_learned(folder: RunFolder, samples: Sequence[Sample]) -> Bilingual | None:
+    """What to say if more than a tenth of the held-out rows were learned too, since copies of them are among the training rows."""
+    learned = LearnedRows.read(folder.learned_rows)
+    count = learned.count(samples) if learned is not None else 0
+    if count <= WARNED_SHARE * len(samples):
+        return None
+    return Bilingual(
+        f"{count:,} of the {len(samples):,} held-out rows are among its training rows too, as copies of them: their scores say what the "
+        "model remembers, not how it answers new questions. `imprint data check` finds such copies.",
+        f"留出的 {len(samples):,} 行中有 {count:,} 行在训练数据中有相同的行：得分反映的是记忆，不是对新问题的效果。"
+        "可用 imprint data check 查找重复的行。",
+    )
+
+
+def _recorded_held_out(section: DataSection, record: HeldOutRecord, *, tools: bool) -> tuple[list[Sample], Bilingual | None]:
+    """The held-out rows that a run has recorded, and what to say of them. Raises UserError if some are not in the file any more."""
     samples, now = _held_out_now(section, record, tools=tools)
     left = len(rows_of(samples))
     if left == record.count and now == record.rows:
@@ -86,13 +111,15 @@ def run_held_out(folder: RunFolder, section: DataSection, *, tools: bool) -> tup
             f"{section.train}: has changed since the run was trained, so other rows are taken of it now. All of its rows were searched.",
             "训练文件在训练之后有改动，现在取到的是其他行，因此查找了整个文件。",
         )
-    if left == record.count:
+    gone = record.missing(rows_of(samples))
+    if not gone:
+        copies = record.count - left
+        once = Bilingual(f", without {copies:,} copies of them,", f"（另有 {copies:,} 行重复的已不在）") if copies else Bilingual("", "")
         still = Bilingual(
-            f"All {left:,} rows that the run held out are still in it; only they are answered.",
-            f"训练时留出的 {left:,} 行都还在，只用这些行。",
+            f"All {left:,} rows that the run held out{once.english} are still in it; only they are answered.",
+            f"训练时留出的 {left:,} 行{once.chinese}都还在，只用这些行。",
         )
         return samples, join_lines([changed, still])
-    gone = record.count - left
     advice = Bilingual(
         f"Of the {record.count:,} rows that the run held out, {gone:,} are not in it any more, and it may have learned from the others. "
         "Put the old file back, or give rows with --data.",

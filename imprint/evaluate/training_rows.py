@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from imprint.data.dataset import load_samples
 from imprint.data.held_out import HeldOutRecord
 from imprint.data.learned_rows import LearnedRows
-from imprint.data.recorded_rows import draws_rows, find_recorded
+from imprint.data.recorded_rows import draws_rows, find_recorded, find_unchanged
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.loading.source import ModelSource
@@ -42,17 +42,11 @@ def load_training_rows(source: ModelSource, *, tools: bool) -> TrainingRows:
 
 def learned_rows(folder: RunFolder, section: DataSection, *, tools: bool) -> TrainingRows:
     """The rows of the section's training file that the run in `folder` learned from. Raises UserError if the data cannot be read."""
-    record, held_out = LearnedRows.read(folder.learned_rows), HeldOutRecord.read(folder.held_out)
-    try:
-        now = load_samples(section, tools=tools, record=held_out)[0]
-    except UserError:
-        if record is None:
-            raise
-    else:
-        if record is None:
-            return TrainingRows(now, _not_recorded(folder, section), recorded=False)
-        if LearnedRows.of(now) == record:
-            return TrainingRows(now)
+    record, held_out = LearnedRows.read(folder.learned_rows), _held_out_record(folder)
+    if record is None:
+        return TrainingRows(load_samples(section, tools=tools, record=held_out)[0], _not_recorded(folder, section), recorded=False)
+    if (unchanged := find_unchanged(section, record, held_out, tools=tools)) is not None:
+        return TrainingRows(unchanged)
     found = find_recorded(section, record, held_out, tools=tools)
     notes = []
     if found.others and not draws_rows(section):
@@ -74,9 +68,26 @@ def learned_rows(folder: RunFolder, section: DataSection, *, tools: bool) -> Tra
     return TrainingRows(found.learned, join_lines(notes) if notes else None)
 
 
+def _held_out_record(folder: RunFolder) -> HeldOutRecord | None:
+    """Which rows the run held out; None where that is not known or the file is damaged: what was learned has a record of its own."""
+    try:
+        return HeldOutRecord.read(folder.held_out)
+    except UserError:
+        return None
+
+
 def _not_recorded(folder: RunFolder, section: DataSection) -> Bilingual:
+    if folder.learned_rows.is_file():
+        reason = Bilingual(
+            f"{folder.learned_rows} is damaged, so it is not known which rows the run learned from", "记录学过哪些行的文件已损坏"
+        )
+    else:
+        reason = Bilingual(
+            f"{folder.path} does not say which rows it learned from, as bundles and runs of earlier versions do not",
+            "该结果没有记录学过哪些行（打包文件和旧版本的结果都是这样）",
+        )
     return Bilingual(
-        f"{folder.path} does not say which rows it learned from, as bundles and runs of earlier versions do not: if {section.train} has "
-        "changed since then, rows that it never saw may count as learned, and rows that it learned may not.",
-        "该结果没有记录学过哪些行（打包文件和旧版本的结果都是这样）：若训练文件此后有改动，未学过的行可能算作学过，学过的行也可能不计入。",
+        f"{reason.english}: if {section.train} has changed since then, rows that it never saw may count as learned, and rows that it "
+        "learned may not.",
+        f"{reason.chinese}：若训练文件此后有改动，未学过的行可能算作学过，学过的行也可能不计入。",
     )

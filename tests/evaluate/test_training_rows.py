@@ -1,20 +1,27 @@
 """Which rows count as learned after the training file has changed."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
+import imprint.data.recorded_rows as recorded_rows
+import imprint.evaluate.training_rows as training_rows
 from imprint.cli import main
-from imprint.data.dataset import load_samples
+from imprint.data.dataset import held_out_places, load_samples
 from imprint.data.held_out import HeldOutRecord, rows_of
 from imprint.data.learned_rows import LearnedRows
+from imprint.data.readers.samples import iterate_samples
+from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.evaluate.held_out import run_held_out
 from imprint.evaluate.training_rows import learned_rows, load_training_rows
 from imprint.files.atomic import read_jsonl
 from imprint.loading.source import resolve_source
+from imprint.messages import UserError
 from imprint.runs import RunFolder
 
 
@@ -44,11 +51,14 @@ def test_the_rows_of_a_changed_file_are_those_that_the_run_learned(changed: tupl
     whole = load_training_rows(source, tools=False)
     assert whole.note is None
     lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
-    first = next(place for place, line in enumerate(lines) if json.loads(line)["summary"] == whole.samples[0].answer)
-    lines[first] = json.dumps({"content": whole.samples[0].query, "summary": "改过的回答"}, ensure_ascii=False) + "\n"
+    numbers = [int(sample.location.rpartition(":")[2]) for sample in whole.samples]
+    place = next(place for place, number in enumerate(numbers) if lines.count(lines[number - 1]) == 1)
+    removed, number = whole.samples[place], numbers[place]
+    lines[number - 1] = json.dumps({"content": removed.query, "summary": "改过的回答"}, ensure_ascii=False) + "\n"
     rows.write_text("".join(lines), encoding="utf-8")
     left = load_training_rows(source, tools=False)
-    assert left.samples == whole.samples[1:]
+    expected = [(sample.query, sample.answer) for sample in whole.samples if sample != removed]
+    assert sorted((sample.query, sample.answer) for sample in left.samples) == sorted(expected)
     assert left.note is not None
     assert f"1 of the {len(whole.samples)} answers that the run learned are not read from it now" in left.note.english
     rows.unlink()
@@ -126,3 +136,90 @@ def test_a_bad_row_that_was_added_and_a_lost_record_of_what_was_held_out_hide_no
     with file.open("a", encoding="utf-8") as opened:
         opened.write('{"content": "坏"}\n')
     assert {sample.query for sample in learned_rows(run, section, tools=False).samples} == learned
+
+
+def plain_lines(numbers: list[int]) -> str:
+    return "".join(json.dumps({"content": f"q{number}", "summary": f"a{number}"}) + "\n" for number in numbers)
+
+
+@pytest.mark.parametrize("held_out_number", [0, 1, 4])
+def test_a_row_that_was_held_out_and_learned_counts_as_both_when_its_copies_are_dropped(tmp_path: Path, held_out_number: int) -> None:
+    file = tmp_path / "rows.jsonl"
+    others = [number for number in range(5) if number != held_out_number]
+    drawn = held_out_places(DataSection(train=file, dev_share=0.1), 10)[0]
+    numbers = [*others, *others, held_out_number]
+    file.write_text(plain_lines([*numbers[:drawn], held_out_number, *numbers[drawn:]]), encoding="utf-8")
+    section = DataSection(train=file, dev_share=0.1)
+    run, learned, held_out = recorded(tmp_path, section)
+    assert (held_out, len(learned)) == ([f"q{held_out_number}"], 5)
+    copied = "1 of the 1 held-out rows are among its training rows too, as copies of them"
+    assert copied in str(run_held_out(run, section, tools=False)[1])
+    file.write_text(plain_lines(list(range(5))), encoding="utf-8")
+    now = learned_rows(run, section, tools=False)
+    assert ({sample.query for sample in now.samples}, len(now.samples), now.note) == (learned, 5, None)
+    samples, note = run_held_out(run, section, tools=False)
+    assert [sample.query for sample in samples] == held_out
+    assert copied in str(note)
+    assert "训练数据中有相同的行" in str(note)
+
+
+def test_copies_of_held_out_rows_may_be_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    section = DataSection(train=file, dev_share=0.2)
+    drawn = held_out_places(section, 10)
+    numbers = [90 if place in drawn else place for place in range(10)]
+    file.write_text(plain_lines(numbers), encoding="utf-8")
+    run, learned, held_out = recorded(tmp_path, section)
+    assert held_out == ["q90", "q90"]
+    file.write_text(plain_lines(sorted(set(numbers))), encoding="utf-8")
+    samples, note = run_held_out(run, section, tools=False)
+    assert [sample.query for sample in samples] == ["q90"]
+    assert "All 1 rows that the run held out, without 1 copies of them, are still in it" in str(note)
+    assert {sample.query for sample in learned_rows(run, section, tools=False).samples} == learned
+    file.write_text(plain_lines(list(range(10))), encoding="utf-8")
+    with pytest.raises(UserError, match="Of the 2 rows that the run held out, 2 are not in it any more"):
+        run_held_out(run, section, tools=False)
+
+
+def test_a_damaged_record_is_not_told_as_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(plain_lines(list(range(20))), encoding="utf-8")
+    section = DataSection(train=file, dev_share=0.2)
+    run, learned, _held_out = recorded(tmp_path, section)
+    run.held_out.write_text("{", encoding="utf-8")
+    found = learned_rows(run, section, tools=False)
+    assert ({sample.query for sample in found.samples}, found.note) == (learned, None)
+    with pytest.raises(UserError, match=r"held-out\.json: "):
+        run_held_out(run, section, tools=False)
+    file.write_text(plain_lines(list(range(100, 110))) + file.read_text(encoding="utf-8"), encoding="utf-8")
+    assert {sample.query for sample in learned_rows(run, section, tools=False).samples} == learned
+    run.learned_rows.write_bytes(b"damaged")
+    note = str(learned_rows(run, section, tools=False).note)
+    assert f"{run.learned_rows} is damaged, so it is not known which rows the run learned from" in note
+    assert "earlier versions" not in note
+    assert "记录学过哪些行的文件已损坏" in note
+
+
+@pytest.mark.parametrize("dev_share", [0, 0.2])
+def test_of_a_file_that_has_grown_only_the_rows_that_were_learned_are_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dev_share: float
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(plain_lines(list(range(20))), encoding="utf-8")
+    section = DataSection(train=file, dev_share=dev_share)
+    run, learned, _held_out = recorded(tmp_path, section)
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(plain_lines(list(range(100, 3000))))
+    living, most = WeakSet[Sample](), 0
+
+    def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
+        nonlocal most
+        for location, row in iterate_samples(*arguments, **options):
+            living.update(row if isinstance(row, list) else [])
+            most = max(most, len(living))
+            yield location, row
+
+    monkeypatch.setattr(recorded_rows, "iterate_samples", watched)
+    monkeypatch.setattr(training_rows, "load_samples", None)
+    assert {sample.query for sample in learned_rows(run, section, tools=False).samples} == learned
+    assert most < 30
