@@ -61,6 +61,12 @@ def test_the_demo_keeps_its_promises_on_rows_it_never_saw(repo: Path, tmp_path: 
     assert "12+30=42" in answers
 
 
+def test_the_service_is_started_under_the_names_of_2023(repo: Path) -> None:
+    assert words_of(repo / "scripts/web_demo.sh") == ["serve", "runs/demo"]
+    assert words_of(repo / "scripts/web_demo.sh", "runs/a", "port=1") == ["serve", "runs/a", "port=1"]
+    assert words_of(repo / "scripts/api.sh", "runs/a") == ["serve", "legacy=true", "port=8000", "runs/a"]
+
+
 # The steps of the README of ChatGLM-6B's ptuning, one after the other
 
 

@@ -133,10 +133,11 @@ def chat(options: argparse.Namespace) -> None:
 def serve(options: argparse.Namespace) -> None:
     """`imprint serve`."""
     from imprint.config import read_overrides
-    from imprint.serve.section import ServeSection, split_words
+    from imprint.serve.section import ServeSection, refuse_missing_libraries, split_words
 
     paths, overrides = split_words([*options.words, *options.overrides])
     section = read_overrides(overrides, ServeSection)  # a mistake is told before PyTorch is imported, which takes seconds
+    refuse_missing_libraries()
     announce(f"opening {' '.join(paths)}", f"打开 {' '.join(paths)}")
     from imprint.serve.command import serve_command
 

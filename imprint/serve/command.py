@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import Final
 
 from imprint.messages import Bilingual, UserError
 from imprint.serve.generation.job import Backend
-from imprint.serve.generation.worker import Limits, Worker
+from imprint.serve.generation.models import open_worker
 from imprint.serve.section import ServeSection
-from imprint.serve.served import open_served
 from imprint.serve.store import Store
 from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.log import start_logging
@@ -40,11 +39,10 @@ def serve_command(paths: Sequence[str], section: ServeSection) -> None:
         store.start_serving()
         tell_first_password(store)
         refuse_unsafe(store, settings)
-        served = open_served(paths, section)
+        worker = open_worker(paths, section)
         start_logging()
         raise_file_limit()
-        limits = Limits(slots=section.slots or Limits.slots, kv_tokens=section.kv_tokens, waiting=section.waiting)
-        asyncio.run(serve(bound, store, settings, lambda: Worker(served, limits)))
+        asyncio.run(serve(bound, store, settings, worker))
     say(Bilingual("ended", "已结束").line)
 
 
@@ -105,9 +103,8 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def serve(bound: socket.socket, store: Store, settings: WebSettings, start: Callable[[], Backend]) -> None:
-    """Serve until a signal. `start` makes the backend, on the event loop."""
-    backend = start()
+async def serve(bound: socket.socket, store: Store, settings: WebSettings, backend: Backend) -> None:
+    """Serve until a signal; the backend is closed at the end."""
     try:
         app = create_app(backend, store, settings)
         server = build_server(app, partial(drain, app), proxies=settings.proxies)

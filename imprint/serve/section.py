@@ -3,16 +3,18 @@
 import ipaddress
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Final
 
 from pydantic import field_validator
 
 from imprint.config import Field, Section
-from imprint.loading.section import BaseSection, PrecisionSection
-from imprint.messages import Bilingual
+from imprint.messages import Bilingual, UserError
+from imprint.serve.generation.section import ServedModelsSection
 
 KNOB: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 """How a knob begins; any other word names a model."""
+LIBRARIES: Final = ("alembic", "argon2", "fastapi", "prometheus_client", "sqlalchemy", "uvicorn")
 NO_ADDRESS = Bilingual("must be IP addresses, or networks such as 10.0.0.0/8", "须为 IP 地址，或 10.0.0.0/8 这样的网段")
 
 
@@ -22,7 +24,7 @@ class DataFolderSection(Section):
     data: str = Field("imprint-data", min_length=1, description="Folder of the database: accounts, keys, quotas, chats, settings.")
 
 
-class ServeSection(DataFolderSection, PrecisionSection, BaseSection):
+class ServeSection(DataFolderSection, ServedModelsSection):
     """Where the service listens, who may come, and how much at a time."""
 
     host: str = Field(
@@ -45,16 +47,6 @@ class ServeSection(DataFolderSection, PrecisionSection, BaseSection):
         False, description="Serve the form of 2023, too: POST / with {prompt, history}; without a key only on this machine."
     )
     grace: float = Field(10.0, ge=0, le=600, description="Seconds that running answers have once the service is told to end.")
-    max_length: int | None = Field(
-        None, ge=16, description="Maximum tokens of prompt and answer together; null takes 8192, or the maximum length of the base if less."
-    )
-    slots: int | None = Field(None, ge=1, le=4096, description="Maximum answers at a time; null takes the engine's default.")
-    kv_tokens: int = Field(
-        2**17, ge=16, description="Tokens for which there is room in the cache of keys and values; answers wait until theirs fit."
-    )
-    waiting: int = Field(
-        256, ge=1, le=100_000, description="Maximum answers that wait; further ones are refused, with a time to try again."
-    )
 
     @field_validator("proxies")
     @classmethod
@@ -70,3 +62,15 @@ class ServeSection(DataFolderSection, PrecisionSection, BaseSection):
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The models that a command line names, and the knobs that stand among them."""
     return [word for word in words if not KNOB.match(word)], [word for word in words if KNOB.match(word)]
+
+
+def refuse_missing_libraries() -> None:
+    """Raise UserError where the libraries of the service are not installed."""
+    missing = ", ".join(name for name in LIBRARIES if find_spec(name) is None)
+    if missing:
+        raise UserError(
+            Bilingual(
+                f'the service needs {missing}, which is not installed. Run `pip install "imprint[serve]"`.',
+                f'在线服务需要 {missing}，尚未安装：请运行 pip install "imprint[serve]"。',
+            )
+        )

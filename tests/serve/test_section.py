@@ -2,7 +2,8 @@ import pytest
 
 from imprint.config import read_overrides
 from imprint.messages import UserError
-from imprint.serve.section import ServeSection, split_words
+from imprint.serve import section as section_module
+from imprint.serve.section import ServeSection, refuse_missing_libraries, split_words
 
 
 def test_models_and_knobs_may_stand_in_any_order() -> None:
@@ -15,7 +16,7 @@ def test_the_defaults_are_of_this_machine_alone() -> None:
     assert (section.guest, section.legacy, section.hosts, section.proxies) == (False, False, (), ())
 
 
-@pytest.mark.parametrize("words", [["port=70000"], ["proxies=[proxy.example]"], ["prot=1"], ["grace=-1"], ["waiting=0"]])
+@pytest.mark.parametrize("words", [["port=70000"], ["proxies=[proxy.example]"], ["prot=1"], ["grace=-1"], ["max_waiting=0"]])
 def test_a_wrong_knob_is_said(words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         read_overrides(words, ServeSection)
@@ -24,3 +25,11 @@ def test_a_wrong_knob_is_said(words: list[str]) -> None:
 
 def test_proxies_are_addresses_or_networks() -> None:
     assert read_overrides(["proxies=[127.0.0.1, 10.0.0.0/8]"], ServeSection).proxies == ("127.0.0.1", "10.0.0.0/8")
+
+
+def test_missing_libraries_are_said_with_what_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_missing_libraries()
+    monkeypatch.setattr(section_module, "LIBRARIES", ("fastapi", "nosuchlibrary"))
+    with pytest.raises(UserError, match="needs nosuchlibrary") as caught:
+        refuse_missing_libraries()
+    assert "imprint[serve]" in str(caught.value)

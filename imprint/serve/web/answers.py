@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -85,7 +85,7 @@ class AnswerSet:
         limits = {model.id: model.max_length for model in self.services.backend.models()}
         try:
             tokens = 0
-            for job in jobs:
+            for job in await self._within_quota(jobs):
                 answer = Answer(await self.services.backend.submit(job))
                 self.answers.append(answer)
                 room = limits[job.model] - answer.generation.prompt_tokens
@@ -96,6 +96,17 @@ class AnswerSet:
         except BaseException:
             self.cancel()
             raise
+
+    async def _within_quota(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """The jobs, where they say no length with one that what is left of the day's tokens allows: the answer then ends by "length"."""
+        if self.principal is None or all(job.max_new_tokens is not None for job in jobs):
+            return jobs
+        left = (await run_in_threadpool(self.services.store.quota.left, self.principal, self.address)).left
+        longest = max((model.max_length for model in self.services.backend.models()), default=0)
+        if left >= longest * len(jobs):
+            return jobs
+        room = left // len(jobs) - await self.services.backend.count(jobs[0])
+        return [replace(job, max_new_tokens=max(room, 1)) if job.max_new_tokens is None else job for job in jobs]
 
     def leave(self) -> None:
         """The client has left: nobody waits for the answers any more."""

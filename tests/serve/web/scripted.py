@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import (
     Alternative,
+    Backend,
     Ended,
     Generation,
     Job,
@@ -28,6 +29,7 @@ from imprint.serve.generation.job import (
 )
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal, Role
+from imprint.serve.store.quota import Usage
 from imprint.serve.store.store import Store
 from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.protocol import BoundedProtocol
@@ -155,7 +157,7 @@ def principal(name: str, role: Role, **changes: Any) -> Principal:
 class Found:
     """Secrets -> who has them."""
 
-    principals: Mapping[str, Principal]
+    principals: dict[str, Principal]
 
     def of(self, secret: str, /) -> Principal | None:
         return self.principals.get(secret)
@@ -175,6 +177,10 @@ class CountedQuota:
             raise StoreError("quota_exceeded", Bilingual("No tokens are left.", "额度已用完。"), retry_after=60)
         self.reserved += tokens
         return tokens
+
+    def left(self, _principal: Principal, _address: str) -> Usage:
+        left = max(0, self.most - self.used - self.reserved)
+        return Usage(self.most, self.used + self.reserved, left, 0.0)
 
     def settle(self, reservation: int, tokens: int) -> None:
         self.reserved -= reservation
@@ -236,7 +242,7 @@ class Running:
 
 @contextmanager
 def serving(
-    backend: ScriptedBackend | None = None,
+    backend: Backend | None = None,
     store: Store | None = None,
     settings: WebSettings | None = None,
     protocol: type[BoundedProtocol] = BoundedProtocol,

@@ -87,3 +87,15 @@ def test_a_model_without_a_right_is_as_if_there_were_none() -> None:
     assert caught.value.code == "model_not_found"
     assert "tuned" in caught.value.message.english
     assert find_model(services, None, "base").id == "base"
+
+
+def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day() -> None:
+    async def start() -> tuple[list[int | None], list[str]]:
+        answers = answer_set()
+        answers.services.store.quota.most = 21  # type: ignore[attr-defined]
+        await answers.start([job("long"), job("long")])
+        await answers.collect()
+        lengths = [job.max_new_tokens for job in answers.services.backend.jobs]  # type: ignore[attr-defined]
+        return lengths, [answer.ended.reason for answer in answers.answers if answer.ended]
+
+    assert asyncio.run(start()) == ([6, 6], ["length", "length"])
