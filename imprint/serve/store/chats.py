@@ -95,8 +95,9 @@ class Chats:
         values = {"public_id": chat.id, "owner": principal.owner, "account_id": principal.account_id, "title": chat.title}
         with self._database.writing() as connection:
             count = connection.execute(select(func.count()).select_from(CHATS).where(CHATS.c.owner == principal.owner)).scalar_one()
-            if count >= self._limits.chats_an_owner:
-                raise _too_many("chats", "对话", self._limits.chats_an_owner)
+            most = self._limits.guest_chats if principal.role == "guest" else self._limits.chats_an_owner
+            if count >= most:
+                raise _too_many("chats", "对话", most)
             session = _session_of_guest(connection, principal)
             connection.execute(CHATS.insert().values(**values, session_id=session, created_at=now, updated_at=now))
         return chat

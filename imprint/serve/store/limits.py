@@ -45,6 +45,8 @@ class Limits:
     """Requests for an account that wait for an answer, of all visitors together."""
     chats_an_owner: int = 5000
     """Chats of one owner."""
+    guest_chats: int = 50
+    """Chats of a guest's browser session."""
     messages_a_chat: int = 2000
     """Messages of one chat."""
     characters_a_message: int = 200_000

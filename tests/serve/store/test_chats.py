@@ -232,6 +232,11 @@ def test_chats_and_messages_are_bounded(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="there are 2 chats already") as refused:
             store.chats.create(me)
         assert refused.value.kind == "quota_exceeded"
+        guest = store.sessions.guest(HOME).principal
+        for _ in range(50):
+            store.chats.create(guest)
+        with pytest.raises(StoreError, match="there are 50 chats already"):
+            store.chats.create(guest)
         for text in ("\0", "\ud800"):
             with pytest.raises(StoreError, match="NUL character or half"):
                 store.chats.add(me, chat_id, "user", text)
