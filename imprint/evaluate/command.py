@@ -9,7 +9,8 @@ from imprint.data.readers.samples import read_samples
 from imprint.data.readers.sources import parse_source
 from imprint.data.sample import Sample
 from imprint.evaluate.answering import Answers, answer_all
-from imprint.evaluate.held_out import HELD_OUT, held_out_rows, require_run_folder, say_note, training_rows_warning
+from imprint.evaluate.held_out import HELD_OUT, held_out_rows, require_run_folder, say_note, say_warnings, training_rows_warning
+from imprint.evaluate.learned_before import learned_before_warnings
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import baseline_of, score_lines, write_scores
@@ -46,8 +47,9 @@ def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, 
         baseline = baseline_of(training.samples, samples, section)
         report = write_scores(answers, answers.section, origin, output, training=training, baseline=baseline)
     say_note(training.note)
-    warning = None if data is None or section.base else training_rows_warning(samples, training.samples)
-    for line in ([] if warning is None else [f"warning: {warning.english}", f"警告：{warning.chinese}"]) + score_lines(report, output):
+    own = [] if data is None or section.base else [training_rows_warning(samples, training.samples)]
+    say_warnings([*own, *learned_before_warnings(source, samples, adapter=section.adapter, base=section.base, tools=tools)])
+    for line in score_lines(report, output):
         say(line)
     refresh_report(source)
     return answers

@@ -9,7 +9,8 @@ from imprint.data.readers.questions import read_questions
 from imprint.data.sample import Sample
 from imprint.evaluate.answering import Answers, answer_all
 from imprint.evaluate.command import answers_folder, name_of, read_data
-from imprint.evaluate.held_out import HELD_OUT, held_out_rows, say_note, training_rows_warning
+from imprint.evaluate.held_out import HELD_OUT, held_out_rows, say_note, say_warnings, training_rows_warning
+from imprint.evaluate.learned_before import learned_before_warnings
 from imprint.evaluate.results_lock import results_lock
 from imprint.evaluate.review import refresh_report
 from imprint.evaluate.scores_file import CONFUSION, baseline_of, draw_confusions, references_note, write_scores
@@ -85,8 +86,8 @@ def compare(
     write_markdown(comparison, page.with_name(f"{compared.page}.md"))
     write_html(comparison, page)
     say_note(training.note)
-    if data is not None and (warning := training_rows_warning(compared.samples, training.samples)) is not None:
-        say(f"warning: {warning.english}\n警告：{warning.chinese}")
+    own = [] if data is None else [training_rows_warning(compared.samples, training.samples)]
+    say_warnings([*own, *learned_before_warnings(source, compared.samples, adapter=None, base=False, tools=tools)])
     for line in _summary_lines(comparison, before, after):
         say(line)
     count, kind = len(compared.samples), Bilingual("rows", "行数据") if before.scored else Bilingual("questions", "个问题")

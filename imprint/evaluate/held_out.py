@@ -1,6 +1,6 @@
 """The held-out rows of a run, which are scored where no file is given, and the check that a given file holds no training rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -145,6 +145,13 @@ def say_note(note: Bilingual | None) -> None:
         say(str(note))
 
 
+def say_warnings(warnings: Iterable[Bilingual | None]) -> None:
+    """Print what scores on rows do not say, where there is a warning."""
+    for warning in warnings:
+        if warning is not None:
+            say(f"warning: {warning.english}\n警告：{warning.chinese}")
+
+
 def require_run_folder(source: ModelSource) -> RunConfig:
     """The recipe of a run folder, whose held-out rows can be found. Raises UserError for a model folder and for a bundle."""
     if source.run is None or source.kind != "run":
@@ -159,8 +166,7 @@ def require_run_folder(source: ModelSource) -> RunConfig:
 
 def training_rows_warning(samples: Sequence[Sample], training: Sequence[Sample]) -> Bilingual | None:
     """A warning if more than a tenth of the rows are rows that the model learned from; None if not."""
-    learned = {_content(sample) for sample in training}
-    count = sum(_content(sample) in learned for sample in samples)
+    count = count_learned(samples, training)
     if count <= WARNED_SHARE * len(samples):
         return None
     return Bilingual(
@@ -168,6 +174,13 @@ def training_rows_warning(samples: Sequence[Sample], training: Sequence[Sample])
         "how it answers new questions.",
         f"这 {len(samples):,} 行中有 {count:,} 行是训练过的：得分反映的是记忆，不是对新问题的效果。",
     )
+
+
+def count_learned(samples: Sequence[Sample], learned: Iterable[Sample]) -> int:
+    """Number of `samples` that are among the `learned` ones, in memory that depends only on `samples`."""
+    answers = {(sample.query, sample.answer) for sample in samples}
+    found = {_content(sample) for sample in learned if (sample.query, sample.answer) in answers}
+    return sum(_content(sample) in found for sample in samples)
 
 
 def _content(sample: Sample) -> tuple[object, ...]:

@@ -25,12 +25,20 @@ class TrainLength(Section):
     steps: int | None = Field(None, description="Optimizer steps.")
 
 
+class ContinuedAdapter(Section):
+    """What a run continues."""
+
+    model_config = ConfigDict(extra="ignore")
+    adapter: Path | None = Field(None, description="The adapter that it began with: its folder, or that of a run.")
+
+
 class RunConfig(Section):
     """The sections of a run's recipe that other commands need; others may be of another version and are not read."""
 
     model_config = ConfigDict(extra="ignore")
     model: ModelSection = Field(description="The base.")
     data: AnyData = Field(description="The training data.")
+    tune: ContinuedAdapter = Field(default_factory=ContinuedAdapter, description="What it continues.")
     train: TrainLength = Field(default_factory=TrainLength, description="Its length.")
     task: TaskSection = Field(default_factory=TextTask, description="The kind of answers.")
     forgetting: ForgettingSection = Field(default_factory=ForgettingSection, description="How forgetting is measured.")
