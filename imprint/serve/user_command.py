@@ -300,9 +300,10 @@ def _opened(section: DataFolderSection) -> Iterator[Store]:
 
 
 def _say_password(name: str, password: str, *, stream_is_output: bool = True) -> None:
-    """Print a one-time password on the output, or beside it."""
-    english = f'one-time password of "{name}", to be changed at the first login; nothing shows it again'
-    chinese = f'"{name}" 的一次性密码，首次登录时须修改，之后不再显示'
+    """Print a one-time password on the output, or, that of the first admin, beside it."""
+    days = Bilingual(", good for seven days", "，七天内有效") if stream_is_output else Bilingual("", "")
+    english = f'one-time password of "{name}"{days.english}, to be changed at the first login; nothing shows it again'
+    chinese = f'"{name}" 的一次性密码{days.chinese}，首次登录时须修改，之后不再显示'
     say(Bilingual(english, chinese).line + ("" if stream_is_output else f": {password}"), stream=sys.stderr)
     if stream_is_output:
         say(password)

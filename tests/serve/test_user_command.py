@@ -41,6 +41,7 @@ def test_every_part_that_is_listed_is_there() -> None:
 def test_the_first_account_makes_the_database_and_the_output_is_its_password_alone(said: Said, tmp_path: Path) -> None:
     status, password, beside = said("add", "小明", "models=[base]", "tokens_a_day=500", "contact=ming@example.com")
     assert status == 0
+    assert 'one-time password of "小明", good for seven days, to be changed at the first login' in beside
     assert 'one-time password of "admin", to be changed at the first login; nothing shows it again / "admin" 的一次性密码' in beside
     with open_store(tmp_path / "data") as store:
         principal = store.sessions.login("小明", password.removesuffix("\n"), HOME).principal

@@ -108,7 +108,7 @@ def error_of(error: BaseException | None, file: Path) -> StoreError | None:
     """What an error of the database means to a user; None for our own mistakes."""
     name = getattr(error, "sqlite_errorname", "") if isinstance(error, sqlite3.Error) else ""
     kind = "_".join(name.split("_")[:2])
-    if kind in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+    if kind in ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL"):
         return StoreError(
             "busy",
             Bilingual(
