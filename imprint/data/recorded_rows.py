@@ -55,6 +55,24 @@ def find_unchanged(section: DataSection, learned: LearnedRows, held_out: HeldOut
     return learned.exactly(read())
 
 
+def find_held_out(section: DataSection, record: HeldOutRecord, *, tools: bool) -> tuple[list[Sample], int] | None:
+    """The samples of the held-out rows of a file of which no rows are drawn, and the number of its rows; None if one of these is bad.
+
+    The memory depends only on the number of held-out rows. Arguments and errors as in `find_recorded`.
+    """
+    places = set(held_out_places(section, record.rows)) if record.rows > 1 else set()
+    drawn, count = list[list[Sample]](), 0
+    for place, row in enumerate(_rows_for_training(section, tools=tools)):
+        if not row:
+            return None
+        count += 1
+        if place in places:
+            drawn.append(row)
+    if count == record.rows and record.matches(drawn):
+        return [sample for row in drawn for sample in row], count
+    return find_recorded(section, LearnedRows(b""), record, tools=tools).held_out, count
+
+
 def find_recorded(section: DataSection, learned: LearnedRows, held_out: HeldOutRecord | None, *, tools: bool) -> RecordedRows:
     """Search all rows of the training file, in memory that depends only on those that are found.
 

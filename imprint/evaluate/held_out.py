@@ -7,7 +7,7 @@ from typing import Final
 from imprint.data.dataset import load_held_out, load_samples
 from imprint.data.held_out import HeldOutRecord, rows_of
 from imprint.data.learned_rows import LearnedRows
-from imprint.data.recorded_rows import draws_rows, find_recorded
+from imprint.data.recorded_rows import draws_rows, find_held_out, find_recorded
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
 from imprint.loading.run import RunConfig
@@ -130,6 +130,8 @@ def _recorded_held_out(section: DataSection, record: HeldOutRecord, *, tools: bo
 
 def _held_out_now(section: DataSection, record: HeldOutRecord, *, tools: bool) -> tuple[list[Sample], int]:
     """The held-out rows among those that are read for training now, and the number of these; none if rows are drawn and some are bad."""
+    if not draws_rows(section) and (found := find_held_out(section, record, tools=tools)) is not None:
+        return found
     try:
         learned, samples = load_samples(section, tools=tools, record=record)
     except UserError:

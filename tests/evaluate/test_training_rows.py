@@ -9,6 +9,7 @@ from weakref import WeakSet
 import pytest
 
 import imprint.data.recorded_rows as recorded_rows
+import imprint.evaluate.held_out as held_out
 import imprint.evaluate.training_rows as training_rows
 from imprint.cli import main
 from imprint.data.dataset import held_out_places, load_samples
@@ -207,7 +208,7 @@ def test_of_a_file_that_has_grown_only_the_rows_that_were_learned_are_kept_in_me
     file = tmp_path / "rows.jsonl"
     file.write_text(plain_lines(list(range(20))), encoding="utf-8")
     section = DataSection(train=file, dev_share=dev_share)
-    run, learned, _held_out = recorded(tmp_path, section)
+    run, learned, questions = recorded(tmp_path, section)
     with file.open("a", encoding="utf-8") as opened:
         opened.write(plain_lines(list(range(100, 3000))))
     living, most = WeakSet[Sample](), 0
@@ -221,5 +222,10 @@ def test_of_a_file_that_has_grown_only_the_rows_that_were_learned_are_kept_in_me
 
     monkeypatch.setattr(recorded_rows, "iterate_samples", watched)
     monkeypatch.setattr(training_rows, "load_samples", None)
+    if questions:
+        monkeypatch.setattr(held_out, "load_samples", None)
+        samples, note = run_held_out(run, section, tools=False)
+        assert [sample.query for sample in samples] == questions
+        assert "it had 20 rows and has 2,920." in str(note)
     assert {sample.query for sample in learned_rows(run, section, tools=False).samples} == learned
     assert most < 30
