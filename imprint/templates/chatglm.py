@@ -15,6 +15,8 @@ from imprint.templates.rounds import LatestConversation
 from imprint.tokenizers import ChatGLMTokenizer
 
 FULL_WIDTH: Final = MappingProxyType({",": "，", "!": "！", ":": "：", ";": "；", "?": "？"})
+BESIDE_CHINESE: Final = re.compile(r"[,!:;?](?:(?<=[\u4e00-\u9fff].)|(?=[\u4e00-\u9fff]))")
+"""The punctuation that becomes full-width; it is looked for first, because an answer is polished again for each of its tokens."""
 DATE_PLACEHOLDER: Final = "[[训练时间]]"
 """Replaced by `process_response`; may be split over several tokens."""
 
@@ -95,10 +97,7 @@ def format_round(number: int, question: str, answer: str) -> str:
 
 def process_response(answer: str) -> str:
     """An answer after ChatGLM-6B's `process_response`: trimmed, date filled in, full-width punctuation next to Chinese."""
-    answer = fill_date(answer)
-    for half, full in FULL_WIDTH.items():
-        answer = re.sub(rf"(?<=[\u4e00-\u9fff]){re.escape(half)}|{re.escape(half)}(?=[\u4e00-\u9fff])", full, answer)
-    return answer
+    return BESIDE_CHINESE.sub(lambda match: FULL_WIDTH[match[0]], fill_date(answer))
 
 
 def fill_date(answer: str) -> str:
