@@ -5,7 +5,7 @@ Legend: B rows, R of them, V vocabulary size.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ from imprint.inference.request import Request
 from imprint.messages import Bilingual, UserError
 from imprint.models.most_probable import has_kernel, most_probable
 
+MAX_FACTOR = 1e30
+"""Temperatures and penalties beyond it, or beyond its inverse, change nothing more, and would not be finite in float32."""
 NO_TOKEN = -1
 """In place of a token id where the logits are not finite."""
 MASK_64 = 2**64 - 1
@@ -136,16 +138,16 @@ class SamplingRows:
             return None
         requests = [self._requests[row] for row in rows]
 
-        def column(name: str, dtype: torch.dtype) -> Tensor:
-            return torch.tensor([getattr(request, name) for request in requests], dtype=dtype, device=self.device)[:, None]
+        def column(values: Iterable[float], dtype: torch.dtype) -> Tensor:
+            return torch.tensor([*values], dtype=dtype, device=self.device)[:, None]
 
         with_top_k = any(request.top_k for request in requests)
         truncates = with_top_k or any(request.top_p < 1 for request in requests)
         return SampledRows(
             torch.tensor(rows, device=self.device),
-            column("temperature", torch.float32),
-            column("top_k", torch.long) if with_top_k else None,
-            column("top_p", torch.float32) if truncates else None,
+            column((min(request.temperature, MAX_FACTOR) for request in requests), torch.float32),
+            column((min(request.top_k, self.vocab_size) for request in requests), torch.long) if with_top_k else None,
+            column((request.top_p for request in requests), torch.float32) if truncates else None,
             torch.tensor([_signed(self._origins[row]) for row in rows], device=self.device),
         )
 
@@ -156,7 +158,8 @@ class SamplingRows:
         all_seen = torch.stack([tensor for tensor in self._seen if tensor is not None])
         for row, seen in zip(rows, all_seen, strict=True):
             self._seen[row] = seen  # a view: what the batch marks stays with the row
-        penalties = torch.tensor([self._requests[row].repetition_penalty for row in rows], device=self.device)[:, None]
+        factors = [min(max(self._requests[row].repetition_penalty, 1 / MAX_FACTOR), MAX_FACTOR) for row in rows]
+        penalties = torch.tensor(factors, device=self.device)[:, None]
         return PenalisedRows(torch.tensor(rows, device=self.device), penalties, all_seen)
 
     def _draw(self, logits: Tensor, sampled: SampledRows) -> Tensor:
@@ -166,7 +169,8 @@ class SamplingRows:
             probabilities = truncate(probabilities, sampled.top_k, sampled.top_p)
         numbers = uniform_numbers(sampled.origins + _signed(self._steps * GOLDEN_GAMMA))
         cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-        return torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        drawn = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        return drawn.clamp(max=self.vocab_size - 1)  # a number just below 1 may be rounded to the sum
 
 
 def _penalise(logits: Tensor, penalised: PenalisedRows) -> Tensor:

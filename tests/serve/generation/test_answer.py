@@ -1,6 +1,7 @@
 import asyncio
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from imprint.inference.request import Token
 from imprint.model import Model
 from imprint.serve.generation.answer import Answer, Served, request_for
 from imprint.serve.generation.job import Ended, Generation, Job, Piece, RefusedError
+from imprint.serve.generation.worker import Worker
 from tests.bases import FAMILIES
-from tests.serve.generation.workers import job_of, model_of, served_of
+from tests.serve.generation.workers import Outcome, alone, job_of, model_of, outcome_of, served_of
 
 PARTS = ("中", "a", " ", "\n", ",", "!", "？", "[[训练时间]]", "[[训", "时间]]", "[", "龘😀", "<think>", "</think>", "\n\n", "。")
 
@@ -106,3 +108,65 @@ def test_an_error_tells_the_tokens_that_came_before_it(tmp_path: Path) -> None:
     assert [type(event) for event in first] == [Piece]
     assert isinstance(last[-1], Ended)
     assert (last[-1].reason, last[-1].new_tokens) == ("error", 1)
+
+
+SAID_BY_OTHERS: tuple[object, ...] = ("nobody", "assistant", "", 3, None)
+CONTENTS: tuple[object, ...] = (None, 3, [[]], "白" * 200, "白" * 256, "白" * 25_600)
+EXTREMES: Mapping[str, Sequence[object]] = {
+    "temperature": (0, 1e-9, 2, 2.0001, 1e300, float("nan"), -1, float("inf")),
+    "top_p": (0, 1, 1.0, 1e-9, float("nan")),
+    "top_k": (0, -1, 1, 10**9, 2**70),
+    "repetition_penalty": (0, -1, 100, 1e-300, 1e300),
+    "max_new_tokens": (0, -1, 1, 2**31, 10**100),
+    "seed": (2**63, -(2**63), 2**64, -(2**63) - 1, True),
+    "stop": (("",), ("a",) * 10_000, ("白" * 100_000,)),
+    "top_logprobs": (-1, 0, 20, 21),
+    "messages": (
+        (),
+        ({"role": "user", "content": "a"},) * 10_000,
+        *(({"role": role, "content": "a"},) for role in SAID_BY_OTHERS),
+        *(({"role": "user", "content": content},) for content in CONTENTS),
+    ),
+    "model": ("", "白"),
+    "concurrency": (0, -5),
+}
+POISONS = [(name, value) for name, values in EXTREMES.items() for value in values]
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def worker(loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One worker for all poisoned requests, one after another."""
+    worker = Worker(served_of(model_of("ChatGLM2-6B", tmp_path_factory.mktemp("poison"))))
+    yield worker
+    loop.run_until_complete(worker.close(0))
+
+
+@pytest.fixture(scope="module")
+def healthy(worker: Worker) -> str:
+    """What another user is answered."""
+    return alone(worker._model, job_of("颜色"))[1]
+
+
+@pytest.mark.parametrize(("name", "value"), POISONS, ids=[f"{name}-{index}" for index, (name, _) in enumerate(POISONS)])
+def test_no_setting_harms_the_request_of_another(
+    worker: Worker, loop: asyncio.AbstractEventLoop, healthy: str, name: str, value: object
+) -> None:
+    async def run() -> tuple[Outcome | None, Outcome]:
+        poisoned = None
+        with contextlib.suppress(RefusedError):
+            poisoned = await worker.submit(job_of("白", "mallory", **{"max_new_tokens": 4, "temperature": 1.0, name: value}))
+        other = await outcome_of(await worker.submit(job_of("颜色", "ann")))
+        return None if poisoned is None else await outcome_of(poisoned), other
+
+    poisoned, other = loop.run_until_complete(run())
+
+    assert poisoned is None or poisoned.end.error is None
+    assert healthy
+    assert (other.text, worker.statistics().restarts, worker.ready()) == (healthy, 0, True)
