@@ -55,6 +55,8 @@ class Services:
     """What goes on now."""
     hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(HASHING_THREADS), init=False)
     """Threads that verify passwords, so that a flood of logins leaves the others alone."""
+    logins: int = field(default=0, init=False)
+    """Logins that wait for one of them, or have it."""
 
     @property
     def ready(self) -> bool:
@@ -93,6 +95,10 @@ def address_of(request: Request) -> str:
 
 async def in_hashing_thread(services: Services, function: Callable[[], T]) -> T:
     """Call what hashes passwords. Raises ApiError if very many wait for that already."""
-    if services.hashing.statistics().tasks_waiting >= MAX_LOGINS:
+    if services.logins >= MAX_LOGINS:
         raise ApiError("rate_limited", BUSY, retry_after=5)
-    return await anyio.to_thread.run_sync(function, limiter=services.hashing)
+    services.logins += 1
+    try:
+        return await anyio.to_thread.run_sync(function, limiter=services.hashing)
+    finally:
+        services.logins -= 1

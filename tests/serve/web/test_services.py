@@ -1,10 +1,12 @@
 import asyncio
+import time
 
 import pytest
 
+from imprint.serve.web import services as services_module
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services
+from imprint.serve.web.services import Services, in_hashing_thread
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore
 
@@ -19,3 +21,30 @@ def test_draining_closes_the_door_and_waits_for_the_backend() -> None:
     with pytest.raises(ApiError) as caught:
         services.check_open()
     assert caught.value.status == 503
+
+
+def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services_module, "MAX_LOGINS", 8)
+    now, most = 0, 0
+
+    def verify() -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        time.sleep(0.01)
+        now -= 1
+
+    async def log_in(services: Services) -> int:
+        try:
+            await in_hashing_thread(services, verify)
+        except ApiError as error:
+            return error.status
+        return 200
+
+    async def flood() -> list[int]:
+        backend = ScriptedBackend()
+        services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+        return await asyncio.gather(*(log_in(services) for _ in range(20)))
+
+    answers = asyncio.run(flood())
+    assert (answers.count(200), answers.count(429), most) == (8, 12, 2)
