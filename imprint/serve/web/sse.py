@@ -13,12 +13,14 @@ KEEP_ALIVE_SECONDS: Final = 10.0
 """Seconds of silence after which a comment is sent, so that no proxy takes the stream for dead."""
 SHARED_SECONDS: Final = 0.02
 """Tokens that come within this time share an event."""
+ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+"""Made once: `json.dumps` would make one for every event."""
 DONE: Final = b"data: [DONE]\n\n"
 
 
 def data_event(value: Any) -> bytes:
     """An event with JSON."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + ENCODER.encode(value).encode() + b"\n\n"
 
 
 def named_event(name: str, value: Any, *, identity: int | None = None) -> bytes:
