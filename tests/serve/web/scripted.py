@@ -43,6 +43,8 @@ MODELS = (
 KEY = "sk-of-ada"
 LIMITED_KEY = "sk-of-bob"
 ADMIN_KEY = "sk-of-root"
+FLOOD_CHARACTERS = 8_000_000
+"""More than fits into the buffers of a connection that nobody reads."""
 
 
 class ScriptedBackend:
@@ -123,8 +125,11 @@ class ScriptedBackend:
             self.running -= 1
 
     async def _flood(self, generation: Generation) -> None:
+        sent = 0
         while not generation.ended:
-            generation.push(Piece("." * 200_000, (token(".", None),)))
+            if sent < FLOOD_CHARACTERS:
+                generation.push(Piece("." * 200_000, (token(".", None),)))
+                sent += 200_000
             await asyncio.sleep(0.002)
 
 

@@ -2,11 +2,14 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
+from imprint.serve.command import raise_file_limit
 from imprint.serve.web.limits import MAX_BODY_BYTES
-from tests.serve.web.scripted import KEY, FastProtocol, Running, serving
+from imprint.serve.web.protocol import RECEIVE_SECONDS, SEND_SECONDS
+from tests.serve.web.scripted import KEY, FastProtocol, Running, ScriptedBackend, serving
 
 HEAD = (
     f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n".encode()
@@ -105,20 +108,62 @@ def test_a_client_that_does_not_read_is_dropped_and_others_go_on(running: Runnin
         assert running.app.state.services.backend.running == 0
 
 
-def test_a_hundred_half_requests_stop_nobody(running: Running) -> None:
-    half = [running.connect() for _ in range(100)]
+def hold_half_requests(running: Running, count: int) -> float:
+    """Let so many half headers and half bodies wait; the seconds that a request took meanwhile. All are closed at their deadline."""
+    half = [running.connect() for _ in range(count)]
     for number, connection in enumerate(half):
         connection.sendall(b"GET / HT" if number % 2 else HEAD + b"Content-Length: 9\r\n\r\n{")
     with running.client() as client:
-        client.get("/health/live")
-        begun = time.monotonic()
-        assert client.get("/health/live").status_code == 200
-        assert time.monotonic() - begun < 0.1
+        tries = []
+        for _ in range(5):
+            begun = time.monotonic()
+            assert client.get("/health/live").status_code == 200
+            tries.append(time.monotonic() - begun)
     for connection in half:
-        while connection.recv(4096):
-            pass
+        connection.settimeout(2 * RECEIVE_SECONDS)
+        with suppress(ConnectionError):
+            while connection.recv(4096):
+                pass
         connection.close()
     deadline = time.monotonic() + 5
     while running.server.server_state.tasks and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not running.server.server_state.tasks
+    return min(tries)
+
+
+def test_a_hundred_half_requests_stop_nobody(running: Running) -> None:
+    assert hold_half_requests(running, 100) < 0.1
+
+
+@pytest.mark.long
+def test_a_thousand_half_requests_stop_nobody() -> None:
+    raise_file_limit()
+    with serving() as running:  # with the deadlines of the service
+        begun = time.monotonic()
+        assert hold_half_requests(running, 1000) < 0.1
+        assert time.monotonic() - begun < RECEIVE_SECONDS + 3
+
+
+@pytest.mark.long
+def test_fifty_clients_that_do_not_read_leave_the_others_their_speed() -> None:
+    body = json.dumps({"model": "base", "messages": [{"role": "user", "content": "flood"}], "stream": True}).encode()
+    slow = {"model": "base", "messages": [{"role": "user", "content": "say " + "x" * 100}]}
+    with serving(ScriptedBackend(delay=0.01)) as running, running.client() as client, ExitStack() as stack:
+
+        def seconds() -> float:
+            begun = time.monotonic()
+            assert client.post("/v1/chat/completions", json=slow).status_code == 200
+            return time.monotonic() - begun
+
+        alone = min(seconds() for _ in range(3))
+        for _ in range(50):
+            stalled = stack.enter_context(running.connect())
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        time.sleep(5)
+        assert min(seconds() for _ in range(3)) < alone / 0.95
+        deadline = time.monotonic() + SEND_SECONDS + 10
+        while len(running.server.server_state.connections) > 1 and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert len(running.server.server_state.connections) <= 1

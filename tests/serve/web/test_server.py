@@ -76,14 +76,14 @@ def streams(url: str, count: int) -> Iterator[dict[int, str]]:
 
 
 def test_at_sigterm_50_streams_end_with_an_event_within_the_grace() -> None:
-    with process(0.6) as (started, url), streams(url, 50) as ends:
+    with process(1.5) as (started, url), streams(url, 50) as ends:
         begun = time.monotonic()
         started.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         assert httpx2.get(f"{url}/health/ready").status_code == 503
         assert httpx2.get(f"{url}/health/live").status_code == 200
         assert started.wait(10) == 0
-        assert time.monotonic() - begun <= 0.6 + 2
+        assert time.monotonic() - begun <= 1.5 + 2
     assert {json.loads(line.removeprefix("data: "))["error"]["code"] for line in ends.values()} == {"shutting_down"}
     assert len(ends) == 50
 
