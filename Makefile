@@ -75,7 +75,8 @@ drills: $(READY)  ## kills over all commands, a disk that refuses, and files of 
 	@$(BIN)/python -m tests.drills disk runs/drills/disk --every 3
 	@$(BIN)/python -m tests.drilled_results runs/drills/results --kills 120
 	@$(BIN)/python -m tests.hostile_data runs/drills/data
-	@$(BIN)/python -m pytest -q -m long tests/serve/store
+	@$(BIN)/python -m pytest -q -m long tests/serve/store tests/serve/web tests/serve/test_command.py
+	@$(BIN)/python -W ignore -m tests.serve.web.fuzz 1000
 	@$(BIN)/python -m tests.hostile_folders runs/drills/folders
 	@for kind in run lora model bundle; do $(BIN)/python -m tests.hostile $$kind runs/drills/$$kind --count 200 || exit 1; done
 	@rm -rf runs/drills

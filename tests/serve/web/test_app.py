@@ -1,13 +1,7 @@
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any
 
 import httpx2
 import pytest
-import requests
-import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.core.result import Ok
 from starlette.testclient import TestClient
 
 from imprint.serve.store import COMMAND_LINE, Role
@@ -15,19 +9,10 @@ from imprint.serve.web.access import GuardedRoute
 from imprint.serve.web.app import create_app
 from imprint.serve.web.settings import WebSettings
 from tests.serve.stores import PASSWORD
+from tests.serve.web.fuzz import OPEN_ROUTES, SETTINGS, fuzz
 from tests.serve.web.page import Browser, Page, page
 from tests.serve.web.scripted import KEY, ScriptedBackend, ScriptedStore
 
-OPEN_ROUTES = {
-    ("GET", "/health/live"),
-    ("GET", "/health/ready"),
-    ("GET", "/openapi.json"),
-    ("GET", "/api/session"),
-    ("POST", "/api/session"),
-    ("POST", "/api/session/guest"),
-    ("POST", "/api/requests"),
-}
-SETTINGS = WebSettings(legacy=True, hosts=("chat.example",), guest=True, grace=0.5)
 IDS = {
     "{model:path}": "base",
     "{account_id}": str(2**62),
@@ -124,43 +109,10 @@ def test_a_wrong_method_says_which_are_right() -> None:
         assert (answer.status_code, answer.headers["allow"], answer.json()["error"]["code"]) == (405, "GET", "method_not_allowed")
 
 
-def send_random(made: Page, operation: Any, key: str, cases: int) -> list[str]:
-    """Send random requests to a route, as an admin; those that were answered with an error of ours, or as to a stranger."""
-    wrong: list[str] = []
-    strangers = OPEN_ROUTES | {("DELETE", "/api/session"), ("POST", "/api/me/password")}  # else the admin were signed out
-    signed_in = (operation.method.upper(), operation.path) not in strangers
-    admin = made.browsers[-1]
-
-    def send(case: Any) -> None:
-        if isinstance(case.body, dict) and len(case.body) % 2:
-            case.body.update({name: value for name, value in {"model": "base", "models": ["base"]}.items() if name in case.body})
-        if case.path_parameters.get("account_id", 9) < 9:  # not the admin that asks
-            case.path_parameters["account_id"] += 9
-        headers, cookies = {**admin.headers, "Authorization": f"Bearer {key}"}, dict(admin.cookies) if signed_in else {}
-        with suppress(requests.exceptions.InvalidHeader):  # which no client can send
-            answer = case.call(base_url=made.running.url, headers=headers, cookies=cookies, session=session, timeout=20)
-            if answer.status_code >= 500 or (signed_in and answer.status_code == 401):
-                wrong.append(f"{answer.status_code} {case.as_curl_command()[:500]}")
-        session.cookies.clear()
-
-    calm = settings(max_examples=cases, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    with requests.Session() as session:
-        calm(given(case=operation.as_strategy())(send))()
-    return wrong
-
-
-def fuzz(made: Page, cases: int) -> list[str]:
-    """What went wrong with random requests to all routes of the document."""
-    admin = made.admin()
-    key = made.store.keys.create(made.store.accounts.named("admin").id, actor=COMMAND_LINE).key
-    document = schemathesis.openapi.from_dict(admin.get("/openapi.json").json())
-    return [one for found in document.get_all_operations() if isinstance(found, Ok) for one in send_random(made, found.ok(), key, cases)]
-
-
 def test_random_requests_to_every_route_are_never_an_error_of_the_server(walked: Page) -> None:
     assert fuzz(walked, 4) == []
 
 
 @pytest.mark.long
-def test_ten_thousand_random_requests_to_every_route_are_never_an_error_of_the_server(walked: Page) -> None:
-    assert fuzz(walked, 10_000) == []
+def test_a_hundred_random_requests_to_every_route_are_never_an_error_of_the_server(walked: Page) -> None:
+    assert fuzz(walked, 100) == []
