@@ -1,6 +1,7 @@
 """One answer on its way through the worker: from a job to a request, and from its tokens to events."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 from imprint.inference.request import Request, Token
@@ -17,6 +18,7 @@ from imprint.serve.generation.job import (
     RefusedError,
     ServedModel,
     TokenPiece,
+    context_exceeded,
 )
 
 UNLIMITED = 2**40
@@ -47,7 +49,7 @@ def request_for(job: Job, served: Served) -> Request:
     ids = prompt_of(job, served.model)
     room = served.info.max_length - len(ids)
     if room < 1:
-        raise _too_long(len(ids), served.info.max_length)
+        raise context_exceeded(len(ids), served.info.max_length)
     most = job.max_new_tokens
     try:
         return Request(
@@ -83,14 +85,6 @@ def prompt_of(job: Job, model: Model) -> list[int]:
         raise RefusedError("invalid", BROKEN_TEXT) from error
 
 
-def _too_long(tokens: int, limit: int) -> RefusedError:
-    message = Bilingual(
-        f"the prompt has {tokens} tokens, and prompt and answer together may have {limit}. Shorten it, or leave out the oldest messages.",
-        f"提示有 {tokens} 个词元，而提示与回答合计最多 {limit} 个：请缩短提示，或去掉最早的消息。",
-    )
-    return RefusedError("context_length_exceeded", message, prompt_tokens=tokens, limit=limit)
-
-
 class Answer:
     """A job that was taken: it waits, runs in the decoder, and ends. Its `Generation` gets the events."""
 
@@ -103,6 +97,8 @@ class Answer:
         """The event loop that the generation belongs to."""
         self.request_id: int | None = None
         """Its id in the decoder; None while it waits."""
+        self.asked = time.monotonic()
+        """When it began to wait, in seconds of a monotonic clock."""
         self.position: int | None = None
         """The place in the queue that was told last."""
         self.started = 0.0

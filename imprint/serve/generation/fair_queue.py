@@ -57,17 +57,19 @@ class FairQueue(Generic[W]):
         self._waiting.clear()
         return jobs
 
-    def take(self, fits: Callable[[W], bool]) -> W | None:
+    def take(self, fits: Callable[[W], bool], *, strict: bool = True) -> W | None:
         """The next job whose owner may have another answer now; it counts as running from here on.
 
-        None where there is none, or where that job does not fit: those behind it wait, so that a large one gets its turn.
+        None where there is none, or, if `strict`, where that job does not fit: those behind it wait, so that a large one gets its turn.
         """
         for owner, jobs in self._waiting.items():
             job = jobs[0]
             if self._running[owner] >= job.concurrency:
                 continue
             if not fits(job):
-                return None
+                if strict:
+                    return None
+                continue
             jobs.popleft()
             del self._waiting[owner]
             if jobs:

@@ -7,12 +7,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from imprint.messages import Bilingual, UserError
 
 RefusalKind = Literal["queue_full", "context_length_exceeded", "model_not_found", "unavailable", "invalid"]
 """Why there is no answer: too many wait; the prompt is too long; no such model; the backend restarts or closes; impossible settings."""
+STOPPING: Final = Bilingual("the service is being stopped. Send the request again in a moment.", "服务正在停止：请稍后再发一次请求。")
+NOTE: Final = Bilingual(
+    "A language model writes the answers, and they may be wrong. The licence of its base says what it may be used for.",
+    "回答由语言模型生成，可能有误；可用于何种用途，以底座的许可证为准。",
+)
+"""What users of any model are told."""
 EndReason = Literal["stop", "length", "cancelled", "error"]
 """Why an answer ended: at a stop id or a stop text, at its longest, by `Generation.cancel`, or because of an error."""
 
@@ -87,6 +93,13 @@ class Piece:
     """Complete characters, none of them of a stop text; empty only in a last part, whose tokens complete none."""
     tokens: tuple[TokenPiece, ...] = ()
     """The tokens since the part before, without stop ids. Their texts are as decoded, with a stop text and what a template hides."""
+    unnamed: int = 0
+    """Further tokens since the part before, of which only the number is known."""
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens it has."""
+        return len(self.tokens) + self.unnamed
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,15 @@ class RefusedError(UserError):
         """Most tokens of prompt and answer, where the prompt is too long; most jobs that wait, where the queue is full."""
 
 
+def context_exceeded(tokens: int, limit: int) -> RefusedError:
+    """The refusal of a prompt that leaves no room for a token."""
+    message = Bilingual(
+        f"the prompt has {tokens} tokens, and prompt and answer together may have {limit}. Shorten it, or leave out the oldest messages.",
+        f"提示有 {tokens} 个词元，而提示与回答合计最多 {limit} 个：请缩短提示，或去掉最早的消息。",
+    )
+    return RefusedError("context_length_exceeded", message, prompt_tokens=tokens, limit=limit)
+
+
 class Generation:
     """The events of one job, for one reader: `async for event in generation`. All of it belongs to the event loop.
 
@@ -156,10 +178,10 @@ class Generation:
         if self._closed:
             return
         if isinstance(event, Piece):
-            self._new_tokens += len(event.tokens)
+            self._new_tokens += event.new_tokens
         last = self._events[-1] if self._events else None
         if isinstance(last, Piece) and isinstance(event, Piece):
-            self._events[-1] = Piece(last.text + event.text, last.tokens + event.tokens)
+            self._events[-1] = Piece(last.text + event.text, last.tokens + event.tokens, last.unnamed + event.unnamed)
         elif isinstance(last, Waiting) and isinstance(event, Waiting):
             self._events[-1] = replace(event, position=min(last.position, event.position))
         else:
@@ -206,6 +228,8 @@ class ServedModel:
     """The licence of the base, if its folder names one."""
     note: Bilingual | None = None
     """What a user of it must know, such as that it is for research only."""
+    counts_tokens: bool = True
+    """Whether `Backend.count` is exact; where it is not, it is an estimate."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +258,10 @@ class Statistics:
     """How often the decoder was made anew after an error."""
     idle_seconds: float = 0.0
     """Seconds since the last sign of life, where there is work."""
+    wait_seconds: float = 0.0
+    """95 % of the answers of the last ten minutes waited shorter; 0 where there were few."""
+    servers: int = 0
+    """Servers behind this one that answer; 0 for a backend that owns its model."""
 
 
 class Backend(Protocol):

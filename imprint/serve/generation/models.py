@@ -15,7 +15,7 @@ from imprint.models.network import Network
 from imprint.runs import STARTER_OUTPUT
 from imprint.runtime import memory_bytes
 from imprint.serve.generation.answer import Served
-from imprint.serve.generation.job import ServedModel
+from imprint.serve.generation.job import NOTE, ServedModel
 from imprint.serve.generation.section import ServedModelsSection
 from imprint.serve.generation.worker import Limits, Worker
 
@@ -25,10 +25,6 @@ CACHE_SHARE = 0.7
 """Share of the memory that is free once the weights are loaded, for the key-value cache."""
 MAX_KV_TOKENS = 2**20
 """The largest cache that is chosen without being asked for."""
-NOTE = Bilingual(
-    "A language model writes the answers, and they may be wrong. The licence of its base says what it may be used for.",
-    "回答由语言模型生成，可能有误；可用于何种用途，以底座的许可证为准。",
-)
 
 
 def open_worker(paths: Sequence[str], section: ServedModelsSection) -> Worker:

@@ -17,15 +17,13 @@ from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
 from imprint.serve.generation.answer import Answer, Served, prompt_of, request_for
 from imprint.serve.generation.fair_queue import FairQueue
-from imprint.serve.generation.job import Ended, Event, Generation, Job, RefusedError, ServedModel, Statistics, Waiting
+from imprint.serve.generation.job import STOPPING, Ended, Event, Generation, Job, RefusedError, ServedModel, Statistics, Waiting
+from imprint.serve.generation.waiting import Times, moved_up, refuse_if_full
 
-OWNER_SHARE = 4
-"""No owner has more than one in so many places of the queue."""
 FAILED = Bilingual(
     "the model failed while it wrote this answer, and is started again. Send the request again.",
     "生成回答时模型出错，正在重新启动：请再发一次请求。",
 )
-STOPPING = Bilingual("the service is being stopped. Send the request again in a moment.", "服务正在停止：请稍后再发一次请求。")
 BROKEN = Bilingual(
     "the model fails again and again, so no request is taken. Tell whoever runs this service; its log says why.",
     "模型反复出错，暂不接受请求：请告知管理员，日志中有原因。",
@@ -37,8 +35,6 @@ LONGEST_PAUSE = 30.0
 PROBE = ({"role": "user", "content": "1"},)
 STOP_SECONDS = 5.0
 """How long `close` waits for the step that runs."""
-RETRY_SECONDS = (1.0, 60.0)
-"""Least and most seconds after which another try is worth it."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +65,8 @@ class Counts:
     restarts: int = 0
     last_sign: float = field(default_factory=time.monotonic)
     """When the thread was last seen at work, in seconds of a monotonic clock."""
-    answer_seconds: float = 2.0
-    """How long an answer takes: a moving average."""
-
-    def note_seconds(self, seconds: float) -> None:
-        """Take an answer that has ended into the average."""
-        self.answer_seconds += (seconds - self.answer_seconds) / 16
-
-    def seconds_until_free(self, waiting: int, slots: int) -> float:
-        """How long the queue will take, about."""
-        shortest, longest = RETRY_SECONDS
-        return min(max(self.answer_seconds * waiting / slots, shortest), longest)
+    times: Times = field(default_factory=Times)
+    """How long answers take, and wait."""
 
 
 class Worker:
@@ -134,6 +121,7 @@ class Worker:
                 failed=counts.failed,
                 restarts=counts.restarts,
                 idle_seconds=time.monotonic() - counts.last_sign if busy else 0.0,
+                wait_seconds=counts.times.longest_wait(),
             )
 
     async def submit(self, job: Job) -> Generation:
@@ -191,16 +179,8 @@ class Worker:
         """Raise RefusedError where no further job of this owner is taken."""
         if self._closing or self._broken:
             raise RefusedError("unavailable", STOPPING if self._closing else BROKEN, retry_after=LONGEST_PAUSE)
-        limit = self._limits.waiting
-        waiting, own = len(self._queue) + self._encoding, self._queue.waiting_of(owner)
-        if waiting < limit and own < max(1, limit // OWNER_SHARE):
-            return
-        seconds = self._counts.seconds_until_free(len(self._queue), self._limits.slots)
-        message = Bilingual(
-            f"{waiting} requests wait already, {own} of them yours. Try again in {seconds:.0f} seconds.",
-            f"已有 {waiting} 个请求在排队，其中 {own} 个是您的：请 {seconds:.0f} 秒后再试。",
-        )
-        raise RefusedError("queue_full", message, retry_after=seconds, limit=limit)
+        seconds = self._counts.times.until_free(len(self._queue), self._limits.slots)
+        refuse_if_full(self._queue, owner, self._limits.waiting, coming=self._encoding, seconds=seconds)
 
     def _cancel(self, answer: Answer) -> None:
         """End an answer, on the event loop; its last event is there already."""
@@ -280,11 +260,7 @@ class Worker:
                 break
             self._start(answer)
         with self._lock:
-            moved = []
-            for position, answer in enumerate(self._queue.in_order(), start=1):
-                if answer.position is None or position < answer.position:
-                    answer.position = position
-                    moved.append((answer, Waiting(position)))
+            moved = [(answer, Waiting(position)) for answer, position in moved_up(self._queue)]
         self._tell(moved)
 
     def _fits(self, answer: Answer) -> bool:
@@ -310,6 +286,7 @@ class Worker:
         answer.started = time.monotonic()
         with self._lock:
             self._running[answer.request_id] = answer
+            self._counts.times.note_wait(answer.started - answer.asked)
             self._counts.kv_tokens += answer.max_tokens
             self._counts.prompt_tokens += answer.prompt_tokens
 
@@ -321,7 +298,7 @@ class Worker:
             self._queue.ended(answer)
             self._counts.kv_tokens -= answer.max_tokens
             self._counts.failed += failed
-            self._counts.note_seconds(time.monotonic() - answer.started)
+            self._counts.times.note_answer(time.monotonic() - answer.started)
 
     def _end(self, answer: Answer, event: Ended) -> None:
         self._leave(answer, failed=True)

@@ -54,7 +54,7 @@ class Answer:
     @property
     def tokens(self) -> int:
         """Tokens of prompt and answer so far."""
-        new = sum(len(piece.tokens) for piece in self.pieces) if self.ended is None else self.ended.new_tokens
+        new = sum(piece.new_tokens for piece in self.pieces) if self.ended is None else self.ended.new_tokens
         return self.generation.prompt_tokens + new
 
     def take(self, event: Event) -> None:

@@ -16,6 +16,8 @@ GAUGES: Final = (
     ("slots", "Most answers at a time"),
     ("kv_tokens", "Tokens reserved in the cache of keys and values"),
     ("max_kv_tokens", "Most of them"),
+    ("wait_seconds", "95 % of the answers of the last ten minutes waited shorter"),
+    ("servers", "Servers behind this one that answer"),
     ("idle_seconds", "Seconds since the worker's last sign of life, where there is work"),
 )
 COUNTERS: Final = (

@@ -74,3 +74,14 @@ def test_nobody_is_passed_by_an_owner_twice_while_it_may_run() -> None:
                     owners.append(taken.owner)
             owners = passed.pop(taken, [])
             assert len(owners) == len({*owners})
+
+
+def test_a_job_whose_server_is_full_may_be_passed() -> None:
+    queue = filled("a", "b", "a")
+
+    taken = queue.take(lambda job: job.number != 0, strict=False)
+
+    assert taken is not None
+    assert taken.number == 1
+    assert queue.take(lambda job: job.number != 0, strict=False) is None
+    assert len(queue) == 2

@@ -15,6 +15,7 @@ from imprint.serve.store.principal import Actor
 from imprint.serve.web.access import ADMIN, GuardedRoute
 from imprint.serve.web.bodies import ApproveBody, ChangeBody, NewUserBody, SettingsBody, as_set
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.hints import hint_for
 from imprint.serve.web.routes.openai import describe_model
 from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
 from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
@@ -166,9 +167,11 @@ async def audit(
 
 
 async def queue(request: Request) -> Response:
-    """Queue, running answers, and the budget of the cache."""
+    """Queue, running answers, the budget of the cache, and what to do about long waits."""
     backend = services_of(request).backend
-    return JSONResponse({**asdict(backend.statistics()), "ready": backend.ready()})
+    now = backend.statistics()
+    hint = hint_for(now)
+    return JSONResponse({**asdict(now), "ready": backend.ready(), "hint": None if hint is None else hint.line})
 
 
 async def list_models(request: Request) -> Response:

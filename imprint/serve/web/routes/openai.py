@@ -5,10 +5,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from imprint.messages import Bilingual
 from imprint.serve.generation.job import Job, ServedModel
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import KEY, GuardedRoute
 from imprint.serve.web.answers import answers_for, find_model, usable_models
+from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openai_form import AnswerForm, answer_request
 from imprint.serve.web.routes.schema import ERRORS, KEY_SCHEME, STREAMED
 from imprint.serve.web.schemas import AnswerBody, ChatBody, CompletionBody, TokenizeBody
@@ -18,6 +20,7 @@ from imprint.serve.web.tools import as_messages, tool_use
 TEMPERATURE = 0.95
 TOP_P = 0.7
 """The sampling of `imprint chat`, where a request says none."""
+NO_COUNT = Bilingual("The server behind this model counts no tokens.", "该模型的后端服务器不支持统计词元数。")
 
 
 def routes() -> list[GuardedRoute]:
@@ -109,6 +112,8 @@ async def tokenize(request: Request, body: TokenizeBody) -> Response:
     """How many tokens a conversation, with its template, or a text has."""
     services, principal = services_of(request), principal_of(request)
     model = find_model(services, principal, body.model)
+    if not model.counts_tokens:
+        raise ApiError("unsupported_value", NO_COUNT, param="model")
     messages = None if body.messages is None else as_messages(body.messages)
     count = await services.backend.count(Job(model.id, principal.owner, messages=messages, text=body.prompt))
     return JSONResponse({"count": count, "max_model_len": model.max_length})

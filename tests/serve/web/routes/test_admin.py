@@ -81,6 +81,7 @@ def test_a_backup_is_a_whole_database_beside_the_first(shown: Page) -> None:
 def test_the_engine_and_all_models_are_shown(shown: Page) -> None:
     admin = shown.admin()
     assert admin.get("/api/admin/queue").json()["ready"] is True
+    assert admin.get("/api/admin/queue").json()["hint"] is None
     assert [model["id"] for model in admin.get("/api/admin/models").json()["models"]] == ["base", "tuned"]
 
 

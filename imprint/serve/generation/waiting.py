@@ -1,0 +1,82 @@
+"""How many jobs may wait, for how long they do, and what those that wait are told."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
+
+from imprint.messages import Bilingual
+from imprint.serve.generation.fair_queue import FairQueue, Waiter
+from imprint.serve.generation.job import RefusedError
+
+OWNER_SHARE: Final = 4
+"""No owner has more than one in so many places of the queue."""
+RETRY_SECONDS: Final = (1.0, 60.0)
+"""Least and most seconds after which another try is worth it."""
+REMEMBERED_SECONDS: Final = 600.0
+"""How long it is remembered how long an answer waited."""
+MAX_REMEMBERED: Final = 1024
+FEW: Final = 20
+"""Fewer answers say nothing about the others."""
+
+
+class PlacedWaiter(Waiter, Protocol):
+    """A job that is told its place."""
+
+    position: int | None
+    """The place that was told last."""
+
+
+W = TypeVar("W", bound=Waiter)
+P = TypeVar("P", bound=PlacedWaiter)
+
+
+class Times:
+    """How long answers take and wait, of late. It takes no lock: the caller has one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._answer_seconds = 2.0
+        self._waits: deque[tuple[float, float]] = deque(maxlen=MAX_REMEMBERED)
+        """When an answer began, and the seconds for which it had waited."""
+
+    def note_answer(self, seconds: float) -> None:
+        """Take an answer that has ended into the moving average."""
+        self._answer_seconds += (seconds - self._answer_seconds) / 16
+
+    def note_wait(self, seconds: float) -> None:
+        """Remember how long an answer waited that begins now."""
+        self._waits.append((self._clock(), seconds))
+
+    def until_free(self, waiting: int, slots: int) -> float:
+        """Seconds that the queue will take, about."""
+        shortest, longest = RETRY_SECONDS
+        return min(max(self._answer_seconds * waiting / max(slots, 1), shortest), longest)
+
+    def longest_wait(self) -> float:
+        """95 % of the answers that began in the last ten minutes waited for fewer seconds; 0 where there were few."""
+        since = self._clock() - REMEMBERED_SECONDS
+        waits = sorted(seconds for begun, seconds in self._waits if begun >= since)
+        return waits[len(waits) * 95 // 100] if len(waits) >= FEW else 0.0
+
+
+def refuse_if_full(queue: FairQueue[W], owner: str, limit: int, *, coming: int, seconds: float) -> None:
+    """Raise RefusedError where no further job of this owner may wait. `coming`: jobs that come; `seconds`: until the queue is free."""
+    waiting, own = len(queue) + coming, queue.waiting_of(owner)
+    if waiting < limit and own < max(1, limit // OWNER_SHARE):
+        return
+    message = Bilingual(
+        f"{waiting} requests wait already, {own} of them yours. Try again in {seconds:.0f} seconds.",
+        f"已有 {waiting} 个请求在排队，其中 {own} 个是您的：请 {seconds:.0f} 秒后再试。",
+    )
+    raise RefusedError("queue_full", message, retry_after=seconds, limit=limit)
+
+
+def moved_up(queue: FairQueue[P]) -> list[tuple[P, int]]:
+    """The jobs whose place in the queue was not told yet, or is smaller than the one that was; each with its place."""
+    moved = []
+    for position, job in enumerate(queue.in_order(), start=1):
+        if job.position is None or position < job.position:
+            job.position = position
+            moved.append((job, position))
+    return moved

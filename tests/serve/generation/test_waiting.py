@@ -1,0 +1,61 @@
+from dataclasses import dataclass
+
+import pytest
+
+from imprint.serve.generation.fair_queue import FairQueue
+from imprint.serve.generation.job import RefusedError
+from imprint.serve.generation.waiting import FEW, REMEMBERED_SECONDS, Times, moved_up, refuse_if_full
+
+
+@dataclass(eq=False)
+class Waiter:
+    owner: str
+    concurrency: int = 1
+    position: int | None = None
+
+
+def filled(*owners: str) -> FairQueue[Waiter]:
+    queue: FairQueue[Waiter] = FairQueue()
+    for owner in owners:
+        queue.push(Waiter(owner))
+    return queue
+
+
+def test_a_full_queue_takes_no_job_and_one_owner_fills_a_quarter_of_it() -> None:
+    queue = filled("a", "a", "b")
+    refuse_if_full(queue, "b", 8, coming=0, seconds=3)
+    with pytest.raises(RefusedError, match=r"3 requests wait already, 2 of them yours\. Try again in 3 seconds") as caught:
+        refuse_if_full(queue, "a", 8, coming=0, seconds=3)
+    assert (caught.value.kind, caught.value.retry_after, caught.value.limit) == ("queue_full", 3, 8)
+    with pytest.raises(RefusedError, match="8 requests wait already, 0 of them yours"):
+        refuse_if_full(queue, "c", 8, coming=5, seconds=3)
+
+
+def test_a_place_is_told_once_and_only_when_it_gets_smaller() -> None:
+    queue = filled("a", "b", "c")
+    assert [position for _, position in moved_up(queue)] == [1, 2, 3]
+    assert moved_up(queue) == []
+    queue.take(lambda _: True)
+    assert [(job.owner, position) for job, position in moved_up(queue)] == [("b", 1), ("c", 2)]
+
+
+def test_the_wait_is_that_of_the_last_ten_minutes() -> None:
+    now = 0.0
+    times = Times(lambda: now)
+    for seconds in range(FEW - 1):
+        times.note_wait(seconds)
+    assert times.longest_wait() == 0
+    for _ in range(FEW):
+        times.note_wait(30)
+    assert times.longest_wait() == 30
+    now = REMEMBERED_SECONDS + 1
+    assert times.longest_wait() == 0
+
+
+def test_the_time_until_a_place_is_free_follows_the_answers() -> None:
+    times = Times()
+    assert times.until_free(0, 4) == 1
+    for _ in range(100):
+        times.note_answer(10)
+    assert 9 < times.until_free(4, 4) < 10
+    assert times.until_free(10_000, 4) == 60
