@@ -39,6 +39,8 @@ FOREIGN_HOST: Final = Bilingual(
     "This service is not known under the host name of the request; the operator allows a name by hosts=[NAME].",
     "本服务不使用请求中的主机名；运维可用 hosts=[NAME] 允许它。",
 )
+PROBED: Final = frozenset({"/health/live", "/health/ready"})
+HEALTHY: Final = 200
 LEFT: Final = 499
 """The status in the log of a request whose client has left."""
 
@@ -99,7 +101,8 @@ class Entry:
             "address": (scope.get("client") or ("",))[0],
             "account": state.get("account"),
         }
-        log("request", fields, problem=problem)
+        if not (route in PROBED and status == HEALTHY):  # probes come every few seconds
+            log("request", fields, problem=problem)
 
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -25,7 +25,7 @@ def lines() -> Iterator[Lines]:
     start_logging(handler)
     yield handler
     for name in (LOGGER, "uvicorn.error"):
-        logging.getLogger(name).handlers = []
+        logging.getLogger(name).handlers, logging.getLogger(name).propagate = [], True
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,17 @@ def test_no_secret_and_no_text_is_ever_in_the_log(running: Running, lines: Lines
         client.get("/v1/models", headers={"Authorization": "Bearer sk-wrong-key", "Cookie": "imprint_session=tok"})
     text = "".join(lines.lines)
     assert not [secret for secret in (KEY, "my diary", "hunter2", "sk-wrong-key", "tok") if f"{secret}" in text.replace("token", "")]
+
+
+def test_probes_that_go_well_are_not_in_the_log(running: Running, lines: Lines) -> None:
+    with running.client() as client:
+        probed = client.get("/health/live").headers["x-request-id"]
+        missed = client.get("/health/nothing").headers["x-request-id"]
+    deadline = time.monotonic() + 5
+    while missed not in "".join(lines.lines):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert probed not in "".join(lines.lines)
 
 
 def test_a_line_is_one_line_whatever_a_request_says(running: Running, lines: Lines) -> None:
