@@ -20,7 +20,7 @@ from imprint.serve.web.entry import Entry
 from imprint.serve.web.errors import ApiError, answer_error
 from imprint.serve.web.generations import GenerationJobs
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.routes import admin, chats, generations, legacy, me, openai, operations, session
+from imprint.serve.web.routes import admin, chats, generations, legacy, me, openai, operations, page, session
 from imprint.serve.web.routes.schema import SCHEMES
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
@@ -67,6 +67,7 @@ async def drain(app: FastAPI) -> None:
 def all_routes(settings: WebSettings) -> list[GuardedRoute]:
     """Every route; the form of 2023 only where it is asked for."""
     return [
+        *page.routes(),
         *operations.routes(),
         *openai.routes(),
         *session.routes(),

@@ -17,6 +17,8 @@ from imprint.terminal import say
 from tests.serve.web.page import Page, page
 
 OPEN_ROUTES = {
+    ("GET", "/"),
+    ("GET", "/page/{name}"),
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
     ("GET", "/openapi.json"),

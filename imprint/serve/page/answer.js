@@ -1,0 +1,147 @@
+// One answer: its text as it is written, and how it is shown.
+import { call, Failure, follow } from "./api.js";
+import { announce, copyText, h, iconButton } from "./dom.js";
+import { halves, languageNow, say } from "./words.js";
+
+const RETRIES = 8;
+const SENTENCE = /[^。！？.!?\n]*[。！？.!?\n]+/gu;
+const ENDS = { length: "endLength", cancelled: "endCancelled" };
+
+export class Answer {
+  /** `message`: as the service describes it; `generation` is there while it is being written. `isTuned`: whether it is no base. */
+  constructor(message, isTuned) {
+    this.id = message.id;
+    this.model = message.model;
+    this.text = "";
+    this.tokens = 0;
+    this.live = false;
+    this.said = "";
+    this.element = this.built(isTuned);
+    this.take(message);
+  }
+
+  built(isTuned) {
+    this.body = h("div", { class: "text", dir: "auto" });
+    this.words = document.createTextNode("");
+    this.body.append(this.words, h("span", { class: "caret", "aria-hidden": "true" }));
+    this.status = h("p", { class: "status", hidden: true });
+    this.count = h("span", { class: "count" });
+    this.choice = h("button", { type: "button", class: "choice", said: "continueHere", hidden: true });
+    const copy = iconButton("copy", "copyAnswer", () => copyText(this.text));
+    return h("article", { class: "answer" },
+      h("h3", { class: isTuned ? "who tuned" : "who" }, this.model ?? ""),
+      this.body, this.status,
+      h("footer", {}, copy, this.count, this.choice));
+  }
+
+  /** Take what the service has of it. */
+  take(message) {
+    this.text = message.text;
+    this.words.data = message.text;
+    this.end(message.state, message.finish, message.error && halves(message.error), message.new_tokens);
+    if (message.generation) this.begin(message.generation);
+    else if (message.state === "writing") this.end("interrupted");
+  }
+
+  begin(generation) {
+    this.generation = generation;
+    this.live = true;
+    this.element.dataset.state = "writing";
+    this.show(this.text ? null : "thinking");
+  }
+
+  /** Show how it ended, if that is worth a sentence. */
+  end(state, finish = null, error = null, tokens = 0) {
+    this.live = false;
+    this.generation = null;
+    this.element.dataset.state = state;
+    this.tokens = tokens ?? 0;
+    this.count.hidden = this.tokens === 0;
+    say(this.count, "text", ["tokens", { count: this.tokens }]);
+    if (error !== null) this.show(error, "problem");
+    else if (state === "error") this.show("endError", "problem");
+    else if (state === "interrupted") this.show("endInterrupted", "problem");
+    else this.show(ENDS[finish] ?? null);
+  }
+
+  show(what, kind = "plain") {
+    this.status.hidden = what === null;
+    this.status.dataset.kind = kind;
+    if (what !== null) say(this.status, "text", what);
+  }
+
+  /** Read its events until it has ended; `reload` asks the service for the message again, once its events are gone. */
+  async watch(onText, reload) {
+    let tries = 0;
+    while (this.live && tries <= RETRIES) {
+      try {
+        for await (const event of follow(this.generation, [...this.text].length)) {
+          tries = 0;
+          this.on(event);
+          onText();
+        }
+      } catch (failure) {
+        if (!(failure instanceof Failure)) throw failure;
+        if (failure.status === 404) { await this.fetched(reload); return; }
+        if (failure.status >= 400 && failure.status < 500 && failure.status !== 429) { this.end("error", null, failure.said); return; }
+      }
+      if (this.live) {
+        this.show("reconnecting");
+        tries += 1;
+        await new Promise((resolve) => setTimeout(resolve, Math.min(4000, 300 * 2 ** tries)));
+      }
+    }
+    if (this.live) this.end("error", null, "unreachable");
+  }
+
+  async fetched(reload) {
+    try {
+      const message = await reload(this.id);
+      if (message) this.take({ ...message, generation: null });
+      else this.end("error", null, "endGone");
+    } catch (failure) {
+      if (!(failure instanceof Failure)) throw failure;
+      this.end("error", null, failure.said);
+    }
+  }
+
+  on({ name, data }) {
+    if (name === "queue") this.show(data.position > 1 ? ["queued", { ahead: data.position - 1 }] : "queuedNext");
+    if (name === "text") {
+      this.text += data.text;
+      this.words.appendData(data.text);
+      this.show(null);
+      this.speak(data.text);
+    }
+    if (name === "end") {
+      announce(this.said);
+      this.end(data.error ? "error" : "done", data.finish, data.error && halves(data.error.message), data.new_tokens);
+    }
+  }
+
+  /** Read whole sentences to a screen reader, not each token. */
+  speak(text) {
+    this.said += text;
+    const sentences = this.said.match(SENTENCE);
+    if (sentences !== null) {
+      announce(sentences.join(""));
+      this.said = this.said.slice(sentences.join("").length);
+    }
+  }
+
+  /** Offer to go on from this answer, or say that the chat does. */
+  offer(isChosen, onchoose) {
+    this.choice.hidden = false;
+    this.choice.setAttribute("aria-pressed", String(isChosen));
+    say(this.choice, "text", isChosen ? "continuesHere" : "continueHere");
+    this.choice.onclick = onchoose;
+  }
+
+  /** End it where it is. */
+  async cancel() {
+    if (this.live) await call("POST", `/api/generations/${encodeURIComponent(this.generation)}/cancel`);
+  }
+}
+
+/** The language of a text, for the shapes of its characters. */
+export function textLanguage(text) { return /[\u3400-\u9fff]/u.test(text) ? "zh-CN" : languageNow() === "zh" ? "en" : null; }

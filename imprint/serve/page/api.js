@@ -1,0 +1,89 @@
+// Requests to the service, and the events of an answer.
+import { duration, halves, saying } from "./words.js";
+
+/** Why a request failed; `said` is a sentence in either language. */
+export class Failure extends Error {
+  constructor(status, code, said, retryAfter = null) {
+    const later = retryAfter !== null && retryAfter > 1 && code !== "quota_exceeded";
+    super(code);
+    this.status = status;
+    this.code = code;
+    this.said = later ? () => `${saying(said)} ${saying(["retryIn", { time: () => duration(retryAfter) }])}` : said;
+  }
+}
+
+const listeners = [];
+
+/** Call a function for each failure that ends the session or asks for a new password. */
+export function onSessionFailure(listener) { listeners.push(listener); }
+
+async function failureOf(response) {
+  let error = {};
+  try { error = (await response.json()).error ?? {}; } catch { /* no JSON: the sentence below */ }
+  const said = error.message ? halves(error.message) : "noAnswer";
+  const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
+  const failure = new Failure(response.status, error.code ?? "", said, Number.isNaN(wait) ? null : wait);
+  const ended = ["invalid_session", "missing_credentials", "password_change_required"].includes(failure.code);
+  if (ended) for (const listener of listeners) listener(failure);
+  return failure;
+}
+
+async function request(method, path, { body, headers = {}, signal } = {}) {
+  const sent = { "X-Requested-With": "imprint", ...headers };
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), signal, cache: "no-store" });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Failure(0, "unreachable", "unreachable");
+  }
+  if (!response.ok) throw await failureOf(response);
+  return response;
+}
+
+/** Send a request, and the JSON of its answer. Throws `Failure`. */
+export async function call(method, path, body) {
+  const response = await request(method, path, { body });
+  try { return await response.json(); } catch { throw new Failure(response.status, "unreadable", "noAnswer"); }
+}
+
+/** The events of a generation, after as many characters as are there already. Throws `Failure`, also where the stream breaks. */
+export async function* follow(generation, after, signal) {
+  const headers = after > 0 ? { "Last-Event-ID": String(after) } : {};
+  const response = await request("GET", `/api/generations/${encodeURIComponent(generation)}/events`, { headers, signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let buffer = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      buffer += value;
+      const blocks = buffer.split("\n\n");
+      buffer = blocks.pop();
+      for (const block of blocks) {
+        const event = parsed(block);
+        if (event !== null) yield event;
+      }
+    }
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw error instanceof Failure ? error : new Failure(0, "unreachable", "unreachable");
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function parsed(block) {
+  const event = { name: "message", data: "", id: null };
+  for (const line of block.split("\n")) {
+    const colon = line.indexOf(":");
+    const value = line.slice(colon + 1).replace(/^ /, "");
+    if (colon > 0) {
+      if (line.startsWith("event:")) event.name = value;
+      if (line.startsWith("id:")) event.id = Number(value);
+      if (line.startsWith("data:")) event.data += value;
+    }
+  }
+  return event.data ? { ...event, data: JSON.parse(event.data) } : null;
+}

@@ -1,0 +1,209 @@
+// The page: which view is shown, and what ties its parts together.
+import { call, Failure, onSessionFailure } from "./api.js";
+import { adminView } from "./admin.js";
+import { Composer } from "./composer.js";
+import { aboutLine, Controls } from "./controls.js";
+import { canAsk, Conversation, forgetSingle } from "./conversation.js";
+import { askForAccount, changePassword, signIn, welcome } from "./door.js";
+import { h, iconButton, notice, tell } from "./dom.js";
+import { keysView } from "./keys.js";
+import { Sidebar, restoreTheme } from "./sidebar.js";
+import { choices, chosenModel, refreshModels, refreshUsage, session } from "./state.js";
+import { languageNow, say, setLanguage } from "./words.js";
+
+const app = document.getElementById("app");
+let known = null;  // the one-time password that was just typed
+let parts = null;  // the chat's parts, while somebody is signed in
+
+/** Where the address says that we are: the words behind #/. */
+function place() { return location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decode); }
+
+function decode(part) {
+  try { return decodeURIComponent(part); } catch { return part; }
+}
+
+function go(where) {
+  if (location.hash === `#/${where}`) show();
+  else location.hash = `#/${where}`;
+}
+
+/** Show what the address names. */
+function show() {
+  const [view, detail] = place();
+  if (session.me === null || view === "signin") return showDoor(view);
+  if (session.me.must_change_password || (view === "password" && session.me.role !== "guest")) return showPassword();
+  if (parts === null) return enter();
+  closeMenu();
+  const isGuest = session.me.role === "guest";
+  if (view === "keys" && !isGuest) return showView(keysView());
+  if (view === "admin" && session.me.role === "admin") return showView(adminView(detail));
+  return showChat(view === "chat" ? detail : null);
+}
+
+function showDoor(view) {
+  parts = null;
+  const pages = { signin: () => signIn(cameIn), ask: askForAccount };
+  app.className = "";
+  app.replaceChildren((pages[view] ?? (() => welcome(cameIn)))());
+}
+
+function showPassword() {
+  parts = null;
+  app.className = "";
+  app.replaceChildren(changePassword({ known, onchanged: (me) => { known = null; cameIn(me); }, onleave: leave }));
+}
+
+function cameIn(me, password = null) {
+  session.me = me;
+  known = me.must_change_password ? password : null;
+  parts = null;
+  if (["signin", "ask", "password"].includes(place()[0])) history.replaceState(null, "", "#/");
+  show();
+}
+
+async function leave() {
+  try {
+    await call("DELETE", "/api/session");
+  } catch (failure) {
+    if (failure.status !== 401) { tell(failure); return; }
+  }
+  forgetSingle();
+  session.me = null;
+  history.replaceState(null, "", "#/");
+  await start();
+}
+
+/** Build the chat's parts for whoever has come in. */
+async function enter() {
+  try {
+    await Promise.all([refreshModels(), refreshUsage()]);
+  } catch (failure) {
+    tell(failure);
+    if (session.me === null || failure.status === 0) return;
+  }
+  const sidebar = new Sidebar({ onnew: fresh, ongone: (id) => { if (parts.conversation.chat?.id === id) go(""); }, onleave: leave });
+  const conversation = new Conversation(changed);
+  const about = aboutLine();
+  const composer = new Composer({ onsend: send, onstop: () => conversation.stop() });
+  const controls = new Controls({ onchange: refreshed, onmode: fresh });
+  const note = h("p", { class: "note", said: "singleNote" });
+  const chat = h("div", { class: "chat" }, h("header", { class: "top" }, menuButton(), controls.element), conversation.element,
+    h("div", { class: "bottom" }, note, composer.element, about.element));
+  const stage = h("div", { class: "stage" }, chat);
+  parts = { sidebar, conversation, about, composer, controls, note, chat, stage };
+  app.className = "inside";
+  app.replaceChildren(
+    h("a", { class: "skip", href: "#question", said: "skip", onclick: (event) => { event.preventDefault(); composer.area.focus(); } }),
+    sidebar.element, h("div", { class: "scrim", onclick: closeMenu }), stage);
+  refreshed();
+  await sidebar.load();
+  if (choices.mode === "single") conversation.resume();
+  show();
+}
+
+function menuButton() {
+  return iconButton("menu", "menu", () => { app.classList.toggle("open"); narrowMenu(); }, { class: "quiet menu", "aria-controls": "side" });
+}
+
+function closeMenu() {
+  app.classList.remove("open");
+  narrowMenu();
+}
+
+/** On a narrow page the chats at the side take no focus while they are away. */
+function narrowMenu() {
+  if (parts === null) return;
+  const isNarrow = matchMedia("(max-width: 820px)").matches;
+  parts.sidebar.element.inert = isNarrow && !app.classList.contains("open");
+}
+
+/** Begin a new chat. */
+function fresh() {
+  forgetSingle();
+  parts.conversation.clear();
+  refreshed();
+  go("");
+}
+
+function refreshed() {
+  const { composer, about, note } = parts;
+  const model = chosenModel();
+  say(composer.area, "placeholder", model ? ["askHint", { model: model.id }] : "noModels");
+  composer.area.disabled = !canAsk();
+  note.hidden = choices.mode !== "single";
+  about.refresh();
+}
+
+function showView(element) {
+  const { chat } = parts.conversation;
+  const back = chat === null ? "#/" : `#/chat/${chat.id}`;
+  parts.sidebar.mark(null);
+  parts.stage.replaceChildren(h("div", { class: "page" }, h("header", { class: "top" }, menuButton(), h("a", { class: "button", href: back, said: "back" })), element));
+}
+
+async function showChat(id) {
+  const { conversation, stage, chat, sidebar, composer, controls } = parts;
+  stage.replaceChildren(chat);
+  composer.fit();
+  sidebar.mark(id);
+  try {
+    if (id !== null) {
+      if (conversation.chat?.id !== id) {
+        if (choices.mode === "single") { choices.mode = "multi"; controls.refresh(); refreshed(); }
+        await conversation.open(id);
+      }
+    } else if (conversation.chat !== null) {
+      conversation.clear();
+    }
+  } catch (failure) {
+    tell(failure);
+    history.replaceState(null, "", "#/");
+    conversation.clear();
+    sidebar.mark(null);
+  }
+  changed(conversation);
+  if (!matchMedia("(max-width: 820px)").matches && document.activeElement === document.body) composer.area.focus();
+}
+
+async function send(text) {
+  const { conversation, sidebar } = parts;
+  const isNew = conversation.chat === null;
+  await conversation.ask(text);
+  if (isNew && conversation.chat !== null) {
+    history.replaceState(null, "", `#/chat/${conversation.chat.id}`);
+    sidebar.current = conversation.chat.id;
+  }
+  if (conversation.chat !== null) await sidebar.load();
+}
+
+/** Answers began or ended, or another chat is shown. */
+function changed(conversation) { parts?.composer.busy(conversation.live.length > 0); }
+
+onSessionFailure((failure) => {
+  if (failure.code === "password_change_required") {
+    if (session.me !== null) session.me.must_change_password = true;
+  } else {
+    if (session.me === null) return;
+    session.me = null;
+    notice("sessionEnded", "problem");
+  }
+  queueMicrotask(show);
+});
+
+async function start() {
+  setLanguage(languageNow());
+  try {
+    Object.assign(session, await call("GET", "/api/session"));
+    show();
+  } catch (failure) {
+    if (!(failure instanceof Failure)) throw failure;
+    app.replaceChildren(h("main", { class: "door" }, h("div", { class: "card" }, h("p", { said: failure.said }),
+      h("button", { type: "button", class: "primary", said: "again_", onclick: start }))));
+  }
+}
+
+window.addEventListener("hashchange", show);
+matchMedia("(max-width: 820px)").addEventListener("change", narrowMenu);
+document.addEventListener("keydown", (event) => { if (event.key === "Escape" && app.classList.contains("open")) closeMenu(); });
+restoreTheme();
+start();

@@ -1,0 +1,210 @@
+// The conversation that is shown: its rounds, the answers that are being written, and what can be done with them.
+import { Answer } from "./answer.js";
+import { call, Failure } from "./api.js";
+import { h, icon, iconButton, notice, seal, tell } from "./dom.js";
+import { answering, choices, refreshUsage, sampling, session } from "./state.js";
+import { Tree } from "./tree.js";
+
+const NEAR_END = 120;  // pixels from the end within which the page goes along with the text
+const LIVE = "imprint.single";
+
+export class Conversation {
+  /** `onchange(conversation)`: an answer began or ended, or another chat is shown. */
+  constructor(onchange) {
+    this.onchange = onchange;
+    this.list = h("div", { class: "rounds", role: "log", "aria-live": "off" });
+    this.element = h("main", { class: "conversation", tabindex: "-1" }, this.list);
+    this.clear();
+  }
+
+  /** Begin anew. Answers that are being written go on, but are no longer shown. */
+  clear() {
+    this.chat = null;
+    this.tree = new Tree();
+    this.answers = new Map();
+    this.render();
+  }
+
+  get live() { return [...this.answers.values()].filter((answer) => answer.live); }
+
+  /** Show a chat, and go on with the answers that are being written in it. Throws `Failure`. */
+  async open(id) {
+    const [chat, { messages }] = await Promise.all([
+      call("GET", `/api/chats/${encodeURIComponent(id)}`), call("GET", `/api/chats/${encodeURIComponent(id)}/messages`)]);
+    this.clear();
+    this.chat = chat;
+    this.tree = new Tree(messages);
+    this.render();
+    this.watchLive();
+    this.toEnd(true);
+  }
+
+  /** Ask a question, with what stands before it or alone. Throws `Failure`, and nothing has changed then. */
+  async ask(text) {
+    if (choices.mode === "single") await this.askOnce(text, null);
+    else await this.askInChat(text, this.tree.rounds().at(-1)?.chosen?.id ?? null);
+  }
+
+  /** Answer the last question again. */
+  async again() {
+    const { question } = this.tree.rounds().at(-1);
+    try {
+      if (this.chat === null) await this.askOnce(question.text, question);
+      else await this.askInChat(null, question.id);
+    } catch (failure) {
+      tell(failure);
+    }
+  }
+
+  async askInChat(text, parent) {
+    const isNew = this.chat === null;
+    if (isNew) this.chat = await call("POST", "/api/chats", {});
+    const chat = this.chat;
+    const fields = { ...sampling(), ...(text === null ? {} : { text }), ...(parent === null ? {} : { parent }) };
+    let begun;
+    try {
+      begun = await call("POST", `/api/chats/${encodeURIComponent(chat.id)}/messages`, fields);
+    } catch (failure) {
+      if (isNew) {
+        this.chat = null;
+        await call("DELETE", `/api/chats/${encodeURIComponent(chat.id)}`).catch(() => {});
+      }
+      throw failure;
+    }
+    if (this.chat !== chat) return;
+    if (begun.dropped_messages > 0) notice(["dropped", { count: begun.dropped_messages }]);
+    const question = text === null ? [] : [message(begun.question, parent, "user", { text })];
+    this.began(question, begun.answers.map((one) => message(one.message, begun.question, "assistant", one)));
+  }
+
+  async askOnce(text, question) {
+    const { answers } = await call("POST", "/api/generations", { ...sampling(), text });
+    const asked = question ?? message(local(), this.tree.rounds().at(-1)?.chosen?.id ?? null, "user", { text });
+    const made = answers.map((one) => message(one.generation, asked.id, "assistant", one));
+    keep({ asked: { ...asked, parent_id: null }, made });
+    this.began(question ? [] : [asked], made);
+  }
+
+  /** Show the single question that was being answered when the page was loaded again, if there is one. */
+  resume() {
+    const kept = kept_();
+    if (kept === null) return;
+    this.began([kept.asked], kept.made);
+  }
+
+  began(question, answers) {
+    const batch = local();
+    this.tree.add([...question, ...answers.map((one) => ({ ...one, batch }))]);
+    for (const one of [...question, answers.at(-1)]) this.tree.pick(one.id);
+    this.render();
+    this.watchLive();
+    this.toEnd(true);
+  }
+
+  watchLive() {
+    for (const answer of this.live.filter((one) => !one.isWatched)) {
+      answer.isWatched = true;
+      this.watch(answer);
+    }
+    this.onchange(this);
+  }
+
+  async watch(answer) {
+    const chat = this.chat;
+    await answer.watch(() => this.toEnd(), async (id) => {
+      if (chat === null) return null;
+      const { messages } = await call("GET", `/api/chats/${encodeURIComponent(chat.id)}/messages`);
+      return messages.find((one) => one.id === id) ?? null;
+    });
+    if (chat === null && this.live.length === 0) keep(null);
+    if (this.answers.get(answer.id) === answer) {
+      const isAtEnd = this.isAtEnd;
+      this.render();
+      this.toEnd(isAtEnd);
+    }
+    this.onchange(this);
+    refreshUsage().catch((failure) => { if (!(failure instanceof Failure)) throw failure; });
+  }
+
+  /** End all answers where they are. */
+  async stop() {
+    for (const answer of this.live) await answer.cancel().catch((failure) => tell(failure));
+  }
+
+  /** Keep the end in sight while text comes, unless the reader has scrolled away from it. */
+  toEnd(isForced = false) {
+    if (isForced || this.isAtEnd) this.element.scrollTop = this.element.scrollHeight;
+  }
+
+  get isAtEnd() { return this.element.scrollHeight - this.element.scrollTop - this.element.clientHeight < NEAR_END; }
+
+  render() {
+    const rounds = this.tree.rounds();
+    this.element.classList.toggle("empty", rounds.length === 0);
+    if (rounds.length === 0) {
+      this.list.replaceChildren(h("div", { class: "greeting" }, seal(), h("h1", { said: "greeting" })));
+      return;
+    }
+    const focused = document.activeElement;
+    this.list.replaceChildren(...rounds.map((round, place) => this.round(round, place === rounds.length - 1)));
+    if (focused !== document.activeElement && focused?.isConnected) focused.focus();
+  }
+
+  round({ question, batches, batch, chosen }, isLast) {
+    const shown = (batches[batch] ?? []).map((one) => this.answer(one));
+    const canChoose = shown.length > 1 && choices.mode === "multi" && this.chat !== null;
+    for (const answer of shown) {
+      if (canChoose) answer.offer(answer.id === chosen.id, () => { this.tree.pick(answer.id); this.render(); });
+      else answer.choice.hidden = true;
+    }
+    const isWritten = shown.length > 0 && shown.every((answer) => !answer.live);
+    return h("section", { class: "round" },
+      h("div", { class: "question" }, h("h3", { class: "hidden", said: "you" }), h("div", { class: "text", dir: "auto" }, question.text)),
+      h("div", { class: shown.length > 1 ? "answers beside" : "answers" }, ...shown.map((answer) => answer.element)),
+      h("div", { class: "below" },
+        batches.length > 1 && this.versions(batches, batch),
+        isLast && isWritten && h("button", { type: "button", class: "quiet worded", tip: "regenerate", onclick: () => this.again() },
+          icon("again"), h("span", { said: "regenerateShort" }))));
+  }
+
+  versions(batches, batch) {
+    const to = (place) => () => { this.tree.pick(batches[place].at(-1).id); this.render(); };
+    return h("span", { class: "versions" },
+      iconButton("left", "earlier", to(batch - 1), { disabled: batch === 0 }),
+      h("span", { said: ["version", { number: batch + 1, count: batches.length }] }),
+      iconButton("right", "later", to(batch + 1), { disabled: batch === batches.length - 1 }));
+  }
+
+  answer(one) {
+    if (!this.answers.has(one.id)) {
+      const isTuned = session.models.find((model) => model.id === one.model)?.parent !== null;
+      this.answers.set(one.id, new Answer(one, isTuned));
+    }
+    return this.answers.get(one.id);
+  }
+}
+
+let made = 0;
+function local() { made += 1; return `local-${Date.now()}-${made}`; }
+
+function message(id, parent, role, { text = "", model = null, generation = null }) {
+  const state = generation ? "writing" : "done";
+  return { id, parent_id: parent, role, text, model, generation, state, finish: null, error: null, new_tokens: 0, created_at: Date.now() / 1000 };
+}
+
+function keep(value) {
+  try {
+    if (value === null) sessionStorage.removeItem(LIVE);
+    else sessionStorage.setItem(LIVE, JSON.stringify(value));
+  } catch { /* a browser that keeps nothing: then nothing goes on after a reload */ }
+}
+
+function kept_() {
+  try { return JSON.parse(sessionStorage.getItem(LIVE)); } catch { return null; }
+}
+
+/** Forget what a reload would go on with. */
+export function forgetSingle() { keep(null); }
+
+/** Whether there is somebody to answer. */
+export function canAsk() { return answering().length > 0; }

@@ -1,0 +1,79 @@
+// The messages of a chat as a tree, and the branch of it that is shown.
+
+const TOGETHER = 1.5;  // seconds between the first and the last answer of models that were asked together
+
+/** The rounds of the shown branch: a question, and the answers to it in batches, one batch for each time that it was asked. */
+export class Tree {
+  constructor(messages = []) {
+    this.messages = [...messages];
+    this.picked = new Map();
+  }
+
+  /** Add a question and the answers that have just begun. */
+  add(messages) { this.messages.push(...messages); }
+
+  /** Show this message in place of those beside it. */
+  pick(id) {
+    const message = this.messages.find((one) => one.id === id);
+    this.picked.set(message.parent_id, id);
+  }
+
+  /** All rounds of the branch, from the beginning. */
+  rounds() {
+    const children = grouped(this.messages);
+    const newest = this.newest();
+    const shown = (siblings, parent) => siblings.find((one) => one.id === this.picked.get(parent))
+      ?? siblings.reduce((best, one) => (newest.get(one.id) >= newest.get(best.id) ? one : best));
+    const found = [];
+    let parent = null;
+    for (;;) {
+      const questions = (children.get(parent) ?? []).filter((one) => one.role === "user");
+      if (questions.length === 0) return found;
+      const question = shown(questions, parent);
+      const answers = (children.get(question.id) ?? []).filter((one) => one.role === "assistant");
+      const batches = batched(answers);
+      const chosen = answers.length ? this.chosen(batches, shown(answers, question.id), question.id, newest) : null;
+      found.push({ question, batches, chosen, batch: batches.findIndex((batch) => batch.includes(chosen)) });
+      if (chosen === null) return found;
+      parent = chosen.id;
+    }
+  }
+
+  /** In a batch that nobody has picked from and that nothing follows, the last model: the tuned one. */
+  chosen(batches, answer, question, newest) {
+    const batch = batches.find((one) => one.includes(answer));
+    const hasFollowed = batch.some((one) => newest.get(one.id) > this.messages.indexOf(one));
+    return this.picked.get(question) || hasFollowed ? answer : batch.at(-1);
+  }
+
+  /** Id -> the place of the newest message below it. */
+  newest() {
+    const places = new Map(this.messages.map((one, place) => [one.id, place]));
+    for (const [place, message] of [...this.messages.entries()].reverse()) {
+      if (message.parent_id !== null && places.has(message.parent_id)) {
+        places.set(message.parent_id, Math.max(places.get(message.parent_id), places.get(message.id), place));
+      }
+    }
+    return places;
+  }
+}
+
+function grouped(messages) {
+  const groups = new Map();
+  for (const one of messages) groups.set(one.parent_id, [...(groups.get(one.parent_id) ?? []), one]);
+  return groups;
+}
+
+function batched(answers) {
+  const batches = [];
+  for (const answer of answers) {
+    const last = batches.at(-1);
+    const isTogether = last
+      && last.every((one) => one.model !== answer.model)
+      && (last[0].batch ?? null) === (answer.batch ?? null)
+      && Math.abs(answer.created_at - last[0].created_at) < TOGETHER;
+    if (isTogether) last.push(answer);
+    else batches.push([answer]);
+  }
+  return batches;
+}

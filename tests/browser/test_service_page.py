@@ -1,0 +1,243 @@
+"""The service's page in a real browser, over a real server and store."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.service import Visitor, Windows
+from tests.serve.web.page import page as serve
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+HOSTILE = "<script>window.broken=1</script><img src=x onerror=window.broken=1>"
+
+
+@pytest.fixture(scope="module")
+def windows(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
+    with serve(tmp_path_factory.mktemp("service")) as service:
+        made = Windows(browser, service)
+        yield made
+        made.context.close()
+
+
+@pytest.fixture
+def visitor(windows: Windows) -> Iterator[Visitor]:
+    with windows.visit() as made:
+        yield made
+
+
+def test_a_guest_chats_with_one_click_in_several_turns_and_in_single_ones(visitor: Visitor) -> None:
+    page, jobs = visitor.be_guest().page, visitor.service.backend.jobs
+    assert visitor.ask_whole("say 白色的上衣") == ["白色的上衣"]
+    assert visitor.ask_whole("二") == ["echo: 二"]
+    assert [message["content"] for message in jobs[-1].messages or ()] == ["say 白色的上衣", "白色的上衣", "二"]
+    page.get_by_role("radio", name="Single-turn").check()
+    assert visitor.ask_whole("三") == ["echo: 三"]
+    assert visitor.ask_whole("四") == ["echo: 四"]
+    assert [message["content"] for message in jobs[-1].messages or ()] == ["四"]
+    assert page.locator(".chats li").all_inner_texts() == ["say 白色的上衣"]
+    assert "Base: toy · Licence: MIT · For tests." in page.inner_text(".about")
+
+
+def test_text_grows_goes_on_after_a_reload_and_stops_where_one_says_so(visitor: Visitor) -> None:
+    page = visitor.be_guest().page
+    visitor.ask("slow")
+    before = visitor.grown(2)
+    page.reload()
+    assert visitor.grown(len(before) + 2).startswith(before)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped here.").wait_for()
+    written = page.inner_text(".answer .text")
+    assert set(written) == {"."}
+    page.get_by_text("Again", exact=True).click()
+    page.get_by_text("2 of 2").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Earlier version").click()
+    assert page.inner_text(".answer .text") == written
+
+
+def test_a_single_turn_goes_on_after_a_reload_too(visitor: Visitor) -> None:
+    page = visitor.be_guest().page
+    page.get_by_role("radio", name="Single-turn").check()
+    visitor.ask("slow")
+    visitor.grown(1)
+    page.reload()
+    visitor.grown(3)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped here.").wait_for()
+    assert page.inner_text(".question .text") == "slow"
+
+
+def test_base_and_tuned_answer_side_by_side_and_the_chat_goes_on_from_either(visitor: Visitor) -> None:
+    page, jobs = visitor.be_guest().page, visitor.service.backend.jobs
+    page.get_by_text("Beside the base").click()
+    assert visitor.ask_whole("一", answers=2) == ["echo: 一", "echo: 一"]
+    assert [job.model for job in jobs[-2:]] == ["base", "tuned"]
+    page.get_by_role("button", name="Go on from this answer").click()
+    page.get_by_text("Beside the base").click()
+    visitor.ask_whole("二")
+    page.reload()
+    page.locator(".round").nth(1).wait_for()
+    chosen = page.locator(".answer:has([aria-pressed=true])")
+    assert chosen.locator("h3").inner_text() == "base"
+    assert chosen.count() == 1
+
+
+def test_a_visitor_asks_for_an_account_and_gets_one_that_has_its_only_model(visitor: Visitor) -> None:
+    page = visitor.open("ask").page
+    for name, text in (("name", "小林"), ("contact", HOSTILE), ("reason", HOSTILE)):
+        page.fill(f"[name={name}]", text)
+    page.get_by_role("button", name="Send the request").click()
+    page.get_by_text("Your request has been sent.").wait_for()
+
+    visitor.service.admin()
+    visitor.sign_in("admin").page.wait_for_selector("#question")
+    visitor.open("admin").page.get_by_role("button", name="Approve").click()
+    assert page.locator("blockquote").inner_text() == HOSTILE
+    dialog = page.locator("dialog")
+    dialog.get_by_label("Models").select_option("some")
+    dialog.get_by_label("tuned").check()
+    dialog.get_by_label("Tokens a day").fill("5000")
+    dialog.get_by_role("button", name="Approve").click()
+    password = page.locator("dialog .secret").input_value()
+    page.get_by_role("button", name="Close").last.click()
+    page.get_by_text("Nobody waits for an account.").wait_for()
+
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Try it as a guest").wait_for()
+    visitor.sign_in("小林", password).page.get_by_text("You signed in with a one-time password.").wait_for()
+    visitor.choose_password()
+    assert page.locator("#model option").all_inner_texts() == ["tuned · tuned"]
+    assert "of 5,000 tokens left today" in page.inner_text(".usage")
+    assert page.get_by_role("link", name="Administration").count() == 0
+
+
+def test_nothing_that_anybody_writes_becomes_markup(visitor: Visitor) -> None:
+    page = visitor.be_guest().page
+    assert visitor.ask_whole(f"say {HOSTILE}") == [HOSTILE]
+    assert page.locator(".question .text").inner_text() == f"say {HOSTILE}"
+    assert page.locator(".chats a").inner_text() == f"say {HOSTILE}"[:60]
+    page.reload()
+    page.locator(".answer").wait_for()
+    page.get_by_role("button", name="What to do with this chat").click()
+    assert page.evaluate("document.querySelectorAll('img, body script, iframe').length") == 0
+
+
+def test_enter_sends_but_never_while_an_input_method_composes(visitor: Visitor) -> None:
+    page, jobs = visitor.be_guest().page, visitor.service.backend.jobs
+    asked = len(jobs)
+    keyboard = page.context.new_cdp_session(page)
+
+    def compose() -> None:
+        page.focus("#question")
+        keyboard.send("Input.imeSetComposition", {"text": "ni hao", "selectionStart": 6, "selectionEnd": 6})
+
+    def enter(code: int) -> None:
+        for kind in ("rawKeyDown", "keyUp"):
+            keyboard.send("Input.dispatchKeyEvent", {"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": code})
+
+    compose()
+    enter(229)  # Chrome: the key first, then the end of the composition
+    keyboard.send("Input.insertText", {"text": "你好"})
+    compose()
+    keyboard.send("Input.insertText", {"text": "世界"})
+    enter(229)  # Safari: the end of the composition first, then the key
+    compose()
+    enter(13)  # a method that leaves the key its code
+    keyboard.send("Input.insertText", {"text": "！"})
+    page.press("#question", "Shift+Enter")
+    page.keyboard.type("再见")
+    assert page.input_value("#question") == "你好世界！\n再见"
+    assert len(jobs) == asked
+    page.press("#question", "Enter")
+    page.locator(".answer:not([data-state=writing])").wait_for()
+    assert [job.messages for job in jobs[asked:]] == [({"role": "user", "content": "你好世界！\n再见"},)]
+
+
+def test_nothing_is_wider_than_a_small_phone_in_either_language(windows: Windows) -> None:
+    windows.service.user("窄屏")
+    with windows.visit(width=360) as visitor:
+        page, wide = visitor.page, []
+        for place in ("", "signin", "ask"):
+            visitor.open(place).page.wait_for_selector(".card")
+            wide += [place] if visitor.is_too_wide else []
+        visitor.sign_in("窄屏").page.wait_for_selector("#question")
+        page.get_by_text("Beside the base").click()
+        visitor.ask_whole("say " + "W" * 100, answers=2)
+        wide += ["chat"] if visitor.is_too_wide else []
+        page.get_by_role("button", name="Menu").click()
+        page.get_by_role("button", name="Sprache / 语言").click()
+        page.get_by_text("新对话").first.wait_for()
+        wide += ["menu"] if visitor.is_too_wide else []
+        page.get_by_role("link", name="API 密钥").click()
+        page.get_by_role("heading", name="API 密钥").wait_for()
+        wide += ["keys"] if visitor.is_too_wide else []
+        page.get_by_role("button", name="退出登录").wait_for(state="hidden")
+        windows.context.clear_cookies()
+        visitor.service.admin()
+        visitor.sign_in("admin").page.wait_for_selector("#question")
+        for tab in ("requests", "users", "service", "audit"):
+            visitor.open(f"admin/{tab}").page.locator(".tab > :not(.nothing), .tab > .nothing").first.wait_for()
+            wide += [tab] if visitor.is_too_wide else []
+        assert wide == []
+
+
+def test_a_key_is_seen_once_works_and_is_revoked(visitor: Visitor) -> None:
+    visitor.service.user("keys")
+    page = visitor.sign_in("keys").page
+    page.get_by_role("link", name="API keys").click()
+    page.get_by_label("What it is for").fill("<img src=x onerror=window.broken=1>")
+    page.get_by_role("button", name="Make a key").click()
+    key = page.locator("dialog .secret").input_value()
+    page.get_by_role("button", name="Close").last.click()
+    page.locator("dialog").wait_for(state="detached")
+    assert key not in page.content()
+    with visitor.service.running.client(key) as client:
+        assert client.get("/v1/models").status_code == 200
+        page.get_by_role("button", name="Revoke").click()
+        page.locator("dialog").get_by_role("button", name="Revoke").click()
+        page.get_by_text("revoked", exact=True).wait_for()
+        assert client.get("/v1/models").status_code == 401
+
+
+def test_chats_are_searched_renamed_exported_and_deleted(visitor: Visitor) -> None:
+    visitor.service.user("chats")
+    page = visitor.sign_in("chats").page
+    for text in ("门票多少钱", "say 天气"):
+        page.get_by_role("button", name="New chat").click()
+        visitor.ask_whole(text)
+    page.get_by_label("Search chats").fill("门票")
+    page.locator(".chats li", has_text="天气").wait_for(state="detached")
+    page.locator(".chats a").click()
+    page.locator(".question .text", has_text="门票多少钱").wait_for()
+    page.get_by_role("button", name="What to do with this chat").click()
+    with page.expect_download() as saved:
+        page.get_by_text("JSON (all versions)").click()
+    assert "门票多少钱" in json.dumps(json.loads(saved.value.path().read_bytes()), ensure_ascii=False)
+    page.get_by_label("Title").fill("门票价格")
+    page.get_by_role("button", name="Save").click()
+    page.locator(".chats a", has_text="门票价格").wait_for()
+    page.get_by_role("button", name="What to do with this chat").click()
+    page.get_by_role("button", name="Delete this chat").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_text("No chat has these words").wait_for()
+    assert page.locator(".round").count() == 0
+
+
+def test_what_goes_wrong_is_a_sentence_in_the_language_that_is_chosen(visitor: Visitor) -> None:
+    page = visitor.sign_in("nobody", "wrong").page
+    page.locator(".problem:not([hidden])").wait_for()
+    visitor.be_guest().ask("full")
+    page.get_by_text("Too many wait. Try again in 3 seconds.").wait_for()
+    assert page.input_value("#question") == "full"
+    assert page.locator(".chats li").count() == 0
+    page.get_by_role("button", name="Sprache / 语言").click()
+    page.get_by_text("排队已满。 请在3秒钟后重试。").wait_for()
+    visitor.ask("fail")
+    page.get_by_text("数值不是有限的。").wait_for()
+    visitor.ask_whole("queue")
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
