@@ -3,8 +3,10 @@
     python benchmarks/training.py [--case prefix] [--profile] [--out FILE] [--tiny]
 
 Rows are as long as the first 1,600 of ADGEN's train.jsonl (full_size.py). Prints one JSON line per case: the median of the steps after a
-warm-up, in which sizes are measured and graphs made. `--profile` adds the kernels of one step. `--tiny`, the default without a GPU, only
-checks that the script runs.
+warm-up, in which sizes are measured and graphs made. A step ends when its loss and norm are known, as in a run: the batch of the next one
+is ready by then, and nothing else is waited for. For `queueing_ms` of it the process launched kernels, for `ahead_ms` it made the next
+batch; the rest it waited for the GPU. `--profile` adds the kernels of one step. `--tiny`, the default without a GPU, only checks that the
+script runs.
 """
 
 import argparse
@@ -30,7 +32,8 @@ from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.network import Network
 from imprint.runtime import peak_memory_bytes
 from imprint.training.graphs import GradientGraphs, graphs_for, refusal
-from imprint.training.memory import MicroBatch, TokenBudget, accumulate_gradients, num_targets, probe_memory
+from imprint.training.memory import MicroBatch, TokenBudget, num_targets, probe_memory
+from imprint.training.step import StepBatch, compute_step
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.section import AnySection, FullSection, PrefixSection
 from imprint.tune.tuner import Tuner, build_tuner
@@ -172,6 +175,9 @@ def measure(network: Network, case: Case, *, profile: bool, tiny: bool) -> Itera
         "first_step_seconds": round(seconds[0], 2),
         "warm_up_seconds": round(sum(seconds[:warm_up]), 2),
         "ms": round(1e3 * median, 1),
+        "mean_ms": round(1e3 * statistics.fmean(seconds[warm_up:]), 1),
+        "queueing_ms": round(1e3 * statistics.median(steps.queueing[-count:]), 2),
+        "ahead_ms": round(1e3 * statistics.median(steps.ahead[-count:]), 2),
         "rows_per_second": round(ROWS / median, 1),
         "graphs": 0 if steps.graphs is None else steps.graphs.captures,
         "without_graphs": reason_without(tuner, steps.graphs),
@@ -201,24 +207,39 @@ class Steps:
         self.rng, self.number = random.Random(0), 0
         size = case.micro_batch * case.at_once
         probe_memory(tuner, self.engine, self.rows(), size, self.budget, print, self.graphs, adds=size < ROWS)
+        self.next = self.batch()
+        self.queueing, self.ahead = list[float](), list[float]()
+        synchronize(self.device)
+        self.ended = time.perf_counter()
 
     def rows(self) -> list[EncodedRow]:
         """The next 16 rows."""
         ids, labels = random_rows(self.tuner.network, ROWS, self.rng, ROWS * self.number)
         return [EncodedRow(tuple(row), tuple(scored)) for row, scored in zip(ids, labels, strict=True)]
 
-    def __call__(self) -> float:
-        """One step."""
+    def batch(self) -> StepBatch:
+        """The next batch, to its packs."""
         rows, size = self.rows(), self.case.micro_batch
-        synchronize(self.device)
-        started = time.perf_counter()
-        micro_batches = [MicroBatch(rows[start : start + size], 1.0) for start in range(0, ROWS, size)]
-        accumulate_gradients(self.tuner, self.engine, micro_batches, self.budget, print, self.graphs)
-        self.engine.mean_factor = 1 / sum(map(num_targets, rows))
-        self.number += 1
-        self.engine.update(self.number, apply=True)
-        synchronize(self.device)
-        return time.perf_counter() - started
+        parts = [MicroBatch(rows[start : start + size], 1.0) for start in range(0, ROWS, size)]
+        sub_batches = self.budget.sub_batches(parts)
+        for sub_batch in sub_batches:
+            sub_batch.packed(self.tuner.network, self.graphs)
+        tokens = sum(len(row.ids) for row in rows)
+        return StepBatch(range(ROWS), sum(map(num_targets, rows)), tokens, parts, sub_batches, replace(self.budget))
+
+    def __call__(self) -> float:
+        """One step, from the end of the last one."""
+        batch, self.number = self.next, self.number + 1
+        self.engine.mean_factor = 1 / batch.targets
+        compute_step(self.tuner, self.engine, batch, self.number, self.budget, print, self.graphs, self._prepare)
+        started, self.ended = self.ended, time.perf_counter()
+        return self.ended - started
+
+    def _prepare(self) -> None:
+        queued = time.perf_counter()
+        self.next = self.batch()
+        self.queueing.append(queued - self.ended)
+        self.ahead.append(time.perf_counter() - queued)
 
     def close(self) -> None:
         """Free the graphs, and take the layers of a LoRA out of the network."""
@@ -235,6 +256,7 @@ def kernels_of(steps: Steps) -> dict[str, object]:
     """The kernels of a step: how many, and milliseconds of each kind."""
     with torch.profiler.profile() as profiler:
         seconds = steps()
+        synchronize(steps.device)
     events = [event for event in profiler.events() or () if str(event.device_type).endswith("CUDA")]
     counts, times = Counter(event.name for event in events), Counter[str]()
     for event in events:

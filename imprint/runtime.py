@@ -161,7 +161,8 @@ def free_cached_memory(device: torch.device) -> None:
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory: of tensors on a GPU since the last reset, of this process on the CPU."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        peaks: Any = torch.cuda.memory_stats_as_nested_dict(device)  # memory_stats() flattens and sorts all of them
+        return int(peaks["allocated_bytes"]["all"]["peak"]) if peaks else 0
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource  # missing on Windows

@@ -248,8 +248,8 @@ def corrupt_weights() -> None:
     """Break the weights once in every run: from now on a run explodes in its middle, until the guard has stepped in."""
     update = Engine.update
 
-    def corrupted(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
-        done = update(engine, step, apply=apply)
+    def corrupted(engine: Engine, step: int, **how: Any) -> tuple[float, bool]:
+        done = update(engine, step, **how)
         if step == CORRUPTED_STEP and engine.rate_scale == 1:
             for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)

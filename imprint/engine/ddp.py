@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from imprint.engine.later import Later
 from imprint.engine.master_weights import MasterAdamW, MasterOptimizer
 from imprint.engine.split_weights import SplitAdamW, splits_weights
 from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
@@ -17,6 +18,8 @@ from imprint.engine.world import World
 from imprint.messages import Bilingual, UserError
 from imprint.quant.names import KernelChoice
 
+LEFT_OUT = "found_inf"
+"""Attribute of torch's fused optimizers: a tensor on the device; where it is 1, a step changes nothing."""
 NORM_EPSILON = 1e-6
 """Added to a norm before it divides, as in torch's clip_grad_norm_."""
 
@@ -62,6 +65,8 @@ class Ddp:
             self.optimizer = torch.optim.AdamW(list(groups), lr=rate, weight_decay=decay, fused=fused)
         self.step_device = first.device if fused else torch.device("cpu")
         """Where step counts are."""
+        self.decides_on_device = fused and isinstance(self.optimizer, torch.optim.Optimizer)
+        """Whether the optimizer's kernel takes a tensor that says whether it changes anything."""
         self.module: nn.Module = module
         if world.size > 1:
             devices = [first.device] if first.device.type == "cuda" else None
@@ -78,25 +83,42 @@ class Ddp:
 
     def update(self, arguments: UpdateArguments) -> tuple[float, bool]:
         """See Strategy."""
-        norm = (
-            self._clip(arguments) if isinstance(self.optimizer, torch.optim.Optimizer) else float(self.optimizer.norm()) * arguments.scale
-        )
-        applied = arguments.apply and math.isfinite(norm)
+        if isinstance(self.optimizer, torch.optim.Optimizer):
+            return self._update_fp32(self.optimizer, arguments)
+        found = Later(self.optimizer.norm())
+        arguments.meanwhile()
+        norm = float(found) * arguments.scale
+        applied = bool(arguments.apply) and math.isfinite(norm)
         if applied:
-            for group in self.optimizer.param_groups:
-                group["lr"] = arguments.rate * group.get(LR_RATIO, 1.0)
-            if not isinstance(self.optimizer, torch.optim.Optimizer):
-                self.optimizer.step(arguments.scale * min(1.0, arguments.clip / (norm + NORM_EPSILON)))
-            else:
-                self.optimizer.step()
+            self._set_rate(arguments)
+            self.optimizer.step(arguments.scale * min(1.0, arguments.clip / (norm + NORM_EPSILON)))
         self.discard_gradients()
         return norm, applied
 
-    def _clip(self, arguments: UpdateArguments) -> float:
+    def _update_fp32(self, optimizer: torch.optim.Optimizer, arguments: UpdateArguments) -> tuple[float, bool]:
+        """The update of parameters without masters; where the device itself can leave it out, it is queued before the norm is known."""
         for parameter in self.parameters.values():
             if parameter.grad is not None:
                 parameter.grad.mul_(arguments.scale)
-        return float(nn.utils.clip_grad_norm_(self.parameters.values(), arguments.clip))
+        found = nn.utils.clip_grad_norm_(self.parameters.values(), arguments.clip)
+        read, decided = Later(found), arguments.apply if isinstance(arguments.apply, bool) else Later(arguments.apply)
+        queued = self.decides_on_device and all(map(optimizer.state.get, self.parameters.values()))
+        self._set_rate(arguments)
+        if queued:
+            setattr(optimizer, LEFT_OUT, (~(found.isfinite() & arguments.apply)).float())
+            optimizer.step()
+            setattr(optimizer, LEFT_OUT, None)
+        arguments.meanwhile()
+        norm = float(read)
+        applied = bool(float(decided)) and math.isfinite(norm)
+        if applied and not queued:
+            optimizer.step()
+        self.discard_gradients()
+        return norm, applied
+
+    def _set_rate(self, arguments: UpdateArguments) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = arguments.rate * group.get(LR_RATIO, 1.0)
 
     def discard_gradients(self) -> None:
         """See Strategy."""

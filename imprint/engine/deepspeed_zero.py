@@ -78,14 +78,16 @@ class DeepSpeedZero:
 
     def update(self, arguments: UpdateArguments) -> tuple[float, bool]:
         """See Strategy; sets `retry` where only the float16 loss scale was too large."""
+        arguments.meanwhile()
+        apply = bool(arguments.apply)
         if not self.any_gradient:  # the step has no target token, and DeepSpeed needs gradients
-            return 0.0, arguments.apply
+            return 0.0, apply
         self.any_gradient = False
         for group in self.zero_optimizer.param_groups:
             group["lr"] = arguments.rate * group.get(LR_RATIO, 1.0)
         self.ds_engine.step()
         applied = bool(self.ds_engine.was_step_applied())
-        self.retry = arguments.apply and not applied and self.float16 and self.zero_optimizer.loss_scaler.cur_scale > MIN_LOSS_SCALE
+        self.retry = apply and not applied and self.float16 and self.zero_optimizer.loss_scaler.cur_scale > MIN_LOSS_SCALE
         norm = self.ds_engine.get_global_grad_norm()
         return (math.inf if norm is None else float(norm)), applied
 

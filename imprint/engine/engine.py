@@ -1,6 +1,6 @@
 """The engine: backward pass, optimizer step and optimizer state of a run, with any parallel strategy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
@@ -101,13 +101,14 @@ class Engine:
         """Add the gradients of a micro-batch's summed loss; they are reduced over processes at the `last` one of a step."""
         self.strategy.backward(loss * self.mean_factor if self.strategy.scales_loss else loss, last=last)
 
-    def update(self, step: int, *, apply: bool) -> tuple[float, bool]:
+    def update(self, step: int, *, apply: bool | Tensor, meanwhile: Callable[[], None] = lambda: None) -> tuple[float, bool]:
         """Clip the gradients, scaled by `mean_factor`, and apply them as optimizer step `step` (from 1), unless `apply` is false.
 
-        Returns the gradient norm before clipping, and whether the step was applied: never where the norm is not finite.
+        Returns the gradient norm before clipping, and whether the step was applied: never where the norm is not finite. `meanwhile` is
+        called while the device computes; a tensor `apply` need not be computed yet.
         """
         scale = 1.0 if self.strategy.scales_loss else self.mean_factor
-        return self.strategy.update(UpdateArguments(self.learning_rate(step), scale, self.optimizer_section.clip, apply))
+        return self.strategy.update(UpdateArguments(self.learning_rate(step), scale, self.optimizer_section.clip, apply, meanwhile))
 
     def discard_gradients(self) -> None:
         """Clear the gradients of a memory probe, whose loss was multiplied by `discard_scale`."""

@@ -65,8 +65,10 @@ class Fsdp:
         for parameter in self.parameters.values():
             if parameter.grad is not None:
                 parameter.grad.mul_(arguments.scale)
-        norm = float(_gathered(nn.utils.clip_grad_norm_(self.parameters.values(), arguments.clip)))
-        applied = arguments.apply and math.isfinite(norm)
+        found = _gathered(nn.utils.clip_grad_norm_(self.parameters.values(), arguments.clip))
+        arguments.meanwhile()
+        norm = float(found)
+        applied = bool(arguments.apply) and math.isfinite(norm)
         if applied:
             for group in self.optimizer.param_groups:
                 group["lr"] = arguments.rate * group.get(LR_RATIO, 1.0)

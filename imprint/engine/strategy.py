@@ -1,6 +1,6 @@
 """The protocol that every parallel strategy (DDP, FSDP, DeepSpeed ZeRO) implements for the engine."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,8 +27,10 @@ class UpdateArguments:
     """Factor that turns the summed gradients into those of the mean loss."""
     clip: float
     """Largest gradient norm."""
-    apply: bool
-    """Whether to apply the step: false where the loss was not finite."""
+    apply: bool | Tensor
+    """Whether to apply the step: false where the loss was not finite. A tensor may not be computed yet."""
+    meanwhile: Callable[[], None] = lambda: None
+    """Called once while the device computes, before its results are waited for."""
 
 
 class Strategy(Protocol):

@@ -8,7 +8,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from imprint.pack import Pack
 from imprint.runtime import free_cached_memory, is_out_of_memory
 from imprint.training.direct_gradients import write_gradients
 from imprint.training.pack_sizes import FastestSizes, product_seconds, rounded_up
+from imprint.training.sized_pack import PackSize, SizedPack, in_memory
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.tuner import Tuner
 
@@ -34,21 +35,12 @@ Capture = Callable[[Compute], Compute]
 """What computes something -> what repeats it over the same tensors. Raises RuntimeError where that is not possible."""
 
 
-@dataclass(frozen=True)
-class PackSize:
-    """What is fixed in a graph."""
-
-    tokens: int
-    """T."""
-    targets: int
-    """N."""
-
-
 @dataclass
 class GradientGraph:
     """The graph of one size, and the tensors that it reads and writes."""
 
-    pack: Pack
+    memory: Tensor
+    """Of the pack that it reads."""
     loss: Tensor
     """Of the latest pack."""
     replay: Compute
@@ -84,31 +76,35 @@ class GradientGraphs:
         self._gradients: list[Tensor] = []
         self._writes = sum(parameter.nbytes for parameter in self.parameters) >= WRITTEN_FROM_BYTES
 
-    def add_gradients(self, pack: Pack, *, whole: bool = False) -> Tensor | None:
+    def sized(self, pack: Pack) -> SizedPack:
+        """A pack as `add_gradients` needs it, for which a GPU need not be waited."""
+        size = PackSize(self._tokens_for(pack.ids.numel()), rounded_up(pack.target_tokens))
+        return SizedPack.of(pack, size, pinned=self.tuner.network.device.type == "cuda")
+
+    def add_gradients(self, pack: Pack | SizedPack, *, whole: bool = False) -> Tensor | None:
         """Add the gradients of a pack's summed loss; returns the loss, or None where the pack must be computed as it is.
 
         `whole`: the pack is all of its step. Raises RuntimeError for a lack of memory and UserError for a row that is too long; no gradient
         is added then.
         """
-        size = PackSize(self._tokens_for(pack.ids.numel()), rounded_up(pack.target_tokens))
+        sized = pack if isinstance(pack, SizedPack) else self.sized(pack)
+        size = sized.size
         self._uses[size] += 1
         early = self._uses[size] <= USES_BEFORE
         if self.failure is not None or (early and not (self._at_once and self.captures)):
             return None
-        self.tuner.network.check_length(max(pack.lengths))
+        self.tuner.network.check_length(max(sized.pack.lengths))
         writes = whole and self._writes and all(parameter.grad is None for parameter in self.parameters)
         known = (size, writes) in self._graphs
         if not known:
             self._make_room(size)
         self._keep_gradients(writes=writes)
-        padded = pack.padded(size.tokens, size.targets)
         if (rows := self.tuner.network.host_rows) is not None:
-            rows.place(padded.ids, self.tuner.network.device)
-        if not known and not self._add_graph(size, padded, writes=writes, early=early):
+            rows.place(sized.filled.ids, self.tuner.network.device)
+        if not known and not self._add_graph(sized, writes=writes, early=early):
             return None
         graph = self._graphs[size, writes]
-        for name, target in _tensors(graph.pack).items():
-            target.copy_(getattr(padded, name), non_blocking=True)
+        graph.memory.copy_(sized.memory, non_blocking=True)
         graph.replay()
         if writes:
             for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
@@ -162,10 +158,11 @@ class GradientGraphs:
                 gradient.copy_(parameter.grad)
             parameter.grad = gradient
 
-    def _add_graph(self, size: PackSize, padded: Pack, *, writes: bool, early: bool) -> bool:
+    def _add_graph(self, sized: SizedPack, *, writes: bool, early: bool) -> bool:
         """Make the graph of a size; false where that fails. `early`: no pack of it was computed before, so it may succeed later."""
         device = self.tuner.network.device
-        static, rows = padded.to(device), self.tuner.network.host_rows
+        memory, rows = sized.memory.to(device, copy=True), self.tuner.network.host_rows
+        static = in_memory(memory, sized.filled)
         loss = torch.zeros((), device=device)
 
         def compute() -> None:
@@ -178,7 +175,7 @@ class GradientGraphs:
             loss.copy_(computed.detach())
 
         try:
-            self._graphs[size, writes] = GradientGraph(static, loss, self._capture(compute))
+            self._graphs[sized.size, writes] = GradientGraph(memory, loss, self._capture(compute))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -225,7 +222,3 @@ def refusal(tuner: Tuner) -> Bilingual | None:
             "重算激活需要 dropout 的随机状态，可设 tune.dropout=0 或 train.checkpointing=false",
         )
     return None
-
-
-def _tensors(pack: Pack) -> dict[str, Tensor]:
-    return {field.name: value for field in fields(pack) if isinstance(value := getattr(pack, field.name), Tensor)}

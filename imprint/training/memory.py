@@ -8,7 +8,6 @@ several micro-batches are computed as one, with one dropout mask.
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from imprint.pack import IGNORE_INDEX, Pack, PositionScheme, pack
 from imprint.runs import RunFolder
 from imprint.runtime import free_cached_memory, is_out_of_memory, peak_memory_bytes
 from imprint.training.graphs import USES_BEFORE, GradientGraphs
+from imprint.training.sized_pack import SizedPack
 from imprint.tune.tuner import Tuner
 
 Notify = Callable[[Bilingual], None]
@@ -46,6 +46,29 @@ class MicroBatch:
 
 
 @dataclass
+class SubBatch:
+    """Rows that are computed at once."""
+
+    rows: Sequence[EncodedRow]
+    weights: Sequence[float]
+    """Factors of the rows' losses."""
+    first: bool
+    """Whether it is the first one of its micro-batches."""
+    last: bool
+    """Whether it is the last one of its step."""
+    whole: bool
+    """Whether it is all of its step."""
+    _packed: Pack | SizedPack | None = None
+
+    def packed(self, scheme: PositionScheme, graphs: GradientGraphs | None) -> Pack | SizedPack:
+        """The rows as a pack, made once; as the graphs need it, if there are any."""
+        if self._packed is None:
+            batch = pack_rows(self.rows, scheme, self.weights)
+            self._packed = batch if graphs is None or graphs.failure is not None else graphs.sized(batch)
+        return self._packed
+
+
+@dataclass
 class TokenBudget:
     """How many tokens are computed at once; lowered when memory runs out."""
 
@@ -65,6 +88,20 @@ class TokenBudget:
             sub_batches[-1].append(row)
             tokens += len(row.ids)
         return list(sub_batches)
+
+    def sub_batches(self, micro_batches: Sequence[MicroBatch]) -> list[SubBatch]:
+        """The sub-batches of a step."""
+        found = []
+        for start in range(0, len(micro_batches), self.micro_batches):
+            merged = micro_batches[start : start + self.micro_batches]
+            weights = [micro_batch.weight for micro_batch in merged for _ in micro_batch.rows]
+            parts, used = self.split([row for micro_batch in merged for row in micro_batch.rows]), 0
+            for index, part in enumerate(parts, 1):
+                last = start + len(merged) == len(micro_batches) and index == len(parts)
+                whole = len(merged) == len(micro_batches) and len(parts) == 1
+                found.append(SubBatch(part, weights[used : used + len(part)], index == 1, last, whole))
+                used += len(part)
+        return found
 
     def shrink(self, sub_batch: Sequence[EncodedRow], notify: Notify) -> None:
         """Set the limit to half of a sub-batch that ran out of memory. Raises UserError for a single row."""
@@ -97,17 +134,19 @@ def accumulate_gradients(
     budget: TokenBudget,
     notify: Notify,
     graphs: GradientGraphs | None = None,
-) -> float:
-    """Accumulate the gradient of a step over this process's micro-batches; returns their summed loss.
+    prepared: Sequence[SubBatch] | None = None,
+) -> Tensor:
+    """Accumulate the gradient of a step over this process's micro-batches; returns their summed loss, which may not be computed yet.
 
     If memory runs out, the gradients are discarded and computed again in smaller sub-batches, from the same random state. `graphs`, if
-    given, repeat passes of the same size.
+    given, repeat passes of the same size. `prepared`: the sub-batches of this budget, if there are any.
     """
     start = _rng_states(engine.device)
     while True:
         attempted: list[Sequence[EncodedRow]] = []
+        sub_batches, prepared = prepared or budget.sub_batches(micro_batches), None
         try:
-            loss = _forward_backward(tuner, engine, micro_batches, budget, attempted, graphs)
+            loss = _forward_backward(tuner, engine, sub_batches, attempted, graphs)
             if graphs is not None and (notice := graphs.failure_notice()) is not None:
                 notify(notice)
             return loss
@@ -136,34 +175,27 @@ def _out_of_memory_advice(sub_batch: Sequence[EncodedRow], engine: Engine) -> Bi
 
 
 def _forward_backward(
-    tuner: Tuner,
-    engine: Engine,
-    micro_batches: Sequence[MicroBatch],
-    budget: TokenBudget,
-    attempted: list[Sequence[EncodedRow]],
-    graphs: GradientGraphs | None,
-) -> float:
+    tuner: Tuner, engine: Engine, sub_batches: Sequence[SubBatch], attempted: list[Sequence[EncodedRow]], graphs: GradientGraphs | None
+) -> Tensor:
     """Forward and backward pass of all sub-batches; `attempted` always holds the latest one."""
     loss = torch.zeros((), device=engine.device)
-    for start in range(0, len(micro_batches), budget.micro_batches):
-        merged = micro_batches[start : start + budget.micro_batches]
-        weights = iter([micro_batch.weight for micro_batch in merged for _ in micro_batch.rows])
-        before = _rng_states(engine.device)
-        sub_batches = budget.split([row for micro_batch in merged for row in micro_batch.rows])
-        for index, sub_batch in enumerate(sub_batches, 1):
-            attempted[:] = [sub_batch]
-            if index > 1:
-                _restore_rng(before, engine.device)
-            batch = pack_rows(sub_batch, tuner.network, [*islice(weights, len(sub_batch))])
-            whole = len(merged) == len(micro_batches) and len(sub_batches) == 1
-            repeated = None if graphs is None else graphs.add_gradients(batch, whole=whole)
-            if repeated is not None:
-                loss += repeated
-                continue
-            sub_batch_loss: Tensor = engine.module(batch.to(engine.device))
-            engine.backward(sub_batch_loss, last=start + len(merged) == len(micro_batches) and index == len(sub_batches))
-            loss += sub_batch_loss.detach()
-    return float(loss)
+    before = _rng_states(engine.device)
+    for sub_batch in sub_batches:
+        attempted[:] = [sub_batch.rows]
+        if sub_batch.first:
+            before = _rng_states(engine.device)
+        else:
+            _restore_rng(before, engine.device)
+        batch = sub_batch.packed(tuner.network, graphs)
+        repeated = None if graphs is None else graphs.add_gradients(batch, whole=sub_batch.whole)
+        if repeated is not None:
+            loss += repeated
+            continue
+        plain = batch.pack if isinstance(batch, SizedPack) else batch
+        sub_batch_loss: Tensor = engine.module(plain.to(engine.device))
+        engine.backward(sub_batch_loss, last=sub_batch.last)
+        loss += sub_batch_loss.detach()
+    return loss
 
 
 def probe_memory(

@@ -48,7 +48,7 @@ from imprint.training.resume import (
 from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainProgress, save_state
-from imprint.training.step import train_step
+from imprint.training.step import StepBatches, train_step
 from imprint.training.summary import PartOfEpoch, RunSummary, next_lines, verdict_messages
 from imprint.training.trackio import Trackio, refuse_missing_trackio
 
@@ -178,8 +178,9 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices, start: RunS
         progress = evaluate_last_step(job, progress, run_log)
         guard = Guard.replay(run_log.events, job.steps)
         prune(job, guard)  # a kill between save and prune may have left too many
+        batches = StepBatches(job)
         for step in range(progress.step + 1, job.steps + 1):
-            progress = train_step(job, replace(progress, step=step), run_log)
+            progress = train_step(job, replace(progress, step=step), run_log, batches)
             progress = evaluate_and_keep_best(job, progress, run_log)
             stop = job.world.any(flag=bool(signals) or is_orphaned())
             if section.guard and rescue_if_diverged(job, progress, run_log, guard):

@@ -2,34 +2,98 @@
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from imprint.engine.engine import Engine
+from imprint.engine.later import Later
 from imprint.events import Step, finite_or_none
 from imprint.messages import Bilingual
 from imprint.runtime import peak_memory_bytes
+from imprint.training.graphs import GradientGraphs
 from imprint.training.job import TrainJob, describe_rows
-from imprint.training.memory import GIB, MicroBatch, accumulate_gradients, mean_loss, num_targets
+from imprint.training.memory import GIB, MicroBatch, Notify, SubBatch, TokenBudget, accumulate_gradients, mean_loss, num_targets
 from imprint.training.run_log import RunLog
 from imprint.training.state import TrainProgress
+from imprint.tune.tuner import Tuner
 
 
-def train_step(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> TrainProgress:
+@dataclass(frozen=True)
+class StepBatch:
+    """What one step computes in this process."""
+
+    rows: Sequence[int]
+    """The rows of all processes."""
+    targets: int
+    """Scored tokens of these rows."""
+    tokens: int
+    """Tokens of these rows."""
+    micro_batches: Sequence[MicroBatch]
+    sub_batches: Sequence[SubBatch]
+    """The micro-batches under the budget of that time."""
+    budget: TokenBudget
+    """A copy of it."""
+
+
+class StepBatches:
+    """The batches of the steps of a run. That of the next step is made while a GPU computes this one."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self._job = job
+        self._made: dict[int, StepBatch] = {}
+
+    def take(self, step: int) -> StepBatch:
+        """The batch of a step, made ahead or now."""
+        batch = self._made.pop(step, None)
+        if batch is None or batch.budget != self._job.token_budget:
+            batch = self._make(step)
+        return batch
+
+    def prepare(self, step: int) -> None:
+        """Make the batch of a step ahead, to its packs. What goes wrong is met again, and told, by the step itself."""
+        if step > self._job.steps or step in self._made:
+            return
+        self._made.clear()
+        try:
+            batch = self._make(step)
+            for sub_batch in batch.sub_batches:
+                sub_batch.packed(self._job.tuner.network, self._job.graphs)
+        except Exception:
+            return
+        self._made[step] = batch
+
+    def _make(self, step: int) -> StepBatch:
+        job = self._job
+        rows = job.batches.batch(step)
+        encoded = [job.split.row(row) for row in rows]
+        targets = sum(map(num_targets, encoded))
+        parts, budget = micro_batches(job, rows, targets), replace(job.token_budget)
+        return StepBatch(rows, targets, sum(len(row.ids) for row in encoded), parts, budget.sub_batches(parts), budget)
+
+
+def train_step(job: TrainJob, progress: TrainProgress, run_log: RunLog, batches: StepBatches) -> TrainProgress:
     """Train on the batch of step `progress.step` and log it; the step is skipped if its loss or gradient is not finite."""
     start = time.monotonic()
     engine, run_log.step = job.engine, progress.step
-    job.tuner.train()
-    rows = job.batches.batch(progress.step)
-    targets = sum(num_targets(job.split.row(row)) for row in rows)
-    engine.mean_factor = 1 / max(targets, 1)
+    if not job.tuner.training:  # setting the mode of every module takes the time of a few kernels
+        job.tuner.train()
+    batch = batches.take(progress.step)
+    engine.mean_factor = 1 / max(batch.targets, 1)
     rate = engine.learning_rate(progress.step)
     applied, first_attempt = False, True
     while first_attempt or engine.retry:  # float16: repeated at a lower loss scale
         first_attempt = False
-        parts = micro_batches(job, rows, targets)
-        loss = accumulate_gradients(job.tuner, engine, parts, job.token_budget, run_log.memory_notice, job.graphs)
-        loss = engine.all_sum(loss) / max(targets, 1)
-        norm, applied = engine.update(progress.step, apply=math.isfinite(loss))
+        loss, norm, applied = compute_step(
+            job.tuner,
+            engine,
+            batch,
+            progress.step,
+            job.token_budget,
+            run_log.memory_notice,
+            job.graphs,
+            lambda: batches.prepare(progress.step + 1),
+        )
+    loss /= max(batch.targets, 1)
     seconds = time.monotonic() - start
     progress = replace(progress, seconds=progress.seconds + seconds, skipped=0 if applied else progress.skipped + 1)
     run_log.write(
@@ -38,15 +102,40 @@ def train_step(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> Train
             loss=loss if applied else None,
             learning_rate=rate,
             gradient_norm=finite_or_none(norm),
-            tokens_per_second=sum(len(job.split.row(row).ids) for row in rows) / seconds,
+            tokens_per_second=batch.tokens / seconds,
             memory_gib=peak_memory_bytes(job.model.device) / GIB,
             seconds=progress.seconds,
-            skipped_rows=() if applied else tuple(rows),
-            broken_rows=() if applied else broken_rows(job, rows, run_log),
+            skipped_rows=() if applied else tuple(batch.rows),
+            broken_rows=() if applied else broken_rows(job, batch.rows, run_log),
         )
     )
     budget = job.token_budget
     return replace(progress, piece_tokens=budget.tokens, merged_micro_batches=budget.micro_batches)
+
+
+def compute_step(
+    tuner: Tuner,
+    engine: Engine,
+    batch: StepBatch,
+    step: int,
+    budget: TokenBudget,
+    notify: Notify,
+    graphs: GradientGraphs | None,
+    meanwhile: Callable[[], None],
+) -> tuple[float, float, bool]:
+    """Gradients and update of a step: its summed loss, the gradient norm, and whether the update was applied.
+
+    `meanwhile` is called once everything is queued that a GPU can do by itself, before its results are waited for.
+    """
+    prepared = batch.sub_batches if batch.budget == budget else None
+    found = accumulate_gradients(tuner, engine, batch.micro_batches, budget, notify, graphs, prepared)
+    read = Later(found)
+    if engine.world_size == 1:
+        norm, applied = engine.update(step, apply=found.isfinite(), meanwhile=meanwhile)
+        return float(read), norm, applied
+    meanwhile()
+    loss = engine.all_sum(float(read))
+    return loss, *engine.update(step, apply=math.isfinite(loss))
 
 
 def broken_rows(job: TrainJob, rows: Sequence[int], run_log: RunLog) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from imprint.engine.ddp import Ddp
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
 
@@ -140,3 +141,46 @@ def test_weight_decay_applies_to_matrices_but_not_to_vectors(weight: nn.Paramete
     engine.update(1, apply=True)
     assert torch.equal(weight.detach(), before)
     assert torch.allclose(matrix.detach()[0], before * 0.95)
+
+
+def trained(weights: list[nn.Parameter], *, on_device: bool) -> tuple[list[tuple[float, bool]], list[object]]:
+    """Six steps by the fused optimizer, of which the second has an infinite gradient and the fourth a loss that is no number."""
+    engine = Engine.start(
+        nn.ParameterList(weights), {str(i): one for i, one in enumerate(weights)}, section_of(clip=2.0), STEPS, device=torch.device("cpu")
+    )
+    strategy = engine.strategy
+    assert isinstance(strategy, Ddp)
+    strategy.optimizer = torch.optim.AdamW(weights, lr=1.0, weight_decay=0.1, fused=True)
+    strategy.decides_on_device = on_device
+    told, states = [], list[object]()
+    for step in range(1, 7):
+        engine.backward(sum((one * (torch.inf if step == 2 else 1 + step)).pow(2).sum() for one in weights), last=True)  # type: ignore[arg-type]
+        loss = torch.tensor(torch.nan if step == 4 else 1.0)
+        told.append(engine.update(step, apply=loss.isfinite(), meanwhile=lambda: states.append("meanwhile")))
+        states.append(repr((strategy.scalar_state(), [strategy.full_state(str(i)) for i in range(len(weights))])))
+    assert all(one.grad is None for one in weights)
+    return told, states
+
+
+def test_an_update_that_the_device_decides_on_is_the_one_that_is_waited_for_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(7))]
+    others = [nn.Parameter(one.detach().clone()) for one in weights]
+
+    (told, states), (other_told, other_states) = trained(weights, on_device=True), trained(others, on_device=False)
+
+    assert [applied for _, applied in told] == [applied for _, applied in other_told] == [True, False, True, False, True, True]
+    assert repr(told) == repr(other_told)
+    assert states == other_states
+    assert states.count("meanwhile") == 6
+    assert all(torch.equal(one, other) for one, other in zip(weights, others, strict=True))
+
+
+def test_a_first_step_that_is_left_out_leaves_no_state(weight: nn.Parameter) -> None:
+    engine = engine_of(weight, section_of())
+    assert isinstance(engine.strategy, Ddp)
+    engine.strategy.optimizer = torch.optim.AdamW([weight], lr=1.0, fused=True)
+    engine.strategy.decides_on_device = True
+    engine.backward(weight.sum() * torch.inf, last=True)
+    assert not engine.update(1, apply=torch.tensor(1.0).isfinite())[1]
+    assert engine.scalar_state() == {"steps": {}}

@@ -12,7 +12,7 @@ from imprint.runs import RunFolder
 from imprint.training.job import TrainJob
 from imprint.training.run_log import RunLog
 from imprint.training.state import TrainProgress
-from imprint.training.step import train_step
+from imprint.training.step import StepBatches, train_step
 from tests.tinyrun import tiny_recipe, tiny_run
 
 
@@ -50,11 +50,11 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     wanted: list[tuple[int, int]] = []
     step = train_step
 
-    def noisy(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> TrainProgress:
+    def noisy(job: TrainJob, progress: TrainProgress, run_log: RunLog, batches: StepBatches) -> TrainProgress:
         for at, number in wanted:
             if at == progress.step:
                 os.kill(os.getpid(), number)
-        return step(job, progress, run_log)
+        return step(job, progress, run_log, batches)
 
     monkeypatch.setattr(training, "train_step", noisy)
     return wanted

@@ -109,10 +109,10 @@ def test_a_run_that_was_killed_after_it_ran_out_of_memory_ends_as_one_that_was_n
     whole = tiny_run(recipe, str(tmp_path / "whole"), *KNOBS)
     update = Engine.update
 
-    def die(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
+    def die(engine: Engine, step: int, **how: Any) -> tuple[float, bool]:
         if step == 5:
             raise SystemExit
-        return update(engine, step, apply=apply)
+        return update(engine, step, **how)
 
     monkeypatch.setattr(Engine, "update", die)
     with pytest.raises(SystemExit):
@@ -142,7 +142,7 @@ def test_the_gradient_of_pieces_is_that_of_the_whole_and_the_random_numbers_go_o
     found = []
     for tokens in (None, 12):
         tuner, engine = begin(recipe.parent / "base", dropout=0.3)
-        loss = accumulate_gradients(tuner, engine, parts, TokenBudget(tokens), print)
+        loss = float(accumulate_gradients(tuner, engine, parts, TokenBudget(tokens), print))
         found.append((loss, [parameter.grad for parameter in tuner.trainable_parameters().values()], torch.rand(2)))
     (one, grads, drawn), (other, other_grads, other_drawn) = found
     assert one == pytest.approx(other, abs=1e-5)
@@ -159,7 +159,7 @@ def test_micro_batches_that_are_computed_as_one_give_the_same_loss_and_gradient(
     found = []
     for merged, tokens in ((1, None), (2, None), (8, None), (8, 20)):
         tuner, engine = begin(recipe.parent / "base")
-        loss = accumulate_gradients(tuner, engine, parts, TokenBudget(tokens, merged), print)
+        loss = float(accumulate_gradients(tuner, engine, parts, TokenBudget(tokens, merged), print))
         found.append((loss, [parameter.grad for parameter in tuner.trainable_parameters().values()]))
     for loss, grads in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-6)
@@ -221,7 +221,7 @@ def test_a_process_that_shares_with_others_and_runs_out_of_memory_tries_nothing_
     memory(12)
     rows = [row(9), row(7, 12)]
     works: list[Callable[[], float]] = [
-        lambda: accumulate_gradients(tuner, engine, [MicroBatch(rows, 1.0)], TokenBudget(), print),
+        lambda: float(accumulate_gradients(tuner, engine, [MicroBatch(rows, 1.0)], TokenBudget(), print)),
         lambda: mean_loss(tuner, engine, rows, 2, TokenBudget(), print),
     ]
     for work in works:

@@ -145,8 +145,8 @@ def test_an_explosion_in_the_middle_goes_back_to_the_last_good_state_and_not_to_
 ) -> None:
     update = Engine.update
 
-    def jolt(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
-        done = update(engine, step, apply=apply)
+    def jolt(engine: Engine, step: int, **how: Any) -> tuple[float, bool]:
+        done = update(engine, step, **how)
         if step == 10 and engine.rate_scale == 1:
             for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)

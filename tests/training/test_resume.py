@@ -314,10 +314,10 @@ def test_a_run_stopped_before_its_first_evaluation_may_end_where_it_was_stopped(
 def test_a_log_that_is_deleted_meanwhile_is_written_anew(killed: RunFolder, whole: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     update = Engine.update
 
-    def delete(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
+    def delete(engine: Engine, step: int, **how: Any) -> tuple[float, bool]:
         if step == 6:
             killed.log.unlink()
-        return update(engine, step, apply=apply)
+        return update(engine, step, **how)
 
     monkeypatch.setattr(Engine, "update", delete)
     assert train_again(killed) == 0

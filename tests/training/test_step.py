@@ -12,10 +12,14 @@ from imprint.data.dataset import load_splits
 from imprint.data.encode import EncodedRow
 from imprint.data.section import DataSection
 from imprint.engine.engine import Engine
+from imprint.engine.later import Later
 from imprint.files.atomic import read_jsonl
+from imprint.messages import Bilingual, UserError
+from imprint.runs import RunFolder
 from imprint.training.memory import num_targets
+from imprint.training.step import StepBatch, StepBatches
 from imprint.tune.tuner import Tuner
-from tests.tinyrun import learned_tensors, losses, tiny_run
+from tests.tinyrun import learned_tensors, log_of, losses, tiny_run
 
 ALONE = ["tune.prefix_dropout=0", "train.evaluate_every=6", "train.watch_prompts=0", "train.save_every=6"]
 
@@ -127,3 +131,67 @@ def test_a_step_that_is_not_finite_is_told_and_never_reaches_the_weights(
     assert all(torch.equal(before[name], at[name]) for name in before)
     assert any(not torch.equal(at[name], after[name]) for name in at)
     assert all(torch.isfinite(tensor).all() for tensor in learned_tensors(run, 6).values())
+
+
+# Batches that are made ahead
+
+
+def test_batches_that_are_made_ahead_change_no_number(recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    knobs = ["train.batch_size=6", "train.micro_batch_size=4", "train.steps=8"]
+    ahead = tiny_run(recipe, str(tmp_path / "ahead"), *knobs)
+    monkeypatch.setattr(StepBatches, "prepare", lambda batches, step: None)
+    plain = tiny_run(recipe, str(tmp_path / "plain"), *knobs)
+    assert log_of(ahead) == log_of(plain)
+    one, other = (learned_tensors(run, 8) for run in (ahead, plain))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_each_step_but_the_first_is_made_once_and_ahead(recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    order: list[tuple[str, int]] = []
+    make, update = StepBatches._make, Engine.update
+
+    def told(batches: StepBatches, step: int) -> StepBatch:
+        order.append(("made", step))
+        return make(batches, step)
+
+    def updated(engine: Engine, step: int, **how: Any) -> tuple[float, bool]:
+        done = update(engine, step, **how)
+        order.append(("updated", step))
+        return done
+
+    monkeypatch.setattr(StepBatches, "_make", told)
+    monkeypatch.setattr(Engine, "update", updated)
+    tiny_run(recipe, str(tmp_path / "run"), "train.steps=3")
+    assert order == [("made", 1), ("made", 2), ("updated", 1), ("made", 3), ("updated", 2), ("updated", 3)]
+
+
+def test_a_row_that_cannot_be_packed_is_met_by_its_own_step(recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    make = StepBatches._make
+
+    def broken(batches: StepBatches, step: int) -> StepBatch:
+        if step == 3:
+            raise UserError(Bilingual("a row is broken", "有一行坏了"))
+        return make(batches, step)
+
+    monkeypatch.setattr(StepBatches, "_make", broken)
+    with pytest.raises(UserError, match="a row is broken"):
+        tiny_run(recipe, str(tmp_path / "run"))
+    assert len(losses(RunFolder(tmp_path / "run"))) == 2
+
+
+def test_nothing_is_waited_for_before_the_next_batch_is_made(recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    read: list[str] = []
+    prepare, number = StepBatches.prepare, Later.__float__
+
+    def prepared(batches: StepBatches, step: int) -> None:
+        read.append("prepared")
+        prepare(batches, step)
+
+    def waited(later: Later) -> float:
+        read.append("read")
+        return number(later)
+
+    monkeypatch.setattr(StepBatches, "prepare", prepared)
+    monkeypatch.setattr(Later, "__float__", waited)
+    tiny_run(recipe, str(tmp_path / "run"), "train.steps=2")
+    assert read == ["prepared", "read", "read", "read"] * 2  # norm, decision, loss
