@@ -176,6 +176,9 @@ def test_nothing_is_wider_than_a_small_phone_in_either_language(windows: Windows
         page.get_by_role("link", name="API 密钥").click()
         page.get_by_role("heading", name="API 密钥").wait_for()
         wide += ["keys"] if visitor.is_too_wide else []
+        page.set_viewport_size({"width": 320, "height": 500})
+        wide += ["400 % zoom"] if visitor.is_too_wide else []
+        page.set_viewport_size({"width": 360, "height": 740})
         page.get_by_role("button", name="退出登录").wait_for(state="hidden")
         windows.context.clear_cookies()
         visitor.service.admin()
@@ -241,3 +244,33 @@ def test_what_goes_wrong_is_a_sentence_in_the_language_that_is_chosen(visitor: V
     page.get_by_text("数值不是有限的。").wait_for()
     visitor.ask_whole("queue")
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
+
+
+def test_queue_and_quota_are_sentences_too(visitor: Visitor) -> None:
+    visitor.service.user("quota", tokens_a_day=12, models=["base"])
+    page = visitor.sign_in("quota").page
+    page.get_by_text("12 of 12 tokens left today").wait_for()
+    visitor.ask_whole("say ok")
+    page.get_by_text("4 of 12 tokens left today").wait_for()
+    visitor.ask("more than that")
+    page.get_by_text("4 of the 12 tokens a day of this account are left").wait_for()
+    shown = page.evaluate("""async () => {
+        const { Answer } = await import("/page/answer.js");
+        const answer = new Answer({ id: "1", model: "base", text: "", state: "writing", generation: "g" }, false);
+        return [3, 1].map((position) => { answer.on({ name: "queue", data: { position } }); return answer.status.textContent; });
+    }""")
+    assert shown == ["In the queue: 2 before you", "In the queue: yours is next"]
+
+
+def test_an_answer_goes_on_while_another_chat_is_open(visitor: Visitor) -> None:
+    page, jobs = visitor.be_guest().page, visitor.service.backend
+    visitor.ask("slow")
+    before = visitor.grown(1)
+    page.get_by_role("button", name="New chat").click()
+    assert visitor.ask_whole("hi") == ["echo: hi"]
+    page.get_by_role("link", name="slow").click()
+    page.locator(".question .text", has_text="slow").wait_for()
+    assert visitor.grown(len(before) + 1).startswith(before)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped here.").wait_for()
+    assert jobs.running == 0

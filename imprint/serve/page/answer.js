@@ -1,7 +1,7 @@
 // One answer: its text as it is written, and how it is shown.
 import { call, Failure, follow } from "./api.js";
 import { announce, copyText, h, iconButton } from "./dom.js";
-import { halves, languageNow, say } from "./words.js";
+import { halves, say } from "./words.js";
 
 const RETRIES = 8;
 const SENTENCE = /[^。！？.!?\n]*[。！？.!?\n]+/gu;
@@ -56,6 +56,7 @@ export class Answer {
     this.generation = null;
     this.element.dataset.state = state;
     this.tokens = tokens ?? 0;
+    this.body.lang = textLanguage(this.text) ?? "";
     this.count.hidden = this.tokens === 0;
     say(this.count, "text", ["tokens", { count: this.tokens }]);
     if (error !== null) this.show(error, "problem");
@@ -71,16 +72,17 @@ export class Answer {
   }
 
   /** Read its events until it has ended; `reload` asks the service for the message again, once its events are gone. */
-  async watch(onText, reload) {
+  async watch(onText, reload, signal) {
     let tries = 0;
     while (this.live && tries <= RETRIES) {
       try {
-        for await (const event of follow(this.generation, [...this.text].length)) {
+        for await (const event of follow(this.generation, [...this.text].length, signal)) {
           tries = 0;
           this.on(event);
           onText();
         }
       } catch (failure) {
+        if (signal.aborted) return;
         if (!(failure instanceof Failure)) throw failure;
         if (failure.status === 404) { await this.fetched(reload); return; }
         if (failure.status >= 400 && failure.status < 500 && failure.status !== 429) { this.end("error", null, failure.said); return; }
@@ -143,5 +145,8 @@ export class Answer {
   }
 }
 
-/** The language of a text, for the shapes of its characters. */
-export function textLanguage(text) { return /[\u3400-\u9fff]/u.test(text) ? "zh-CN" : languageNow() === "zh" ? "en" : null; }
+/** The language of a text, for the shapes of its characters; null where they tell nothing. */
+export function textLanguage(text) {
+  if (/[\u3040-\u30ff\uac00-\ud7af]/u.test(text)) return null;
+  return /[\u3400-\u9fff]/u.test(text) ? "zh-CN" : null;
+}

@@ -30,25 +30,31 @@ function go(where) {
 /** Show what the address names. */
 function show() {
   const [view, detail] = place();
-  if (session.me === null || view === "signin") return showDoor(view);
-  if (session.me.must_change_password || (view === "password" && session.me.role !== "guest")) return showPassword();
+  const isGuest = session.me?.role === "guest";
+  if (session.me === null || view === "signin" || (isGuest && view === "ask")) return showDoor(view);
+  if (session.me.must_change_password || (view === "password" && !isGuest)) return showPassword();
   if (parts === null) return enter();
   closeMenu();
-  const isGuest = session.me.role === "guest";
   if (view === "keys" && !isGuest) return showView(keysView());
   if (view === "admin" && session.me.role === "admin") return showView(adminView(detail));
   return showChat(view === "chat" ? detail : null);
 }
 
 function showDoor(view) {
-  parts = null;
+  forgetParts();
   const pages = { signin: () => signIn(cameIn), ask: askForAccount };
   app.className = "";
   app.replaceChildren((pages[view] ?? (() => welcome(cameIn)))());
 }
 
-function showPassword() {
+/** The chat is shown no longer; answers go on, and are read again when it is. */
+function forgetParts() {
+  parts?.conversation.leave();
   parts = null;
+}
+
+function showPassword() {
+  forgetParts();
   app.className = "";
   app.replaceChildren(changePassword({ known, onchanged: (me) => { known = null; cameIn(me); }, onleave: leave }));
 }
@@ -56,7 +62,7 @@ function showPassword() {
 function cameIn(me, password = null) {
   session.me = me;
   known = me.must_change_password ? password : null;
-  parts = null;
+  forgetParts();
   if (["signin", "ask", "password"].includes(place()[0])) history.replaceState(null, "", "#/");
   show();
 }
@@ -126,6 +132,7 @@ function fresh() {
 }
 
 function refreshed() {
+  if (parts === null) return;
   const { composer, about, note } = parts;
   const model = chosenModel();
   say(composer.area, "placeholder", model ? ["askHint", { model: model.id }] : "noModels");
@@ -168,7 +175,16 @@ async function showChat(id) {
 async function send(text) {
   const { conversation, sidebar } = parts;
   const isNew = conversation.chat === null;
-  await conversation.ask(text);
+  try {
+    await conversation.ask(text);
+  } catch (failure) {
+    if (failure.code === "model_not_found") {
+      await refreshModels();
+      parts?.controls.refresh();
+      refreshed();
+    }
+    throw failure;
+  }
   if (isNew && conversation.chat !== null) {
     history.replaceState(null, "", `#/chat/${conversation.chat.id}`);
     sidebar.current = conversation.chat.id;
@@ -177,7 +193,9 @@ async function send(text) {
 }
 
 /** Answers began or ended, or another chat is shown. */
-function changed(conversation) { parts?.composer.busy(conversation.live.length > 0); }
+function changed(conversation) {
+  if (parts?.conversation === conversation) parts.composer.busy(conversation.live.length > 0);
+}
 
 onSessionFailure((failure) => {
   if (failure.code === "password_change_required") {

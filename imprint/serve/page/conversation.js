@@ -1,17 +1,20 @@
 // The conversation that is shown: its rounds, the answers that are being written, and what can be done with them.
-import { Answer } from "./answer.js";
+import { Answer, textLanguage } from "./answer.js";
 import { call, Failure } from "./api.js";
 import { h, icon, iconButton, notice, seal, tell } from "./dom.js";
 import { answering, choices, refreshUsage, sampling, session } from "./state.js";
 import { Tree } from "./tree.js";
 
 const NEAR_END = 120;  // pixels from the end within which the page goes along with the text
+const MAX_WATCHED = 4;  // answers that are read at the same time
 const LIVE = "imprint.single";
 
 export class Conversation {
   /** `onchange(conversation)`: an answer began or ended, or another chat is shown. */
   constructor(onchange) {
     this.onchange = onchange;
+    this.opened = 0;
+    this.watching = new Map();
     this.list = h("div", { class: "rounds", role: "log", "aria-live": "off" });
     this.element = h("main", { class: "conversation", tabindex: "-1" }, this.list);
     this.clear();
@@ -19,6 +22,7 @@ export class Conversation {
 
   /** Begin anew. Answers that are being written go on, but are no longer shown. */
   clear() {
+    this.opened += 1;
     this.chat = null;
     this.tree = new Tree();
     this.answers = new Map();
@@ -29,8 +33,11 @@ export class Conversation {
 
   /** Show a chat, and go on with the answers that are being written in it. Throws `Failure`. */
   async open(id) {
+    this.opened += 1;
+    const number = this.opened;
     const [chat, { messages }] = await Promise.all([
       call("GET", `/api/chats/${encodeURIComponent(id)}`), call("GET", `/api/chats/${encodeURIComponent(id)}/messages`)]);
+    if (number !== this.opened) return;
     this.clear();
     this.chat = chat;
     this.tree = new Tree(messages);
@@ -57,28 +64,27 @@ export class Conversation {
   }
 
   async askInChat(text, parent) {
-    const isNew = this.chat === null;
-    if (isNew) this.chat = await call("POST", "/api/chats", {});
-    const chat = this.chat;
+    const { tree, chat: old } = this;
+    const chat = old ?? await call("POST", "/api/chats", {});
     const fields = { ...sampling(), ...(text === null ? {} : { text }), ...(parent === null ? {} : { parent }) };
     let begun;
     try {
       begun = await call("POST", `/api/chats/${encodeURIComponent(chat.id)}/messages`, fields);
     } catch (failure) {
-      if (isNew) {
-        this.chat = null;
-        await call("DELETE", `/api/chats/${encodeURIComponent(chat.id)}`).catch(() => {});
-      }
+      if (old === null) await call("DELETE", `/api/chats/${encodeURIComponent(chat.id)}`).catch(() => {});
       throw failure;
     }
-    if (this.chat !== chat) return;
+    if (this.tree !== tree) return;
+    this.chat = chat;
     if (begun.dropped_messages > 0) notice(["dropped", { count: begun.dropped_messages }]);
     const question = text === null ? [] : [message(begun.question, parent, "user", { text })];
     this.began(question, begun.answers.map((one) => message(one.message, begun.question, "assistant", one)));
   }
 
   async askOnce(text, question) {
+    const { tree } = this;
     const { answers } = await call("POST", "/api/generations", { ...sampling(), text });
+    if (this.tree !== tree) return;
     const asked = question ?? message(local(), this.tree.rounds().at(-1)?.chosen?.id ?? null, "user", { text });
     const made = answers.map((one) => message(one.generation, asked.id, "assistant", one));
     keep({ asked: { ...asked, parent_id: null }, made });
@@ -104,18 +110,35 @@ export class Conversation {
   watchLive() {
     for (const answer of this.live.filter((one) => !one.isWatched)) {
       answer.isWatched = true;
-      this.watch(answer);
+      this.watch(answer, this.watcher(answer.generation));
     }
     this.onchange(this);
   }
 
-  async watch(answer) {
-    const chat = this.chat;
+  /** What ends the reading of a generation. Answers of chats that were left are read on, but few: a browser has few connections. */
+  watcher(generation) {
+    this.watching.get(generation)?.abort();
+    this.watching.delete(generation);
+    const oldest = [...this.watching.keys()].slice(0, Math.max(0, this.watching.size + 1 - MAX_WATCHED));
+    for (const one of oldest) {
+      this.watching.get(one).abort();
+      this.watching.delete(one);
+    }
+    const controller = new AbortController();
+    this.watching.set(generation, controller);
+    return controller;
+  }
+
+  async watch(answer, controller) {
+    const { chat } = this;
+    const { generation } = answer;
     await answer.watch(() => this.toEnd(), async (id) => {
       if (chat === null) return null;
       const { messages } = await call("GET", `/api/chats/${encodeURIComponent(chat.id)}/messages`);
       return messages.find((one) => one.id === id) ?? null;
-    });
+    }, controller.signal);
+    if (this.watching.get(generation) === controller) this.watching.delete(generation);
+    if (controller.signal.aborted) return;
     if (chat === null && this.live.length === 0) keep(null);
     if (this.answers.get(answer.id) === answer) {
       const isAtEnd = this.isAtEnd;
@@ -129,6 +152,11 @@ export class Conversation {
   /** End all answers where they are. */
   async stop() {
     for (const answer of this.live) await answer.cancel().catch((failure) => tell(failure));
+  }
+
+  /** Read no answer any longer. */
+  leave() {
+    for (const controller of this.watching.values()) controller.abort();
   }
 
   /** Keep the end in sight while text comes, unless the reader has scrolled away from it. */
@@ -159,7 +187,7 @@ export class Conversation {
     }
     const isWritten = shown.length > 0 && shown.every((answer) => !answer.live);
     return h("section", { class: "round" },
-      h("div", { class: "question" }, h("h3", { class: "hidden", said: "you" }), h("div", { class: "text", dir: "auto" }, question.text)),
+      h("div", { class: "question" }, h("h3", { class: "hidden", said: "you" }), h("div", { class: "text", dir: "auto", lang: textLanguage(question.text) }, question.text)),
       h("div", { class: shown.length > 1 ? "answers beside" : "answers" }, ...shown.map((answer) => answer.element)),
       h("div", { class: "below" },
         batches.length > 1 && this.versions(batches, batch),
