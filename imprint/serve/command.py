@@ -11,9 +11,10 @@ from typing import Final
 
 from imprint.messages import Bilingual, UserError
 from imprint.serve.generation.job import Backend
-from imprint.serve.generation.models import open_worker
+from imprint.serve.generation.section import ServedModelsSection
 from imprint.serve.section import ServeSection
 from imprint.serve.store import Store
+from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.log import start_logging
 from imprint.serve.web.server import Server, bind, build_server
@@ -24,14 +25,8 @@ POLL_SECONDS: Final = 0.05
 
 
 def serve_command(paths: Sequence[str], section: ServeSection) -> None:
-    """Serve the models at these paths. Returns after the signal to end."""
-    if not paths:
-        raise UserError(
-            Bilingual(
-                "name a run, a model folder or a bundle: imprint serve runs/demo",
-                "请给出训练结果、模型目录或打包文件：imprint serve runs/demo",
-            )
-        )
+    """Serve the models at these paths, or those of other servers. Returns after the signal to end."""
+    check_source(paths, section)
     settings = web_settings(section)
     with ExitStack() as stack:
         bound = stack.enter_context(bind_or_say(section.host, section.port))
@@ -39,11 +34,52 @@ def serve_command(paths: Sequence[str], section: ServeSection) -> None:
         store.start_serving()
         tell_first_password(store)
         refuse_unsafe(store, settings)
-        worker = open_worker(paths, section)
+        backend = open_backend(paths, section)
         start_logging()
         raise_file_limit()
-        asyncio.run(serve(bound, store, settings, worker))
+        asyncio.run(serve(bound, store, settings, backend))
     say(Bilingual("ended", "已结束").line)
+
+
+def check_source(paths: Sequence[str], section: ServeSection) -> None:
+    """Raise UserError unless there are either models or servers, and for knobs that would have no effect."""
+    if not (paths or section.upstream):
+        raise UserError(
+            Bilingual(
+                "name a run, a model folder or a bundle: imprint serve runs/demo; or servers: upstream=[http://127.0.0.1:8000]",
+                "请给出训练结果、模型目录或打包文件：imprint serve runs/demo；或服务器：upstream=[http://127.0.0.1:8000]",
+            )
+        )
+    if paths and section.upstream:
+        raise UserError(
+            Bilingual(
+                f"{paths[0]}: a service has models of its own or those of upstream=, not both. Leave one out.",
+                f"{paths[0]}：一个服务要么用自己的模型，要么用 upstream= 的，不能两者都有：请去掉一个。",
+            )
+        )
+    if section.upstream:
+        without = ServedModelsSection.model_fields.keys() - {"slots", "max_waiting", "max_length"}
+    else:
+        without = UpstreamSection.model_fields.keys() - {"upstream"}
+    useless = ", ".join(sorted(section.model_fields_set & without))
+    if useless:
+        raise UserError(
+            Bilingual(
+                f"{useless}: no effect {'with' if section.upstream else 'without'} upstream=. Leave it out.",
+                f"{useless}：{'有' if section.upstream else '没有'} upstream= 时不起作用，请去掉。",
+            )
+        )
+
+
+def open_backend(paths: Sequence[str], section: ServeSection) -> Backend:
+    """The servers, or a worker that owns the models at these paths; a service in front of servers never loads PyTorch."""
+    if section.upstream:
+        from imprint.serve.upstream.backend import UpstreamLimits, open_upstream
+
+        return open_upstream(section, UpstreamLimits(section.slots, section.max_waiting), section.max_length)
+    from imprint.serve.generation.models import open_worker
+
+    return open_worker(paths, section)
 
 
 def web_settings(section: ServeSection) -> WebSettings:

@@ -11,10 +11,11 @@ from pydantic import field_validator
 from imprint.config import Field, Section
 from imprint.messages import Bilingual, UserError
 from imprint.serve.generation.section import ServedModelsSection
+from imprint.serve.upstream.section import UpstreamSection
 
 KNOB: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 """How a knob begins; any other word names a model."""
-LIBRARIES: Final = ("alembic", "argon2", "fastapi", "prometheus_client", "sqlalchemy", "uvicorn")
+LIBRARIES: Final = ("alembic", "argon2", "fastapi", "httpx2", "prometheus_client", "sqlalchemy", "uvicorn")
 NO_ADDRESS = Bilingual("must be IP addresses, or networks such as 10.0.0.0/8", "须为 IP 地址，或 10.0.0.0/8 这样的网段")
 
 
@@ -24,7 +25,7 @@ class DataFolderSection(Section):
     data: str = Field("imprint-data", min_length=1, description="Folder of the database: accounts, keys, quotas, chats, settings.")
 
 
-class ServeSection(DataFolderSection, ServedModelsSection):
+class ServeSection(DataFolderSection, UpstreamSection, ServedModelsSection):
     """Where the service listens, who may come, and how much at a time."""
 
     host: str = Field(

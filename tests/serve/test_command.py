@@ -11,15 +11,19 @@ import httpx2
 import openai
 import pytest
 
+from imprint.config import read_overrides
 from imprint.messages import UserError
-from imprint.serve.command import bind_or_say, refuse_unsafe, serve_command, tell_first_password, web_settings
+from imprint.serve.command import bind_or_say, check_source, refuse_unsafe, serve_command, tell_first_password, web_settings
 from imprint.serve.generation.models import open_worker
 from imprint.serve.section import ServeSection
 from imprint.serve.store import COMMAND_LINE, Store
+from imprint.serve.upstream.backend import KEY_VARIABLE
 from imprint.serve.web.settings import WebSettings
 from imprint.terminal import say
 from tests.serve.stores import HOME, PASSWORD, open_store
 from tests.serve.tiny_runs import tiny_run
+from tests.serve.upstream.fakes import ANSWER, FakeServer, running
+from tests.serve.upstream.misbehaviour import FAULTS
 from tests.serve.web.scripted import KEY, ScriptedStore, principal, serving
 
 ROOT = Path(__file__).parents[2]
@@ -170,3 +174,63 @@ def test_streams_side_by_side_get_the_answers_that_each_gets_alone_and_leave_not
 def test_64_streams_for_a_minute_get_the_answers_that_each_gets_alone_and_leave_nothing(tmp_path: Path) -> None:
     hold_streams(tmp_path, 64, 60)
     assert tmp_path.exists()
+
+
+def test_a_service_has_models_of_its_own_or_those_of_servers() -> None:
+    servers = read_overrides(["upstream=[http://127.0.0.1:1]", "slots=2", "max_length=50"], ServeSection)
+    check_source([], servers)
+    check_source(["runs/a"], ServeSection(device="cpu"))
+    with pytest.raises(UserError, match="runs/a: a service has models of its own or those of upstream="):
+        check_source(["runs/a"], servers)
+    with pytest.raises(UserError, match="device, kv_tokens: no effect with upstream="):
+        check_source([], read_overrides(["upstream=[http://127.0.0.1:1]", "kv_tokens=99", "device=cpu"], ServeSection))
+    with pytest.raises(UserError, match="upstream_api: no effect without upstream="):
+        check_source(["runs/a"], read_overrides(["upstream_api=openai"], ServeSection))
+
+
+async def serve_in_front_of(fake: FakeServer, folder: Path) -> list[str]:
+    """What a service in front of this server says to a program, until the signal."""
+    words = ["-m", "imprint", "serve", f"upstream=[{fake.url}]", "port=0", f"data={folder}", "grace=1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), KEY_VARIABLE: "sk-of-upstream"}
+    started = await asyncio.create_subprocess_exec(
+        sys.executable, *words, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert started.stdout is not None
+        lines = [(await asyncio.wait_for(started.stdout.readline(), 20)).decode() for _ in range(2)]
+        url = lines[1].split()[1].rstrip("/")
+        with Store.open(folder) as store:
+            account = store.accounts.create("ada", actor=COMMAND_LINE).account
+            key = store.keys.create(account.id, actor=COMMAND_LINE).key
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
+            answer = await client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "你好"}])
+            fake.answer = FAULTS["error in the middle"][0]
+            with pytest.raises(openai.InternalServerError, match="failed while it wrote this answer"):
+                await client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "你好"}])
+            fake.answer = FAULTS["context in the middle"][0]
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "你好"}])
+        started.send_signal(signal.SIGTERM)
+        _, errors = await asyncio.wait_for(started.communicate(), 10)
+        assert started.returncode == 0
+        assert answer.usage is not None
+        return [lines[1], str(answer.choices[0].message.content), str(answer.usage.total_tokens), str(caught.value.code), errors.decode()]
+    finally:
+        if started.returncode is None:
+            started.kill()
+            await started.wait()
+
+
+def test_servers_stand_behind_the_same_accounts(tmp_path: Path) -> None:
+    async def run() -> list[str]:
+        fake = FakeServer()
+        async with running(fake):
+            said = await serve_in_front_of(fake, tmp_path)
+        assert {one.headers["authorization"] for one in fake.asked} == {"Bearer sk-of-upstream"}
+        return said
+
+    ready, text, tokens, code, log = asyncio.run(run())
+    assert "models: demo" in ready
+    assert (text, tokens, code) == ("".join(ANSWER), "10", "context_length_exceeded")
+    assert "sk-of-upstream" not in log
+    assert '"fault": "failed"' in log

@@ -7,7 +7,9 @@ from imprint.loading.section import BaseSection, PrecisionSection
 class ServedModelsSection(PrecisionSection, BaseSection):
     """How models are opened, and how many answers they write at a time."""
 
-    slots: int = Field(64, ge=1, le=1024, description="Most answers at a time; more wait in the queue.")
+    slots: int = Field(
+        64, ge=1, le=1024, description="Most answers at a time, of each server if there are several; more wait in the queue."
+    )
     max_waiting: int = Field(256, ge=1, description="Most requests in the queue, a quarter of them of one user; more are refused.")
     max_length: int | None = Field(
         None, ge=8, description="Most tokens of prompt and answer together; null takes the context of the base, or what memory allows."

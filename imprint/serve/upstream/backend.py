@@ -1,0 +1,364 @@
+"""The backend whose answers come from other servers: the queue, the fairness between owners and the limits are those of this service."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from imprint.files.reading import read_bounded
+from imprint.messages import Bilingual, UserError
+from imprint.serve.generation.fair_queue import FairQueue
+from imprint.serve.generation.job import (
+    STOPPING,
+    Ended,
+    Generation,
+    Job,
+    Piece,
+    RefusedError,
+    ServedModel,
+    Statistics,
+    Waiting,
+    context_exceeded,
+)
+from imprint.serve.generation.waiting import Times, moved_up, refuse_if_full
+from imprint.serve.upstream.faults import FAULTS, FaultError
+from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, prompt_body, read_part
+from imprint.serve.upstream.section import UpstreamSection
+from imprint.serve.upstream.servers import Server, Servers
+from imprint.serve.upstream.wire import Patience, Wire
+
+KEY_VARIABLE: Final = "IMPRINT_UPSTREAM_KEY"
+MAX_KEY_BYTES: Final = 4096
+RETRY_SECONDS: Final = 5.0
+MORE_EVENTS: Final = 16
+"""Events of an answer beside those with a token each: its beginning, its end, the tokens used."""
+BYTES_A_TOKEN: Final = 512
+"""Most bytes of text that a token may have, on average over an answer and some more."""
+FAILED: Final = Bilingual(
+    "this service failed while it passed the answer on. Send the request again.", "本服务转发回答时出错：请再发一次请求。"
+)
+
+
+@dataclass(frozen=True)
+class UpstreamLimits:
+    """How much at a time."""
+
+    slots: int = 64
+    """Most answers of each server at a time."""
+    waiting: int = 256
+    """Most jobs in the queue."""
+
+
+class UpstreamAnswer:
+    """A job that was taken."""
+
+    def __init__(self, job: Job, max_tokens: int | None, longest: int) -> None:
+        self.job = job
+        self.owner = job.owner
+        self.concurrency = max(1, job.concurrency)
+        self.max_tokens = max_tokens
+        """Most new tokens, of those that were asked for what fits; None leaves it to the server."""
+        self.longest = longest
+        """Most new tokens in any case."""
+        self.position: int | None = None
+        self.asked = self.started = time.monotonic()
+        """When it began to wait, and left the queue, in seconds of a monotonic clock."""
+        self.server: Server | None = None
+        """The server that writes it; None while it waits."""
+        self.new_tokens = 0
+        self.told = False
+        """Whether its reader has a part of it."""
+        self.task: asyncio.Task[None] | None = None
+        self.generation: Generation
+        """Its events."""
+
+    def end(self, error: FaultError) -> None:
+        """End it by a fault of a server."""
+        self.end_with(error.fault.message, error)
+
+    def end_with(self, message: Bilingual, error: FaultError | None = None) -> None:
+        """End it by an error of our own, or of a server."""
+        kind = "unavailable" if error is None else error.fault.kind
+        self.generation.push(Ended("error", self.generation.prompt_tokens, self.new_tokens, message, kind))
+
+
+class UpstreamBackend:
+    """Answers jobs by asking servers. See Backend; all of it belongs to the event loop on which it is first used."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        key: str | None = None,
+        names: Mapping[str, str] | None = None,
+        api: Api = "vllm",
+        max_length: int | None = None,
+        limits: UpstreamLimits | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self._servers = Servers([Server(address, max_length) for address in addresses], names or {})
+        self._api: Api = api
+        self._key = key
+        self._limits = limits or UpstreamLimits()
+        self._patience = patience or Patience()
+        self._wire: Wire | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        self._queue: FairQueue[UpstreamAnswer] = FairQueue()
+        self._open: set[UpstreamAnswer] = set()
+        """All answers that a server writes."""
+        self._coming = 0
+        """Jobs whose tokens are being counted."""
+        self._times = Times()
+        self._closing = False
+        self._prompt_tokens = self._new_tokens = self._cancelled = self._failed = 0
+
+    def models(self) -> Sequence[ServedModel]:
+        """See Backend; also those whose servers do not answer now."""
+        return self._servers.models()
+
+    def ready(self) -> bool:
+        """See Backend: whether a server answers."""
+        self._begin()
+        return not self._closing and self._servers.usable > 0
+
+    def statistics(self) -> Statistics:
+        """See Backend."""
+        usable = self._servers.usable
+        return Statistics(
+            waiting=len(self._queue),
+            running=len(self._open),
+            slots=self._limits.slots * usable,
+            prompt_tokens=self._prompt_tokens,
+            new_tokens=self._new_tokens,
+            cancelled=self._cancelled,
+            failed=self._failed,
+            wait_seconds=self._times.longest_wait(),
+            servers=usable,
+        )
+
+    async def submit(self, job: Job) -> Generation:
+        """See Backend."""
+        model = self._find(job)
+        self._refuse_if_full(job.owner)
+        self._coming += 1
+        try:
+            counted = await self._count(job)
+        finally:
+            self._coming -= 1
+        self._refuse_if_full(job.owner)
+        most = job.max_new_tokens
+        if counted is not None:
+            if counted >= model.max_length:
+                raise context_exceeded(counted, model.max_length)
+            room = model.max_length - counted
+            most = min(most or room, room)
+        answer = UpstreamAnswer(job, most, most or model.max_length)
+        answer.generation = Generation(counted or estimated_tokens(job), lambda: self._cancel(answer))
+        self._queue.push(answer)
+        self._dispatch()
+        return answer.generation
+
+    async def count(self, job: Job) -> int:
+        """See Backend; an estimate where no server counts."""
+        self._find(job)
+        counted = await self._count(job)
+        return estimated_tokens(job) if counted is None else counted
+
+    async def close(self, grace: float) -> None:
+        """See Backend."""
+        self._closing = True
+        for answer in self._queue.clear():
+            answer.end_with(STOPPING)
+        tasks = [answer.task for answer in self._open if answer.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        for answer in self._open:
+            answer.end_with(STOPPING)
+        for task in (*tasks, *self._watching):
+            task.cancel()
+        await asyncio.gather(*tasks, *self._watching, return_exceptions=True)
+        if self._wire is not None:
+            await self._wire.close()
+
+    def _begin(self) -> Wire:
+        """The connections; the first call makes them, and begins to watch the servers."""
+        if self._wire is None:
+            self._wire = Wire(self._key, self._patience)
+            if not self._closing:
+                self._watching = [asyncio.create_task(server.watch(self._wire, self._dispatch)) for server in self._servers.all]
+        return self._wire
+
+    def _find(self, job: Job) -> ServedModel:
+        """The model of a job that can be passed on. Raises RefusedError."""
+        self._begin()
+        models = {model.id: model for model in self._servers.models()}
+        if job.model not in models:
+            if not models:
+                raise RefusedError("unavailable", FAULTS["unreachable"].message, retry_after=RETRY_SECONDS)
+            known = ", ".join(models)
+            message = Bilingual(f"there is no model {job.model}. There are: {known}.", f"没有名为 {job.model} 的模型；现有：{known}。")
+            raise RefusedError("model_not_found", message)
+        check_job(job, self._api)
+        if self._closing:
+            raise RefusedError("unavailable", STOPPING, retry_after=RETRY_SECONDS)
+        if self._servers.least_loaded(job.model, None) is None:
+            raise RefusedError("unavailable", FAULTS["unreachable"].message, retry_after=RETRY_SECONDS)
+        return models[job.model]
+
+    def _refuse_if_full(self, owner: str) -> None:
+        if self._closing:
+            raise RefusedError("unavailable", STOPPING, retry_after=RETRY_SECONDS)
+        seconds = self._times.until_free(len(self._queue), self._limits.slots * self._servers.usable)
+        refuse_if_full(self._queue, owner, self._limits.waiting, coming=self._coming, seconds=seconds)
+
+    async def _count(self, job: Job) -> int | None:
+        """The tokens of a prompt; None where no server counts them."""
+        server = self._servers.least_loaded(job.model, None)
+        if server is None or not server.counts_tokens:
+            return None
+        try:
+            return await server.count(self._begin(), prompt_body(job, self._servers.id_of(job.model)))
+        except FaultError:
+            return None  # what the server has against it, it says when it is asked to answer
+
+    def _cancel(self, answer: UpstreamAnswer) -> None:
+        """End an answer; its last event is there already. The server sees that the connection is closed."""
+        self._cancelled += 1
+        if not self._queue.remove(answer) and answer.task is not None:
+            answer.task.cancel()
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Hand jobs to servers as long as these have room, and tell the others their places."""
+        waiting = self._queue.in_order()
+        without = {name for name in {answer.job.model for answer in waiting} if self._servers.least_loaded(name, None) is None}
+        for answer in waiting:
+            if answer.job.model in without:
+                self._queue.remove(answer)
+                self._failed += 1
+                answer.end(FaultError("unreachable"))
+        while (next_one := self._queue.take(self._has_room, strict=False)) is not None:
+            self._start(next_one)
+        for answer, position in moved_up(self._queue):
+            answer.generation.push(Waiting(position))
+
+    def _has_room(self, answer: UpstreamAnswer) -> bool:
+        return self._servers.least_loaded(answer.job.model, self._limits.slots) is not None
+
+    def _start(self, answer: UpstreamAnswer) -> None:
+        answer.started = time.monotonic()
+        self._times.note_wait(answer.started - answer.asked)
+        self._open.add(answer)
+        self._move(answer, self._servers.least_loaded(answer.job.model, self._limits.slots))
+        answer.task = asyncio.create_task(self._answer(answer))
+        answer.task.add_done_callback(lambda _: self._leave(answer))
+
+    def _move(self, answer: UpstreamAnswer, server: Server | None) -> None:
+        """Note which server writes an answer."""
+        if answer.server is not None:
+            answer.server.running -= 1
+        answer.server = server
+        if server is not None:
+            server.running += 1
+
+    def _leave(self, answer: UpstreamAnswer) -> None:
+        """Note that no server writes an answer any more, and see to it that it has ended."""
+        self._move(answer, None)
+        self._open.discard(answer)
+        self._queue.ended(answer)
+        self._times.note_answer(time.monotonic() - answer.started)
+        self._prompt_tokens += answer.generation.prompt_tokens
+        self._new_tokens += answer.new_tokens
+        if not answer.generation.ended:
+            self._failed += 1
+            answer.end_with(FAILED)
+        if not self._closing:
+            self._dispatch()
+
+    async def _answer(self, answer: UpstreamAnswer) -> None:
+        """Ask the answer's server, and others where that one does nothing."""
+        asked: set[Server] = set()
+        try:
+            while (server := answer.server) is not None:
+                asked.add(server)
+                try:
+                    answer.generation.push(await self._events(answer, server))
+                    server.answered()
+                    return
+                except FaultError as error:
+                    server.failed(error, self._begin())
+                    other = self._servers.least_loaded(answer.job.model, None, asked)
+                    if answer.told or not error.fault.elsewhere or other is None:
+                        self._failed += 1
+                        answer.end(error)
+                        return
+                    self._move(answer, other)
+        except Exception:
+            logging.getLogger(__name__).exception("an answer could not be passed on")
+
+    async def _events(self, answer: UpstreamAnswer, server: Server) -> Ended:
+        """Pass the parts of an answer on; returns its last event. Raises FaultError."""
+        job, generation, model = answer.job, answer.generation, self._servers.id_of(answer.job.model)
+        url = f"{server.address}/v1/{'chat/completions' if job.text is None else 'completions'}"
+        body = answer_body(job, model, answer.max_tokens, self._api)
+        reason, size, events, untold = None, 0, 0, 0
+        answer.new_tokens = 0
+        async with aclosing(self._begin().stream(url, body)) as stream:
+            async for said in stream:
+                part = read_part(said, job, model)
+                events, size = events + 1, size + len(part.text.encode())
+                if events > answer.longest + MORE_EVENTS or size > BYTES_A_TOKEN * (answer.longest + MORE_EVENTS):
+                    raise FaultError("oversized")
+                reason = part.reason or reason
+                generation.prompt_tokens = part.prompt_tokens or generation.prompt_tokens
+                new = part.tokens_after(answer.new_tokens)
+                answer.new_tokens += new
+                untold += new - len(part.tokens)
+                if part.text or part.tokens:
+                    answer.told = True
+                    generation.push(Piece(part.text, part.tokens, untold))
+                    untold = 0
+        if reason is None:
+            raise FaultError("unfinished")
+        return Ended(reason, generation.prompt_tokens, answer.new_tokens)
+
+
+def open_upstream(section: UpstreamSection, limits: UpstreamLimits, max_length: int | None) -> UpstreamBackend:
+    """The backend over the servers of a section. Raises UserError for a key that is none."""
+    return UpstreamBackend(
+        section.upstream,
+        key=read_key(section.upstream_key_file),
+        names=section.upstream_models,
+        api=section.upstream_api,
+        max_length=max_length,
+        limits=limits,
+    )
+
+
+def read_key(path: str | None) -> str | None:
+    """The key of the servers, from a file or the environment; None where there is none. Raises UserError, which does not quote it."""
+    place = KEY_VARIABLE if path is None else f"upstream_key_file={path}"
+    if path is None:
+        key = os.environ.get(KEY_VARIABLE, "")
+        if not key:
+            return None
+    else:
+        try:
+            key = read_bounded(Path(path), MAX_KEY_BYTES).decode("ascii", "replace").strip()
+        except OSError as error:
+            raise UserError(
+                Bilingual(f"{place}: cannot be read ({error.strerror}).", f"{place}：无法读取（{error.strerror}）。")
+            ) from error
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise UserError(
+            Bilingual(
+                f"{place}: must hold a key alone, of letters, digits and signs, without spaces.",
+                f"{place}：须只含一个密钥，由字母、数字、符号组成，不含空格。",
+            )
+        )
+    return key

@@ -1,0 +1,193 @@
+"""Jobs in the form of OpenAI's API, and the parts of a streamed answer.
+
+Sources: https://platform.openai.com/docs/api-reference/chat/create and .../completions; for top_k, min_p, repetition_penalty and
+continuous_usage_stats https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from imprint.messages import Bilingual
+from imprint.serve.generation.job import Alternative, EndReason, Job, RefusedError, TokenPiece
+from imprint.serve.upstream.faults import FaultError, fault_of_error
+
+Api = Literal["vllm", "openai"]
+NO_ID: Final = -1
+"""The id of a token that a server names by its text alone."""
+ENDINGS: Final[Mapping[str, EndReason]] = {"stop": "stop", "length": "length"}
+MAX_TOKENS: Final = 2**31
+BYTES_A_TOKEN: Final = 3
+"""Of a prompt whose tokens are not counted: a Chinese character, or three letters."""
+TOKENS_A_MESSAGE: Final = 4
+NOTHING_TO_ANSWER: Final = Bilingual("give either messages or a text to continue.", "请给出 messages 或要续写的文本，二者之一。")
+BROKEN_TEXT: Final = Bilingual(
+    "the text holds a half of a surrogate pair, which is no character.", "文本含有单独的代理码位，不是完整字符。"
+)
+WORDS_ALONE: Final = Bilingual(
+    "messages: the server with the model takes roles and texts; tools are not passed on.", "messages：后端只接受角色与文本；不转发工具。"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What an event of a stream tells."""
+
+    text: str = ""
+    tokens: tuple[TokenPiece, ...] = ()
+    """The tokens, where log-probabilities were asked for."""
+    reason: EndReason | None = None
+    """Why the answer ends with this part; None where it goes on."""
+    prompt_tokens: int | None = None
+    """Tokens of the prompt, where the server counts them."""
+    new_tokens: int | None = None
+    """Tokens of the answer so far, where the server counts them."""
+
+    def tokens_after(self, before: int) -> int:
+        """How many tokens it adds to those before; where nobody counts, a text is one."""
+        counted = 0 if self.new_tokens is None else self.new_tokens - before
+        return max(counted, len(self.tokens), 1 if self.text and self.new_tokens is None else 0)
+
+
+def check_job(job: Job, api: Api) -> None:
+    """Raise RefusedError for a job that cannot be passed on as it is."""
+    if (job.messages is None) == (job.text is None):
+        raise RefusedError("invalid", NOTHING_TO_ANSWER)
+    for message in job.messages or ():
+        if message.keys() != {"role", "content"} or not all(isinstance(value, str) for value in message.values()):
+            raise RefusedError("invalid", WORDS_ALONE)
+    try:
+        for text in texts_of(job):
+            text.encode()
+    except UnicodeError as error:
+        raise RefusedError("invalid", BROKEN_TEXT) from error
+    if api == "openai":
+        for name, is_plain in (("top_k", job.top_k == 0), ("repetition_penalty", job.repetition_penalty == 1)):
+            if not is_plain:
+                raise RefusedError(
+                    "invalid",
+                    Bilingual(
+                        f"{name}: the server with the model has no such setting; leave it out.", f"{name}：后端没有这个参数，请去掉。"
+                    ),
+                )
+
+
+def texts_of(job: Job) -> list[str]:
+    """All texts of the prompt."""
+    return [job.text] if job.text is not None else [str(value) for message in job.messages or () for value in message.values()]
+
+
+def estimated_tokens(job: Job) -> int:
+    """About how many tokens the prompt has."""
+    return 1 + sum(len(text.encode()) for text in texts_of(job)) // BYTES_A_TOKEN + TOKENS_A_MESSAGE * len(job.messages or ())
+
+
+def prompt_body(job: Job, model: str) -> dict[str, Any]:
+    """The prompt, for a server's model."""
+    if job.text is not None:
+        return {"model": model, "prompt": job.text}
+    return {"model": model, "messages": [dict(message) for message in job.messages or ()]}
+
+
+def answer_body(job: Job, model: str, max_tokens: int | None, api: Api) -> dict[str, Any]:
+    """The request for an answer. All that changes one is said, so that no default of a server does."""
+    body = prompt_body(job, model) | {
+        "stream": True,
+        "stream_options": {"include_usage": True} | ({"continuous_usage_stats": True} if api == "vllm" else {}),
+        "temperature": job.temperature,
+        "top_p": job.top_p,
+    }
+    if api == "vllm":
+        body |= {"top_k": job.top_k or -1, "repetition_penalty": job.repetition_penalty, "min_p": 0.0}
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    if job.seed is not None:
+        body["seed"] = job.seed
+    if job.stop:
+        body["stop"] = list(job.stop)
+    if job.top_logprobs is not None:
+        body |= {"logprobs": job.top_logprobs} if job.text is not None else {"logprobs": True, "top_logprobs": job.top_logprobs}
+    return body
+
+
+def read_part(said: Any, job: Job, model: str) -> Part:
+    """What an event tells. Raises FaultError for an error, and for what is no part of this answer."""
+    if not isinstance(said, dict):
+        raise FaultError("nonsense")
+    if (fault := fault_of_error(said)) is not None:
+        raise fault
+    named, choices = said.get("model"), said.get("choices")
+    if isinstance(named, str) and named and not named.startswith(model):  # a hosted model answers by the name of its version
+        raise FaultError("wrong_model")
+    if not isinstance(choices, list) or len(choices) > 1:
+        raise FaultError("nonsense")
+    prompt_tokens, new_tokens = _usage(said.get("usage"))
+    if not choices:
+        return Part(prompt_tokens=prompt_tokens, new_tokens=new_tokens)
+    choice = choices[0]
+    if not isinstance(choice, dict):
+        raise FaultError("nonsense")
+    try:
+        text = _text(choice, is_chat=job.text is None)
+        tokens = () if job.top_logprobs is None else _tokens(choice.get("logprobs"))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise FaultError("nonsense") from None
+    if text and not tokens and job.top_logprobs is not None:
+        raise FaultError("no_log_probs")
+    return Part(text, tokens, _reason(choice.get("finish_reason")), prompt_tokens, new_tokens)
+
+
+def _text(choice: Mapping[str, Any], *, is_chat: bool) -> str:
+    delta = choice["delta"] if is_chat else choice
+    text = delta.get("content" if is_chat else "text")
+    if not isinstance(text, str | None):
+        raise TypeError
+    (text or "").encode()  # raises UnicodeEncodeError, a ValueError, for half a surrogate pair
+    return text or ""
+
+
+def _reason(said: Any) -> EndReason | None:
+    if said is None:
+        return None
+    if not isinstance(said, str) or said not in ENDINGS:
+        raise FaultError("failed")  # such as "abort"
+    return ENDINGS[said]
+
+
+def _usage(said: Any) -> tuple[int | None, int | None]:
+    """Tokens of prompt and answer."""
+    if not isinstance(said, dict):
+        return None, None
+    numbers = [said.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    prompt, new = (number if type(number) is int and 0 <= number < MAX_TOKENS else None for number in numbers)
+    return prompt, new
+
+
+def _tokens(said: Any) -> tuple[TokenPiece, ...]:
+    """The tokens with their log-probabilities, in either form. Raises KeyError, TypeError, ValueError and AttributeError for others."""
+    if said is None:
+        return ()
+    if "content" in said:
+        return tuple(_token(one, one.get("top_logprobs") or ()) for one in said["content"] or ())
+    tops = said.get("top_logprobs") or [None] * len(said["tokens"])
+    rows = zip(said["tokens"], said["token_logprobs"], tops, strict=True)
+    return tuple(
+        _token(
+            {"token": text, "logprob": log_prob},
+            [{"token": other, "logprob": value} for other, value in (top or {}).items()],
+        )
+        for text, log_prob, top in rows
+    )
+
+
+def _token(said: Mapping[str, Any], top: Sequence[Mapping[str, Any]]) -> TokenPiece:
+    chosen = _alternative(said)
+    return TokenPiece(NO_ID, chosen.utf8, chosen.log_prob, chosen.utf8.decode(errors="ignore"), tuple(map(_alternative, top)))
+
+
+def _alternative(said: Mapping[str, Any]) -> Alternative:
+    text, log_prob, numbers = said["token"], said["logprob"], said.get("bytes")
+    if not isinstance(text, str) or not isinstance(numbers, list | None) or isinstance(log_prob, bool) or not math.isfinite(log_prob):
+        raise ValueError
+    return Alternative(NO_ID, text.encode() if numbers is None else bytes(numbers), float(log_prob))

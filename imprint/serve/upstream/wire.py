@@ -1,0 +1,172 @@
+"""Requests to servers, within bounds of time and size. No redirect is followed, and no proxy of the environment is asked."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx2
+
+from imprint.serve.upstream.faults import FaultError, fault_of_status, read_json
+
+MAX_EVENT_BYTES: Final = 2**20
+"""Largest line, and largest event, of a stream."""
+MAX_ERROR_BYTES: Final = 2**16
+"""What is read of an error; the rest tells nothing."""
+MAX_BODY_BYTES: Final = 2**24
+"""Largest answer that is no stream: the ids of a long prompt."""
+KEEP_SECONDS: Final = 2.0
+"""How long an idle connection is kept: shorter than servers keep one, so that none is closed as it is used again."""
+DONE: Final = "[DONE]"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """For how long a server is waited for, in seconds."""
+
+    connect: float = 5.0
+    """Until it takes a connection."""
+    first: float = 120.0
+    """Until the first part of an answer: the server may have a queue, and a long prompt takes time."""
+    silence: float = 60.0
+    """Between two parts of an answer."""
+    short: float = 10.0
+    """For a question that is answered at once: which models there are, how many tokens a prompt has."""
+    check: float = 10.0
+    """Between two checks of a server that answers."""
+    retry: float = 1.0
+    """Until the first new check of a server that does not; each time twice as long, up to `longest_retry`."""
+    longest_retry: float = 30.0
+
+
+class Wire:
+    """The connections to all servers."""
+
+    def __init__(self, key: str | None, patience: Patience) -> None:
+        self.patience = patience
+        headers = {"Accept-Encoding": "identity"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
+        self._client = httpx2.AsyncClient(
+            headers=headers,
+            timeout=httpx2.Timeout(None, connect=patience.connect, write=patience.silence),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_SECONDS),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def ask(self, url: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON with which a short question is answered. Raises FaultError."""
+        try:
+            async with asyncio.timeout(self.patience.short), self._answer(url, body) as response:
+                content = await _read(response, MAX_BODY_BYTES)
+        except TimeoutError:
+            raise FaultError("late") from None
+        if len(content) > MAX_BODY_BYTES:
+            raise FaultError("oversized")
+        said = read_json(content)
+        if said is None:
+            raise FaultError("nonsense")
+        return said
+
+    async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        """The JSON of each event of a stream, which must end with [DONE]. Raises FaultError; closing it closes the connection."""
+        clock, begun = asyncio.get_running_loop().time, False
+        try:
+            async with asyncio.timeout(self.patience.first) as deadline, self._answer(url, body) as response:
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise FaultError("nonsense", status=200)
+                async with aclosing(event_texts(response.aiter_raw())) as texts:
+                    async for text in texts:
+                        deadline.reschedule(None)  # whoever reads the events may take its time
+                        if text == DONE:
+                            return
+                        said = read_json(text)
+                        if said is None:
+                            raise FaultError("nonsense")
+                        begun = True
+                        yield said
+                        deadline.reschedule(clock() + self.patience.silence)
+        except TimeoutError:
+            raise FaultError("silent" if begun else "late") from None
+        raise FaultError("unfinished")
+
+    @asynccontextmanager
+    async def _answer(self, url: str, body: Mapping[str, Any] | None) -> AsyncIterator[httpx2.Response]:
+        """The beginning of an answer with the status 200."""
+        content = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            async with self._client.stream("GET" if body is None else "POST", url, content=content, headers=headers) as response:
+                if response.status_code != 200:
+                    raise await _fault_of(response)
+                yield response
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            raise FaultError("unreachable") from None
+        except httpx2.HTTPError:
+            raise FaultError("cut") from None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+async def _fault_of(response: httpx2.Response) -> FaultError:
+    body = await _read(response, MAX_ERROR_BYTES)
+    return fault_of_status(response.status_code, body[:MAX_ERROR_BYTES])
+
+
+async def _read(response: httpx2.Response, limit: int) -> bytes:
+    """The content up to the chunk with which it has more than `limit` bytes."""
+    content = bytearray()
+    async with aclosing(response.aiter_raw()) as chunks:
+        async for chunk in chunks:
+            content += chunk
+            if len(content) > limit:
+                break
+    return bytes(content)
+
+
+async def event_texts(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
+    """The data of each event of a stream of server-sent events. Raises FaultError for what is too long, or no UTF-8, or cut.
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html; a line ends with a line feed, before which may be a return.
+    """
+    data: list[bytes] = []
+    size = 0
+    async for line in _lines(chunks):
+        if line.startswith(b"data:"):
+            data.append(line[5:].removeprefix(b" "))
+            size += len(line)
+            if size > MAX_EVENT_BYTES:
+                raise FaultError("oversized")
+        elif not line and data:
+            yield _text(b"\n".join(data))
+            data, size = [], 0
+    if data:
+        raise FaultError("cut")
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """The lines, without their ends; what follows the last end is no line."""
+    begun = bytearray()
+    async for chunk in chunks:
+        *whole, rest = chunk.split(b"\n")
+        for part in whole:
+            begun += part
+            if len(begun) > MAX_EVENT_BYTES:
+                raise FaultError("oversized")
+            yield bytes(begun.removesuffix(b"\r"))
+            begun.clear()
+        begun += rest
+        if len(begun) > MAX_EVENT_BYTES:
+            raise FaultError("oversized")
+    if begun:
+        raise FaultError("cut")
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise FaultError("nonsense") from None

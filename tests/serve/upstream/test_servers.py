@@ -1,0 +1,121 @@
+import asyncio
+from typing import Any
+
+import pytest
+
+from imprint.serve.upstream.faults import FaultError
+from imprint.serve.upstream.servers import SUSPICIOUS, Server, Servers, UpstreamModel, read_models
+from imprint.serve.upstream.wire import Patience, Wire
+from tests.serve.upstream.fakes import QUICK, FakeServer, running
+
+
+def listed(*entries: Any) -> dict[str, Any]:
+    return {"object": "list", "data": list(entries)}
+
+
+def test_models_are_those_that_the_server_lists() -> None:
+    base = {"id": "demo", "root": "/data/models/base", "max_model_len": 100, "parent": None}
+    lora = {"id": "flowers", "root": "/data/loras/flowers/", "max_model_len": 80, "parent": "demo"}
+    assert read_models(listed(base, lora), 90) == {
+        "demo": UpstreamModel(90, "base", None),
+        "flowers": UpstreamModel(80, "flowers", "demo"),
+    }
+    assert read_models(listed({"id": "gpt"}), 50) == {"gpt": UpstreamModel(50, "gpt", None)}
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        (listed({"id": "gpt"}), "no_length"),
+        (listed({"id": "gpt", "max_model_len": -1}), "no_length"),
+        (listed(), "no_model"),
+        ([], "nonsense"),
+        ({"data": {}}, "nonsense"),
+        (listed({"id": "x" * 300, "max_model_len": 9}), "nonsense"),
+        (listed({"id": "a\nb", "max_model_len": 9}), "nonsense"),
+        (listed("gpt"), "nonsense"),
+    ],
+)
+def test_a_list_that_is_none_is_a_fault(said: Any, fault: str) -> None:
+    with pytest.raises(FaultError, match=fault):
+        read_models(said, None)
+
+
+def server_with(clock: Any = None, **models: int) -> Server:
+    server = Server("http://127.0.0.1:1", None, *([clock] if clock else []))
+    server.models = {name: UpstreamModel(length, name, None) for name, length in models.items()}
+    server.answers = server.counts_tokens = True
+    return server
+
+
+def test_a_model_of_several_servers_is_as_long_as_the_shortest_and_adapters_come_last() -> None:
+    first, second = server_with(demo=100), server_with(demo=50, other=70)
+    first.models = {"flowers": UpstreamModel(100, "flowers", "demo"), **first.models}
+    second.counts_tokens = False
+    models = Servers([first, second], {}).models()
+
+    assert [(model.id, model.parent, model.max_length, model.counts_tokens) for model in models] == [
+        ("demo", None, 50, False),
+        ("other", None, 70, False),
+        ("flowers", "demo", 100, True),
+    ]
+    assert [(model.id, model.parent) for model in Servers([first], {"a": "flowers", "b": "demo", "c": "gone"}).models()] == [
+        ("b", None),
+        ("a", "b"),
+    ]
+
+
+def test_the_one_with_the_fewest_answers_is_taken_of_those_that_have_the_model_and_room() -> None:
+    first, second, third = server_with(demo=9), server_with(demo=9), server_with(other=9)
+    servers = Servers([first, second, third], {})
+    first.running = 2
+    second.running = 1
+    assert servers.least_loaded("demo", None) is second
+    assert servers.least_loaded("demo", None, {second}) is first
+    assert servers.least_loaded("demo", 1) is None
+    second.answers = False
+    assert servers.least_loaded("demo", None) is first
+    assert servers.least_loaded("gone", None) is None
+
+
+def test_one_that_fails_several_times_is_left_out_for_longer_and_longer() -> None:
+    async def run() -> list[bool]:
+        now = 0.0
+        server, wire = server_with(lambda: now, demo=9), Wire(None, Patience(retry=1, longest_retry=4))
+        seen = []
+        for _ in range(SUSPICIOUS - 1):
+            server.failed(FaultError("cut"), wire)
+        seen.append(server.usable)
+        server.failed(FaultError("cut"), wire)
+        seen.append(server.usable)
+        now += 1
+        seen.append(server.usable)
+        server.failed(FaultError("cut"), wire)
+        now += 1
+        seen.append(server.usable)
+        now += 1
+        seen.append(server.usable)
+        server.answered()
+        server.failed(FaultError("cut"), wire)
+        seen.append(server.usable)
+        server.failed(FaultError("unreachable"), wire)
+        seen.append(server.usable)
+        await wire.close()
+        return seen
+
+    assert asyncio.run(run()) == [True, False, True, False, True, True, False]
+
+
+def test_a_check_learns_whether_tokens_are_counted() -> None:
+    async def run(fake: FakeServer) -> tuple[bool, bool, list[str]]:
+        wire = Wire(None, QUICK)
+        async with running(fake):
+            server = Server(fake.url, None)
+            answered = await server.check(wire)
+            assert await server.check(wire)
+        assert not await server.check(wire)
+        await wire.close()
+        return answered, server.counts_tokens, [asked.path for asked in fake.asked]
+
+    assert asyncio.run(run(FakeServer())) == (True, True, ["/v1/models", "/tokenize", "/v1/models"])
+    assert asyncio.run(run(FakeServer(counts=False)))[:2] == (True, False)

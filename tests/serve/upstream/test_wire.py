@@ -1,0 +1,129 @@
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from imprint.serve.upstream.faults import FaultError
+from imprint.serve.upstream.wire import MAX_BODY_BYTES, MAX_EVENT_BYTES, Wire, event_texts
+from tests.serve.upstream.fakes import DONE, QUICK, Asked, FakeServer, running
+
+
+def texts_of(*chunks: bytes) -> list[str]:
+    async def given() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    async def run() -> list[str]:
+        return [text async for text in event_texts(given())]
+
+    return asyncio.run(run())
+
+
+def fault_of(*chunks: bytes) -> str:
+    with pytest.raises(FaultError) as caught:
+        texts_of(*chunks)
+    return caught.value.name
+
+
+STREAM = "data: 一\n\n: comment\r\nevent: x\r\ndata:two\r\ndata: lines\r\n\r\n\n\ndata: [DONE]\n\n".encode()
+
+
+def test_events_are_read_wherever_the_network_cuts_them() -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        places = sorted(rng.sample(range(len(STREAM)), rng.randint(0, 8)))
+        parts = [STREAM[start:end] for start, end in zip([0, *places], [*places, len(STREAM)], strict=True)]
+        assert texts_of(*parts) == ["一", "two\nlines", "[DONE]"]
+
+
+def test_what_is_too_long_or_cut_or_no_text_is_a_fault() -> None:
+    assert fault_of(b"data: 1") == "cut"
+    assert fault_of(b"data: 1\n") == "cut"
+    assert fault_of(b"data: \xff\n\n") == "nonsense"
+    assert fault_of(b"x" * MAX_EVENT_BYTES, b"x") == "oversized"
+    assert fault_of(b"data: " + b"x" * MAX_EVENT_BYTES + b"\n\n") == "oversized"
+    assert fault_of(*[b"data: " + b"x" * 1000 + b"\n"] * 1100) == "oversized"
+    assert texts_of(b": " + b"x" * 1000 + b"\n", *[b": ping\n\n"] * 10) == []
+
+
+def ask_of(server: FakeServer, path: str = "/v1/models") -> object:
+    async def run() -> object:
+        async with running(server):
+            wire = Wire(None, QUICK)
+            try:
+                return await wire.ask(server.url + path)
+            finally:
+                await wire.close()
+
+    return asyncio.run(run())
+
+
+def test_a_short_question_is_bounded_in_time_and_size() -> None:
+    async def silent(asked: Asked) -> None:
+        await asked.closed.wait()
+
+    async def dripping(asked: Asked) -> None:
+        await asked.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        while not asked.closed.is_set():
+            await asked.send(b" ")
+            await asyncio.sleep(0.02)
+
+    async def huge(asked: Asked) -> None:
+        await asked.reply(200, b" " * (MAX_BODY_BYTES + 1))
+
+    async def nonsense(asked: Asked) -> None:
+        await asked.reply(200, b"<html>")
+
+    for behaviour, name in ((silent, "late"), (dripping, "late"), (huge, "oversized"), (nonsense, "nonsense")):
+        with pytest.raises(FaultError) as caught:
+            ask_of(FakeServer(listed=behaviour))
+        assert caught.value.name == name
+
+
+def test_a_redirect_is_not_followed_and_a_proxy_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = FakeServer()
+
+    async def run() -> str:
+        async with running(elsewhere):
+            monkeypatch.setenv("HTTP_PROXY", elsewhere.url)
+
+            async def redirect(asked: Asked) -> None:
+                await asked.reply(302, b"", more=f"Location: {elsewhere.url}/v1/models\r\n")
+
+            server = FakeServer(listed=redirect)
+            async with running(server):
+                wire = Wire("sk-secret", QUICK)
+                with pytest.raises(FaultError) as caught:
+                    await wire.ask(f"{server.url}/v1/models")
+                await wire.close()
+                return caught.value.name
+
+    assert asyncio.run(run()) == "redirect"
+    assert elsewhere.asked == []
+
+
+def test_whoever_reads_a_stream_may_take_its_time_and_leave() -> None:
+    async def answer(asked: Asked) -> None:
+        await asked.stream(b"data: 1\n\n", b"data: 2\n\n", DONE)
+
+    async def endless(asked: Asked) -> None:
+        await asked.stream(b"data: 1\n\n")
+        await asked.closed.wait()
+
+    async def run() -> list[object]:
+        server, other = FakeServer(answer=answer), FakeServer(answer=endless)
+        async with running(server, other):
+            wire, said = Wire(None, QUICK), []
+            async with aclosing(wire.stream(f"{server.url}/v1/completions", {})) as stream:
+                async for one in stream:
+                    said.append(one)
+                    await asyncio.sleep(QUICK.silence + 0.1)
+            async with aclosing(wire.stream(f"{other.url}/v1/completions", {})) as stream:
+                said.append(await anext(stream))
+            await asyncio.wait_for(other.answers[0].closed.wait(), 1)
+            await wire.close()
+            return said
+
+    assert asyncio.run(run()) == [1, 2, 1]
