@@ -1,8 +1,10 @@
 """One answer on its way through the worker: from a job to a request, and from its tokens to events."""
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
@@ -59,7 +61,7 @@ def request_for(job: Job, served: Served) -> Request:
             job.top_p,
             job.top_k,
             job.repetition_penalty,
-            job.seed,
+            secrets.randbits(63) if job.seed is None else job.seed,
             stop=job.stop,
             adapter=served.adapter,
             top_logprobs=job.top_logprobs or 0,
@@ -103,11 +105,18 @@ class Answer:
         """The place in the queue that was told last."""
         self.started = 0.0
         """When it left the queue, in seconds of a monotonic clock."""
+        self.failures = 0
+        """How many steps failed while it was in the decoder."""
         self.new_tokens = 0
         self._tokenizer = served.model.tokenizer
-        self._text = served.model.answer_text(request.stop)
+        self._new_text = partial(served.model.answer_text, request.stop)
+        self._text = self._new_text()
         self._stop_ids = served.model.network.stop_ids
         self._characters_told = 0
+        self._ids: list[int] = []
+        """Its tokens so far, which must come again where it begins anew."""
+        self._repeated = self._ids_before = 0
+        """How many of them came again; how many there were when it began anew."""
         self._tokens: list[TokenPiece] = []
         """Those that are in no event yet."""
 
@@ -121,8 +130,32 @@ class Answer:
         """Tokens of the prompt and of the longest answer."""
         return self.prompt_tokens + self.request.max_new_tokens
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be to blame for a step that failed: it had not begun by then, or several did."""
+        return self.failures > 1 or (self.failures == 1 and not self._ids)
+
+    @property
+    def is_further(self) -> bool:
+        """Whether it is further than it was before it began anew."""
+        return len(self._ids) > self._ids_before
+
+    def begin_anew(self) -> None:
+        """Start from the prompt: what was told is not told twice. The same tokens come, as these depend on the request alone."""
+        self.request_id, self._text = None, self._new_text()
+        self._repeated, self._ids_before = 0, len(self._ids)
+
     def events(self, token: Token) -> list[Event]:
-        """What the next token tells; the last event ends the answer where the token does."""
+        """What the next token tells; the last event ends the answer where the token does.
+
+        Raises RuntimeError where the answer began anew and other tokens come.
+        """
+        if self._repeated < len(self._ids):
+            if token.id != self._ids[self._repeated]:
+                raise RuntimeError("the answer began anew and became another one")
+            self._text.push(token.id)
+            self._repeated += 1
+            return []
         if token.finish == "error":
             return [*self._piece(self._text.finish(), last=True), self.ended_by(NOT_FINITE)]
         if token.id not in self._stop_ids:
@@ -138,6 +171,8 @@ class Answer:
     def _add(self, token: Token) -> None:
         first = self.new_tokens == 0
         self.new_tokens += 1
+        self._ids.append(token.id)
+        self._repeated += 1
         text = self._text.push(token.id)
         top = tuple(Alternative(one, self._tokenizer.token_bytes(one, first=first), log_prob) for one, log_prob in token.top)
         self._tokens.append(TokenPiece(token.id, self._tokenizer.token_bytes(token.id, first=first), token.logprob, text, top))

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +29,13 @@ BROKEN = Bilingual(
     "the model fails again and again, so no request is taken. Tell whoever runs this service; its log says why.",
     "模型反复出错，暂不接受请求：请告知管理员，日志中有原因。",
 )
+HANGS = Bilingual(
+    "the model has not moved for a long time, so this request ends here. Send it again later; if it stays so, tell whoever runs this "
+    "service.",
+    "模型长时间没有响应，此请求到此结束：请稍后再发；若仍如此，请告知管理员。",
+)
+MAX_FAILURES = 4
+"""An answer that was in the decoder when so many steps failed, none of them by the fault of another, ends."""
 PROBES = 3
 """After so many failures in a row, what waits is ended."""
 LONGEST_PAUSE = 30.0
@@ -83,17 +91,24 @@ class Worker:
         """Jobs whose prompt is being encoded."""
         self._closing = self._stopping = False
         """Whether no job is taken any more; whether what runs must end."""
-        self._starting = self._broken = False
-        """Whether the decoder is being made anew; whether that has failed several times."""
+        self._starting = self._broken = self._hangs = False
+        """Whether the decoder is being made anew; whether that has failed several times; whether a step takes too long."""
         self._counts = Counts()
         self._open: set[Answer] = set()
         """All answers that have not ended; only the event loop uses it."""
         self._running: dict[int, Answer] = {}
         """The answers in the decoder by request id; only the thread changes it."""
+        self._again: deque[Answer] = deque()
+        """Answers that were in the decoder when a step failed and begin anew, before all that wait; only the thread changes it."""
+        self._trial: Answer | None = None
+        """The one of them that would be blamed if a step failed now; only the thread uses it."""
         self._decoder = self._new_decoder()
         self._encoder = ThreadPoolExecutor(1, "imprint-encode")
         self._thread = threading.Thread(target=self._run, name="imprint-decode", daemon=True)
         self._thread.start()
+        self._closed = threading.Event()
+        self._watch = threading.Thread(target=self._watch_steps, name="imprint-watch", daemon=True)
+        self._watch.start()
 
     def models(self) -> Sequence[ServedModel]:
         """See Backend."""
@@ -101,17 +116,17 @@ class Worker:
 
     def ready(self) -> bool:
         """See Backend."""
-        unavailable = self._closing or self._starting or self._broken or not self._thread.is_alive()
+        unavailable = self._closing or self._starting or self._broken or self._hangs or not self._thread.is_alive()
         return not unavailable and self.statistics().idle_seconds < self._limits.hang_seconds
 
     def statistics(self) -> Statistics:
         """See Backend."""
         with self._lock:
             waiting, counts = len(self._queue), self._counts
-            busy = waiting or self._running
+            running = len(self._running) + len(self._again)
             return Statistics(
                 waiting=waiting,
-                running=len(self._running),
+                running=running,
                 slots=self._limits.slots,
                 kv_tokens=counts.kv_tokens,
                 max_kv_tokens=self._limits.kv_tokens,
@@ -120,7 +135,7 @@ class Worker:
                 cancelled=counts.cancelled,
                 failed=counts.failed,
                 restarts=counts.restarts,
-                idle_seconds=time.monotonic() - counts.last_sign if busy else 0.0,
+                idle_seconds=time.monotonic() - counts.last_sign if waiting or running else 0.0,
                 wait_seconds=counts.times.longest_wait(),
             )
 
@@ -139,6 +154,8 @@ class Worker:
         answer = Answer(job, served, request, Generation(len(request.ids), lambda: self._cancel(answer)), loop)
         with self._lock:
             self._refuse_if_full(job.owner)
+            if not (len(self._queue) or self._running or self._again):
+                self._counts.last_sign = time.monotonic()
             self._queue.push(answer)
             self._open.add(answer)
             self._lock.notify()
@@ -162,6 +179,8 @@ class Worker:
             self._stopping = True
             self._lock.notify()
         await loop.run_in_executor(None, self._thread.join, STOP_SECONDS)
+        self._closed.set()
+        self._watch.join()
         self._encoder.shutdown(wait=False)
         await asyncio.sleep(0)  # what the thread sent last
         _push([(answer, answer.ended_by(STOPPING, "unavailable")) for answer in [*self._open]], self._open)
@@ -179,6 +198,8 @@ class Worker:
         """Raise RefusedError where no further job of this owner is taken."""
         if self._closing or self._broken:
             raise RefusedError("unavailable", STOPPING if self._closing else BROKEN, retry_after=LONGEST_PAUSE)
+        if self._hangs:
+            raise RefusedError("unavailable", HANGS, retry_after=LONGEST_PAUSE)
         seconds = self._counts.times.until_free(len(self._queue), self._limits.slots)
         refuse_if_full(self._queue, owner, self._limits.waiting, coming=self._encoding, seconds=seconds)
 
@@ -191,7 +212,24 @@ class Worker:
                 self._cancelled.append(answer)
             self._lock.notify()
 
-    # What follows runs in the thread.
+    def _watch_steps(self) -> None:
+        """In a thread of its own: where a step hangs, end all answers, and those that come, until it comes back."""
+        last_sign = 0.0
+        while not self._closed.wait(min(self._limits.hang_seconds / 4, 1.0)):
+            with self._lock:
+                seen, last_sign = last_sign, self._counts.last_sign
+                if seen != last_sign or self.statistics().idle_seconds < self._limits.hang_seconds:
+                    continue  # looked at twice, as the whole process may have been stopped in between
+                if not self._hangs:
+                    logging.getLogger(__name__).error("a decoding step hangs")
+                self._hangs = True
+                inside = [one for one in (*self._running.values(), *self._again) if one not in self._cancelled]
+                ended = [*inside, *self._queue.clear()]
+                self._cancelled += inside  # they leave when the step comes back
+                self._counts.failed += len(ended)
+            self._tell([(answer, answer.ended_by(HANGS, "unavailable")) for answer in ended])
+
+    # What follows runs in the decoding thread.
 
     def _new_decoder(self) -> Decoder:
         return Decoder(self._model, slots=self._limits.slots, prompt_tokens=self._limits.prompt_tokens)
@@ -201,7 +239,7 @@ class Worker:
         while self._wait_for_work():
             if not self._turn_works():
                 self._restart()  # outside of the exception, which holds tensors
-        for answer in [*self._running.values()]:
+        for answer in [*self._running.values(), *self._again]:
             self._end(answer, answer.ended_by(STOPPING, "unavailable"))
         with suppress(Exception):
             self._decoder.close()
@@ -209,10 +247,11 @@ class Worker:
     def _wait_for_work(self) -> bool:
         """Wait until there is something to do; False where there will be nothing any more."""
         with self._lock:
-            while not (self._running or len(self._queue) or self._cancelled or self._closing):
+            self._hangs = False
+            while not (self._running or self._again or len(self._queue) or self._cancelled or self._closing):
                 self._lock.wait()
             self._counts.last_sign = time.monotonic()
-            return not self._stopping and not (self._closing and not self._running)
+            return not self._stopping and not (self._closing and not self._running and not self._again)
 
     def _turn_works(self) -> bool:
         """Take a turn; False after an error, whatever it is."""
@@ -225,17 +264,24 @@ class Worker:
 
     def _turn(self) -> None:
         """Let answers leave and join, and take a step."""
-        with self._lock:
-            cancelled, self._cancelled = self._cancelled, []
-        for answer in cancelled:
-            if answer.request_id is not None and answer.request_id in self._running:
-                self._decoder.cancel(answer.request_id)
-                self._leave(answer)
+        self._let_leave()
         self._start_answers()
         tokens = self._decoder.step() if self._running else []
         with self._lock:
             self._counts.new_tokens += len(tokens)
         self._tell([told for token in tokens for told in self._events(token)])
+
+    def _let_leave(self, *, works: bool = True) -> None:
+        """Take out the answers that were cancelled; unless the decoder works, it is not told."""
+        with self._lock:
+            cancelled, self._cancelled = self._cancelled, []
+        for answer in cancelled:
+            if answer in self._again:
+                self._leave(answer)
+            elif answer.request_id is not None and answer.request_id in self._running:
+                if works:
+                    self._decoder.cancel(answer.request_id)
+                self._leave(answer)
 
     def _events(self, token: Token) -> list[tuple[Answer, Event]]:
         """What a token tells; an error in its text ends its answer alone."""
@@ -249,19 +295,29 @@ class Worker:
             self._decoder.cancel(token.request)
         if ended or failed:
             self._leave(answer, failed=failed)
+        elif answer is self._trial and answer.is_further:
+            self._trial = None
         return [(answer, event) for event in events]
 
     def _start_answers(self) -> None:
         """Hand jobs to the decoder as long as there is room, and tell the others their places."""
-        while len(self._running) < self._limits.slots:
+        while self._trial is None and len(self._running) < self._limits.slots:
             with self._lock:
-                answer = self._queue.take(self._fits)
+                answer = self._next()
             if answer is None:
                 break
             self._start(answer)
         with self._lock:
             moved = [(answer, Waiting(position)) for answer, position in moved_up(self._queue)]
         self._tell(moved)
+
+    def _next(self) -> Answer | None:
+        """The next answer to begin, under the lock: one that begins anew, else the one whose turn it is in the queue."""
+        if not self._again:
+            return self._queue.take(self._fits)
+        if not self._fits(self._again[0]):
+            return None
+        return self._again.popleft()
 
     def _fits(self, answer: Answer) -> bool:
         """Whether the cache may become as large as this answer makes it; one alone always fits."""
@@ -284,33 +340,42 @@ class Worker:
             self._tell([(answer, answer.ended_by(error.message, "invalid"))])
             return
         answer.started = time.monotonic()
+        self._trial = answer if answer.is_suspect else None
         with self._lock:
             self._running[answer.request_id] = answer
-            self._counts.times.note_wait(answer.started - answer.asked)
+            if not answer.failures:
+                self._counts.times.note_wait(answer.started - answer.asked)
             self._counts.kv_tokens += answer.max_tokens
             self._counts.prompt_tokens += answer.prompt_tokens
 
     def _leave(self, answer: Answer, *, failed: bool = False) -> None:
         """Note that an answer has left the decoder."""
-        assert answer.request_id is not None
+        if answer is self._trial:
+            self._trial = None
         with self._lock:
-            del self._running[answer.request_id]
+            self._take_out(answer)
             self._queue.ended(answer)
-            self._counts.kv_tokens -= answer.max_tokens
             self._counts.failed += failed
             self._counts.times.note_answer(time.monotonic() - answer.started)
+
+    def _take_out(self, answer: Answer) -> None:
+        """Under the lock: the answer is in the decoder no more, and does not begin anew."""
+        if answer in self._again:
+            self._again.remove(answer)
+        elif answer.request_id is not None:
+            del self._running[answer.request_id]
+            self._counts.kv_tokens -= answer.max_tokens
 
     def _end(self, answer: Answer, event: Ended) -> None:
         self._leave(answer, failed=True)
         self._tell([(answer, event)])
 
     def _restart(self) -> None:
-        """End the answers that were in the decoder, and make a new one, until one works."""
+        """Make a new decoder, until one works, for the answers that were in the last one."""
         with self._lock:
             self._starting = True
             self._counts.restarts += 1
-        for answer in [*self._running.values()]:
-            self._end(answer, answer.ended_by(FAILED, "unavailable"))
+        self._blame()
         failures = 0
         while not self._stopping and not self._starts():
             failures += 1
@@ -318,11 +383,33 @@ class Worker:
                 self._broken = failures >= PROBES
                 waiting = self._queue.clear() if self._broken else []
                 self._counts.last_sign = time.monotonic()
-                self._tell([(answer, answer.ended_by(BROKEN, "unavailable")) for answer in waiting])
+            for answer in [*self._again] if self._broken else ():
+                self._end(answer, answer.ended_by(BROKEN, "unavailable"))
+            self._tell([(answer, answer.ended_by(BROKEN, "unavailable")) for answer in waiting])
+            with self._lock:
                 if not self._stopping:
                     self._lock.wait(min(0.05 * 2**failures, LONGEST_PAUSE))
         with self._lock:
             self._starting = self._broken = False
+
+    def _blame(self) -> None:
+        """After a step that failed: end the answer that is to blame, as far as that is known; the others begin anew.
+
+        Suspects do so one at a time, beside answers that are none: whichever is on trial when a step fails is to blame.
+        """
+        self._let_leave(works=False)
+        trial, self._trial = self._trial, None
+        for answer in [*self._running.values()]:
+            answer.failures += trial is None
+            if answer is trial or answer.failures >= MAX_FAILURES:
+                self._end(answer, answer.ended_by(FAILED, "unavailable"))
+                continue
+            with self._lock:
+                self._take_out(answer)
+                answer.begin_anew()
+                self._again.append(answer)
+        with self._lock:
+            self._again = deque(sorted(self._again, key=lambda answer: answer.is_suspect))
 
     def _starts(self) -> bool:
         """Whether a new decoder gives a token."""

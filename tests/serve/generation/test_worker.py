@@ -10,17 +10,20 @@ import torch
 from imprint.inference.decoder import Decoder
 from imprint.inference.request import Token
 from imprint.model import Model
+from imprint.serve.generation.answer import request_for
 from imprint.serve.generation.job import Ended, Job, Piece, RefusedError
 from imprint.serve.generation.worker import Limits, Worker
 from tests.bases import FAMILIES
 from tests.serve.generation.workers import (
     Outcome,
     alone,
+    fail_once,
     job_of,
     model_of,
     outcome_of,
     random_job,
     run_schedule,
+    run_some,
     served_of,
     worker_of,
 )
@@ -299,28 +302,49 @@ class TestCancels:
 
 
 class TestFaults:
-    def test_an_error_in_a_step_ends_what_runs_and_the_next_is_answered(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_after_an_error_in_a_step_every_answer_is_what_it_would_have_been(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         states: list[bool] = []
+        jobs = [job_of(owner="a", model="wide"), job_of("颜色", owner="b", temperature=1.0, seed=5)]
 
-        async def run() -> tuple[list[Outcome], Outcome, int]:
+        async def run() -> tuple[list[Outcome], int]:
             async with worker_of(model) as worker:
                 fail_once(monkeypatch, torch.OutOfMemoryError("out of memory"), lambda: states.append(worker.ready()))
-                generations = [await worker.submit(job_of(owner=owner, model="wide")) for owner in "ab"]
-                failed = await asyncio.gather(*map(outcome_of, generations))
-                healthy = await outcome_of(await worker.submit(job_of(owner="c", model="wide")))
+                generations = [await worker.submit(job) for job in jobs]
+                outcomes = await asyncio.gather(*map(outcome_of, generations))
                 assert worker.ready()
-                return failed, healthy, worker.statistics().restarts
+                return outcomes, worker.statistics().restarts
 
-        failed, healthy, restarts = asyncio.run(run())
+        outcomes, restarts = asyncio.run(run())
 
-        assert {(outcome.end.reason, outcome.end.kind) for outcome in failed} <= {
-            ("error", "unavailable"),
-            ("length", None),
-            ("stop", None),
-        }
-        assert failed[0].end.error is not None
-        assert healthy.text == alone(model, job_of(model="wide"))[1]
+        assert [(outcome.ids, outcome.text) for outcome in outcomes] == [alone(model, job) for job in jobs]
         assert (restarts, states, users(model)) == (1, [False], 0)
+
+    @pytest.mark.parametrize("fails_at", [0, 3], ids=["at its prompt", "at its fourth token"])
+    def test_a_request_that_breaks_every_step_harms_no_other(self, model: Model, fails_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        poison, seed = job_of("毒", owner="mallory", max_new_tokens=60), range(5)
+        jobs = [job_of("白" * number, f"owner {number}", temperature=1.0, seed=number, max_new_tokens=20) for number in seed]
+        poison_ids = request_for(poison, served_of(model)[0]).ids
+        step = Decoder.step
+
+        def failing(decoder: Decoder) -> list[Token]:
+            if any(one.request.ids == poison_ids and one.count >= fails_at for one in (*decoder._waiting, *decoder._running)):
+                raise RuntimeError("an assertion of the device failed")
+            return step(decoder)
+
+        monkeypatch.setattr(Decoder, "step", failing)
+
+        async def run() -> tuple[list[Outcome], Outcome]:
+            async with worker_of(model) as worker:
+                early = [asyncio.create_task(outcome_of(await worker.submit(job))) for job in jobs[:3]]
+                bad = asyncio.create_task(outcome_of(await worker.submit(poison)))
+                late = [asyncio.create_task(outcome_of(await worker.submit(job))) for job in jobs[3:]]
+                return await asyncio.gather(*early, *late), await bad
+
+        outcomes, bad = asyncio.run(run())
+
+        assert (bad.end.reason, bad.end.kind, len(bad.ids)) == ("error", "unavailable", fails_at)
+        assert [(outcome.ids, outcome.text) for outcome in outcomes] == [alone(model, job) for job in jobs]
+        assert users(model) == 0
 
     def test_one_that_never_works_again_refuses_what_comes(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         async def run() -> tuple[Outcome, RefusedError, Outcome]:
@@ -377,7 +401,7 @@ class TestFaults:
         assert (refused.end.reason, refused.end.kind) == ("error", "invalid")
         assert healthy.text == alone(model, job_of())[1]
 
-    def test_a_step_that_hangs_is_told(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_step_that_hangs_ends_what_runs_and_waits_until_it_comes_back(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         go_on = threading.Event()
         step = Decoder.step
 
@@ -385,18 +409,23 @@ class TestFaults:
             go_on.wait()
             return step(decoder)
 
-        async def run() -> tuple[bool, Outcome]:
-            async with worker_of(model, Limits(hang_seconds=0.05)) as worker:
+        async def run() -> tuple[list[Outcome], RefusedError, Outcome, int]:
+            async with worker_of(model, Limits(slots=1, hang_seconds=0.05)) as worker:
                 monkeypatch.setattr(Decoder, "step", slow)
-                generation = await worker.submit(job_of())
-                await asyncio.sleep(0.15)
-                hangs = not worker.ready()
+                generations = [await worker.submit(job_of(owner=owner)) for owner in "ab"]
+                ended = await asyncio.gather(*map(outcome_of, generations))
+                with pytest.raises(RefusedError, match="has not moved") as caught:
+                    await worker.submit(job_of())
+                assert not worker.ready()
                 go_on.set()
-                return hangs, await outcome_of(generation)
+                while not worker.ready():
+                    await asyncio.sleep(0.005)
+                return ended, caught.value, await outcome_of(await worker.submit(job_of())), len(worker._open)
 
-        hangs, outcome = asyncio.run(run())
+        ended, refused, later, left = asyncio.run(run())
 
-        assert (hangs, outcome.end.error) == (True, None)
+        assert {(outcome.end.reason, outcome.end.kind, outcome.text) for outcome in ended} == {("error", "unavailable", "")}
+        assert (refused.kind, later.text, left, users(model)) == ("unavailable", alone(model, job_of())[1], 0, 0)
 
     @pytest.mark.parametrize("seed", range(3))
     def test_every_generation_ends_once_whatever_goes_wrong(self, model: Model, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,34 +452,6 @@ class TestFaults:
 
         assert len(ends) > 20
         assert users(model) == 0
-
-
-async def run_some(worker: Worker, jobs: list[Job], rng: random.Random) -> list[Outcome]:
-    """As `run_schedule`, without the jobs that are refused."""
-
-    async def one(job: Job) -> Outcome | None:
-        await asyncio.sleep(rng.random() * 0.05)
-        try:
-            return await outcome_of(await worker.submit(job), cancel_after=rng.choice((None, None, 1, 2)))
-        except RefusedError:
-            return None
-
-    return [outcome for outcome in await asyncio.gather(*map(one, jobs)) if outcome is not None]
-
-
-def fail_once(monkeypatch: pytest.MonkeyPatch, error: Exception, after: object) -> None:
-    """The second step raises an error; `after` is called when the next decoder takes its first."""
-    step, calls = Decoder.step, iter(range(10**6))
-
-    def failing(decoder: Decoder) -> list[Token]:
-        number = next(calls)
-        if number == 1:
-            raise error
-        if number == 2:
-            after()  # type: ignore[operator]
-        return step(decoder)
-
-    monkeypatch.setattr(Decoder, "step", failing)
 
 
 def _fail(_decoder: Decoder) -> list[Token]:

@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
+
 import imprint
+from imprint.inference.decoder import Decoder
+from imprint.inference.request import Token
 from imprint.model import Model
 from imprint.serve.generation.answer import Served, request_for
-from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, ServedModel, Waiting
+from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, RefusedError, ServedModel, Waiting
 from imprint.serve.generation.worker import Limits, Worker
 from tests.bases import base_of
 from tests.inference.schedules import adapters_of
@@ -130,3 +134,31 @@ async def run_schedule(worker: Worker, jobs: list[Job], rng: random.Random) -> l
         return await outcome_of(await worker.submit(job), cancel_after=cancel_after), cancel_after is not None
 
     return await asyncio.gather(*(one(job) for job in jobs))
+
+
+async def run_some(worker: Worker, jobs: list[Job], rng: random.Random) -> list[Outcome]:
+    """As `run_schedule`, without the jobs that are refused."""
+
+    async def one(job: Job) -> Outcome | None:
+        await asyncio.sleep(rng.random() * 0.05)
+        try:
+            return await outcome_of(await worker.submit(job), cancel_after=rng.choice((None, None, 1, 2)))
+        except RefusedError:
+            return None
+
+    return [outcome for outcome in await asyncio.gather(*map(one, jobs)) if outcome is not None]
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, error: Exception, after: Callable[[], None]) -> None:
+    """The second step raises an error; `after` is called when the next decoder takes its first."""
+    step, calls = Decoder.step, iter(range(10**6))
+
+    def failing(decoder: Decoder) -> list[Token]:
+        number = next(calls)
+        if number == 1:
+            raise error
+        if number == 2:
+            after()
+        return step(decoder)
+
+    monkeypatch.setattr(Decoder, "step", failing)
