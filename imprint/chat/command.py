@@ -3,21 +3,18 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
-from imprint.chat.console import Chat, LineReader, PipeReader, Screen
+from imprint.chat.answer import LocalModel
+from imprint.chat.console import Chat, converse, standard_screen
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import ChatSection, SamplingSection
 from imprint.config import read_overrides
 from imprint.loading.bundle import read_manifest
 from imprint.loading.load import load_with
 from imprint.loading.source import ModelSource, resolve_source
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual
 from imprint.model import Model
-
-WELCOME: Final = Bilingual("/help lists the commands, Ctrl-D leaves", "输入 /help 查看命令，Ctrl-D 退出")
 
 
 def chat_command(path: str | Path, overrides: Sequence[str]) -> None:
@@ -26,8 +23,7 @@ def chat_command(path: str | Path, overrides: Sequence[str]) -> None:
     On a terminal there is a line editor; in a pipe each line is a question, and its answer is a line.
     """
     section = read_overrides(overrides, ChatSection)
-    interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-    screen = Screen(sys.stdout, sys.stdout if interactive else sys.stderr, interactive=interactive)
+    screen = standard_screen()
     screen.note(Bilingual(f"loading {path} ...", "正在加载").line)
     began = time.monotonic()
     source = resolve_source(path, section.base_path)
@@ -37,11 +33,7 @@ def chat_command(path: str | Path, overrides: Sequence[str]) -> None:
     _ = model.tokenizer  # raises UserError now, not at the first question
     screen.note(loaded_message(model, source, section, time.monotonic() - began))
     settings = SamplingSection(**{name: getattr(section, name) for name in SamplingSection.model_fields})
-    chat = Chat(model, Conversation(settings, section.system, has_adapter=model.adapter is not None), screen)
-    if interactive:
-        _talk_on_terminal(chat)
-    elif sys.stdin is not None:
-        _answer_lines(chat, PipeReader(sys.stdin.buffer))
+    converse(Chat(LocalModel(model), Conversation(settings, section.system, has_adapter=model.adapter is not None), screen), sys.stdin)
 
 
 def loaded_message(model: Model, source: ModelSource, section: ChatSection, seconds: float) -> str:
@@ -58,21 +50,3 @@ def loaded_message(model: Model, source: ModelSource, section: ChatSection, seco
     quantized = model.network.weight_format
     precision = (f"{quantized.title}, " if quantized else "") + str(model.network.dtype).removeprefix("torch.")
     return f"loaded 已加载: base 底座 {base} · {adapter} · {precision} · {model.device} · {seconds:.1f} s"
-
-
-def _talk_on_terminal(chat: Chat) -> None:
-    from imprint.chat.editor import Editor, echo_off
-
-    chat.echo_off = echo_off
-    chat.screen.note(WELCOME.line)
-    with suppress(KeyboardInterrupt):  # the second one at an empty line
-        chat.talk(Editor())
-    chat.screen.note(Bilingual("bye", "再见").line)
-
-
-def _answer_lines(chat: Chat, reader: LineReader) -> None:
-    chat.talk(reader)
-    if chat.failures:
-        raise UserError(
-            Bilingual(f"{chat.failures} of the lines could not be answered; see above.", f"有 {chat.failures} 行未能处理，见上。")
-        )

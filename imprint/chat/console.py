@@ -1,27 +1,22 @@
 """Input, output and Ctrl-C of a chat, on a terminal or in a pipe."""
 
+import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol, TextIO
 
-from imprint.chat.answer import ContextFit, answer, fit_context
+from imprint.chat.answerer import Answerer
 from imprint.chat.conversation import ChatRequest, Conversation
 from imprint.chat.slash_commands import is_command, question, run
 from imprint.messages import Bilingual, UserError
-from imprint.model import Model
-from imprint.runtime import is_out_of_memory
 from imprint.terminal import Style, say, style_for
 
 HOW_TO_LEAVE: Final = Bilingual("Ctrl-C again or Ctrl-D leaves", "再按一次 Ctrl-C 或按 Ctrl-D 退出")
 STOPPED_EARLY: Final = Bilingual("stopped before anything came; /retry asks again", "还没有回答就停止了；/retry 重新提问")
 EMPTY_ANSWER: Final = Bilingual("an empty answer", "空回答")
-OUT_OF_MEMORY: Final = Bilingual(
-    "the device ran out of memory; the conversation is kept. /undo or /clear makes it shorter, /set max_length 512 bounds it; or start the "
-    "chat with quantize=8.",
-    "显存或内存不足：可用 /undo、/clear 或 /set max_length 512 缩短对话，或以 quantize=8 启动。",
-)
+WELCOME: Final = Bilingual("/help lists the commands, Ctrl-D leaves", "输入 /help 查看命令，Ctrl-D 退出")
 
 
 class LineReader(Protocol):
@@ -87,10 +82,10 @@ class Screen:
 
 @dataclass
 class Chat:
-    """A model, a conversation and a screen."""
+    """What answers, a conversation and a screen."""
 
-    model: Model
-    """The model that answers."""
+    model: Answerer
+    """What answers."""
     conversation: Conversation
     """The conversation so far."""
     screen: Screen
@@ -140,31 +135,27 @@ class Chat:
         self.conversation = request.without_answer
         text, began = "", time.monotonic()
         try:
-            fitted = fit_context(self.model, request)
-            with self.echo_off(), closing(answer(self.model, request)) as stream:
+            with self.echo_off(), closing(self.model.answer(request)) as stream:
                 for text in stream:
-                    self.screen.grow(self.model.template.stable_prefix(text))
+                    self.screen.grow(self.model.settled(text))
         except KeyboardInterrupt:
             if not self.screen.interactive:
                 raise
             self._stopped(request, text)
             return
-        except (UserError, RuntimeError, MemoryError) as error:
+        except (UserError, RuntimeError):
             self.screen.end()
-            if isinstance(error, UserError):
-                raise
-            if not is_out_of_memory(error):
-                raise
-            raise UserError(OUT_OF_MEMORY) from error
+            raise
         self.screen.grow(text)
         self.screen.end()
         self.conversation = request.answered(text)
-        tokens = len(self.model.tokenizer.encode(text))
-        notes = truncation_notes(fitted, tokens)
-        if self.screen.interactive:
-            seconds = time.monotonic() - began
-            speed = f"{tokens} tokens 词元 · {tokens / seconds:.0f} tokens/s" if text else EMPTY_ANSWER.line
-            notes = [speed, *notes]
+        seconds = time.monotonic() - began
+        summary = self.model.summary(request, text)
+        notes = summary.notes
+        if self.screen.interactive and not text:
+            notes = [EMPTY_ANSWER.line, *notes]
+        elif self.screen.interactive and summary.tokens is not None:
+            notes = [f"{summary.tokens} tokens 词元 · {summary.tokens / seconds:.0f} tokens/s", *notes]
         if notes:
             self.screen.note(" · ".join(notes) + "\n" * self.screen.interactive)
 
@@ -178,14 +169,29 @@ class Chat:
         self.conversation = request.answered(text, stopped=True)
 
 
-def truncation_notes(fitted: ContextFit, tokens: int) -> list[str]:
-    """Notes about turns and tokens that did not fit into the context."""
-    notes = []
-    if fitted.dropped_turns:
-        notes.append(Bilingual(f"{fitted.dropped_turns} old turns no longer seen", f"已略去最早 {fitted.dropped_turns} 轮").line)
-    if fitted.cut_tokens:
-        cut = fitted.cut_tokens
-        notes.append(Bilingual(f"the question lost {cut} tokens of its middle", f"问题过长，中间略去 {cut} 个词元").line)
-    if fitted.prompt_tokens + tokens >= fitted.max_length:
-        notes.append(Bilingual(f"ended by max_length={fitted.max_length}", "达到长度上限").line)
-    return notes
+def standard_screen() -> Screen:
+    """The terminal; in a pipe, answers go to standard output and notes to standard error."""
+    interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    return Screen(sys.stdout, sys.stdout if interactive else sys.stderr, interactive=interactive)
+
+
+def converse(chat: Chat, source: TextIO | None) -> None:
+    """Talk until the end: by a line editor on a terminal, else line by line. Raises UserError if some of these failed."""
+    if chat.screen.interactive:
+        _talk_on_terminal(chat)
+    elif source is not None:
+        chat.talk(PipeReader(source.buffer))
+        if chat.failures:
+            raise UserError(
+                Bilingual(f"{chat.failures} of the lines could not be answered; see above.", f"有 {chat.failures} 行未能处理，见上。")
+            )
+
+
+def _talk_on_terminal(chat: Chat) -> None:
+    from imprint.chat.editor import Editor, echo_off
+
+    chat.echo_off = echo_off
+    chat.screen.note(WELCOME.line)
+    with suppress(KeyboardInterrupt):  # the second one at an empty line
+        chat.talk(Editor())
+    chat.screen.note(Bilingual("bye", "再见").line)

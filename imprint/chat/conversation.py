@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imprint.chat.section import SamplingSection
+from imprint.chat.section import ChatSettings
 from imprint.config import read_overrides
 from imprint.messages import Bilingual, UserError
 
@@ -26,7 +26,7 @@ class ChatTurn:
 class Conversation:
     """The immutable state of a chat; each command and each answer returns a new one."""
 
-    settings: SamplingSection
+    settings: ChatSettings
     """Sampling settings."""
     system: str | None = None
     """System prompt."""
@@ -79,8 +79,8 @@ class Conversation:
             raise UserError(
                 Bilingual(
                     "/adapter: there is no adapter to switch; this model answers as it is. Give the run of a prefix or a LoRA, or "
-                    "adapter=FOLDER, to `imprint chat`.",
-                    "/adapter：没有可开关的适配器。",
+                    "adapter=FOLDER, to `imprint chat`; of a service that has a base, model=NAME of another model.",
+                    "/adapter：没有可开关的适配器。与在线服务对话时，请用 model= 选择微调后的模型。",
                 )
             )
         return replace(self, adapter_on=on)
@@ -88,7 +88,7 @@ class Conversation:
     def with_setting(self, name: str, value: str) -> "Conversation":
         """With another sampling setting, validated as at the start of the chat."""
         try:
-            given = read_overrides([f"{name}={value}"], SamplingSection)
+            given = read_overrides([f"{name}={value}"], type(self.settings))
         except UserError as error:
             raise UserError(str(error).replace(f"override {name}", f"/set {name}")) from error
         return replace(self, settings=self.settings.model_copy(update={name: getattr(given, name)}))

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from imprint.chat.conversation import ChatRequest, Conversation
-from imprint.chat.section import SamplingSection
+from imprint.chat.section import ChatSettings, SamplingSection
 from imprint.chat.transcript import save
 from imprint.config import describe
 from imprint.messages import Bilingual, UserError, closest, did_you_mean
@@ -118,7 +118,7 @@ def _adapter(conversation: Conversation, argument: str) -> CommandOutcome:
 
 def _set(conversation: Conversation, argument: str) -> CommandOutcome:
     name, _, value = argument.replace("=", " ", 1).partition(" ")
-    shown = [knob for knob in KNOBS if not value.strip() and name in ("", knob.path)]
+    shown = [knob for knob in describe(type(conversation.settings)) if not value.strip() and name in ("", knob.path)]
     if shown:
         settings = conversation.settings
         return CommandOutcome(conversation, "\n".join(f"{knob.path:20}{_value(settings, knob.path):8}{knob.description}" for knob in shown))
@@ -151,7 +151,7 @@ def _turns(count: int) -> str:
     return f"{count} turn{'' if count == 1 else 's'}"
 
 
-def _value(settings: SamplingSection, name: str) -> str:
+def _value(settings: ChatSettings, name: str) -> str:
     value = getattr(settings, name)
     if value is None or isinstance(value, tuple):
         return " ".join(map(repr, value or ())) or "null"

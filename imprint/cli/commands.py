@@ -124,6 +124,14 @@ def score(options: argparse.Namespace) -> None:
 
 def chat(options: argparse.Namespace) -> None:
     """`imprint chat`."""
+    from imprint.chat.remote_command import is_service, remote_chat_command
+    from imprint.chat.section import ChatSection
+    from imprint.config import read_overrides
+
+    if is_service(options.folder):
+        remote_chat_command(options.folder, options.overrides)
+        return
+    read_overrides(options.overrides, ChatSection)  # a mistake is told before PyTorch is imported, which takes seconds
     announce(f"opening {options.folder}", f"打开 {options.folder}")
     from imprint.chat.command import chat_command
 

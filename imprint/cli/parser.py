@@ -280,12 +280,14 @@ def _add_chat_and_score(commands: "argparse._SubParsersAction[_Parser]") -> None
     chat = _add_command(commands, "chat", run.chat, Bilingual("talk to a run or a model", "与微调结果或模型对话").line)
     chat.add_argument(
         "folder",
-        metavar="RUN|MODEL",
+        metavar="RUN|MODEL|URL",
         help=Bilingual(
-            "a run folder, a bundle of one, a model folder, or owner/name of the hub", "训练结果、打包文件、模型目录或 owner/name"
+            "a run folder, a bundle of one, a model folder, owner/name of the hub, or the address of a service, http://HOST:PORT, "
+            "which takes model=, key_file=, max_tokens= (docs/chat.md)",
+            "训练结果、打包文件、模型目录、owner/name，或在线服务的地址 http://主机:端口",
         ).line,
     )
-    _add_overrides(chat, "imprint.chat.section:ChatSection")
+    _add_overrides(chat, "imprint.chat.section:ChatSection", checked=False)  # a service has others
     serve = _add_command(commands, "serve", run.serve, Bilingual("answer over HTTP, with accounts", "启动在线服务").line)
     serve.add_argument(
         "words",

@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 
 import imprint
-from imprint.chat.answer import answer, fit_context
+from imprint.chat.answer import ContextFit, answer, fit_context, truncation_notes
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
 from imprint.model import Model
@@ -71,3 +71,12 @@ def test_a_question_that_is_too_long_is_counted_too(model: Model) -> None:
     fitted = fit_context(model, GREEDY.with_setting("max_length", "40").ask("白色的长裙很好看" * 20))
     assert fitted.cut_tokens > 0
     assert fitted.prompt_tokens == 30
+
+
+def test_what_the_context_was_too_short_for_is_reported() -> None:
+    assert truncation_notes(ContextFit(100, 50, 0, 0), 49) == []
+    assert truncation_notes(ContextFit(100, 50, 2, 7), 50) == [
+        "2 old turns no longer seen / 已略去最早 2 轮",
+        "the question lost 7 tokens of its middle / 问题过长，中间略去 7 个词元",
+        "ended by max_length=100 / 达到长度上限",
+    ]

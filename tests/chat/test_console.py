@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import imprint
-from imprint.chat.answer import ContextFit
-from imprint.chat.console import HOW_TO_LEAVE, Chat, PipeReader, Screen, truncation_notes
+from imprint.chat.answer import LocalModel
+from imprint.chat.console import HOW_TO_LEAVE, Chat, PipeReader, Screen
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
 from imprint.inference.sampling import NotFiniteError
@@ -38,7 +38,7 @@ class Room:
     def __init__(self, model: Model, *, interactive: bool) -> None:
         self.answers, self.notes = io.StringIO(), io.StringIO()
         conversation = Conversation(SamplingSection(temperature=0.0), has_adapter=True)
-        self.chat = Chat(model, conversation, Screen(self.answers, self.notes, interactive=interactive))
+        self.chat = Chat(LocalModel(model), conversation, Screen(self.answers, self.notes, interactive=interactive))
 
     def talk(self, *lines: str | BaseException) -> Typed:
         """Type these lines."""
@@ -82,11 +82,11 @@ def pipe(embedded: Model, says: Says) -> Room:
     return Room(embedded, interactive=False)
 
 
-def test_an_answer_is_shown_once_as_it_comes_with_its_tokens_and_their_speed(room: Room) -> None:
+def test_an_answer_is_shown_once_as_it_comes_with_its_tokens_and_their_speed(room: Room, embedded: Model) -> None:
     room.talk("你好", "", "  ")
     assert room.answers.getvalue() == "你好！\n"
     assert room.notes.getvalue().endswith(" tokens/s\n\n")
-    assert room.notes.getvalue().startswith(f"{len(room.chat.model.tokenizer.encode('你好！'))} tokens 词元 · ")
+    assert room.notes.getvalue().startswith(f"{len(embedded.tokenizer.encode('你好！'))} tokens 词元 · ")
     assert room.chat.conversation.history == [("你好", "你好！")]
 
 
@@ -202,15 +202,6 @@ def test_lines_of_a_pipe_are_utf8_and_a_line_that_is_not_is_reported_by_its_numb
     pipe.chat.talk(lines)
     assert [question for question, _answer in pipe.chat.conversation.history] == ["你好", "再见"]
     assert pipe.notes.getvalue().startswith("error: line 2 of the input is not UTF-8 text. Convert it, for instance with iconv")
-
-
-def test_what_the_context_was_too_short_for_is_reported() -> None:
-    assert truncation_notes(ContextFit(100, 50, 0, 0), 49) == []
-    assert truncation_notes(ContextFit(100, 50, 2, 7), 50) == [
-        "2 old turns no longer seen / 已略去最早 2 轮",
-        "the question lost 7 tokens of its middle / 问题过长，中间略去 7 个词元",
-        "ended by max_length=100 / 达到长度上限",
-    ]
 
 
 def test_dropped_turns_are_reported_in_a_pipe_too(pipe: Room) -> None:

@@ -76,7 +76,7 @@ def test_a_prefix_is_switched_where_there_is_one() -> None:
         Conversation(SamplingSection()).with_adapter(on=False)
 
 
-ALLOWED = "temperature, top_p, top_k, repetition_penalty, stop, max_length, seed"
+ALLOWED = "temperature, top_p, top_k, repetition_penalty, stop, seed, max_length"
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def test_settings_are_listed_shown_and_set() -> None:
         ["top_k", "0"],
         ["repetition_penalty", "1"],
         ["stop", "null"],
-        ["max_length", "null"],
         ["seed", "null"],
+        ["max_length", "null"],
     ]
     assert run("/set seed", START).message.startswith("seed                null    Seed of sampling")
     assert run('/set stop ["。", "###"]', START).message == "stop is '。' '###' / 已设置"
@@ -90,7 +90,7 @@ def test_settings_are_listed_shown_and_set() -> None:
         assert outcome.conversation.settings.temperature == 0.7
         assert outcome.message == "temperature is 0.7 / 已设置"
     with pytest.raises(
-        UserError, match=r"^/set dtype=: is unknown; allowed here: temperature, top_p, top_k, repetition_penalty, stop, max_length, seed"
+        UserError, match=r"^/set dtype=: is unknown; allowed here: temperature, top_p, top_k, repetition_penalty, stop, seed, max_length"
     ):
         run("/set dtype", START)
 

@@ -19,7 +19,7 @@ SURFACE = {
     "fit": {"--help", "RECIPE.yaml", "--card", "--output", "a.b=c"},
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "compare": {"--help", "RUN", "--data", "--prompts", "--limit", "a.b=c"},
-    "chat": {"--help", "RUN|MODEL", "a.b=c"},
+    "chat": {"--help", "RUN|MODEL|URL", "a.b=c"},
     "serve": {"--help", "RUN|MODEL|BUNDLE", "a.b=c"},
     "perplexity": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "score": {"--help", "PREDICTIONS", "--protocol", "--output"},
