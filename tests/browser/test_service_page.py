@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imprint.serve.generation.job import Statistics
 from tests.browser.service import Visitor, Windows
 from tests.serve.web.page import page as serve
 
@@ -260,6 +261,15 @@ def test_queue_and_quota_are_sentences_too(visitor: Visitor) -> None:
         return [3, 1].map((position) => { answer.on({ name: "queue", data: { position } }); return answer.status.textContent; });
     }""")
     assert shown == ["In the queue: 2 before you", "In the queue: yours is next"]
+
+
+def test_an_admin_is_told_what_to_do_about_long_waits(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = visitor.service.running.app.state.services.backend
+    monkeypatch.setattr(backend, "statistics", lambda: Statistics(wait_seconds=20.0, servers=2))
+    visitor.service.admin()
+    visitor.sign_in("admin").page.wait_for_selector("#question")
+    visitor.open("admin/service").page.get_by_text("waited 20 seconds or longer").wait_for()
+    assert visitor.page.get_by_text("Servers that answer").count() == 1
 
 
 def test_an_answer_goes_on_while_another_chat_is_open(visitor: Visitor) -> None:

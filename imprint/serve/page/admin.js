@@ -3,7 +3,7 @@ import { call } from "./api.js";
 import { dialog, field, h, notice, problemLine, showOnce, submitting, sure, tell } from "./dom.js";
 import { modelPicker } from "./rights.js";
 import { session } from "./state.js";
-import { count, fromNow, moment, t } from "./words.js";
+import { count, fromNow, halves, moment, t } from "./words.js";
 
 const TABS = { requests: requestsTab, users: usersTab, service: serviceTab, audit: auditTab };
 
@@ -153,7 +153,9 @@ async function serviceTab(load) {
     h("dl", { class: "figures" },
       figure("engine", queue.ready ? "ready" : "notReady"),
       ...Object.entries(figures).map(([word, value]) => figure(word, () => count(value))),
-      figure("kvTokens", () => `${count(queue.kv_tokens)} / ${count(queue.max_kv_tokens)}`)),
+      ...(queue.max_kv_tokens ? [figure("kvTokens", () => `${count(queue.kv_tokens)} / ${count(queue.max_kv_tokens)}`)] : []),
+      ...(queue.servers ? [figure("servers", () => count(queue.servers))] : [])),
+    ...(queue.hint === null ? [] : [h("p", { class: "problem", said: halves(queue.hint) })]),
     h("ul", { class: "models" }, ...models.map((model) => h("li", {}, h("span", { class: model.parent === null ? "who" : "who tuned" }, model.id),
       h("small", { said: () => [model.root, model.licence, t("tokens", { count: model.max_model_len })].filter(Boolean).join(" · ") })))),
     h("div", { class: "row" }, button("backup", doing(backup, () => {}))),

@@ -187,6 +187,7 @@ const WORDS = {
   running: ["Being written", "正在回答"],
   slots: ["Most at a time", "并发上限"],
   kvTokens: ["Cache (tokens)", "缓存（词元）"],
+  servers: ["Servers that answer", "在线的服务器"],
   newTokens: ["Tokens written", "已生成词元"],
   failed: ["Failed", "失败"],
   restarts: ["Restarts", "重启次数"],
