@@ -35,10 +35,12 @@ from imprint.serve.upstream.wire import Patience, Wire
 KEY_VARIABLE: Final = "IMPRINT_UPSTREAM_KEY"
 MAX_KEY_BYTES: Final = 4096
 RETRY_SECONDS: Final = 5.0
-MORE_EVENTS: Final = 16
-"""Events of an answer beside those with a token each: its beginning, its end, the tokens used."""
+EVENTS_A_TOKEN: Final = 8
+"""Most events that a token may have, on average over an answer and some more: some servers send single letters."""
 BYTES_A_TOKEN: Final = 512
-"""Most bytes of text that a token may have, on average over an answer and some more."""
+"""Most bytes of text that a token may have, likewise."""
+MORE_TOKENS: Final = 16
+"""The some more: its beginning, its end, the tokens used."""
 FAILED: Final = Bilingual(
     "this service failed while it passed the answer on. Send the request again.", "本服务转发回答时出错：请再发一次请求。"
 )
@@ -306,18 +308,18 @@ class UpstreamBackend:
         job, generation, model = answer.job, answer.generation, self._servers.id_of(answer.job.model)
         url = f"{server.address}/v1/{'chat/completions' if job.text is None else 'completions'}"
         body = answer_body(job, model, answer.max_tokens, self._api)
-        reason, size, events, untold = None, 0, 0, 0
+        reason, size, events, untold, most = None, 0, 0, 0, answer.longest + MORE_TOKENS
         answer.new_tokens = 0
         async with aclosing(self._begin().stream(url, body)) as stream:
             async for said in stream:
                 part = read_part(said, job, model)
                 events, size = events + 1, size + len(part.text.encode())
-                if events > answer.longest + MORE_EVENTS or size > BYTES_A_TOKEN * (answer.longest + MORE_EVENTS):
+                if events > EVENTS_A_TOKEN * most or size > BYTES_A_TOKEN * most:
                     raise FaultError("oversized")
                 reason = part.reason or reason
                 generation.prompt_tokens = part.prompt_tokens or generation.prompt_tokens
                 new = part.tokens_after(answer.new_tokens)
-                answer.new_tokens += new
+                answer.new_tokens = answer.new_tokens + new if part.new_tokens is None else part.new_tokens
                 untold += new - len(part.tokens)
                 if part.text or part.tokens:
                     answer.told = True

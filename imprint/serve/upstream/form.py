@@ -19,7 +19,7 @@ NO_ID: Final = -1
 ENDINGS: Final[Mapping[str, EndReason]] = {"stop": "stop", "length": "length"}
 MAX_TOKENS: Final = 2**31
 BYTES_A_TOKEN: Final = 3
-"""Of a prompt whose tokens are not counted: a Chinese character, or three letters."""
+"""Where tokens are not counted: a Chinese character, or three letters."""
 TOKENS_A_MESSAGE: Final = 4
 NOTHING_TO_ANSWER: Final = Bilingual("give either messages or a text to continue.", "请给出 messages 或要续写的文本，二者之一。")
 BROKEN_TEXT: Final = Bilingual(
@@ -42,12 +42,13 @@ class Part:
     prompt_tokens: int | None = None
     """Tokens of the prompt, where the server counts them."""
     new_tokens: int | None = None
-    """Tokens of the answer so far, where the server counts them."""
+    """Tokens of the answer so far, where the server counts them; it may do so at the end alone."""
 
     def tokens_after(self, before: int) -> int:
-        """How many tokens it adds to those before; where nobody counts, a text is one."""
-        counted = 0 if self.new_tokens is None else self.new_tokens - before
-        return max(counted, len(self.tokens), 1 if self.text and self.new_tokens is None else 0)
+        """How many tokens it adds to those before; an estimate where nobody counts."""
+        if self.new_tokens is not None:
+            return max(self.new_tokens - before, len(self.tokens))
+        return len(self.tokens) or (max(1, len(self.text.encode()) // BYTES_A_TOKEN) if self.text else 0)
 
 
 def check_job(job: Job, api: Api) -> None:

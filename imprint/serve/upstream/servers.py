@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ MAX_NAME: Final = 256
 MAX_LENGTH: Final = 2**31
 SUSPICIOUS: Final = 3
 """After so many answers in a row that failed, a server is left out for a while, whatever its checks say."""
+COUNTS: Final = ("/tokenize", "/v1/tokenize")
+"""Where servers count tokens: vLLM and SGLang; SGLang and this service."""
 COUNTED: Final = ({"role": "user", "content": "1"},)
 """A conversation that shows whether a server counts tokens."""
 
@@ -43,7 +46,8 @@ class Server:
         """Its models by id, as they were when it last answered."""
         self.answers = False
         """Whether it answered when it was last checked."""
-        self.counts_tokens = False
+        self.counts_at: str | None = None
+        """Where it counts tokens; None if it does not."""
         self.running = 0
         """Answers that it writes for this service."""
         self._max_length = max_length
@@ -97,7 +101,7 @@ class Server:
         try:
             models = read_models(await wire.ask(f"{self.address}/v1/models"), self._max_length)
             if models != self.models or not self.answers:
-                self.counts_tokens = await self._counts(wire, next(iter(models)))
+                self.counts_at = await self._find_count(wire, next(iter(models)))
         except FaultError as error:
             if self.answers or self._checks_failed == 0:
                 self._tell("a server does not answer", error)
@@ -109,19 +113,28 @@ class Server:
         self.models, self.answers, self._checks_failed = models, True, 0
         return True
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it counts tokens."""
+        return self.counts_at is not None
+
     async def count(self, wire: Wire, prompt: Mapping[str, Any]) -> int:
         """The tokens of a prompt, with its template. Raises FaultError."""
-        said = await wire.ask(f"{self.address}/tokenize", prompt)
+        return await self._count_at(self.counts_at or COUNTS[0], wire, prompt)
+
+    async def _count_at(self, place: str, wire: Wire, prompt: Mapping[str, Any]) -> int:
+        said = await wire.ask(self.address + place, prompt)
         number = said.get("count") if isinstance(said, dict) else None
         if type(number) is not int or not 0 < number < MAX_LENGTH:
             raise FaultError("nonsense")
         return number
 
-    async def _counts(self, wire: Wire, model: str) -> bool:
-        try:
-            return await self.count(wire, {"model": model, "messages": COUNTED}) > 0
-        except FaultError:
-            return False
+    async def _find_count(self, wire: Wire, model: str) -> str | None:
+        for place in COUNTS:
+            with suppress(FaultError):
+                await self._count_at(place, wire, {"model": model, "messages": COUNTED})
+                return place
+        return None
 
     def _tell(self, event: str, error: FaultError) -> None:
         fields = {"server": self.address, "fault": error.name, "status": error.status}

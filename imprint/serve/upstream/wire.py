@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Wire:
             headers=headers,
             timeout=httpx2.Timeout(None, connect=patience.connect, write=patience.silence),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_SECONDS),
+            verify=ssl.create_default_context(),  # which honours SSL_CERT_FILE
             follow_redirects=False,
             trust_env=False,
         )

@@ -9,7 +9,7 @@ import pytest
 
 from imprint.messages import UserError
 from imprint.serve.generation.job import Job, Piece, RefusedError, Waiting
-from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamLimits, open_upstream, read_key
+from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamBackend, UpstreamLimits, open_upstream, read_key
 from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.upstream.wire import Patience
 from tests.serve.upstream.fakes import (
@@ -28,6 +28,7 @@ from tests.serve.upstream.fakes import (
     until,
 )
 from tests.serve.upstream.misbehaviour import FAULTS
+from tests.serve.web.scripted import KEY, serving
 
 
 def answer_of(server: FakeServer, job: Job | None = None, **knobs: Any) -> Outcome:
@@ -113,6 +114,44 @@ class TestAnswers:
 
         assert asyncio.run(run(FakeServer())) == (3, True)
         assert asyncio.run(run(FakeServer(counts=False))) == (9, False)
+
+
+class TestAnotherService:
+    def test_of_ours_stands_behind_this_one(self) -> None:
+        async def run(url: str) -> list[Outcome]:
+            backend = UpstreamBackend([url], key=KEY, patience=Patience())
+            await until(backend.ready)
+            assert [(model.id, model.parent, model.max_length) for model in backend.models()] == [
+                ("base", None, 128),
+                ("tuned", "base", 128),
+            ]
+            jobs = [
+                job_of("say 白色", model="tuned", seed=5, stop=("x",), top_k=3, repetition_penalty=1.1, top_logprobs=2),
+                job_of(model="base", messages=None, text="say 白色", top_logprobs=0),
+                job_of("say 白色", model="base", max_new_tokens=1),
+                job_of("fail", model="base"),
+                job_of("full", model="base"),
+                job_of("bug", model="base"),
+            ]
+            outcomes = [await outcome_of(await backend.submit(job)) for job in jobs]
+            with pytest.raises(RefusedError) as caught:
+                await backend.submit(job_of("x" * 200, model="base"))
+            assert (caught.value.kind, caught.value.prompt_tokens, caught.value.limit) == ("context_length_exceeded", 200, 128)
+            await backend.close(0)
+            return outcomes
+
+        with serving() as service:
+            chat, text, short, failed, full, bug = asyncio.run(run(service.url))
+        assert [(one.text, one.end.reason, one.end.new_tokens) for one in (chat, text, short)] == [
+            ("白色", "stop", 2),
+            ("白色", "stop", 2),
+            ("白", "length", 1),
+        ]
+        assert chat.end.prompt_tokens == len("say 白色")
+        tokens = [token for one in chat.events if isinstance(one, Piece) for token in one.tokens]
+        assert [(token.text, token.log_prob, len(token.top)) for token in tokens] == [("白", -0.5, 2), ("色", -0.5, 2)]
+        assert (failed.text, failed.end.new_tokens) == ("ec", 1)  # an estimate: the other service counts at the end alone
+        assert {one.end.reason for one in (failed, full, bug)} == {"error"}
 
 
 class TestFaults:

@@ -65,7 +65,7 @@ def test_the_tokens_of_a_part_are_those_that_somebody_counted() -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 5}
     counted = part_of({"delta": {"content": "白"}}, usage=usage)
     assert (counted.prompt_tokens, counted.tokens_after(3)) == (9, 2)
-    assert part_of({"delta": {"content": "白"}}).tokens_after(3) == 1
+    assert [part_of({"delta": {"content": text}}).tokens_after(3) for text in ("a", "白", "白色的", "")] == [1, 1, 3, 0]
     assert part_of({"delta": {}}).tokens_after(3) == 0
     wrong: Any
     for wrong in ({"prompt_tokens": -1}, {"prompt_tokens": True}, {"prompt_tokens": 2**40}, {"prompt_tokens": "9"}, [], "x"):

@@ -44,14 +44,14 @@ def test_a_list_that_is_none_is_a_fault(said: Any, fault: str) -> None:
 def server_with(clock: Any = None, **models: int) -> Server:
     server = Server("http://127.0.0.1:1", None, *([clock] if clock else []))
     server.models = {name: UpstreamModel(length, name, None) for name, length in models.items()}
-    server.answers = server.counts_tokens = True
+    server.answers, server.counts_at = True, "/tokenize"
     return server
 
 
 def test_a_model_of_several_servers_is_as_long_as_the_shortest_and_adapters_come_last() -> None:
     first, second = server_with(demo=100), server_with(demo=50, other=70)
     first.models = {"flowers": UpstreamModel(100, "flowers", "demo"), **first.models}
-    second.counts_tokens = False
+    second.counts_at = None
     models = Servers([first, second], {}).models()
 
     assert [(model.id, model.parent, model.max_length, model.counts_tokens) for model in models] == [
