@@ -18,7 +18,7 @@ from imprint.messages import Bilingual
 from imprint.models.attention import NO_ADAPTER, Prefix, PrefixRanges, RowAdapters
 from imprint.models.cache import KVCache
 from imprint.models.network import Network
-from imprint.models.step_fusion import FusedStep
+from imprint.models.step_fusion import FusedStep, computed
 from imprint.pack import Pack
 from imprint.terminal import say
 
@@ -238,7 +238,8 @@ class StepGraphs:
 
     def _fused(self, kind: StepKind) -> Tensor:
         with FusedStep():
-            return self._compute(kind)
+            logits: Tensor = computed(self._compute(kind))
+        return logits
 
     def _compute(self, kind: StepKind) -> Tensor:
         """The step itself, over the tensors that stay: logits of a bucket's rows."""

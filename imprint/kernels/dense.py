@@ -8,6 +8,7 @@ Legend: N rows (output features), K columns (input features).
 
 from __future__ import annotations
 
+from imprint.kernels.gate import activate
 from imprint.kernels.language import jit, tl
 
 
@@ -22,8 +23,9 @@ def dense_vector_kernel(
     HAS_BIAS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    GELU: tl.constexpr,
 ):
-    """One token x (K,) times a weight (N, K) -> out (N,)."""
+    """One token x (K,) times a weight (N, K) -> out (N,); GELU: of that, rounded as it would be stored, the tanh approximation of GELU."""
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = tl.minimum(index, N - 1).to(tl.int64)
     added = tl.load(bias + rows).to(tl.float32) if HAS_BIAS else 0.0  # asked for first, so that the end does not wait for it
@@ -39,4 +41,6 @@ def dense_vector_kernel(
             values = tl.load(x + column, mask=column < K, other=0)
         total += part.to(tl.float32) * values.to(tl.float32)[None, :]
     result = tl.sum(total, 1) + added
+    if GELU:
+        result, _ = activate(result.to(out.dtype.element_ty).to(tl.float32), True)
     tl.store(out + index, result.to(out.dtype.element_ty), mask=index < N)

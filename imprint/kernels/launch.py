@@ -64,8 +64,8 @@ def dequantize(weight: QuantizedRows, dtype: torch.dtype, tile: Tile = tiles.DEQ
     return out
 
 
-def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
-    """One token (1, K) times the rows, plus the bias (N,) -> (1, rows)."""
+def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None, *, gelu: bool = False) -> Tensor:
+    """One token (1, K) times the rows, plus the bias (N,) -> (1, rows); with `gelu` the tanh approximation of its GELU."""
     x, words = x.contiguous(), weight.words
     tile = tile or tiles.vector_tile(len(weight.rows), words.shape[1], weight.group_words)
     out = torch.empty((1, len(weight.rows)), dtype=x.dtype, device=x.device)
@@ -80,6 +80,7 @@ def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: T
             weight.rows.stop,
             *offset_bits(weight.bits),
             HAS_BIAS=bias is not None,
+            GELU=gelu,
             **_constants(weight, tile),
         )
     return out
@@ -133,8 +134,8 @@ def packed_wide(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Til
     return out
 
 
-def dense_vector(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
-    """One token (1, K) times a weight (N, K), plus the bias (N,) -> (1, N)."""
+def dense_vector(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None = None, *, gelu: bool = False) -> Tensor:
+    """One token (1, K) times a weight (N, K), plus the bias (N,) -> (1, N); with `gelu` the tanh approximation of its GELU."""
     x, (rows, columns) = x.contiguous(), weight.shape
     tile = tile or tiles.dense_tile(rows, columns)
     out = torch.empty((1, rows), dtype=x.dtype, device=x.device)
@@ -149,6 +150,7 @@ def dense_vector(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | No
             HAS_BIAS=bias is not None,
             BLOCK_N=tile.rows,
             BLOCK_K=tile.columns,
+            GELU=gelu,
             num_warps=tile.warps,
         )
     return out

@@ -66,28 +66,54 @@ dequantized_linear.register_autograd(_gradient, setup_context=_keep_weight)
 
 
 @library.custom_op("imprint::packed_linear", mutates_args=())
-def packed_linear(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, last: int) -> Tensor:
-    """Up to 64 tokens (..., K) times the rows without dequantizing them, plus the bias -> (..., rows). It has no gradient."""
+def packed_linear(
+    x: Tensor,
+    integers: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    group: int,
+    first: int,
+    last: int,
+    gelu: bool = False,  # noqa: FBT001, FBT002
+) -> Tensor:
+    """Up to 64 tokens (..., K) times the rows without dequantizing them, plus the bias -> (..., rows). It has no gradient.
+
+    `gelu`: of one token, the tanh approximation of GELU of that.
+    """
     from imprint.kernels import launch
 
     weight, flat = launch.QuantizedRows(integers, scales, bits, group, range(first, last)), x.reshape(-1, x.shape[-1])
-    product = launch.packed_vector if len(flat) == 1 else launch.packed_matrix if len(flat) <= MATRIX_TOKENS else launch.packed_wide
+    if len(flat) == 1:
+        return launch.packed_vector(flat, weight, bias, gelu=gelu).view(*x.shape[:-1], last - first)
+    assert not gelu
+    product = launch.packed_matrix if len(flat) <= MATRIX_TOKENS else launch.packed_wide
     return product(flat, weight, bias).view(*x.shape[:-1], last - first)
 
 
 @packed_linear.register_fake
-def _(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, last: int) -> Tensor:  # noqa: ARG001
+def _(
+    x: Tensor,
+    integers: Tensor,  # noqa: ARG001
+    scales: Tensor,  # noqa: ARG001
+    bias: Tensor | None,  # noqa: ARG001
+    bits: int,  # noqa: ARG001
+    group: int,  # noqa: ARG001
+    first: int,
+    last: int,
+    gelu: bool = False,  # noqa: ARG001, FBT001, FBT002
+) -> Tensor:
     return x.new_empty((*x.shape[:-1], last - first))
 
 
 @library.custom_op("imprint::dense_linear", mutates_args=())
-def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """One token (..., K) times a weight (N, K) of 16 bits, plus the bias -> (..., N). It has no gradient."""
+def dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+    """One token (..., K) times a weight (N, K) of 16 bits, plus the bias -> (..., N); `gelu` as above. It has no gradient."""
     from imprint.kernels import launch
 
-    return launch.dense_vector(x.reshape(1, -1), weight, bias).view(*x.shape[:-1], len(weight))
+    return launch.dense_vector(x.reshape(1, -1), weight, bias, gelu=gelu).view(*x.shape[:-1], len(weight))
 
 
 @dense_linear.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ARG001
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:  # noqa: ARG001, FBT001, FBT002
     return x.new_empty((*x.shape[:-1], len(weight)))

@@ -10,6 +10,7 @@ integer to a float by an instruction: its bits become the mantissa of a float of
 
 from __future__ import annotations
 
+from imprint.kernels.gate import activate
 from imprint.kernels.language import jit, tl
 
 
@@ -177,8 +178,9 @@ def packed_vector_kernel(
     HAS_BIAS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_W: tl.constexpr,
+    GELU: tl.constexpr,
 ):
-    """One token x (K,) times rows from first to last of a weight -> out (last - first,)."""
+    """One token x (K,) times rows from first to last of a weight -> out (last - first,); GELU: as of dense_vector_kernel."""
     L: tl.constexpr = 32 // BITS
     GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -208,6 +210,8 @@ def packed_vector_kernel(
         else:
             total = part
     result = tl.sum(total, 1) * row_scale + added
+    if GELU:
+        result, _ = activate(result.to(out.dtype.element_ty).to(tl.float32), True)
     tl.store(out + index, result.to(out.dtype.element_ty), mask=first + index < last)
 
 

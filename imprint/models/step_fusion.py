@@ -1,14 +1,15 @@
 """Computes a pass with fewer kernels than the network's own lines have: those lines stay as they are.
 
 Inside the mode, a sum of hidden states is put off until the norm behind it, so that one kernel computes both, with gradients where there
-are any; an activation waits for what it is multiplied by, and the rotation of a decoding step for the attention; and the weight in a
-product of one token is read from memory at full speed. It is on while a decoding step is captured, and in the passes of training on one
-GPU. Legend: T tokens, C hidden size.
+are any; an activation waits for what it is multiplied by, and the rotation of a decoding step for the attention; the weight in a product of
+one token is read from memory at full speed, and such a product waits for a GELU behind it. It is on while a decoding step is captured, and
+in the passes of training on one GPU. Legend: T tokens, C hidden size.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -18,7 +19,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from imprint.kernels import available
+from imprint.kernels import available, ops
 from imprint.kernels.joint_heads import JointHeads, RotateHeads
 from imprint.models import fusible
 from imprint.models.pending import Pending, values
@@ -27,6 +28,8 @@ from imprint.quant.dense import linear
 
 TRAINING = True
 """Whether passes of training are computed so."""
+PRODUCTS_WITH_GELU = True
+"""Whether the kernel of a product of one token computes the GELU behind it, too."""
 
 
 class LazySum(Pending):
@@ -57,6 +60,22 @@ class LazyActivation(Pending):
         return functional.gelu(self.x, approximate="tanh") if self.gelu else functional.silu(self.x)
 
 
+class LazyProduct(Pending):
+    """A product of one token by a kernel, which can take the tanh approximation of GELU of it, too."""
+
+    def __init__(self, function: Callable[..., Tensor], inputs: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.function = function
+        self.inputs = inputs
+
+    def _compute(self) -> Tensor:
+        return self.function(*self.inputs)
+
+    def activated(self) -> Tensor:
+        """GELU of the product, by the same kernel."""
+        return self.function(*self.inputs, gelu=True)
+
+
 class FusedStep(TorchFunctionMode):
     """The mode. `everywhere`: on any device and in any dtype, as in Triton's interpreter; `gates`: activations are put off, too."""
 
@@ -69,7 +88,7 @@ class FusedStep(TorchFunctionMode):
         self._sums: WeakSet[Pending] = WeakSet()
         self._residuals = WeakTensorKeyDictionary()
         self._signed: tuple[Tensor, Tensor] | None = None
-        self._functions: Mapping[Any, Callable[..., Any]] = {
+        self._functions: dict[Any, Callable[..., Any]] = {
             torch.Tensor.mul: self._multiply,
             torch.mul: self._multiply,
             torch.Tensor.add: self._add,
@@ -85,6 +104,9 @@ class FusedStep(TorchFunctionMode):
             fusible.rotate_halves: self._rotate_halves,
             rotate: self._rotate,
         }
+        if PRODUCTS_WITH_GELU:
+            for operation in (ops.dense_linear._opoverload, ops.packed_linear._opoverload):
+                self._functions[operation] = partial(self._product, operation)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """See TorchFunctionMode."""
@@ -93,6 +115,8 @@ class FusedStep(TorchFunctionMode):
             for pending in self._sums:  # a tensor may change under it
                 _ = pending.value
         function, kwargs = self._functions.get(func), kwargs or {}
+        if func is not functional.gelu:
+            args = tuple(one.value if isinstance(one, LazyProduct) else one for one in args)
         out = None if function is None else function(*args, **kwargs)
         return func(*values(args), **values(kwargs)) if out is None else out
 
@@ -127,7 +151,16 @@ class FusedStep(TorchFunctionMode):
     def _silu(self, x: Any, inplace: bool = False) -> Pending | None:  # noqa: FBT001, FBT002 - as functional.silu has it
         return self._put_off(LazyActivation(x, gelu=False)) if self.gates and not inplace and self._fits(x) else None
 
-    def _gelu(self, x: Any, *, approximate: str = "none") -> Pending | None:
+    def _product(self, operation: Any, x: Any, *others: Any) -> Pending | None:
+        x = values(x)
+        if x.numel() != x.shape[-1] or torch.is_grad_enabled():
+            return None
+        return self._put_off(LazyProduct(operation, (x, *values(others))))
+
+    def _gelu(self, x: Any, *, approximate: str = "none") -> Pending | Tensor | None:
+        if isinstance(x, LazyProduct) and x.computed is None and approximate == "tanh":
+            self.fused += 1
+            return x.activated()
         return self._put_off(LazyActivation(x, gelu=True)) if self.gates and approximate == "tanh" and self._fits(x) else None
 
     def _swiglu(self, joint: Any) -> Tensor | None:

@@ -11,6 +11,8 @@ from imprint.progress import Progress
 from imprint.runs import RunFolder
 
 SECONDS_BETWEEN_CURVES = 15.0
+MOST_SHARE_OF_CURVES = 0.01
+"""Of a run's time: training waits while a plot is drawn."""
 SMOOTHING = 0.9
 """Weight of earlier losses in the exponential moving average that the screen shows."""
 
@@ -69,10 +71,11 @@ class Curve:
         self.rescues = list(rescues)
         """The steps that rescues went back to."""
         self._drawn = time.monotonic()
+        self._pause = SECONDS_BETWEEN_CURVES
 
     def write(self, event: Event) -> None:
         """Redraw the plot if it is old."""
-        if isinstance(event, Step) and time.monotonic() - self._drawn > SECONDS_BETWEEN_CURVES:
+        if isinstance(event, Step) and time.monotonic() - self._drawn > self._pause:
             self._draw()
 
     def close(self) -> None:
@@ -82,9 +85,11 @@ class Curve:
     def _draw(self) -> None:
         from imprint.report.curve import draw_curves  # matplotlib takes half a second to import, before the first step
 
+        began = time.monotonic()
         if any(isinstance(event, Step | Evaluation) for event in self.events):
             draw_curves(self.events, self.run.curve, title=self.run.title, rescues=self.rescues)
         self._drawn = time.monotonic()
+        self._pause = max(SECONDS_BETWEEN_CURVES, (self._drawn - began) / MOST_SHARE_OF_CURVES)
 
 
 class Screen:

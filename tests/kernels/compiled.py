@@ -30,7 +30,7 @@ def kernels(dtype: str) -> Iterator[Kernel]:
     product = packed | {"x": pointer, "bias": pointer}
     for rows, columns in SHAPES:
         tile = tiles.dense_tile(rows, columns)
-        constants: dict[str, Any] = {"K": columns, "HAS_BIAS": True, "BLOCK_N": tile.rows, "BLOCK_K": tile.columns}
+        constants: dict[str, Any] = {"K": columns, "HAS_BIAS": True, "BLOCK_N": tile.rows, "BLOCK_K": tile.columns, "GELU": True}
         types = {"x": pointer, "weight": pointer, "bias": pointer, "out": pointer, "N": "i32"}
         found[f"dense {constants} {tile}"] = (dense_vector_kernel, types, constants, tile)
         for bits, group in FORMATS:
@@ -42,7 +42,7 @@ def kernels(dtype: str) -> Iterator[Kernel]:
             found[f"vector {base} {tile}"] = (
                 packed_vector_kernel,
                 product | {"low": "i32", "high": "i32"},
-                base | {"HAS_BIAS": True} | block(tile),
+                base | {"HAS_BIAS": True, "GELU": True} | block(tile),
                 tile,
             )
             tile = tiles.matrix_tile(rows, words, group)

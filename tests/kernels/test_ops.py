@@ -3,9 +3,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, library
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from imprint.kernels import ops
+from imprint.models.step_fusion import FusedStep
 from imprint.quant.formats import FORMATS
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import StoredWeight, WeightFormat
@@ -121,3 +123,34 @@ def test_every_operation_tells_its_shape_without_computing() -> None:
         library.opcheck(operation, (x, integers, scales, None, *numbers), test_utils=("test_schema", "test_faketensor"))
     library.opcheck(ops.dequantize, (integers, scales, *numbers, DTYPE), test_utils=("test_schema", "test_faketensor"))
     assert ops.dequantized_gradient(torch.ones(2, 8, device=DEVICE, dtype=DTYPE), integers, scales, *numbers).shape == (2, 64)
+
+
+@every_format
+def test_the_gelu_behind_a_product_of_one_token_is_that_of_pytorch(weight_format: WeightFormat) -> None:
+    weight = stored(weight_format, 20, 264, range(4, 20))
+    x, bias = torch.randn(1, 264, device=DEVICE, dtype=DTYPE), torch.randn(16, device=DEVICE, dtype=DTYPE)
+    integers, scales, *numbers = arguments(weight)
+
+    wanted = functional.gelu(ops.packed_linear(x, integers, scales, bias, *numbers), approximate="tanh")
+    found = ops.packed_linear(x, integers, scales, bias, *numbers, gelu=True)
+
+    assert difference(found, wanted) <= torch.finfo(DTYPE).eps * max(1.0, float(wanted.abs().max()))
+
+
+@every_format
+def test_a_decoding_step_computes_product_and_gelu_at_once(weight_format: WeightFormat) -> None:
+    weight = stored(weight_format, 16, 128)
+    x, bias = torch.randn(1, 128, device=DEVICE, dtype=DTYPE), torch.randn(16, device=DEVICE, dtype=DTYPE)
+    mode = FusedStep(everywhere=True)
+
+    with torch.no_grad():
+        plain = linear(ops.packed_linear, x, weight, bias)
+        with mode:
+            product = linear(ops.packed_linear, x, weight, bias)
+            found = functional.gelu(product, approximate="tanh")
+            other = linear(ops.packed_linear, x, weight, bias)
+            total = torch.cat((other, other.view(16)[None])) + 1
+
+    assert mode.fused == 1
+    assert difference(found, functional.gelu(plain, approximate="tanh")) < 2e-2
+    assert torch.equal(total, torch.cat((plain, plain)) + 1)

@@ -7,13 +7,16 @@ from torch import Tensor
 
 import imprint
 from imprint.inference.decode_batch import DecodeBatch
-from imprint.models import rotary
+from imprint.kernels import available
+from imprint.models import rotary, step_fusion
 from imprint.models.attention import ForwardContext
 from imprint.models.decode_attention import DecodeAttention
 from imprint.models.network import Network
 from imprint.models.packed_attention import PackedAttention
-from imprint.models.step_fusion import FusedStep
+from imprint.models.step_fusion import FusedStep, computed
 from imprint.pack import pack
+from imprint.quant import dense
+from imprint.quant.dense import choose_kernels
 from tests.bases import FAMILIES, base_of
 from tests.cases import difference, small_chatglm2, small_network
 from tests.inference.reference import short_prompts
@@ -80,6 +83,24 @@ def test_norms_behind_sums_and_gates_are_one_kernel_each(network: Network, fused
     logits(network, prompts, mode)
 
     assert mode.fused == fused
+
+
+@pytest.mark.parametrize(("make", "fused"), [(small_network, 2), (small_chatglm2, 0)])
+def test_products_of_one_token_that_wait_for_a_gelu_give_the_same_logits(
+    make: Callable[[], Network], fused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, prompts = make(), short_prompts(small_network())[:1]
+    expected = logits(network, prompts, None)
+    choose_kernels(network, "auto")
+    monkeypatch.setattr(available, "usable", lambda *_, **__: True)
+    monkeypatch.setattr(dense, "_on_gpu", lambda _: True)
+    modes = []
+    for on in (True, False):
+        monkeypatch.setattr(step_fusion, "PRODUCTS_WITH_GELU", on)
+        modes.append(FusedStep(everywhere=True))
+        assert difference(computed(logits(network, prompts, modes[-1])), expected) < 1e-4
+
+    assert modes[0].fused - modes[1].fused == fused
 
 
 class TestTraining:

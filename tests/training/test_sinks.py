@@ -1,4 +1,6 @@
+import math
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,7 @@ def test_a_notice_is_shown_in_both_languages(capsys: pytest.CaptureFixture[str])
 @pytest.mark.usefixtures("drawing")
 def test_the_picture_is_refreshed_while_the_run_goes_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sinks, "SECONDS_BETWEEN_CURVES", 0.0)
+    monkeypatch.setattr(sinks, "MOST_SHARE_OF_CURVES", math.inf)
     run_log = RunLog(run, step=0, steps=8)
     run_log.write(step(1))
     first = run.curve.read_bytes()
@@ -50,6 +53,24 @@ def test_the_picture_is_refreshed_while_the_run_goes_on(run: RunFolder, monkeypa
     assert run.curve.read_bytes() != first
     for sink in run_log.sinks:
         sink.close()
+
+
+@pytest.mark.usefixtures("drawing")
+def test_a_picture_that_takes_long_is_drawn_less_often(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, drawn = [100.0], list[float]()
+
+    def draw(*_: object, **__: object) -> None:
+        drawn.append(clock[0])
+        clock[0] += 0.5
+
+    monkeypatch.setattr("imprint.report.curve.draw_curves", draw)
+    monkeypatch.setattr(sinks, "SECONDS_BETWEEN_CURVES", 15.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    curve = sinks.Curve(run, [step(1)], [])
+    for _ in range(200):
+        clock[0] += 1.0
+        curve.write(step(1))
+    assert drawn == [116.0, 167.5, 219.0, 270.5]  # 15 seconds after the start, then a hundred times as long as it took
 
 
 @pytest.mark.usefixtures("drawing")
