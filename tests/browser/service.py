@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 WATCH = """
 addEventListener("securitypolicyviolation", (event) => console.error("policy", event.effectiveDirective, event.blockedURI));
 """
+FAULTS = """() => {
+    const name = (one) => one.getAttribute("aria-label") || one.labels?.[0]?.textContent || (one.matches("a, button") && one.textContent);
+    const controls = [...document.querySelectorAll("a, button, input, select, textarea")].filter((one) => one.checkVisibility());
+    const nameless = controls.filter((one) => !name(one)?.trim()).map((one) => one.outerHTML);
+    return document.documentElement.scrollWidth > innerWidth ? ["too wide", ...nameless] : nameless;
+}"""
 ANSWERED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
 """What a browser says of an answer that the page tells in a sentence."""
 
@@ -69,9 +75,9 @@ class Visitor:
         assert len(text) > characters
         return text
 
-    @property
-    def is_too_wide(self) -> bool:
-        return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))
+    def faults(self, place: str) -> list[str]:
+        """What is wrong with the view that is shown: it scrolls sideways, or has controls that a screen reader cannot name."""
+        return [f"{place}: {fault}" for fault in self.page.evaluate(FAULTS)]
 
 
 class Windows:

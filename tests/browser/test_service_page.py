@@ -159,26 +159,26 @@ def test_enter_sends_but_never_while_an_input_method_composes(visitor: Visitor) 
     assert [job.messages for job in jobs[asked:]] == [({"role": "user", "content": "你好世界！\n再见"},)]
 
 
-def test_nothing_is_wider_than_a_small_phone_in_either_language(windows: Windows) -> None:
+def test_nothing_is_wider_than_a_small_phone_and_all_controls_have_names_in_either_language(windows: Windows) -> None:
     windows.service.user("窄屏")
     with windows.visit(width=360) as visitor:
-        page, wide = visitor.page, []
+        page, wide = visitor.page, list[str]()
         for place in ("", "signin", "ask"):
             visitor.open(place).page.wait_for_selector(".card")
-            wide += [place] if visitor.is_too_wide else []
+            wide += visitor.faults(place)
         visitor.sign_in("窄屏").page.wait_for_selector("#question")
         page.get_by_text("Beside the base").click()
         visitor.ask_whole("say " + "W" * 100, answers=2)
-        wide += ["chat"] if visitor.is_too_wide else []
+        wide += visitor.faults("chat")
         page.get_by_role("button", name="Menu").click()
         page.get_by_role("button", name="Sprache / 语言").click()
         page.get_by_text("新对话").first.wait_for()
-        wide += ["menu"] if visitor.is_too_wide else []
+        wide += visitor.faults("menu")
         page.get_by_role("link", name="API 密钥").click()
         page.get_by_role("heading", name="API 密钥").wait_for()
-        wide += ["keys"] if visitor.is_too_wide else []
+        wide += visitor.faults("keys")
         page.set_viewport_size({"width": 320, "height": 500})
-        wide += ["400 % zoom"] if visitor.is_too_wide else []
+        wide += visitor.faults("400 % zoom")
         page.set_viewport_size({"width": 360, "height": 740})
         page.get_by_role("button", name="退出登录").wait_for(state="hidden")
         windows.context.clear_cookies()
@@ -186,7 +186,7 @@ def test_nothing_is_wider_than_a_small_phone_in_either_language(windows: Windows
         visitor.sign_in("admin").page.wait_for_selector("#question")
         for tab in ("requests", "users", "service", "audit"):
             visitor.open(f"admin/{tab}").page.locator(".tab > :not(.nothing), .tab > .nothing").first.wait_for()
-            wide += [tab] if visitor.is_too_wide else []
+            wide += visitor.faults(tab)
         assert wide == []
 
 

@@ -144,8 +144,7 @@ export function languageButton() {
 /** A button that changes between light and dark. */
 export function themeButton() {
   const toggle = () => {
-    const isDark = getComputedStyle(document.documentElement).colorScheme === "dark"
-      || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+    const isDark = getComputedStyle(document.documentElement).colorScheme === "dark";
     document.documentElement.dataset.theme = isDark ? "light" : "dark";
     store("imprint.theme", document.documentElement.dataset.theme);
   };
