@@ -75,11 +75,11 @@ def test_a_single_turn_goes_on_after_a_reload_too(visitor: Visitor) -> None:
 
 def test_base_and_tuned_answer_side_by_side_and_the_chat_goes_on_from_either(visitor: Visitor) -> None:
     page, jobs = visitor.be_guest().page, visitor.service.backend.jobs
-    page.get_by_text("Beside the base").click()
+    page.get_by_text("With the base").click()
     assert visitor.ask_whole("一", answers=2) == ["echo: 一", "echo: 一"]
     assert [job.model for job in jobs[-2:]] == ["base", "tuned"]
     page.get_by_role("button", name="Go on from this answer").click()
-    page.get_by_text("Beside the base").click()
+    page.get_by_text("With the base").click()
     visitor.ask_whole("二")
     page.reload()
     page.locator(".round").nth(1).wait_for()
@@ -167,7 +167,7 @@ def test_nothing_is_wider_than_a_small_phone_and_all_controls_have_names_in_eith
             visitor.open(place).page.wait_for_selector(".card")
             wide += visitor.faults(place)
         visitor.sign_in("窄屏").page.wait_for_selector("#question")
-        page.get_by_text("Beside the base").click()
+        page.get_by_text("With the base").click()
         visitor.ask_whole("say " + "W" * 100, answers=2)
         wide += visitor.faults("chat")
         page.get_by_role("button", name="Menu").click()
@@ -273,7 +273,7 @@ def test_an_admin_is_told_what_to_do_about_long_waits(visitor: Visitor, monkeypa
 
 
 def test_an_answer_goes_on_while_another_chat_is_open(visitor: Visitor) -> None:
-    page, jobs = visitor.be_guest().page, visitor.service.backend
+    page = visitor.be_guest().page
     visitor.ask("slow")
     before = visitor.grown(1)
     page.get_by_role("button", name="New chat").click()
@@ -283,4 +283,4 @@ def test_an_answer_goes_on_while_another_chat_is_open(visitor: Visitor) -> None:
     assert visitor.grown(len(before) + 1).startswith(before)
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped here.").wait_for()
-    assert jobs.running == 0
+    assert all(generation.ended for generation in visitor.service.backend.generations)

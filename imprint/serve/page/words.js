@@ -63,7 +63,7 @@ const WORDS = {
   model: ["Model", "模型"],
   base: ["base", "底座"],
   tuned: ["tuned", "微调"],
-  compare: ["Beside the base", "与底座并排"],
+  compare: ["With the base", "与底座并排"],
   compareTip: ["The base answers, too, side by side", "底座同时作答，并排显示"],
   mode: ["Single or multi-turn", "单轮或多轮"],
   single: ["Single-turn", "单轮"],
