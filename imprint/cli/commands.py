@@ -146,8 +146,8 @@ def serve(options: argparse.Namespace) -> None:
     paths, overrides = split_words([*options.words, *options.overrides])
     section = read_overrides(overrides, ServeSection)  # a mistake is told before PyTorch is imported, which takes seconds
     refuse_missing_libraries()
-    opened = " ".join(paths or section.upstream)
-    announce(f"opening {opened}", f"打开 {opened}")
+    if paths:
+        announce(f"opening {' '.join(paths)}", f"打开 {' '.join(paths)}")
     from imprint.serve.command import serve_command
 
     serve_command(paths, section)

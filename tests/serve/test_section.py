@@ -16,7 +16,9 @@ def test_the_defaults_are_of_this_machine_alone() -> None:
     assert (section.guest, section.legacy, section.hosts, section.proxies) == (False, False, (), ())
 
 
-@pytest.mark.parametrize("words", [["port=70000"], ["proxies=[proxy.example]"], ["prot=1"], ["grace=-1"], ["max_waiting=0"]])
+@pytest.mark.parametrize(
+    "words", [["port=70000"], ["proxies=[proxy.example]"], ["prot=1"], ["grace=-1"], ["max_waiting=0"], ["upstream=[http://ann:word@host]"]]
+)
 def test_a_wrong_knob_is_said(words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         read_overrides(words, ServeSection)

@@ -39,7 +39,7 @@ class UpstreamSection(Section):
 
     @field_validator("upstream")
     @classmethod
-    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         addresses = tuple(map(plain_address, value))
         if len({*addresses}) < len(addresses):
             raise ValueError(TWICE)

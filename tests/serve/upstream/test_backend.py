@@ -1,6 +1,8 @@
 import asyncio
 import json
 import logging
+import os
+import random
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -334,6 +336,48 @@ class TestQueue:
                 return [((end := (await outcome_of(generation)).end).reason, end.kind) for generation in generations]
 
         assert asyncio.run(run()) == [("stop", None), ("error", "unavailable"), ("error", "unavailable")]
+
+
+class TestTrouble:
+    def test_every_job_ends_once_and_leaves_nothing_whatever_servers_and_users_do(self) -> None:
+        async def run() -> tuple[int, dict[str, int]]:
+            rng = random.Random(0)
+            behaviours = [behave] * len(FAULTS) + [behaviour for behaviour, _, _ in FAULTS.values()]
+
+            async def answer(asked: Asked) -> None:
+                await rng.choice(behaviours)(asked)
+
+            servers = [FakeServer(answer=answer, counts=number > 0) for number in range(3)]
+            ends: dict[str, int] = {}
+            refusals: set[str] = set()
+
+            async def user(name: str) -> None:
+                for _ in range(12):
+                    try:
+                        generation = await backend.submit(job_of(owner=name, concurrency=rng.randint(1, 3)))
+                    except RefusedError as refused:
+                        refusals.add(refused.kind)
+                        await asyncio.sleep(0.02)
+                        continue
+                    if rng.random() < 0.3:
+                        asyncio.get_running_loop().call_later(rng.random() * 0.05, generation.cancel)
+                    end = (await outcome_of(generation)).end
+                    ends[end.reason] = ends.get(end.reason, 0) + 1
+
+            async with running(*servers), backend_of(*servers, limits=UpstreamLimits(slots=3, waiting=64)) as backend:
+                await asyncio.gather(*(user(f"{number}") for number in range(16)))
+                await until(lambda: backend.statistics().running == 0)
+                assert [server.running for server in backend._servers.all] == [0, 0, 0]
+                assert (len(backend._queue), dict(backend._queue._running)) == (0, {})
+            await asyncio.sleep(0.05)
+            assert refusals <= {"unavailable", "queue_full"}
+            return len(asyncio.all_tasks()), ends
+
+        files = len(os.listdir("/proc/self/fd"))
+        tasks, ends = asyncio.run(run())
+        assert tasks == 1
+        assert min(ends["stop"], ends["error"], ends["cancelled"]) > 5
+        assert len(os.listdir("/proc/self/fd")) <= files
 
 
 class TestKeys:

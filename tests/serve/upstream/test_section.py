@@ -36,9 +36,9 @@ def test_what_is_no_address_of_a_server_is_refused(address: str) -> None:
 
 
 def test_the_command_line_says_servers_names_and_where_the_key_is() -> None:
-    words = ["upstream=[http://a:1/v1, 'http://[::1]:2']", "upstream_models={flowers: org/demo}", "upstream_api=openai"]
+    words = ["upstream=[http://a:1/v1,http://b.example:2]", "upstream_models={flowers: org/demo}", "upstream_api=openai"]
     section = read_overrides(words, UpstreamSection)
-    assert section.upstream == ("http://a:1", "http://[::1]:2")
+    assert section.upstream == ("http://a:1", "http://b.example:2")
     assert (section.upstream_models, section.upstream_api, section.upstream_key_file) == ({"flowers": "org/demo"}, "openai", None)
     with pytest.raises(UserError, match="names a server twice"):
         read_overrides(["upstream=[http://a:1, http://a:1/v1]"], UpstreamSection)
