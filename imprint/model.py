@@ -65,8 +65,7 @@ class AnswerText:
         return self._template.stable_prefix(self.shown())
 
     def finish(self) -> str:
-        """The whole answer, where no further token comes: the displayed text of all tokens decoded at once."""
-        self._decoded += self._stream.finish()
+        """The whole answer, where no further token comes: the displayed text of all tokens, up to the last whole character."""
         return self._template.display_text(before_stop(self._decoded, self._stop, done=True))
 
 
@@ -336,8 +335,11 @@ class Model:
         prompt, stop = self.chat_prompt(query, history, system, max_length=max_length).ids, stop_texts(stop)
         temperature = temperature if num_beams == 1 else 0.0
         request = Request(prompt, max_length - len(prompt), temperature, top_p, top_k, repetition_penalty, seed, stop=stop)
-        (answer,) = generate(self, [request], num_beams=num_beams)
-        text = self.template.display_text(before_stop(self.tokenizer.decode(answer), stop, done=True))
+        (tokens,) = generate(self, [request], num_beams=num_beams)
+        answer = self.answer_text(stop)
+        for token in tokens:
+            answer.push(token)
+        text = answer.finish()
         return text, with_turn(history, query, text)
 
     def stream_chat(

@@ -62,6 +62,15 @@ class TestText:
         assert b"".join(token.utf8 for part in parts for token in part.tokens).decode().strip() == "好😀龘色"
         assert "".join(token.text for part in parts for token in part.tokens).strip() == "好😀龘色"
 
+    def test_an_answer_that_is_cut_inside_a_character_ends_at_the_last_whole_one(self, model: Model) -> None:
+        ids = model.tokenizer.encode("好龘😀")
+        for length in range(1, len(ids)):
+            text, parts, end = told(model, ids[:length])
+
+            assert "好龘😀".startswith(text.strip())
+            assert [token.id for part in parts for token in part.tokens] == ids[:length]
+            assert (end.reason, end.new_tokens) == ("length", length)
+
     def test_a_stop_text_and_its_beginning_are_held_back(self, model: Model) -> None:
         for typed, shown in (("白色终点", "白色"), ("白色终了", "白色终了"), ("白色终", "白色终")):
             text, parts, _ = told(model, model.tokenizer.encode(typed), stop=("终点",))
