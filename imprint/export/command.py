@@ -29,7 +29,8 @@ from imprint.export.writers import (
 from imprint.files.atomic import atomic_file, atomic_folder, find_folder, write_json
 from imprint.files.disk_errors import refuse_unwritable
 from imprint.loading.base import base_folder, run_of_base
-from imprint.loading.bundle import SUFFIX, is_bundle, read_licence
+from imprint.loading.bundle import SUFFIX, is_bundle
+from imprint.loading.licence import read_licence
 from imprint.loading.load import open_template
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source

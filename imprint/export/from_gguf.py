@@ -8,13 +8,13 @@ import torch
 
 from imprint.export.destination import refuse_destination, with_file_name
 from imprint.files.atomic import atomic_folder, write_json
+from imprint.loading.licence import IMPORTED
 from imprint.loading.load import load_base
 from imprint.models.checkpoint import save_weights
 from imprint.models.gguf import read_fields_and_tensors, read_metadata
 from imprint.terminal import say
 from imprint.tokenizers.gguf import generation_config, write_tokenizer
 
-RECORD = "import.json"
 """File of the source, in a folder that this command wrote."""
 
 
@@ -27,7 +27,7 @@ def import_gguf(file: Path, out: Path) -> Path:
     metadata = read_metadata(file)
     out = with_file_name(out)
     refuse_destination(
-        out, [file], written_before=lambda folder: (folder / RECORD).is_file(), otherwise="was not written by imprint import"
+        out, [file], written_before=lambda folder: (folder / IMPORTED).is_file(), otherwise="was not written by imprint import"
     )
     say(f"reading {file}: {_description(metadata)} / 正在读取")
     fields, tensors = read_fields_and_tensors(file, torch.bfloat16)
@@ -36,7 +36,7 @@ def import_gguf(file: Path, out: Path) -> Path:
         write_json(temporary / "generation_config.json", generation_config(metadata))
         write_tokenizer(metadata, temporary)
         save_weights(temporary, tensors, torch.bfloat16)
-        write_json(temporary / RECORD, {"file": file.name, "licence": str(metadata.get("general.license", ""))})
+        write_json(temporary / IMPORTED, {"file": file.name, "licence": str(metadata.get("general.license", ""))})
         size = sum(tensor.nbytes for tensor in tensors.values())
         del tensors
         template = load_base(temporary, dtype=torch.bfloat16, device="cpu", tells_bos=False).template.name

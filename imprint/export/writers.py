@@ -14,8 +14,9 @@ from imprint.export.verify import GreedyAnswer, greedy_answers
 from imprint.files.atomic import find_folder, write_json
 from imprint.files.links import refuse_outside_links
 from imprint.loading.base import base_folder, run_of_base
-from imprint.loading.bundle import BundleManifest, extract_bundle, read_licence, write_bundle
+from imprint.loading.bundle import BundleManifest, extract_bundle, write_bundle
 from imprint.loading.hub.name import parse_name
+from imprint.loading.licence import read_licence
 from imprint.loading.load import load, load_model
 from imprint.loading.run import RunConfig
 from imprint.loading.source import ModelSource, resolve_source

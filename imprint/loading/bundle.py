@@ -37,11 +37,8 @@ DEVICE: Final = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.
 """Names that are devices on Windows."""
 MAX_FIELD_CHARACTERS: Final = 200
 """Characters of each field of a manifest that are shown."""
-BEGINNING_BYTES: Final = 2**16
-"""How much of a licence or a README is read."""
 DAMAGED: Final = (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What tarfile and json raise for a file that is no bundle."""
-LICENCE_FILES: Final = re.compile(r"(MODEL_)?LICEN[CS]E(\.\w+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class BundleManifest:
     base: str
     """Path of the base in the recipe."""
     licence: str
-    """The base's licence, as `read_licence` finds it."""
+    """The base's licence, as `licence.read_licence` finds it."""
 
 
 def is_bundle(path: Path) -> bool:
@@ -151,30 +148,6 @@ def read_manifest(folder: Path) -> BundleManifest | None:
     content = read_json_object(file)
     fields = {name: str(content.get(name, "")) for name in BundleManifest.__dataclass_fields__}
     return BundleManifest(**{name: "".join(filter(str.isprintable, text[:MAX_FIELD_CHARACTERS])) for name, text in fields.items()})
-
-
-def read_licence(base: Path) -> str:
-    """The licence of a base as `find_licence` finds it, else where to look it up."""
-    return find_licence(base) or "not said by the base's folder; look it up where the base came from"
-
-
-def find_licence(base: Path) -> str | None:
-    """The licence of a base: the first line of the folder's licence file, or `license:` of its README; None without both."""
-    for file in sorted(base.iterdir()) if base.is_dir() else []:
-        if LICENCE_FILES.fullmatch(file.name) and file.is_file():
-            lines = (line.strip() for line in _beginning(file).splitlines())
-            return f"{file.name}: {next((line for line in lines if line), 'empty')}"
-    readme = base / "README.md"
-    if readme.is_file():
-        match = re.search(r"^license(?:_name)?:\s*(\S.*)$", _beginning(readme), re.MULTILINE)
-        if match:
-            return match[1].strip()
-    return None
-
-
-def _beginning(file: Path) -> str:
-    with file.open("rb") as opened:
-        return opened.read(BEGINNING_BYTES).decode("utf-8", errors="replace")
 
 
 class _ArchiveFile(io.FileIO):

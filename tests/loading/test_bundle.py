@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imprint.loading import bundle
-from imprint.loading.bundle import MANIFEST, BundleManifest, is_bundle, read_licence, read_manifest, unpack_cached, write_bundle
+from imprint.loading.bundle import MANIFEST, BundleManifest, is_bundle, read_manifest, unpack_cached, write_bundle
 from imprint.messages import UserError
 
 CONTENT = BundleManifest("run", "prefix", "embedded", "Apache-2.0")
@@ -276,11 +276,3 @@ def test_another_version_and_another_archive_are_told_apart(run: Path) -> None:
 
     assert '"format" is 2, this version reads 1' in refusal(forged(run, newer))
     assert "so it is not a bundle" in refusal(forged(run, lambda entry, content: None if entry.name == MANIFEST else (entry, content)))
-
-
-def test_the_licence_of_a_base_is_that_of_its_folder(tmp_path: Path) -> None:
-    assert read_licence(tmp_path).startswith("not said")
-    (tmp_path / "README.md").write_text("---\nlicense: bigscience-bloom-rail-1.0\n---\n")
-    assert read_licence(tmp_path) == "bigscience-bloom-rail-1.0"
-    (tmp_path / "MODEL_LICENSE").write_text("\nThe ChatGLM-6B License\n")
-    assert read_licence(tmp_path) == "MODEL_LICENSE: The ChatGLM-6B License"

@@ -1,12 +1,13 @@
 """Opens the models of a service: one base, and the runs that were tuned on it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from imprint.loading.bundle import find_licence
+from imprint.loading.licence import find_licence, imported_name
 from imprint.loading.load import load_model, open_template
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.messages import Bilingual, UserError
@@ -15,7 +16,8 @@ from imprint.models.network import Network
 from imprint.runs import STARTER_OUTPUT
 from imprint.runtime import memory_bytes
 from imprint.serve.generation.answer import Served
-from imprint.serve.generation.job import NOTE, ServedModel
+from imprint.serve.generation.job import ServedModel
+from imprint.serve.generation.notes import note_of
 from imprint.serve.generation.section import ServedModelsSection
 from imprint.serve.generation.worker import Limits, Worker
 
@@ -70,13 +72,21 @@ def open_models(paths: Sequence[str], section: ServedModelsSection) -> list[Serv
             name = _new_name(source, served)
             view = model if source is first and whole else _mount(source, name, model, first, section)
             served.append(_served(name, base, view, BASE if view is model else name))
-    licence = find_licence(first.network_folder)
-    return [replace(one, info=replace(one.info, licence=licence)) for one in served]
+    return [replace(one, info=_licensed(one.info, first)) for one in served]
+
+
+def _licensed(info: ServedModel, source: ModelSource) -> ServedModel:
+    """With the licence of the base, and the name of the file that it was made from."""
+    folders = [source.network_folder]
+    with suppress(UserError):  # a run of full tuning is opened without its base
+        folders.append(source.base_folder)
+    licence = next(filter(None, map(find_licence, folders)), None)
+    return replace(info, name=imported_name(source.network_folder) or info.name, licence=licence, note=note_of(licence))
 
 
 def _served(name: str, base: str, model: Model, adapter: str) -> Served:
     template, length = model.template, model.network.shape.max_length
-    info = ServedModel(name, base, None if name == BASE else BASE, length, supports_tools=template.supports_tools, note=NOTE)
+    info = ServedModel(name, base, None if name == BASE else BASE, length, supports_tools=template.supports_tools)
     return Served(info, model, adapter)
 
 

@@ -9,6 +9,7 @@ import imprint
 from imprint.cli import main
 from imprint.messages import UserError
 from imprint.serve.generation.models import affordable_kv_tokens, open_models, open_worker
+from imprint.serve.generation.notes import note_of
 from imprint.serve.generation.section import ServedModelsSection
 from tests.cases import small_network
 from tests.serve.generation.workers import job_of, outcome_of
@@ -78,6 +79,16 @@ class TestModels:
         (licensed,), (silent,) = open_models([str(base)], CPU), open_models(paths(runs, "base"), CPU)
 
         assert (licensed.info.licence, silent.info.licence) == ("apache-2.0", None)
+        assert (licensed.info.note, silent.info.note) == (note_of("apache-2.0"), note_of(None))
+
+    def test_a_base_from_a_gguf_file_is_called_as_the_file(self, runs: Path, tmp_path: Path) -> None:
+        base = tmp_path / "base"
+        shutil.copytree(runs / "base", base)
+        (base / "import.json").write_text('{"file": "Smol.Q4_1.gguf", "licence": "gemma"}', encoding="utf-8")
+
+        (imported,) = open_models([str(base)], CPU)
+
+        assert (imported.info.name, imported.info.licence) == ("Smol.Q4_1", "gemma")
 
 
 class TestRefusals:

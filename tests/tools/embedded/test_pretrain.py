@@ -10,7 +10,7 @@ import imprint
 from imprint.config import read_recipe
 from imprint.demo.rows import rows
 from imprint.demo.talk import read_topics
-from imprint.loading.bundle import read_licence
+from imprint.loading.licence import read_licence
 from imprint.model import Model
 from imprint.templates.chatglm import process_response
 from imprint.training.recipe import Recipe

@@ -1,0 +1,62 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from imprint.loading.licence import find_licence, imported_name, read_licence, use_of
+
+
+def test_the_licence_of_a_base_is_that_of_its_folder(tmp_path: Path) -> None:
+    assert (read_licence(tmp_path)[:8], find_licence(tmp_path)) == ("not said", None)
+    (tmp_path / "import.json").write_text(json.dumps({"file": "SmolLM2.Q4_1.gguf", "licence": "gemma\x1b[2J"}))
+    assert (find_licence(tmp_path), imported_name(tmp_path)) == ("gemma[2J", "SmolLM2.Q4_1")
+    (tmp_path / "README.md").write_text("---\nlicense: bigscience-bloom-rail-1.0\n---\n")
+    assert read_licence(tmp_path) == "bigscience-bloom-rail-1.0"
+    (tmp_path / "LICENSE").write_text("\n      Apache License\n Version 2.0\n")
+    assert read_licence(tmp_path) == "LICENSE: Apache License"
+    (tmp_path / "MODEL_LICENSE").write_text("\nThe ChatGLM-6B License\n")
+    assert read_licence(tmp_path) == "MODEL_LICENSE: The ChatGLM-6B License"  # the other one is that of the code
+
+
+def test_a_readme_names_its_licence_in_the_fields_at_its_top_alone(tmp_path: Path) -> None:
+    for text, licence in (
+        ('---\nlicense: other\nlicense_name: "glm-4"\nlicense_link: x\n---\n', "glm-4"),
+        ("---\r\nlanguage: zh\r\nlicense: mit\r\n---\r\n", "mit"),
+        ("# A model\n\nlicense: all yours\n", None),
+        ("---\nlanguage: zh\n---\nlicense: all yours\n", None),
+        ("---\nlicense:\n---\n", None),
+    ):
+        (tmp_path / "README.md").write_text(text, newline="")
+        assert find_licence(tmp_path) == licence, text
+
+
+def test_a_file_of_any_size_or_kind_holds_up_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "LICENSE")
+    (tmp_path / "import.json").write_text('{"licence": "' + "a" * 2**17 + '"}')
+    assert (find_licence(tmp_path), imported_name(tmp_path)) == (None, None)
+    (tmp_path / "import.json").write_text('{"licence": 3, "file": ["x"]}')
+    assert (find_licence(tmp_path), imported_name(tmp_path)) == (None, None)
+    (tmp_path / "MODEL_LICENSE").write_text("a" * 2**20)
+    assert find_licence(tmp_path) == "MODEL_LICENSE: " + "a" * 200
+
+
+@pytest.mark.parametrize(
+    ("licence", "use"),
+    [
+        (None, "unknown"),
+        ("apache-2.0", "any"),
+        ("LICENSE: MIT License", "any"),
+        ("cc-by-4.0", "any"),
+        ("cc-by-nc-4.0", "research"),
+        ("LICENSE: Tongyi Qianwen RESEARCH LICENSE AGREEMENT", "research"),
+        ("LICENSE.txt: Attribution-NonCommercial 4.0 International", "research"),
+        ("MODEL_LICENSE: The ChatGLM2-6B License", "research"),
+        ("glm-4", "research"),
+        ("llama3.1", "as said"),
+        ("bigscience-bloom-rail-1.0", "as said"),
+        ("other", "as said"),
+    ],
+)
+def test_what_a_licence_allows(licence: str | None, use: str) -> None:
+    assert use_of(licence) == use
