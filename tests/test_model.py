@@ -244,17 +244,14 @@ class TestChat:
         assert len(shown) > 5
         assert all(one != other for one, other in pairwise(shown))
 
-    @pytest.mark.parametrize("cut", [1, 2, 3])
-    def test_an_answer_that_is_cut_inside_a_character_ends_at_the_last_whole_one(
-        self, talker: Model, cut: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        tokens = talker.tokenizer.encode("好😀")[:-cut]
-        assert talker.tokenizer.decode(tokens).endswith("\ufffd" * (4 - cut))
-        monkeypatch.setattr("imprint.model.stream", lambda *_args, **_named: iter(tokens))
-        monkeypatch.setattr("imprint.model.generate", lambda *_args, **_named: [tokens])
+    def test_an_answer_that_is_cut_inside_a_character_ends_before_it(self, talker: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        cut = talker.tokenizer.encode("好龘")[:-1]
+        monkeypatch.setattr("imprint.model.stream", lambda *_args, **_named: iter(cut))
+        monkeypatch.setattr("imprint.model.generate", lambda *_args, **_named: [cut])
 
+        assert talker.tokenizer.decode(cut).endswith("\ufffd")
         assert [text for text, _ in talker.stream_chat("你好")] == ["好"]
-        assert talker.chat("你好") == ("好", [("你好", "好")])
+        assert talker.chat("你好")[0] == "好"
 
     def test_an_empty_answer_is_yielded_once(self, talker: Model) -> None:
         as_chatglm(talker.network).transformer.final_layernorm.bias.copy_(100 * talker.network.head_weight[min(talker.network.stop_ids)])
@@ -419,6 +416,8 @@ class TestSection:
             "date": None,
             "commit": None,
             "kernels": "auto",
+            "quantize_head": False,
+            "embedding_on_host": False,
         }
 
     @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantized": 4}])
