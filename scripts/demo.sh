@@ -42,4 +42,6 @@ Next  other knobs, another name, your own rows / 换几个选项、换个名字�
       imprint data check YOURS.jsonl                    what is wrong with it / 检查数据
       imprint train recipes/demo.yaml data.train=YOURS.jsonl data.dev=null output=runs/yours
       Your own ChatGLM-6B folder goes into model.path. / 把 model.path 换成官方 ChatGLM-6B 目录即可。
+Let others use it, in the browser and by an API / 给别人用：网页与 API
+      imprint serve runs/demo
 TEXT

@@ -7,12 +7,18 @@ ten rows.
 """
 
 import io
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from imprint.cli import main
@@ -119,8 +125,33 @@ def type_all(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for command, piped in typed(text, desk):
             monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
             words = [word.replace(*LAST_CHECKPOINT) for word in [*command, *small_knobs(command)]]
-            status = main(words)
+            status = serve_briefly(words) if command[0] == "serve" else main(words)
             assert status == 0 or (command[:2] == ["data", "check"] and status == 1), f"{page.name}: {' '.join(words)}"
+
+
+def serve_briefly(words: list[str]) -> int:
+    """Start the service that a page tells to start, on a free port, ask whether it is ready, and end it by a signal."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ready, ended = [], threading.Event()
+
+    def ask() -> None:
+        while not ended.wait(0.05):
+            with suppress(httpx2.ConnectError):
+                if httpx2.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
+                    ready.append(port)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        status = main([*words, f"port={port}"])
+    finally:
+        ended.set()
+        asking.join()
+    assert ready == [port]
+    return status
 
 
 def test_all_that_the_readme_and_the_pages_about_its_commands_tell_to_type_works(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

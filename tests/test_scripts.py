@@ -48,6 +48,7 @@ def test_the_demo_keeps_its_promises_on_rows_it_never_saw(repo: Path, tmp_path: 
     for name in ("compare.html", "compare.md", "loss.png", "adapter/adapter.json", "evaluations/dev/generated_predictions.txt"):
         assert (tmp_path / "runs/demo" / name).is_file()
     assert "runs/demo/compare.html" in said
+    assert said.rstrip().endswith("imprint serve runs/demo")
 
     result = json.loads((tmp_path / "runs/identity/forgetting.json").read_text(encoding="utf-8"))
     assert result["kept_share"] >= 0.9
