@@ -2,10 +2,10 @@
 
     python benchmarks/kernels.py [--search] [--only KERNEL] [--out FILE] [--seconds 170]
 
-First every kernel is compared with plain PyTorch. Then each is timed in a CUDA graph over so many copies of the weight that none stays in
-the L2 cache. Prints one JSON line per measurement: microseconds a product, and TB/s of the bytes that it must read and write. `--search`
-times many tile sizes instead, compiled in parallel; its last lines are the best ones. Without a GPU only the comparison runs, in Triton's
-interpreter (set TRITON_INTERPRET=1).
+Kernels are compiled in parallel and compared with plain PyTorch, each on one small weight. Then what is in use is timed, in a CUDA graph
+over so many copies of the weight that none stays in the L2 cache. Prints one JSON line per measurement: microseconds a product, and TB/s of
+the bytes that it must read and write. `--search` then times many tile sizes, and other ways to share the attention; its last lines are the
+best ones. Without a GPU only the comparison runs, in Triton's interpreter (set TRITON_INTERPRET=1).
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -39,6 +39,9 @@ TITLES = {"int4": 4, "int8": 8, "int4-g128": "int4-g128"}
 KERNELS = ("dequantize", "vector", "matrix", "wide", "dense", "attention")
 HEADS, HEAD_SIZE, PREFIX_KEYS, CACHED_KEYS, CAPACITY = 32, 128, 128, 124, 256
 """Of the attention of one layer: keys of the shared prefix, and of each sequence, the new one among them."""
+ATTENDED = (1, 16, 64)
+"""Sequences whose attention is timed."""
+PRODUCTS: dict[str, Callable[..., Tensor]] = {"vector": launch.packed_vector, "matrix": launch.packed_matrix, "wide": launch.packed_wide}
 Emit = Callable[..., None]
 
 
@@ -70,8 +73,7 @@ class Case:
         packed = random_weight(self, rows, columns, device)
         if self.kernel == "dequantize":
             return lambda tile: launch.dequantize(packed, dtype, *(() if tile is None else (tile,)))
-        function = {"vector": launch.packed_vector, "matrix": launch.packed_matrix, "wide": launch.packed_wide}[self.kernel]
-        return lambda tile: function(x, packed, bias, tile)
+        return lambda tile: PRODUCTS[self.kernel](x, packed, bias, tile)
 
 
 CASES = (
@@ -107,39 +109,46 @@ def main() -> None:
             with arguments.out.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
-    cases = [case for case in CASES if not arguments.only or case.kernel in arguments.only]
+    kernels, until = set(arguments.only or KERNELS), time.monotonic() + arguments.seconds
+    cases = [case for case in CASES if case.kernel in kernels]
     emit(device=torch.cuda.get_device_name() if gpu else "cpu", torch=torch.__version__)
-    compare(emit, torch.device("cuda" if gpu else "cpu"))
     if not gpu:
+        compare(emit, torch.device("cpu"), kernels)
         return  # the attention is compared in tests
-    compare_attention(emit, torch.device("cuda"))
-    if not arguments.only or "attention" in arguments.only:
-        measure_attention(emit)
-    if arguments.search:
-        search(cases, emit, time.monotonic() + arguments.seconds)
-    elif cases:
-        measure(cases, emit)
+    used = [Trial(case, shape) for case in cases for shape in shapes_of(case)]
+    compile_all([*used, *[AttentionTrial(rows) for rows in ATTENDED if "attention" in kernels]], emit)
+    compare(emit, torch.device("cuda"), kernels)
+    if "attention" in kernels:
+        compare_attention(emit, torch.device("cuda"))
+        for rows in ATTENDED:
+            measure_attention(rows, [None], emit, until)
+    measure(cases, emit)
+    if arguments.search and "attention" in kernels:
+        search_attention(emit, until)
+    if arguments.search and cases:
+        search(cases, emit, until)
 
 
 # ---------------------------------------------------------------------------------------------------------------- comparison
 
 
-def compare(emit: Emit, device: torch.device) -> None:
-    """Every kernel against plain PyTorch, for widths with whole and with cut tiles; one line each."""
+def compare(emit: Emit, device: torch.device, kernels: Container[str]) -> None:
+    """These kernels against plain PyTorch, for a width with a cut tile; one line each."""
     torch.manual_seed(0)
-    dtypes = (torch.float16, torch.bfloat16) if device.type == "cuda" else (torch.float16,)  # the interpreter truncates to bf16
-    shapes = ((256, 4096), (100, 1096)) if device.type == "cuda" else ((40, 1024), (7, 264))
-    for dtype in dtypes:
-        for rows, columns in shapes:
-            for one in FORMATS:
-                compare_format(emit, str(one.title), rows, columns, dtype, device)
-            weight, x = (torch.randn(size, columns, device=device).to(dtype) for size in (rows, 1))
-            bias = torch.randn(rows, device=device).to(dtype)
-            exact = x.double() @ weight.double().t() + bias.double()
-            emit(check="dense", dtype=str(dtype), shape=[rows, columns], error=error_of(launch.dense_vector(x, weight, bias), exact))
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float16  # the interpreter truncates to bf16
+    rows, columns = (100, 1096) if device.type == "cuda" else (7, 264)
+    for one in FORMATS:
+        compare_format(emit, str(one.title), rows, columns, dtype, device, kernels)
+    if "dense" in kernels:
+        weight, x = (torch.randn(size, columns, device=device).to(dtype) for size in (rows, 1))
+        bias = torch.randn(rows, device=device).to(dtype)
+        exact = x.double() @ weight.double().t() + bias.double()
+        emit(check="dense", dtype=str(dtype), shape=[rows, columns], error=error_of(launch.dense_vector(x, weight, bias), exact))
 
 
-def compare_format(emit: Emit, title: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
+def compare_format(
+    emit: Emit, title: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device, kernels: Container[str]
+) -> None:
     weight_format = next(one for one in FORMATS if str(one.title) == title)
     tensors = weight_format.quantize(torch.randn(rows, columns, device=device))
     kept = range(3, rows - 1)
@@ -147,18 +156,15 @@ def compare_format(emit: Emit, title: str, rows: int, columns: int, dtype: torch
     packed = launch.QuantizedRows(tensors[WEIGHT], tensors[SCALE], 8 if title == "int8" else 4, group, kept)
     plain = weight_format.dequantize(tensors, slice(kept.start, kept.stop), dtype)
     about = {"format": title, "dtype": str(dtype), "shape": [len(kept), columns]}
-    same = torch.equal(launch.dequantize(packed, dtype), plain)
-    emit(check="dequantize", **about, equal=same)
+    if "dequantize" in kernels:
+        emit(check="dequantize", **about, equal=torch.equal(launch.dequantize(packed, dtype), plain))
     exact_weight = weight_format.dequantize(tensors, slice(kept.start, kept.stop), torch.float32).double()
-    for tokens in (1, 3, 16, 17, 64):
+    for kernel, tokens in (("vector", 1), ("matrix", 3), ("wide", 17)):
+        if kernel not in kernels:
+            continue
         x, bias = torch.randn(tokens, columns, device=device).to(dtype), torch.randn(len(kept), device=device).to(dtype)
         exact = x.double() @ exact_weight.t() + bias.double()
-        if tokens > 16:
-            emit(check="wide", tokens=tokens, **about, error=error_of(launch.packed_wide(x, packed, bias), exact))
-            continue
-        emit(check="matrix", tokens=tokens, **about, error=error_of(launch.packed_matrix(x, packed, bias), exact))
-        if tokens == 1:
-            emit(check="vector", **about, error=error_of(launch.packed_vector(x, packed, bias), exact))
+        emit(check=kernel, tokens=tokens, **about, error=error_of(PRODUCTS[kernel](x, packed, bias, None), exact))
 
 
 def error_of(found: Tensor, exact: Tensor) -> float:
@@ -167,12 +173,10 @@ def error_of(found: Tensor, exact: Tensor) -> float:
 
 
 def compare_attention(emit: Emit, device: torch.device) -> None:
-    """The attention of a step against plain PyTorch in float64, with every way to share it among programs."""
-    for rows in (1, 9):
-        step = Step(rows, device, torch.float16)
-        exact = step.exact()
-        for tile in step_tiles(rows):
-            emit(check="attention", rows=rows, tile=list(asdict(tile).values()), error=error_of(step(tile), exact))
+    """The attention of a step, as it is chosen, against plain PyTorch in float64."""
+    for rows in ATTENDED[:2]:
+        step = Step(rows, device, torch.bfloat16)
+        emit(check="attention", rows=rows, error=error_of(step(), step.exact()))
 
 
 class Step:
@@ -209,36 +213,39 @@ class Step:
 def step_tiles(rows: int) -> list[attend_step.StepTile]:
     """The ways to share the attention of so many sequences among programs that are tried."""
     shapes = ((8, 1), (16, 1), (32, 1), (16, 2), (32, 2), (32, 4), (64, 4))
-    splits = (8, 16, 32) if rows == 1 else (1, 2) if rows < 64 else (1,)
+    splits = (4, 8, 16, 32) if rows == 1 else (1, 2) if rows < 64 else (1,)
     return [attend_step.StepTile(keys, warps, 10_000, most) for keys, warps in shapes for most in splits]
 
 
 # -------------------------------------------------------------------------------------------------------------- measurements
 
 
-def measure_attention(emit: Emit) -> None:
-    """The attention of one layer, all of its kernels: as it is chosen, without sharing the prefix, and shared among programs otherwise."""
+def measure_attention(rows: int, tiles: Sequence[attend_step.StepTile | None], emit: Emit, until: float, **how: object) -> None:
+    """The attention of one layer, all of its kernels, with these tiles; None is the one that is chosen."""
+    read = 4 * HEADS * HEAD_SIZE * (rows * CACHED_KEYS + PREFIX_KEYS)
+    steps = [Step(rows, torch.device("cuda"), torch.bfloat16) for _ in range(copies(read))]
+    for tile in tiles:
+        if time.monotonic() > until:
+            return
+        us = graph_us([lambda step=step, tile=tile: step(tile) for step in steps])  # type: ignore[misc]
+        about = None if tile is None else list(asdict(tile).values())
+        emit(kernel="attention", rows=rows, tile=about, us=round(us, 2), tb_s=round(read / us / 1e6, 3), **how)
+
+
+def search_attention(emit: Emit, until: float) -> None:
+    """Other ways to share the attention among programs, without sharing the prefix, and with other parts of it at a time."""
+    compile_all([AttentionTrial(rows, tile) for rows in ATTENDED for tile in step_tiles(rows)], emit)
     chosen = attend_step.MIN_SHARING_ROWS, attend_step.SHARED_KEYS
-    for rows in (1, 16, 64):
-        read = 4 * HEADS * HEAD_SIZE * (rows * CACHED_KEYS + PREFIX_KEYS)
-        steps = [Step(rows, torch.device("cuda"), torch.bfloat16) for _ in range(copies(read))]
-
-        def report(tile: attend_step.StepTile | None, rows: int = rows, read: int = read, steps: list[Step] = steps, **how: object) -> None:
-            us = graph_us([lambda step=step: step(tile) for step in steps])  # type: ignore[misc]
-            about = None if tile is None else list(asdict(tile).values())
-            emit(kernel="attention", rows=rows, tile=about, us=round(us, 2), tb_s=round(read / us / 1e6, 3), **how)
-
-        report(None)
-        for tile in step_tiles(rows):
-            report(tile)
-        if rows > 1:
-            for keys in (64, 128):
-                attend_step.SHARED_KEYS = keys
-                report(None, shared_keys=keys)
-            attend_step.MIN_SHARING_ROWS, attend_step.SHARED_KEYS = 1000, chosen[1]
-            report(None, shared=False)
-            attend_step.MIN_SHARING_ROWS = chosen[0]
-        del steps
+    for rows in ATTENDED:
+        measure_attention(rows, step_tiles(rows), emit, until)
+        if rows == 1:
+            continue
+        for keys in (64, 128):
+            attend_step.SHARED_KEYS = keys
+            measure_attention(rows, [None], emit, until, shared_keys=keys)
+        attend_step.MIN_SHARING_ROWS, attend_step.SHARED_KEYS = 1000, chosen[1]
+        measure_attention(rows, [None], emit, until, shared=False)
+        attend_step.MIN_SHARING_ROWS = chosen[0]
 
 
 def graph_us(operations: list[Callable[[], object]]) -> float:
@@ -322,26 +329,55 @@ class Trial:
 
     case: Case
     shape: tuple[int, int]
-    tile: Tile
+    tile: Tile | None = None
+    """None: the one that is chosen."""
+
+    def run(self) -> None:
+        self.case.operation(*self.shape, torch.device("cuda"), torch.bfloat16)(self.tile)
+
+    @property
+    def name(self) -> str:
+        return f"{self.case.kernel} {self.case.title}"
+
+
+@dataclass(frozen=True)
+class AttentionTrial:
+    """A way to share the attention of so many sequences among programs."""
+
+    rows: int
+    tile: attend_step.StepTile | None = None
+
+    def run(self) -> None:
+        Step(self.rows, torch.device("cuda"), torch.bfloat16)(self.tile)
+
+    @property
+    def name(self) -> str:
+        return f"attention {self.rows}"
+
+
+def compile_all(trials: Sequence[Trial | AttentionTrial], emit: Emit) -> dict[Trial | AttentionTrial, str]:
+    """Compiles the kernels of all trials into Triton's cache, in parallel; those that failed, and why."""
+    began = time.monotonic()
+    workers = max(1, min(14, (os.cpu_count() or 2) - 2, len(trials)))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        failed = {trial: problem for trial, problem in zip(trials, pool.map(compile_trial, trials), strict=True) if problem}
+    emit(trials=len(trials), failed=len(failed), compile_s=round(time.monotonic() - began, 1))
+    for problem in sorted(set(failed.values())):
+        emit(failed=problem)
+    return failed
 
 
 def search(cases: list[Case], emit: Emit, until: float) -> None:
     """Times all trials, each case on each shape; the best ones last."""
     cases = [case for case in cases if case.tokens not in {4, 32}]
     trials = [Trial(case, shape, tile) for case in cases for shape in shapes_of(case) for tile in candidates(case, *shape)]
-    began = time.monotonic()
-    workers = max(1, min(14, (os.cpu_count() or 2) - 2))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        failed = {trial: problem for trial, problem in zip(trials, pool.map(compile_trial, trials, chunksize=4), strict=True) if problem}
-    emit(trials=len(trials), failed=len(failed), compile_s=round(time.monotonic() - began, 1))
-    for problem in sorted(set(failed.values())):
-        emit(failed=problem)
+    failed = compile_all(trials, emit)
     best: dict[tuple[Case, tuple[int, int]], tuple[float, Tile]] = {}
     for case in cases:
         for shape in shapes_of(case):
             made = [case.operation(*shape, torch.device("cuda"), torch.bfloat16) for _ in range(copies(case.read_bytes(*shape)))]
             for trial in trials:
-                if (trial.case, trial.shape) != (case, shape) or trial in failed or time.monotonic() > until:
+                if (trial.case, trial.shape) != (case, shape) or trial.tile is None or trial in failed or time.monotonic() > until:
                     continue
                 us = graph_us([lambda one=one, tile=trial.tile: one(tile) for one in made])  # type: ignore[misc]
                 emit(**asdict(case), shape=shape, tile=list(asdict(trial.tile).values()), us=round(us, 2))
@@ -380,13 +416,13 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
     return found
 
 
-def compile_trial(trial: Trial) -> str | None:
+def compile_trial(trial: Trial | AttentionTrial) -> str | None:
     """Compiles the kernel of a trial into Triton's cache, in a process of its own; why it failed."""
     try:
-        trial.case.operation(*trial.shape, torch.device("cuda"), torch.bfloat16)(trial.tile)
+        trial.run()
         torch.cuda.synchronize()
     except Exception as error:  # of Triton, which may also fail to compile
-        return f"{trial.case.kernel} {trial.case.title}: {type(error).__name__}: {str(error)[:120]}"
+        return f"{trial.name}: {type(error).__name__}: {str(error)[:120]}"
     return None
 
 
