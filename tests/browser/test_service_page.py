@@ -51,7 +51,7 @@ def test_text_grows_goes_on_after_a_reload_and_stops_where_one_says_so(visitor: 
     page.reload()
     assert visitor.grown(len(before) + 2).startswith(before)
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("Stopped here.").wait_for()
+    page.locator(".status", has_text="Stopped here.").first.wait_for()
     written = page.inner_text(".answer .text")
     assert set(written) == {"."}
     page.get_by_text("Again", exact=True).click()
@@ -69,8 +69,14 @@ def test_a_single_turn_goes_on_after_a_reload_too(visitor: Visitor) -> None:
     page.reload()
     visitor.grown(3)
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("Stopped here.").wait_for()
+    page.locator(".status", has_text="Stopped here.").first.wait_for()
     assert page.inner_text(".question .text") == "slow"
+    visitor.ask("slow")
+    page.locator(".round").nth(1).wait_for()
+    page.context.clear_cookies()
+    page.reload()
+    assert visitor.be_guest().page.locator(".round").count() == 0, "another visitor of this window sees what the one before asked"
+    visitor.service.running.loop.call_soon_threadsafe(visitor.service.backend.generations[-1].cancel)
 
 
 def test_base_and_tuned_answer_side_by_side_and_the_chat_goes_on_from_either(visitor: Visitor) -> None:
@@ -171,7 +177,7 @@ def test_nothing_is_wider_than_a_small_phone_and_all_controls_have_names_in_eith
         visitor.ask_whole("say " + "W" * 100, answers=2)
         wide += visitor.faults("chat")
         page.get_by_role("button", name="Menu").click()
-        page.get_by_role("button", name="Sprache / 语言").click()
+        page.get_by_role("button", name="Language / 语言").click()
         page.get_by_text("新对话").first.wait_for()
         wide += visitor.faults("menu")
         page.get_by_role("link", name="API 密钥").click()
@@ -239,10 +245,10 @@ def test_what_goes_wrong_is_a_sentence_in_the_language_that_is_chosen(visitor: V
     page.get_by_text("Too many wait. Try again in 3 seconds.").wait_for()
     assert page.input_value("#question") == "full"
     assert page.locator(".chats li").count() == 0
-    page.get_by_role("button", name="Sprache / 语言").click()
-    page.get_by_text("排队已满。 请在3秒钟后重试。").wait_for()
+    page.get_by_role("button", name="Language / 语言").click()
+    page.get_by_text("排队已满。请在3秒钟后重试。").wait_for()
     visitor.ask("fail")
-    page.get_by_text("数值不是有限的。").wait_for()
+    page.locator(".status", has_text="数值不是有限的。").wait_for()
     visitor.ask_whole("queue")
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
 
@@ -282,5 +288,5 @@ def test_an_answer_goes_on_while_another_chat_is_open(visitor: Visitor) -> None:
     page.locator(".question .text", has_text="slow").wait_for()
     assert visitor.grown(len(before) + 1).startswith(before)
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("Stopped here.").wait_for()
+    page.locator(".status", has_text="Stopped here.").first.wait_for()
     assert all(generation.ended for generation in visitor.service.backend.generations)

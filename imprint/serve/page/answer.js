@@ -108,7 +108,10 @@ export class Answer {
   }
 
   on({ name, data }) {
-    if (name === "queue") this.show(data.position > 1 ? ["queued", { ahead: data.position - 1 }] : "queuedNext");
+    if (name === "queue") {
+      this.show(data.position > 1 ? ["queued", { ahead: data.position - 1 }] : "queuedNext");
+      announce(this.status.textContent);
+    }
     if (name === "text") {
       this.text += data.text;
       this.words.appendData(data.text);
@@ -116,8 +119,8 @@ export class Answer {
       this.speak(data.text);
     }
     if (name === "end") {
-      announce(this.said);
       this.end(data.error ? "error" : "done", data.finish, data.error && halves(data.error.message), data.new_tokens);
+      announce(this.status.hidden ? this.said : `${this.said} ${this.status.textContent}`);
     }
   }
 

@@ -1,5 +1,5 @@
 // Requests to the service, and the events of an answer.
-import { duration, halves, saying } from "./words.js";
+import { duration, halves, joined, saying } from "./words.js";
 
 /** Why a request failed; `said` is a sentence in either language. */
 export class Failure extends Error {
@@ -8,7 +8,7 @@ export class Failure extends Error {
     super(code);
     this.status = status;
     this.code = code;
-    this.said = later ? () => `${saying(said)} ${saying(["retryIn", { time: () => duration(retryAfter) }])}` : said;
+    this.said = later ? () => joined(saying(said), saying(["retryIn", { time: () => duration(retryAfter) }])) : said;
   }
 }
 

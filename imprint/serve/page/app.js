@@ -41,6 +41,7 @@ function show() {
 }
 
 function showDoor(view) {
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   forgetParts();
   const pages = { signin: () => signIn(cameIn), ask: askForAccount };
   app.className = "";
@@ -51,6 +52,7 @@ function showDoor(view) {
 function forgetParts() {
   parts?.conversation.leave();
   parts = null;
+  document.title = "Imprint";
 }
 
 function showPassword() {
@@ -62,6 +64,7 @@ function showPassword() {
 function cameIn(me, password = null) {
   session.me = me;
   known = me.must_change_password ? password : null;
+  forgetSingle();  // another person may have used this window before
   forgetParts();
   if (["signin", "ask", "password"].includes(place()[0])) history.replaceState(null, "", "#/");
   show();
@@ -74,6 +77,7 @@ async function leave() {
     if (failure.status !== 401) { tell(failure); return; }
   }
   forgetSingle();
+  known = null;
   session.me = null;
   history.replaceState(null, "", "#/");
   await start();
@@ -194,7 +198,9 @@ async function send(text) {
 
 /** Answers began or ended, or another chat is shown. */
 function changed(conversation) {
-  if (parts?.conversation === conversation) parts.composer.busy(conversation.live.length > 0);
+  if (parts?.conversation !== conversation) return;
+  parts.composer.busy(conversation.live.length > 0);
+  document.title = conversation.title ? `${conversation.title} · Imprint` : "Imprint";
 }
 
 onSessionFailure((failure) => {

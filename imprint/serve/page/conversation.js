@@ -29,6 +29,9 @@ export class Conversation {
     this.render();
   }
 
+  /** What the window is called: the beginning of the chat. */
+  get title() { return this.chat === null ? "" : (this.tree.rounds()[0]?.question.text ?? "").slice(0, 40); }
+
   get live() { return [...this.answers.values()].filter((answer) => answer.live); }
 
   /** Show a chat, and go on with the answers that are being written in it. Throws `Failure`. */

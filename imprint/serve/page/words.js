@@ -24,7 +24,7 @@ const WORDS = {
   copy: ["Copy", "复制"],
   copied: ["Copied.", "已复制。"],
   language: ["中文", "English"],
-  languageLabel: ["Sprache / 语言: switch to Chinese", "语言 / Language：切换到英文"],
+  languageLabel: ["Language / 语言: switch to Chinese", "语言 / Language：切换到英文"],
   themeLabel: ["Light or dark", "浅色或深色"],
   changeTitle: ["Choose your own password", "请设置自己的密码"],
   changeForced: [
@@ -281,6 +281,9 @@ export function count(number) { return new Intl.NumberFormat(locale()).format(nu
 export function moment(seconds) {
   return new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(seconds * 1000));
 }
+
+/** Two sentences in a row. */
+export function joined(first, second) { return language === "zh" ? first + second : `${first} ${second}`; }
 
 /** A length of time in words. */
 export function duration(seconds) {
