@@ -33,6 +33,8 @@ LAYER = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384))
 """(N, K) of the four linears of a block; there are 28 blocks."""
 HEAD = (130528, 4096)
 LAYERS = 28
+LOOPS = (2, 4)
+"""Tiles that a loop over a packed weight goes through at a time, beside code without a loop."""
 BEYOND_CACHE = 5e8
 """Bytes of all copies of a weight."""
 TITLES = {"int4": 4, "int8": 8, "int4-g128": "int4-g128"}
@@ -413,6 +415,8 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
                 each = n * wide // (unit * warps)
                 if block <= wide and 4 <= each <= (64 if case.kernel == "dense" else 128) and n * reach <= 32:
                     found.append(Tile(n, block, warps))
+                    if case.kernel == "vector":
+                        found += [Tile(n, block, warps, unroll=unroll) for unroll in LOOPS if 2 * unroll * block <= wide]
     return found
 
 

@@ -80,6 +80,7 @@ def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: T
             weight.rows.stop,
             *offset_bits(weight.bits),
             HAS_BIAS=bias is not None,
+            UNROLL=tile.unroll,
             GELU=gelu,
             **_constants(weight, tile),
         )

@@ -161,6 +161,45 @@ def weighted_sum(word, x, total, low, high, BLOCK_W: tl.constexpr, BITS: tl.cons
     return total
 
 
+@jit()
+def add_words(
+    total,
+    x,
+    words,
+    scales,
+    rows,
+    start,
+    low,
+    high,
+    W: tl.constexpr,
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+    CUT: tl.constexpr,
+):
+    """Add to `total` (BLOCK_N, BLOCK_W) the products of one tile with x; CUT: words behind the last one are left out."""
+    L: tl.constexpr = 32 // BITS
+    GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
+    word_index = start + tl.arange(0, BLOCK_W)
+    x_at = x + word_index[:, None] * L + tl.arange(0, L)[None, :]
+    words_at = words + rows[:, None] * W + word_index[None, :]
+    if CUT:
+        word = tl.load(words_at, mask=word_index[None, :] < W, other=0, eviction_policy="evict_first")
+        values = tl.load(x_at, mask=word_index[:, None] < W, other=0).to(tl.float32)
+    else:
+        word = tl.load(words_at, eviction_policy="evict_first")
+        values = tl.load(x_at).to(tl.float32)
+    word = word.to(tl.uint32, bitcast=True)
+    # no sum is large, which would cost precision: what the offsets of a tile will add is subtracted first
+    part = (tl.zeros((BLOCK_N, BLOCK_W), tl.float32) if GROUP else total) - offset_sum(values, BLOCK_W, BITS)[None, :]
+    part = weighted_sum(word, values, part, low, high, BLOCK_W, BITS)
+    if GROUP:
+        group = tl.max_contiguous(rows[:, None] * GROUPS + tl.minimum(word_index // GROUP, GROUPS - 1)[None, :], (1, 2))
+        part = total + part * tl.load(scales + group).to(tl.float32)
+    return part
+
+
 @jit(unaligned=["words", "scales"], varying=["low", "high"])
 def packed_vector_kernel(
     x,
@@ -178,11 +217,10 @@ def packed_vector_kernel(
     HAS_BIAS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_W: tl.constexpr,
+    UNROLL: tl.constexpr,  # tiles that a loop goes through at a time; 0: there is no loop
     GELU: tl.constexpr,
 ):
     """One token x (K,) times rows from first to last of a weight -> out (last - first,); GELU: as of dense_vector_kernel."""
-    L: tl.constexpr = 32 // BITS
-    GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = tl.minimum(first + index, last - 1).to(tl.int64)
     low, high = low.to(tl.uint32, bitcast=True), high.to(tl.uint32, bitcast=True)
@@ -190,25 +228,14 @@ def packed_vector_kernel(
     row_scale = tl.load(scales + rows).to(tl.float32) if GROUP == 0 else 1.0
     added = tl.load(bias + rows - first).to(tl.float32) if HAS_BIAS else 0.0
     total = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
-    for start in tl.static_range(0, W, BLOCK_W):
-        word_index = start + tl.arange(0, BLOCK_W)
-        x_at = x + word_index[:, None] * L + tl.arange(0, L)[None, :]
-        words_at = words + rows[:, None] * W + word_index[None, :]
-        if start + BLOCK_W <= W:
-            word = tl.load(words_at, eviction_policy="evict_first")
-            values = tl.load(x_at).to(tl.float32)
-        else:
-            word = tl.load(words_at, mask=word_index[None, :] < W, other=0, eviction_policy="evict_first")
-            values = tl.load(x_at, mask=word_index[:, None] < W, other=0).to(tl.float32)
-        word = word.to(tl.uint32, bitcast=True)
-        # no sum is large, which would cost precision: what the offsets of a tile will add is subtracted first
-        part = (tl.zeros((BLOCK_N, BLOCK_W), tl.float32) if GROUP else total) - offset_sum(values, BLOCK_W, BITS)[None, :]
-        part = weighted_sum(word, values, part, low, high, BLOCK_W, BITS)
-        if GROUP:
-            group = tl.max_contiguous(rows[:, None] * GROUPS + tl.minimum(word_index // GROUP, GROUPS - 1)[None, :], (1, 2))
-            total += part * tl.load(scales + group).to(tl.float32)
-        else:
-            total = part
+    if UNROLL:
+        for start in tl.range(0, W // BLOCK_W * BLOCK_W, BLOCK_W, loop_unroll_factor=UNROLL):
+            total = add_words(total, x, words, scales, rows, start, low, high, W, BITS, GROUP, BLOCK_N, BLOCK_W, False)
+        if W % BLOCK_W:
+            total = add_words(total, x, words, scales, rows, W // BLOCK_W * BLOCK_W, low, high, W, BITS, GROUP, BLOCK_N, BLOCK_W, True)
+    else:
+        for start in tl.static_range(0, W, BLOCK_W):
+            total = add_words(total, x, words, scales, rows, start, low, high, W, BITS, GROUP, BLOCK_N, BLOCK_W, start + BLOCK_W > W)
     result = tl.sum(total, 1) * row_scale + added
     if GELU:
         result, _ = activate(result.to(out.dtype.element_ty).to(tl.float32), True)

@@ -15,6 +15,10 @@ UNROLLED = 64
 UNROLLED_WORDS = 128
 """Words that a thread reads at most."""
 
+VECTOR_UNROLL = 0
+"""Tiles of a packed weight that a loop for one token goes through at a time; 0: code without a loop, which may be long to fetch. Not
+searched yet: `benchmarks/kernels.py --search --only vector` does."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -28,6 +32,8 @@ class Tile:
     """Groups of 32 threads."""
     stages: int = 1
     """Parts of the weight that are on their way from memory at a time, where a loop reads them."""
+    unroll: int = 0
+    """Tiles that such a loop goes through at a time where that can be chosen; 0: the code is as long as the weight, without a loop."""
 
 
 MATRIX_TOKENS = 16
@@ -46,10 +52,11 @@ def vector_tile(rows: int, words: int, group: int) -> Tile:
     warps = 8 if words > 2048 else 4 if words > 1024 else 2 if group else 1
     columns = min(power_of_two(words), 2 * WARP * warps)
     each = -(-words // columns) * columns // (WARP * warps)
+    unroll = VECTOR_UNROLL if 2 * VECTOR_UNROLL * columns <= words else 0
     if group:
-        return Tile(bounded_rows(rows, each, largest=8), columns, warps)
+        return Tile(bounded_rows(rows, each, largest=8), columns, warps, unroll=unroll)
     # several rows share what x costs, while there are enough warps for a GPU
-    return Tile(bounded_rows(rows * warps // 4, each, largest=4, unrolled=UNROLLED_WORDS), columns, warps)
+    return Tile(bounded_rows(rows * warps // 4, each, largest=4, unrolled=UNROLLED_WORDS), columns, warps, unroll=unroll)
 
 
 def matrix_tile(rows: int, words: int, group: int) -> Tile:

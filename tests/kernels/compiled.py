@@ -39,12 +39,10 @@ def kernels(dtype: str) -> Iterator[Kernel]:
             tile = tiles.DEQUANTIZE
             found[f"dequantize {base}"] = (dequantize_kernel, packed, base | block(tile), tile)
             tile = tiles.vector_tile(rows, words, group)
-            found[f"vector {base} {tile}"] = (
-                packed_vector_kernel,
-                product | {"low": "i32", "high": "i32"},
-                base | {"HAS_BIAS": True, "GELU": True} | block(tile),
-                tile,
-            )
+            for unroll in {tile.unroll, 2}:
+                more = {"HAS_BIAS": True, "UNROLL": unroll, "GELU": True}
+                offsets = {"low": "i32", "high": "i32"}
+                found[f"vector {base} {more} {tile}"] = (packed_vector_kernel, product | offsets, base | more | block(tile), tile)
             tile = tiles.matrix_tile(rows, words, group)
             for tokens in (8, tiles.MATRIX_TOKENS):
                 more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages}

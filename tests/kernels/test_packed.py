@@ -66,7 +66,7 @@ class TestProducts:
         weight, x = packed(stored(weight_format, 24, 1096)), torch.randn(1, 1096, device=DEVICE).to(dtype)
         wanted = launch.packed_vector(x, weight, None)
 
-        for tile in (Tile(1, 32, 1), Tile(8, 64, 2)):
+        for tile in (Tile(1, 32, 1), Tile(8, 64, 2), Tile(4, 32, 1, unroll=2), Tile(2, 16, 1, unroll=4)):
             assert difference(launch.packed_vector(x, weight, None, tile), wanted) < 0.1
         width = 16 if weight.group else 32
         assert difference(launch.packed_matrix(x, weight, None, Tile(16, width, 1, 3)), wanted) < 0.1
