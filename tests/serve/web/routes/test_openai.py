@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -252,6 +253,14 @@ def test_tools_are_answered_with_calls_where_the_template_knows_them(running: Ru
         assert choices[-1]["finish_reason"] == "tool_calls"
         refused = client.post("/v1/chat/completions", json={**chat(text, tools=tools), "model": "tuned"})
         assert refused.json()["error"]["param"] == "tools"
+
+
+def test_an_estimate_is_not_told_as_a_count_of_tokens(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [replace(model, counts_tokens=False) for model in backend_of(running).models()]
+    monkeypatch.setattr(backend_of(running), "models", lambda: models)
+    with running.client() as client:
+        refused = client.post("/v1/tokenize", json={"model": "base", "prompt": "four"})
+    assert (refused.status_code, refused.json()["error"]["code"], refused.json()["error"]["param"]) == (400, "unsupported_value", "model")
 
 
 def test_sampling_reaches_the_backend_as_it_was_asked(running: Running) -> None:
