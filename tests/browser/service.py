@@ -69,7 +69,7 @@ class Visitor:
 
     def grown(self, characters: int) -> str:
         """The text of the first answer, once it has more than as many characters. The policy lets no browser poll by itself."""
-        until = time.monotonic() + 8
+        until = time.monotonic() + 15
         while len(text := self.page.inner_text(".answer .text")) <= characters and time.monotonic() < until:
             self.page.wait_for_timeout(20)
         assert len(text) > characters
@@ -86,7 +86,7 @@ class Windows:
     def __init__(self, browser: "Browser", service: Service) -> None:
         self.service = service
         self.context: BrowserContext = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 800})
-        self.context.set_default_timeout(8000)
+        self.context.set_default_timeout(15_000)
         self.context.add_init_script(WATCH)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
