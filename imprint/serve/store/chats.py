@@ -97,7 +97,7 @@ class Chats:
             count = connection.execute(select(func.count()).select_from(CHATS).where(CHATS.c.owner == principal.owner)).scalar_one()
             most = self._limits.guest_chats if principal.role == "guest" else self._limits.chats_an_owner
             if count >= most:
-                raise _too_many("chats", "对话", most)
+                raise too_many("chats", "对话", most)
             session = _session_of_guest(connection, principal)
             connection.execute(CHATS.insert().values(**values, session_id=session, created_at=now, updated_at=now))
         return chat
@@ -117,20 +117,20 @@ class Chats:
     def get(self, principal: Principal, chat_id: str) -> Chat:
         """One chat."""
         with self._database.reading() as connection:
-            return _chat(_own_chat(connection, principal, chat_id))
+            return _chat(own_chat(connection, principal, chat_id))
 
     def rename(self, principal: Principal, chat_id: str, title: str) -> Chat:
         """Change the title of a chat."""
         kept = short_text(title, "title", most=MAX_TITLE)
         with self._database.writing() as connection:
-            row = _own_chat(connection, principal, chat_id)
+            row = own_chat(connection, principal, chat_id)
             connection.execute(update(CHATS).where(CHATS.c.id == row.id).values(title=kept, updated_at=self._time()))
-            return _chat(_own_chat(connection, principal, chat_id))
+            return _chat(own_chat(connection, principal, chat_id))
 
     def delete(self, principal: Principal, chat_id: str) -> None:
         """Delete a chat with all its messages."""
         with self._database.writing() as connection:
-            row = _own_chat(connection, principal, chat_id)
+            row = own_chat(connection, principal, chat_id)
             connection.execute(delete(CHATS).where(CHATS.c.id == row.id))
 
     def delete_all(self, principal: Principal) -> int:
@@ -141,7 +141,7 @@ class Chats:
     def messages(self, principal: Principal, chat_id: str) -> tuple[Message, ...]:
         """All messages of a chat, in the order in which they were added: a parent before its children."""
         with self._database.reading() as connection:
-            row = _own_chat(connection, principal, chat_id)
+            row = own_chat(connection, principal, chat_id)
             return tuple(map(_message, connection.execute(_messages(MESSAGES.c.chat_id == row.id))))
 
     def path(self, principal: Principal, chat_id: str, message_id: str) -> tuple[Message, ...]:
@@ -174,12 +174,12 @@ class Chats:
         state: MessageState = "done",
     ) -> Message:
         """Add a message after another one of the chat, or at its beginning; several after one are branches."""
-        kept, now = self._checked(text), self._time()
+        kept, now = self.checked(text), self._time()
         with self._database.writing() as connection:
-            chat = _own_chat(connection, principal, chat_id)
+            chat = own_chat(connection, principal, chat_id)
             count = connection.execute(select(func.count()).select_from(MESSAGES).where(MESSAGES.c.chat_id == chat.id)).scalar_one()
             if count >= self._limits.messages_a_chat:
-                raise _too_many("messages in a chat", "条消息（每个对话）", self._limits.messages_a_chat)
+                raise too_many("messages in a chat", "条消息（每个对话）", self._limits.messages_a_chat)
             parent = None if parent_id is None else _own_message(connection, principal, parent_id, chat=chat.id).id
             values = {
                 "public_id": new_public_id(),
@@ -239,7 +239,7 @@ class Chats:
         """Now, to the microsecond, as cursors say it."""
         return round(self._database.now(), 6)
 
-    def _checked(self, text: str) -> str:
+    def checked(self, text: str) -> str:
         """A text that people send. Raises StoreError if it is too long or no Unicode text."""
         if "\0" in text or any("\ud800" <= one <= "\udfff" for one in text):
             raise invalid(
@@ -268,7 +268,8 @@ def _session_of_guest(connection: Connection, principal: Principal) -> int | Non
     return int(row.id)
 
 
-def _own_chat(connection: Connection, principal: Principal, chat_id: str) -> Row[Any]:
+def own_chat(connection: Connection, principal: Principal, chat_id: str) -> Row[Any]:
+    """The row of a chat. Raises StoreError for another's, as for none."""
     row = connection.execute(select(CHATS).where(CHATS.c.public_id == chat_id, CHATS.c.owner == principal.owner)).first()
     if row is None:
         raise not_found("there is no such chat. It may have been deleted.", "没有这个对话，可能已被删除。")
@@ -332,7 +333,8 @@ def _no_message() -> StoreError:
     return not_found("there is no such message. It may have been deleted.", "没有这条消息，可能已被删除。")
 
 
-def _too_many(english: str, chinese: str, most: int) -> StoreError:
+def too_many(english: str, chinese: str, most: int) -> StoreError:
+    """That there are as many of something as there may be."""
     return StoreError(
         "quota_exceeded", Bilingual(f"there are {most:,} {english} already. Delete some first.", f"已有 {most:,} {chinese}，请先删除一些。")
     )

@@ -12,6 +12,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.serve.store.accounts import Accounts
 from imprint.serve.store.audit import Audit
 from imprint.serve.store.chat_export import ChatExport
+from imprint.serve.store.chat_import import ChatImport
 from imprint.serve.store.chats import Chats
 from imprint.serve.store.database import BUSY_SECONDS, Database
 from imprint.serve.store.errors import StoreError
@@ -45,6 +46,7 @@ class Store:
         self.settings = Settings(database)
         self.chats = Chats(database, limits)
         self.chat_export = ChatExport(self.chats)
+        self.chat_import = ChatImport(database, self.chats, limits)
         self.first_password: str | None = None
         """The one-time password of the account "admin", if this call of `open` has made it; nothing shows it again."""
         self._database = database

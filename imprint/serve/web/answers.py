@@ -1,6 +1,7 @@
 """From a request to answers: rights and quota, the jobs, their events, and what becomes of both when the client leaves."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -160,6 +161,17 @@ class AnswerSet:
 
     def _shutting_down(self) -> ApiError:
         return ApiError("shutting_down", ENDING, retry_after=self.services.settings.grace)
+
+    async def limit_headers(self) -> dict[str, str]:
+        """Headers that tell the tokens of a day: most, what is left now, and after how many seconds a new day begins."""
+        if self.principal is None:
+            return {}
+        usage = await run_in_threadpool(self.services.store.quota.left, self.principal, self.address)
+        return {
+            "X-RateLimit-Limit-Tokens": str(usage.limit),
+            "X-RateLimit-Remaining-Tokens": str(usage.left),
+            "X-RateLimit-Reset-Tokens": f"{max(0, math.ceil(usage.resets_at - time.time()))}s",
+        }
 
     @property
     def prompt_tokens(self) -> int:

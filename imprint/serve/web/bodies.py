@@ -57,6 +57,31 @@ class TitleBody(StrictBody):
     title: str = Field("", max_length=1000)
 
 
+class ImportedMessageBody(StrictBody):
+    """A message of an exported chat, in the form of the export."""
+
+    id: str = Field(min_length=1, max_length=64)
+    parent_id: str | None = Field(None, min_length=1, max_length=64)
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=MAX_CHARACTERS)
+    model: ModelName | None = None
+    state: Literal["writing", "done", "interrupted", "error"] = "done"
+    finish_reason: str | None = Field(None, max_length=16)
+    prompt_tokens: int = Field(0, ge=0, lt=2**31)
+    completion_tokens: int = Field(0, ge=0, lt=2**31)
+    created_at: str = Field("", max_length=64)
+
+
+class ImportBody(StrictBody):
+    """An exported chat; its own id and times are not kept."""
+
+    id: str = Field("", max_length=64)
+    title: str = Field("", max_length=1000)
+    created_at: str = Field("", max_length=64)
+    updated_at: str = Field("", max_length=64)
+    messages: list[ImportedMessageBody] = Field(max_length=10_000)
+
+
 class Sampling(StrictBody):
     """How answers are sampled; null takes the defaults of `imprint chat`."""
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from imprint.serve.generation.job import Alternative, Ended, Job, Piece, TokenPiece, Waiting
+from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import Answer, AnswerSet
 from imprint.serve.web.sse import DONE, SHARED_SECONDS, EventStream, comment, data_event, watching
 from imprint.serve.web.tools import ToolUse, as_tool_calls
@@ -106,12 +107,24 @@ async def answer_request(request: Request, answers: AnswerSet, jobs: Sequence[Jo
     """The response to a request for answers, in either form."""
     await answers.start(jobs)
     if stream:
-        return EventStream(_chunks(request, answers, form), answers.leave)
+        return EventStream(_chunks(request, answers, form), answers.leave, await _limits(answers))
     async with watching(request.receive, answers.leave):
         await answers.collect()
     if answers.left:
         request.state.left = True
-    return JSONResponse(form.complete(answers))
+    return JSONResponse(form.complete(answers), headers=await _limits(answers))
+
+
+async def _limits(answers: AnswerSet) -> dict[str, str]:
+    """Headers that tell the quota; a disk that cannot say it spoils no answer."""
+    try:
+        return await answers.limit_headers()
+    except StoreError:
+        return {}
+    except BaseException:
+        answers.cancel()
+        await answers.pay()
+        raise
 
 
 async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> AsyncGenerator[bytes]:

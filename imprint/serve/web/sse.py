@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -58,9 +59,9 @@ class EventStream(Response):
     media_type = "text/event-stream"
     keep_alive_seconds = KEEP_ALIVE_SECONDS
 
-    def __init__(self, events: AsyncGenerator[bytes], leave: Callable[[], None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes], leave: Callable[[], None], headers: Mapping[str, str] = MappingProxyType({})) -> None:
         """`leave` is called when the client has left: the events should end soon after."""
-        super().__init__(headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
+        super().__init__(headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store", **headers})
         del self.headers["content-length"]
         self.events = events
         self.leave = leave

@@ -10,12 +10,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from imprint.serve.store.chat_import import ImportedMessage
 from imprint.serve.store.chats import Chat, Message
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.store import Store
 from imprint.serve.web.access import MEMBER, SESSION, Access, GuardedRoute
 from imprint.serve.web.answers import AnswerSet, answers_for
-from imprint.serve.web.bodies import MessageBody, TitleBody
+from imprint.serve.web.bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.generations import GenerationJob, Kept
 from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
 from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
@@ -40,6 +41,7 @@ def routes() -> list[GuardedRoute]:
         route("/api/chats/{chat_id}/messages", list_messages, "Its tree of messages"),
         route("/api/chats/{chat_id}/messages", ask, "Ask, or answer a question again", "POST"),
         route("/api/chats/{chat_id}/export", export_chat, "A chat as a file", access=MEMBER),
+        route("/api/chats/import", import_chat, "Take an exported chat in again, as a new one", "POST", MEMBER),
         route("/api/export", export_all, "All chats, each as a line of JSON", access=MEMBER),
     ]
 
@@ -121,6 +123,18 @@ async def export_all(request: Request) -> Response:
     lines = store_of(request).chat_export.all(principal_of(request))
     headers = {"Content-Disposition": 'attachment; filename="chats.jsonl"'}
     return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
+
+
+async def import_chat(request: Request, body: ImportBody) -> Response:
+    """A copy with ids of its own, of the one who asks."""
+    messages = [
+        ImportedMessage(
+            one.id, one.parent_id, one.role, one.content, one.model, one.state, one.finish_reason, one.prompt_tokens, one.completion_tokens
+        )
+        for one in body.messages
+    ]
+    chat = await run_in_threadpool(store_of(request).chat_import.one, principal_of(request), body.title, messages)
+    return JSONResponse(asdict(chat), status_code=201)
 
 
 async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:

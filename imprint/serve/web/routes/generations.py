@@ -18,6 +18,9 @@ from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME, STREAMED
 from imprint.serve.web.services import principal_of, services_of
 from imprint.serve.web.sse import EventStream
 
+SIDE_BY_SIDE = 2
+"""Answers of a comparison that count as one."""
+
 
 def routes() -> list[GuardedRoute]:
     """All of them."""
@@ -59,13 +62,13 @@ def generations_of(request: Request) -> GenerationJobs:
 
 
 def job_for(request: Request, body: Sampling, model: str, messages: tuple[Mapping[str, object], ...]) -> Job:
-    """The job for an answer of the page."""
+    """The job for an answer of the page. The two answers of a comparison are written side by side, a guest's too."""
     principal = principal_of(request)
     return Job(
         find_model(services_of(request), principal, model).id,
         principal.owner,
         messages=messages,
-        concurrency=principal.concurrency,
+        concurrency=max(principal.concurrency, min(len(body.models), SIDE_BY_SIDE)),
         max_new_tokens=body.max_tokens,
         temperature=TEMPERATURE if body.temperature is None else body.temperature,
         top_p=TOP_P if body.top_p is None else body.top_p,

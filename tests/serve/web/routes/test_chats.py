@@ -125,3 +125,26 @@ def test_chats_are_exported_and_all_deleted(shown: Page) -> None:
     assert browser.patch(f"/api/chats/{chat}", json={"title": "新"}).json()["title"] == "新"
     assert browser.delete("/api/chats").json() == {"deleted": 1}
     assert shown.guest().get("/api/export").status_code == 403
+
+
+def test_an_exported_chat_can_be_imported_by_whoever_has_an_account(shown: Page) -> None:
+    browser, other = shown.user("giver"), shown.user("taker")
+    chat = browser.new_chat()
+    browser.events(browser.ask(chat, "门票", models=["base", "tuned"])["answers"][0]["generation"])
+    wait_until_done(shown, browser, chat)
+    exported = browser.get(f"/api/chats/{chat}/export?format=json").json()
+    made = other.post("/api/chats/import", json=exported)
+    assert made.status_code == 201
+    assert made.json()["title"] == "门票"
+    assert [one["text"] for one in other.messages(made.json()["id"])] == [one["text"] for one in browser.messages(chat)]
+    assert shown.guest().post("/api/chats/import", json=exported).status_code == 403
+    refused = other.post("/api/chats/import", json=exported | {"owner": "account:1"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "owner")
+
+
+def test_a_guest_s_comparison_is_written_side_by_side(shown: Page) -> None:
+    guest = shown.guest()
+    guest.ask(guest.new_chat(), "hi", models=["base", "tuned"])
+    assert [job.concurrency for job in shown.backend.jobs[-2:]] == [2, 2]
+    guest.ask(guest.new_chat(), "hi")
+    assert shown.backend.jobs[-1].concurrency == 1

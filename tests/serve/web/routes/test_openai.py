@@ -220,6 +220,10 @@ def test_a_quota_that_is_used_up_is_said_at_once_and_real_use_is_counted() -> No
         assert client.post("/v1/chat/completions", json=chat("hi", max_tokens=50)).status_code == 200
         assert client.post("/v1/chat/completions", json=chat("hi", max_tokens=3, stream=True)).status_code == 200
         wait_until(lambda: store.quota.settled == [10, 5])
+        told = client.post("/v1/chat/completions", json=chat("hi", max_tokens=3)).headers
+        assert (told["x-ratelimit-limit-tokens"], told["x-ratelimit-remaining-tokens"]) == ("1000000", "999980")
+        assert told["x-ratelimit-reset-tokens"].endswith("s")
+        assert "x-ratelimit-limit-tokens" in client.post("/v1/completions", json={"model": "base", "prompt": "hi", "stream": True}).headers
         store.quota.most = 20
         refused = client.post("/v1/chat/completions", json=chat("hi", max_tokens=50))
         assert (refused.status_code, refused.json()["error"]["code"], refused.headers["retry-after"]) == (429, "quota_exceeded", "60")

@@ -1,0 +1,84 @@
+"""Chats that were exported, taken in again: a copy of the tree, with ids of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imprint.serve.store.chats import Chat, Chats, MessageRole, MessageState, own_chat, too_many
+from imprint.serve.store.database import Database
+from imprint.serve.store.errors import invalid
+from imprint.serve.store.limits import Limits
+from imprint.serve.store.principal import Principal
+from imprint.serve.store.tables import MESSAGES, new_public_id
+
+
+@dataclass(frozen=True)
+class ImportedMessage:
+    """A message of an exported chat."""
+
+    id: str
+    """Its name in the file."""
+    parent_id: str | None
+    """The earlier message of the file that it follows."""
+    role: MessageRole
+    """Who says it."""
+    text: str
+    """What is said."""
+    model: str | None
+    """Which model answered."""
+    state: MessageState
+    """Whether it was whole; what was being written is interrupted."""
+    finish: str | None
+    """Why an answer ended."""
+    prompt_tokens: int
+    """Tokens of its prompt."""
+    new_tokens: int
+    """Tokens of the answer. An import counts against no quota."""
+
+
+class ChatImport:
+    """Imports chats for an owner."""
+
+    def __init__(self, database: Database, chats: Chats, limits: Limits) -> None:
+        self._database = database
+        self._chats = chats
+        self._limits = limits
+
+    def one(self, principal: Principal, title: str, messages: Sequence[ImportedMessage]) -> Chat:
+        """A new chat with these messages. Raises StoreError for too many, and for a parent that is no earlier one."""
+        if len(messages) > self._limits.messages_a_chat:
+            raise too_many("messages in a chat", "条消息（每个对话）", self._limits.messages_a_chat)
+        self._check_tree(messages)
+        texts = [self._chats.checked(message.text) for message in messages]
+        chat = self._chats.create(principal, title)
+        rows: dict[str | None, int | None] = {None: None}
+        with self._database.writing() as connection:
+            number = own_chat(connection, principal, chat.id).id
+            for message, text in zip(messages, texts, strict=True):
+                values = {
+                    "public_id": new_public_id(),
+                    "chat_id": number,
+                    "parent_id": rows[message.parent_id],
+                    "role": message.role,
+                    "text": text,
+                    "model": message.model,
+                    "state": "interrupted" if message.state == "writing" else message.state,
+                    "finish": message.finish,
+                    "prompt_tokens": message.prompt_tokens,
+                    "new_tokens": message.new_tokens,
+                    "created_at": chat.created_at,
+                }
+                added = connection.execute(MESSAGES.insert().values(**values)).inserted_primary_key
+                assert added is not None
+                rows[message.id] = int(added[0])
+        return chat
+
+    @staticmethod
+    def _check_tree(messages: Sequence[ImportedMessage]) -> None:
+        seen: set[str | None] = {None}
+        for place, message in enumerate(messages):
+            if message.parent_id not in seen or message.id in seen:
+                raise invalid(
+                    f"messages[{place}]: its id must be new, and its parent_id null or the id of an earlier message.",
+                    f"messages[{place}]：id 须不重复，parent_id 须为 null 或前面某条消息的 id。",
+                )
+            seen.add(message.id)

@@ -1,0 +1,52 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imprint.serve.store import Limits, Store
+from imprint.serve.store.chat_import import ImportedMessage
+from imprint.serve.store.errors import StoreError
+from tests.serve.stores import open_store, user
+
+ASKED = ImportedMessage("q", None, "user", "门票多少钱？", None, "done", None, 0, 0)
+ANSWERED = ImportedMessage("a", "q", "assistant", "三十元。", "tuned", "writing", "stop", 4, 3)
+
+
+def test_an_imported_chat_is_a_new_one_of_its_owner_alone(store: Store) -> None:
+    me, other = user(store), user(store, "other")
+    chat = store.chat_import.one(me, "门票", [ASKED, ANSWERED, replace(ANSWERED, id="b", state="done")])
+    question, first, second = store.chats.messages(me, chat.id)
+    assert (question.text, first.text, first.model, first.finish, first.new_tokens) == ("门票多少钱？", "三十元。", "tuned", "stop", 3)
+    assert (first.state, second.state) == ("interrupted", "done")
+    assert [first.parent_id, second.parent_id] == [question.id] * 2
+    assert not {question.id, first.id} & {"q", "a"}
+    again = json.loads(store.chat_export.one(me, chat.id, "json"))
+    assert [message["content"] for message in again["messages"]] == ["门票多少钱？", "三十元。", "三十元。"]
+    with pytest.raises(StoreError):
+        store.chats.messages(other, chat.id)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [replace(ASKED, parent_id="q")],
+        [ANSWERED, ASKED],
+        [ASKED, ASKED],
+        [ASKED, replace(ANSWERED, parent_id="elsewhere")],
+        [replace(ASKED, text="\0")],
+    ],
+)
+def test_what_is_no_tree_of_texts_is_refused_and_leaves_nothing(store: Store, messages: list[ImportedMessage]) -> None:
+    me = user(store)
+    with pytest.raises(StoreError) as error:
+        store.chat_import.one(me, "", messages)
+    assert error.value.kind == "invalid"
+    assert store.chats.list(me).chats == ()
+
+
+def test_no_import_has_more_messages_than_a_chat_may(tmp_path: Path) -> None:
+    with open_store(tmp_path, limits=Limits(messages_a_chat=2)) as store:
+        me = user(store)
+        with pytest.raises(StoreError, match="messages in a chat"):
+            store.chat_import.one(me, "", [replace(ASKED, id=str(number)) for number in range(3)])
