@@ -410,6 +410,8 @@ class TestSection:
         assert ModelSection(path="base").model_dump() == {
             "path": "base",
             "quantize": None,
+            "quantize_head": False,
+            "embedding_on_host": False,
             "dtype": None,
             "device": None,
             "template": "auto",

@@ -217,11 +217,11 @@ def probe_memory(
     longest = sorted(rows, key=lambda row: -len(row.ids))[:size]
     start = _rng_states(engine.device)
     tuner.train()
-    for _ in range(1 if graphs is None else 1 + USES_BEFORE):
+    passes = 1 if graphs is None else 1 + USES_BEFORE
+    for number in range(1, passes + 1):
         accumulate_gradients(tuner, engine, [MicroBatch(longest, engine.discard_scale)], budget, notify, graphs)
-        if not adds:
+        if number == passes or not adds:
             engine.discard_gradients()
-    engine.discard_gradients()
     _restore_rng(start, engine.device)
     peak, tokens = peak_memory_bytes(engine.device) / GIB, sum(len(row.ids) for row in longest)
     of_total = f" of {torch.cuda.get_device_properties(engine.device).total_memory / GIB:.1f}" if engine.device.type == "cuda" else ""

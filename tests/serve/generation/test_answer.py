@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import random
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -144,8 +145,13 @@ POISONS = [(name, value) for name, values in EXTREMES.items() for value in value
 
 @pytest.fixture(scope="module")
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop in a thread of its own."""
     loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
     yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
     loop.close()
 
 
@@ -154,7 +160,7 @@ def worker(loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFac
     """One worker for all poisoned requests, one after another."""
     worker = Worker(served_of(model_of("ChatGLM2-6B", tmp_path_factory.mktemp("poison"))))
     yield worker
-    loop.run_until_complete(worker.close(0))
+    asyncio.run_coroutine_threadsafe(worker.close(0), loop).result()
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +180,7 @@ def test_no_setting_harms_the_request_of_another(
         other = await outcome_of(await worker.submit(job_of("颜色", "ann")))
         return None if poisoned is None else await outcome_of(poisoned), other
 
-    poisoned, other = loop.run_until_complete(run())
+    poisoned, other = asyncio.run_coroutine_threadsafe(run(), loop).result()
 
     assert poisoned is None or poisoned.end.error is None
     assert healthy

@@ -8,6 +8,7 @@ from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
+from tests import coroutines
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
 
@@ -29,7 +30,7 @@ def test_answers_are_collected_in_their_order_and_paid_once() -> None:
         quota = answers.services.store.quota
         assert (quota.settled, quota.reserved) == ([24], 0)  # type: ignore[attr-defined]
 
-    asyncio.run(collect())
+    coroutines.run(collect())
 
 
 def test_where_one_is_refused_none_runs_on() -> None:
@@ -39,7 +40,7 @@ def test_where_one_is_refused_none_runs_on() -> None:
             await answers.start([job("slow"), job("full")])
         assert [answer.generation.ended for answer in answers.answers] == [True]
 
-    asyncio.run(start())
+    coroutines.run(start())
 
 
 def test_whoever_leaves_ends_all_and_what_was_made_is_paid() -> None:
@@ -51,7 +52,7 @@ def test_whoever_leaves_ends_all_and_what_was_made_is_paid() -> None:
         assert [answer.ended.reason for answer in answers.answers if answer.ended] == ["cancelled", "cancelled", "stop"]
         assert answers.services.store.quota.reserved == 0  # type: ignore[attr-defined]
 
-    asyncio.run(leave())
+    coroutines.run(leave())
 
 
 def test_an_answer_that_a_shutdown_cut_is_an_error() -> None:
@@ -64,7 +65,7 @@ def test_an_answer_that_a_shutdown_cut_is_an_error() -> None:
             await answers.collect()
         assert caught.value.code == "shutting_down"
 
-    asyncio.run(cut())
+    coroutines.run(cut())
 
 
 def test_a_backend_that_restarts_says_when_to_try_again() -> None:
@@ -75,7 +76,7 @@ def test_a_backend_that_restarts_says_when_to_try_again() -> None:
         answers.answers[0].ended = Ended("error", 1, 0, None, "unavailable")
         return answers.problem(answers.answers[0])
 
-    problem = asyncio.run(fail())
+    problem = coroutines.run(fail())
     assert problem is not None
     assert (problem.status, "Retry-After" in problem.headers) == (503, True)
 
@@ -98,4 +99,4 @@ def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day()
         lengths = [job.max_new_tokens for job in answers.services.backend.jobs]  # type: ignore[attr-defined]
         return lengths, [answer.ended.reason for answer in answers.answers if answer.ended]
 
-    assert asyncio.run(start()) == ([6, 6], ["length", "length"])
+    assert coroutines.run(start()) == ([6, 6], ["length", "length"])
