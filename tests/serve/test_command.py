@@ -230,7 +230,7 @@ def test_servers_stand_behind_the_same_accounts(tmp_path: Path) -> None:
         assert {one.headers["authorization"] for one in fake.asked} == {"Bearer sk-of-upstream"}
         return said
 
-    ready, text, tokens, code, log = asyncio.run(run())
+    ready, text, tokens, code, log = coroutines.run(run())
     assert "models: demo" in ready
     assert (text, tokens, code) == ("".join(ANSWER), "10", "context_length_exceeded")
     assert "sk-of-upstream" not in log

@@ -14,6 +14,7 @@ from imprint.serve.generation.job import Job, Piece, RefusedError, Waiting
 from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamBackend, UpstreamLimits, open_upstream, read_key
 from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.upstream.wire import Patience
+from tests import coroutines
 from tests.serve.upstream.fakes import (
     ANSWER,
     DONE,
@@ -40,7 +41,7 @@ def answer_of(server: FakeServer, job: Job | None = None, **knobs: Any) -> Outco
         async with running(server), backend_of(server, **knobs) as backend:
             return await outcome_of(await backend.submit(job or job_of()))
 
-    return asyncio.run(run())
+    return coroutines.run(run())
 
 
 def refusal_of(server: FakeServer, job: Job, **knobs: Any) -> RefusedError:
@@ -106,7 +107,7 @@ class TestAnswers:
                     await backend.submit(job_of(model="other"))
                 return names, outcome, server.answers[0].body["model"]
 
-        names, outcome, theirs = asyncio.run(run())
+        names, outcome, theirs = coroutines.run(run())
         assert (names, outcome.text, theirs) == (["flowers"], "".join(ANSWER), "org/demo")
 
     def test_tokens_are_counted_or_estimated(self) -> None:
@@ -114,8 +115,8 @@ class TestAnswers:
             async with running(server), backend_of(server) as backend:
                 return await backend.count(job_of("三个字")), backend.models()[0].counts_tokens
 
-        assert asyncio.run(run(FakeServer())) == (3, True)
-        assert asyncio.run(run(FakeServer(counts=False))) == (9, False)
+        assert coroutines.run(run(FakeServer())) == (3, True)
+        assert coroutines.run(run(FakeServer(counts=False))) == (9, False)
 
 
 class TestAnotherService:
@@ -143,7 +144,7 @@ class TestAnotherService:
             return outcomes
 
         with serving() as service:
-            chat, text, short, failed, full, bug = asyncio.run(run(service.url))
+            chat, text, short, failed, full, bug = coroutines.run(run(service.url))
         assert [(one.text, one.end.reason, one.end.new_tokens) for one in (chat, text, short)] == [
             ("白色", "stop", 2),
             ("白色", "stop", 2),
@@ -181,7 +182,7 @@ class TestFaults:
                     await backend.submit(job_of())
                 return outcome, caught.value
 
-        outcome, refused = asyncio.run(run())
+        outcome, refused = coroutines.run(run())
         assert (outcome.end.kind, refused.kind, refused.retry_after) == ("unavailable", "unavailable", 5)
 
     def test_what_the_user_did_does_not_count_against_the_server(self) -> None:
@@ -192,7 +193,7 @@ class TestFaults:
                     await outcome_of(await backend.submit(job_of()))
                 return backend.statistics().servers
 
-        assert asyncio.run(run()) == 1
+        assert coroutines.run(run()) == 1
 
 
 class TestServers:
@@ -205,7 +206,7 @@ class TestServers:
                 await until(lambda: sum(len(server.answers) for server in servers) == 6)
                 return [len(server.answers) for server in servers]
 
-        assert asyncio.run(run()) == [2, 2, 2]
+        assert coroutines.run(run()) == [2, 2, 2]
 
     def test_a_dead_one_is_left_out_and_comes_back(self) -> None:
         async def run() -> list[str]:
@@ -223,7 +224,7 @@ class TestServers:
             assert not backend.ready()
             return texts
 
-        assert asyncio.run(run()) == ["".join(ANSWER)] * 4
+        assert coroutines.run(run()) == ["".join(ANSWER)] * 4
 
     def test_one_whose_answers_fail_though_it_lists_its_models_gets_no_more_than_a_few(self) -> None:
         async def run() -> tuple[int, int]:
@@ -233,7 +234,7 @@ class TestServers:
                 ends = [(await outcome_of(await backend.submit(job_of()))).end.reason for _ in range(12)]
                 return ends.count("error"), len(bad.answers)
 
-        assert asyncio.run(run()) == (3, 3)
+        assert coroutines.run(run()) == (3, 3)
 
     @pytest.mark.parametrize("name", ["429", "HTML 502", "401 with a string as body", "model that is gone"])
     def test_another_is_asked_where_one_did_nothing(self, name: str) -> None:
@@ -243,7 +244,7 @@ class TestServers:
             async with running(bad, good), backend_of(bad, good) as backend:
                 return await outcome_of(await backend.submit(job_of()))
 
-        assert asyncio.run(run()).text == "".join(ANSWER)
+        assert coroutines.run(run()).text == "".join(ANSWER)
         assert (len(bad.answers), len(good.answers)) == (1, 1)
 
     def test_a_service_starts_before_its_servers(self) -> None:
@@ -259,7 +260,7 @@ class TestServers:
                 await until(backend.ready)
                 return [model.id for model in backend.models()]
 
-        assert asyncio.run(run()) == ["demo"]
+        assert coroutines.run(run()) == ["demo"]
 
 
 class TestQueue:
@@ -284,7 +285,7 @@ class TestQueue:
                 places = [[one.position for one in outcome.events if isinstance(one, Waiting)] for outcome in outcomes]
                 return [one.body["messages"][0]["content"] for one in server.answers], places
 
-        order, places = asyncio.run(run())
+        order, places = coroutines.run(run())
         assert order == ["a1", "a2", "b1", "a3"]
         assert all(place == sorted(place, reverse=True) for place in places)
 
@@ -298,7 +299,7 @@ class TestQueue:
                 await asyncio.sleep(0.05)
                 return len(server.answers)
 
-        assert asyncio.run(run()) == 2
+        assert coroutines.run(run()) == 2
 
     def test_cancelling_closes_the_connection_and_counts_what_was_written(self) -> None:
         async def run() -> tuple[str, int, int]:
@@ -316,7 +317,7 @@ class TestQueue:
                 assert len(server.answers) == 1
                 return end.reason, end.new_tokens, backend.statistics().cancelled
 
-        assert asyncio.run(run()) == ("cancelled", 1, 2)
+        assert coroutines.run(run()) == ("cancelled", 1, 2)
 
     def test_closing_lets_answers_go_on_for_the_grace_and_ends_the_others(self) -> None:
         async def run() -> list[tuple[str, str | None]]:
@@ -335,7 +336,7 @@ class TestQueue:
                     await backend.submit(job_of())
                 return [((end := (await outcome_of(generation)).end).reason, end.kind) for generation in generations]
 
-        assert asyncio.run(run()) == [("stop", None), ("error", "unavailable"), ("error", "unavailable")]
+        assert coroutines.run(run()) == [("stop", None), ("error", "unavailable"), ("error", "unavailable")]
 
 
 class TestTrouble:
@@ -374,7 +375,7 @@ class TestTrouble:
             return len(asyncio.all_tasks()), ends
 
         files = len(os.listdir("/proc/self/fd"))
-        tasks, ends = asyncio.run(run())
+        tasks, ends = coroutines.run(run())
         assert tasks == 1
         assert min(ends["stop"], ends["error"], ends["cancelled"]) > 5
         assert len(os.listdir("/proc/self/fd")) <= files
