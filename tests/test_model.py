@@ -407,20 +407,9 @@ class TestQuantizedRuns:
 
 class TestSection:
     def test_only_the_folder_is_required(self) -> None:
-        assert ModelSection(path="base").model_dump() == {
-            "path": "base",
-            "quantize": None,
-            "quantize_head": False,
-            "embedding_on_host": False,
-            "dtype": None,
-            "device": None,
-            "template": "auto",
-            "date": None,
-            "commit": None,
-            "kernels": "auto",
-            "quantize_head": False,
-            "embedding_on_host": False,
-        }
+        nothing = dict.fromkeys(("quantize", "dtype", "device", "date", "commit"))
+        kept = {"quantize_head": False, "embedding_on_host": False, "template": "auto", "kernels": "auto"}
+        assert ModelSection(path="base").model_dump() == {"path": "base", **nothing, **kept}
 
     @pytest.mark.parametrize("fields", [{}, {"path": ""}, {"path": "base", "quantized": 4}])
     def test_impossible_values_are_refused(self, fields: dict[str, object]) -> None:
