@@ -159,7 +159,7 @@ class Service:
         said = _text(body, "error", "message") or _text(body, "message") or _text(body, "detail") or f"HTTP {status}"
         if self.key:
             said = said.replace(self.key, "***")
-        english, _, chinese = _clipped(said).partition(" / ")
+        english, _, chinese = _clipped(said).rstrip().partition(" / ")
         hint = Bilingual("", "")
         if status == 401:
             hint = Bilingual(
@@ -175,7 +175,8 @@ class Service:
         return self._error(message, status, _text(body, "error", "code"))
 
     def _error(self, said: Bilingual, status: int = 0, code: str = "") -> ServiceError:
-        return ServiceError(Bilingual(f"{self.url}: {said.english}", f"{self.url}：{said.chinese}"), status, code)
+        english, chinese = said.english.rstrip(".。"), said.chinese.rstrip(".。")
+        return ServiceError(Bilingual(f"{self.url}: {english}.", f"{self.url}：{chinese}。"), status, code)
 
 
 class RemoteModel:

@@ -1,6 +1,7 @@
 """A real terminal, typed into as by a person."""
 
 import sys
+import time
 
 import pytest
 from prompt_toolkit.completion import CompleteEvent
@@ -17,6 +18,7 @@ if sys.platform != "linux":
     pytest.skip("a pseudo-terminal with a controlling process is made as Linux makes it", allow_module_level=True)
 
 from tests.chat.terminal import SENT, Terminal
+from tests.serve.web.scripted import KEY, ScriptedBackend, serving
 
 ENTER, ALT_ENTER, BACKSPACE, CTRL_C, CTRL_D, UP, TAB = "\r", "\x1b\r", "\x7f", "\x03", "\x04", "\x1b[A", "\t"
 
@@ -121,3 +123,23 @@ def test_commands_and_their_words_are_completed(typed: str, offered: list[str]) 
 def test_a_slash_offers_every_command_with_its_sentence() -> None:
     found = list(Commands().get_completions(Document("/"), CompleteEvent()))
     assert [choice.display_meta_text for choice in found] == [command.help.line for command in COMMANDS.values()]
+
+
+def test_ctrl_c_cancels_the_answer_of_a_service_and_the_chat_goes_on() -> None:
+    backend = ScriptedBackend()
+    command = [sys.executable, "-m", "imprint", "chat"]
+    with serving(backend) as running, Terminal([*command, running.url], {"IMPRINT_API_KEY": KEY}) as terminal:
+        assert "model 模型 tuned" in terminal.prompt()
+        terminal.type("slow" + ENTER)
+        terminal.until(SENT)
+        terminal.more(3)
+        terminal.type(CTRL_C)
+        assert terminal.prompt().rstrip().endswith("[stopped / 已停止]")
+        until = time.monotonic() + 10
+        while not (left := backend.generations[-1].ended) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert left
+        assert "echo: hi\n" in asked(terminal, "hi", ENTER)
+        assert KEY not in terminal.raw
+        terminal.type(CTRL_D)
+        assert terminal.ended() == 0
