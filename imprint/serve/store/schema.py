@@ -1,5 +1,6 @@
 """The version of the schema: migrations are numbered files, applied in one transaction; a newer schema is refused."""
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
 def newest_revision() -> str:
     """The number of the newest migration that this program has, such as "0001"."""
-    head = _script().get_current_head()
+    head = _script(MIGRATIONS).get_current_head()
     assert head is not None
     return head
 
@@ -31,7 +32,7 @@ def migrate(connection: Connection, place: Path) -> None:
 
     `place` names the database in the StoreError for one that a newer program has written.
     """
-    script, present = _script(), revision_of(connection)
+    script, present = _script(MIGRATIONS), revision_of(connection)
     refuse_unknown_schema(present, place)
     context = MigrationContext.configure(
         connection, opts={"fn": lambda revision, _: script._upgrade_revs("head", revision), "transactional_ddl": True}
@@ -42,7 +43,7 @@ def migrate(connection: Connection, place: Path) -> None:
 
 def refuse_unknown_schema(revision: str | None, place: Path) -> None:
     """Raise StoreError if no migration of this program has this number."""
-    known = [one.revision for one in _script().walk_revisions()]
+    known = [one.revision for one in _script(MIGRATIONS).walk_revisions()]
     if revision is not None and revision not in known:
         raise StoreError(
             "unavailable",
@@ -55,5 +56,7 @@ def refuse_unknown_schema(revision: str | None, place: Path) -> None:
         )
 
 
-def _script() -> ScriptDirectory:
-    return ScriptDirectory(str(MIGRATIONS), version_locations=[str(MIGRATIONS)])
+@cache
+def _script(folder: Path) -> ScriptDirectory:
+    """The migrations of a folder, which are compiled once."""
+    return ScriptDirectory(str(folder), version_locations=[str(folder)])

@@ -54,7 +54,7 @@ def users(model: Model) -> int:
 class TestSchedules:
     @pytest.mark.parametrize("family", ["ChatGLM-6B", "BLOOM", "Qwen3"])
     def test_an_answer_is_the_one_of_generate_whoever_joins_and_leaves(self, family: str, tmp_path: Path) -> None:
-        assert schedules(family, tmp_path, range(8)) > 20
+        assert schedules(family, tmp_path, range(5)) > 12
 
     @pytest.mark.long
     @pytest.mark.parametrize("family", FAMILIES)
@@ -238,7 +238,7 @@ class TestFairness:
                 tasks = [asyncio.create_task(outcome_of(generation)) for generation in generations]
                 while not all(task.done() for task in tasks):
                     most = max(most, worker.statistics().running)
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.001)
             return most
 
         assert coroutines.run(run()) == 2
@@ -251,7 +251,7 @@ class TestFairness:
                 tasks = [asyncio.create_task(outcome_of(await worker.submit(job))) for job in jobs]
                 while not all(task.done() for task in tasks):
                     most = max(most, worker.statistics().kv_tokens)
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.001)
                 return most, [task.result() for task in tasks]
 
         most, outcomes = coroutines.run(run())
@@ -322,8 +322,8 @@ class TestFaults:
 
     @pytest.mark.parametrize("fails_at", [0, 3], ids=["at its prompt", "at its fourth token"])
     def test_a_request_that_breaks_every_step_harms_no_other(self, model: Model, fails_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        poison, seed = job_of("毒", owner="mallory", max_new_tokens=60), range(5)
-        jobs = [job_of("白" * number, f"owner {number}", temperature=1.0, seed=number, max_new_tokens=20) for number in seed]
+        poison, seed = job_of("毒", owner="mallory", max_new_tokens=30), range(4)
+        jobs = [job_of("白" * number, f"owner {number}", temperature=1.0, seed=number, max_new_tokens=12) for number in seed]
         poison_ids = request_for(poison, served_of(model)[0]).ids
         step = Decoder.step
 
@@ -428,7 +428,7 @@ class TestFaults:
         assert {(outcome.end.reason, outcome.end.kind, outcome.text) for outcome in ended} == {("error", "unavailable", "")}
         assert (refused.kind, later.text, left, users(model)) == ("unavailable", alone(model, job_of())[1], 0, 0)
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", range(2))
     def test_every_generation_ends_once_whatever_goes_wrong(self, model: Model, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         rng = random.Random(seed)
         step = Decoder.step
@@ -443,7 +443,7 @@ class TestFaults:
         async def run() -> list[Ended]:
             ends = []
             async with worker_of(model, Limits(slots=4)) as worker:
-                jobs = [random_job(rng, model.adapters.names) for _ in range(40)]
+                jobs = [random_job(rng, model.adapters.names) for _ in range(30)]
                 outcomes = await asyncio.wait_for(run_some(worker, jobs, rng), 30)
                 ends = [outcome.end for outcome in outcomes]
                 assert len(worker._open) == 0
@@ -451,7 +451,7 @@ class TestFaults:
 
         ends = coroutines.run(run())
 
-        assert len(ends) > 20
+        assert len(ends) > 15
         assert users(model) == 0
 
 
