@@ -167,7 +167,7 @@ def hold_streams(folder: Path, streams: int, seconds: float) -> None:
 
 
 def test_streams_side_by_side_get_the_answers_that_each_gets_alone_and_leave_nothing(tmp_path: Path) -> None:
-    hold_streams(tmp_path, 16, 0.2)
+    hold_streams(tmp_path, 8, 0)
     assert tmp_path.exists()
 
 
