@@ -309,8 +309,8 @@ def test_a_run_that_runs_out_of_memory_continues_with_smaller_micro_batches(
 def test_a_run_that_explodes_goes_back(recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     update = Engine.update
 
-    def jolt(engine: Engine, step: int, *, apply: bool) -> tuple[float, bool]:
-        done = update(engine, step, apply=apply)
+    def jolt(engine: Engine, step: int, **arguments: Any) -> tuple[float, bool]:
+        done = update(engine, step, **arguments)
         if step == 8 and engine.rate_scale == 1:
             for parameter in engine.parameters.values():
                 parameter.data += 100 * torch.randn_like(parameter)
