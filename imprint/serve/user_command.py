@@ -14,6 +14,7 @@ from imprint.config import read_overrides
 from imprint.messages import Bilingual, UserError
 from imprint.serve.section import DataFolderSection
 from imprint.serve.store import COMMAND_LINE, Store, restore
+from imprint.serve.store.accounts import Account
 from imprint.serve.store.database import FILE_NAME
 from imprint.serve.user_section import AddUserSection, ApproveSection, ChangeUserSection, KeySection
 from imprint.terminal import say, table_lines
@@ -101,32 +102,28 @@ def change_user(asked: Asked) -> None:
 
 def disable_user(asked: Asked) -> None:
     """Disable an account: its sessions end, its keys rest."""
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
-        account = store.accounts.named(asked.subject)
+    with _account(asked) as (store, account):
         store.accounts.disable(account.id, COMMAND_LINE)
     _say_done(f'"{account.name}" is disabled; its sessions have ended', f'已停用 "{account.name}"，其会话已结束')
 
 
 def enable_user(asked: Asked) -> None:
     """Enable a disabled account."""
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
-        account = store.accounts.named(asked.subject)
+    with _account(asked) as (store, account):
         store.accounts.enable(account.id, COMMAND_LINE)
     _say_done(f'"{account.name}" is enabled', f'已启用 "{account.name}"')
 
 
 def delete_user(asked: Asked) -> None:
     """Delete an account with its chats and keys."""
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
-        account = store.accounts.named(asked.subject)
+    with _account(asked) as (store, account):
         store.accounts.delete(account.id, COMMAND_LINE)
     _say_done(f'"{account.name}" is deleted, with its chats and keys', f'已删除 "{account.name}" 及其对话和密钥')
 
 
 def reset_password(asked: Asked) -> None:
     """Give an account a one-time password and print it, alone on the output."""
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
-        account = store.accounts.named(asked.subject)
+    with _account(asked) as (store, account):
         password = store.accounts.reset_password(account.id, COMMAND_LINE)
     _say_password(account.name, password)
 
@@ -283,6 +280,13 @@ PARTS: Final[Mapping[str, Callable[[Asked], None]]] = MappingProxyType(
     }
 )
 """Part of the command -> what it does."""
+
+
+@contextmanager
+def _account(asked: Asked) -> Iterator[tuple[Store, Account]]:
+    """The store of the folder, and the account that was named."""
+    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
+        yield store, store.accounts.named(asked.subject)
 
 
 @contextmanager

@@ -359,22 +359,20 @@ def checked_role(role: str) -> str:
 
 def checked_tokens(tokens: int) -> int:
     """A quota of a day. Raises StoreError if it is out of bounds."""
-    if not 0 <= tokens <= MAX_TOKENS:
-        raise invalid(
-            f"tokens_a_day: must be from 0 to {MAX_TOKENS:,}, got {tokens:,}.",
-            f"tokens_a_day 须为 0 到 {MAX_TOKENS:,}，实际是 {tokens:,}。",
-        )
+    _refuse_outside("tokens_a_day", tokens, 0, MAX_TOKENS)
     return tokens
 
 
 def checked_concurrency(concurrency: int) -> int:
     """A number of answers at the same time. Raises StoreError if it is out of bounds."""
-    if not 1 <= concurrency <= MAX_CONCURRENCY:
-        raise invalid(
-            f"concurrency: must be from 1 to {MAX_CONCURRENCY:,}, got {concurrency:,}.",
-            f"concurrency 须为 1 到 {MAX_CONCURRENCY:,}，实际是 {concurrency:,}。",
-        )
+    _refuse_outside("concurrency", concurrency, 1, MAX_CONCURRENCY)
     return concurrency
+
+
+def _refuse_outside(name: str, value: int, least: int, most: int) -> None:
+    """Raise StoreError for a number that is out of bounds."""
+    if not least <= value <= most:
+        raise invalid(f"{name}: must be from {least} to {most:,}, got {value:,}.", f"{name} 须为 {least} 到 {most:,}，实际是 {value:,}。")
 
 
 def models_text(models: frozenset[str] | None) -> str | None:
