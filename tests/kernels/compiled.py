@@ -10,10 +10,10 @@ from typing import Any
 
 from imprint.kernels import tiles
 from imprint.kernels.dense import dense_vector_kernel
-from imprint.kernels.language import triton
 from imprint.kernels.packed import dequantize_kernel, packed_matrix_kernel, packed_vector_kernel
 from imprint.kernels.tiles import Tile
 from imprint.kernels.wide import lay_out_kernel, packed_wide_kernel
+from tests.kernels.cards import compile_for
 
 SHAPES = ((12288, 4096), (4096, 16384), (130528, 4096), (4096, 13696), (2048, 640))
 """(N, K): linears and head of ChatGLM-6B, a width of ChatGLM2-6B, and a small model."""
@@ -65,19 +65,13 @@ def compiled(kernel: Kernel, capability: int) -> Any:
     """The kernel compiled for a card, to its machine code."""
     function, types, constants, tile = kernel
     names, parameters = function.arg_names, function.params
-    aligned = {
-        (index,): [["tt.divisibility", 16]]
-        for index, name in enumerate(names)
-        if name not in constants and not parameters[index].do_not_specialize_on_alignment and not parameters[index].do_not_specialize
-    }
-    source = triton.compiler.ASTSource(
-        fn=function,
-        signature={name: "constexpr" if name in constants else types[name] for name in names},
-        constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs=aligned,
-    )
-    target = triton.backends.compiler.GPUTarget("cuda", capability, tiles.WARP)
-    return triton.compile(source, target=target, options={"num_warps": tile.warps, "num_stages": 3})
+    aligned = [
+        name
+        for name, parameter in zip(names, parameters, strict=True)
+        if name not in constants and not parameter.do_not_specialize_on_alignment and not parameter.do_not_specialize
+    ]
+    typed = {name: types[name] for name in names if name not in constants}
+    return compile_for(capability, function, typed, constants, aligned, num_warps=tile.warps, num_stages=3)
 
 
 def main() -> None:

@@ -1,13 +1,10 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor
 
 from imprint.kernels.attend_packed import attend_packed
 from tests.cases import difference
+from tests.kernels.cards import numbers_of
 from tests.kernels.packed_weights import DEVICE, needs_triton
 
 ENDS = (3, 20, 21, 37)
@@ -51,22 +48,17 @@ def test_gradients_are_those_of_autograd_in_fp64(size: int) -> None:
 
 SCRIPT = """
 import sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from imprint.kernels import packed_attention as kernels, rotary
 from imprint.kernels.attend_packed import choose_tiles
+from tests.kernels.cards import compile_for
 
 card, memory = int(sys.argv[1]), int(sys.argv[2])
 NUMBERS = dict.fromkeys(("first", "last", "seq_end", "seq_ids", "offsets"), "*i32") | {"masked": "*u8"}
 NUMBERS |= dict.fromkeys(("log_sums", "deltas", "slopes"), "*fp32") | dict.fromkeys(("scale", "factor"), "fp32")
 
 def shared(function, tensors, constants, options, **others):
-    names = function.arg_names
-    types = {name: "constexpr" if name in constants else (others | NUMBERS).get(name, tensors.get(name, "i32")) for name in names}
-    values = {(names.index(name),): value for name, value in constants.items() if name in names}
-    source, target = ASTSource(function, types, constexprs=values), GPUTarget("cuda", card, 32)
-    return triton.compile(source, target=target, options=options).metadata.shared
+    wanted = {name: value for name, value in constants.items() if name in function.arg_names}
+    return compile_for(card, function, tensors | others | NUMBERS, wanted, **options).metadata.shared
 
 largest = 0
 for dtype in ("fp16",) if card < 80 else ("bf16", "fp16"):
@@ -78,8 +70,7 @@ for dtype in ("fp16",) if card < 80 else ("bf16", "fp16"):
         for group, masked, alibi in ((4, True, True),):
             constants = dict(GROUP=group, D=size, COLUMNS=size, MASKED=masked, ALIBI=alibi, TILE=tiles.tokens, KEYS=tiles.keys)
             for function in (kernels.forward_kernel, kernels.query_gradient_kernel, kernels.key_gradient_kernel):
-                wanted = {name: value for name, value in constants.items() if name in function.arg_names}
-                largest = max(largest, shared(function, tensors, wanted, options))
+                largest = max(largest, shared(function, tensors, constants, options))
             sums = {"grad_key": "*fp32", "grad_value": "*fp32"}
             largest = max(largest, shared(kernels.prefix_gradient_kernel, tensors, constants, options, **sums))
     for distance in (1, 32):
@@ -99,9 +90,4 @@ CARDS = {75: 65_536, 80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 120: 10
 @needs_triton
 @pytest.mark.parametrize("card", CARDS)
 def test_they_compile_for_a_card_within_its_shared_memory(card: int) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-c", SCRIPT, str(card), str(CARDS[card])]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=environment)
-
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) <= CARDS[card]
+    assert numbers_of(SCRIPT, card, CARDS[card])[0] <= CARDS[card]

@@ -1,31 +1,24 @@
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
+
+from tests.kernels.cards import numbers_of
 
 CARDS = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 """Compute capability -> KiB of shared memory that a program may have."""
 
 SCRIPT = """
 import itertools, sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from imprint.kernels import step_attention as kernels
 from imprint.kernels.attend_step import GROUPED, SHARED_KEYS, SINGLE
+from tests.kernels.cards import compile_for
 
 def shared(function, number, constants, card, warps=4):
     pointers = {name: "*" + number for name in ("query", "new_keys", "new_values", "cached_keys", "cached_values", "prefix_keys",
                 "prefix_values", "out", "cos", "sin")}
     pointers |= {name: "*i64" for name in ("visible", "begins", "lengths", "order")}
     pointers |= {"state_sums": "*fp32", "state_stats": "*fp32", "scale": "fp32"}
-    names = function.arg_names
-    types = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
-    values = {(names.index(name),): value for name, value in constants.items()}
-    target = GPUTarget("cuda", card, 32)
-    return triton.compile(ASTSource(function, types, constexprs=values), target=target, options=dict(num_warps=warps)).metadata.shared
+    return compile_for(card, function, pointers, constants, num_warps=warps).metadata.shared
 
 card, largest = int(sys.argv[1]), 0
 for number in ("fp16",) if card < 80 else ("bf16", "fp16"):  # other numbers are left to PyTorch
@@ -47,7 +40,4 @@ print(largest)
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("card", CARDS)
 def test_they_compile_for_a_card_within_its_shared_memory(card: int) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(card)], capture_output=True, encoding="utf-8", check=True, env=environment)
-
-    assert int(done.stdout) <= 1024 * CARDS[card]
+    assert numbers_of(SCRIPT, card)[0] <= 1024 * CARDS[card]

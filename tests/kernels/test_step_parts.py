@@ -1,29 +1,23 @@
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 
+from tests.kernels.cards import numbers_of
+
 SCRIPT = """
 import sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from imprint.kernels import step_parts as kernels
+from tests.kernels.cards import compile_for
 
-def compile(function, types, constants, card):
-    names = function.arg_names
-    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-    values = {(names.index(name),): value for name, value in constants.items()}
-    return triton.compile(ASTSource(function, signature, constexprs=values), target=GPUTarget("cuda", card, 32)).metadata.shared
+def shared(function, types, constants, card):
+    return compile_for(card, function, types, constants).metadata.shared
 
 card = int(sys.argv[1])
 for number in ("fp16",) if card < 80 else ("bf16", "fp16"):
     tensors = {name: "*" + number for name in ("x", "y", "weight", "bias", "total", "out")}
     for centred in (True, False):
         constants = dict(C=4096, BLOCK_C=4096, CENTRED=centred, HAS_BIAS=centred)
-        print(compile(kernels.add_norm_kernel, tensors | {"factor": "fp32", "eps": "fp32"}, constants, card))
+        print(shared(kernels.add_norm_kernel, tensors | {"factor": "fp32", "eps": "fp32"}, constants, card))
 """
 
 
@@ -31,7 +25,4 @@ for number in ("fp16",) if card < 80 else ("bf16", "fp16"):
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("card", [75, 80, 86, 89, 90, 120])
 def test_they_compile_for_a_card_within_48_kib(card: int) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(card)], capture_output=True, encoding="utf-8", check=True, env=environment)
-
-    assert all(int(line) <= 48 * 1024 for line in done.stdout.split())
+    assert all(number <= 48 * 1024 for number in numbers_of(SCRIPT, card))
