@@ -207,4 +207,4 @@ def leads(page: Path, link: str, anchor: str) -> bool:
 
 
 def test_the_pictures_stay_small() -> None:
-    assert sum(picture.stat().st_size for picture in (ROOT / "docs" / "images").iterdir()) < 650_000
+    assert sum(picture.stat().st_size for picture in (ROOT / "docs" / "images").iterdir()) < 600_000
