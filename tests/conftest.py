@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import json
 import os
@@ -102,6 +103,18 @@ def pytest_collection_finish() -> None:
     """Keep what is loaded by now out of garbage collections, each of which would go through a million objects."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Only the tests of pages see the loop that the shared browser leaves running in the thread of all: `asyncio.run` refuses beside it."""
+    loop = asyncio._get_running_loop()
+    if item.path.parent.name != "browser":
+        asyncio._set_running_loop(None)
+    try:
+        return (yield)
+    finally:
+        asyncio._set_running_loop(asyncio._get_running_loop() or loop)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

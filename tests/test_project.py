@@ -389,15 +389,3 @@ def test_both_readmes_give_the_same_commands() -> None:
     commands = [[re.sub(r"\s*#.*", "", line) for block in blocks for line in block.splitlines()] for blocks in (english, chinese)]
     assert commands[0] == commands[1]
     assert commands[0]
-
-
-def test_tests_run_coroutines_beside_themselves() -> None:
-    """The shared browser leaves a running loop in the thread of the tests, in which `asyncio.run` is refused."""
-    direct = [
-        f"{name(path)}:{node.lineno}"
-        for path in (ROOT / "tests").rglob("*.py")
-        if path.name != "coroutines.py"
-        for node in nodes(path)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"asyncio.run", "asyncio.Runner"}
-    ]
-    assert direct == []

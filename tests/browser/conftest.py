@@ -1,3 +1,4 @@
+import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,9 @@ def browser() -> "Iterator[Browser]":
             pytest.skip("no Chromium is installed")
         switches = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking"]
         browser = running.chromium.launch(executable_path=found, args=switches)
+        loop = asyncio.get_running_loop()
         yield browser
+        asyncio._set_running_loop(loop)  # the last test may be one that did not see it
         browser.close()
 
 

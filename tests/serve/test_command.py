@@ -20,7 +20,6 @@ from imprint.serve.store import COMMAND_LINE, Store
 from imprint.serve.upstream.backend import KEY_VARIABLE
 from imprint.serve.web.settings import WebSettings
 from imprint.terminal import say
-from tests import coroutines
 from tests.serve.stores import HOME, PASSWORD, open_store
 from tests.serve.tiny_runs import tiny_run
 from tests.serve.upstream.fakes import ANSWER, FakeServer, running
@@ -155,7 +154,7 @@ def hold_streams(folder: Path, streams: int, seconds: float) -> None:
     store.keys.principals[KEY] = principal("ada", "user", concurrency=streams, tokens_a_day=10**12)
     store.quota.most = 10**12
     with serving(worker, store.as_store()) as running:
-        count, wrong, before, after = coroutines.run(keep_asking(running.url, streams, seconds))
+        count, wrong, before, after = asyncio.run(keep_asking(running.url, streams, seconds))
         statistics = worker.statistics()
     assert wrong == []
     assert count > streams
@@ -230,7 +229,7 @@ def test_servers_stand_behind_the_same_accounts(tmp_path: Path) -> None:
         assert {one.headers["authorization"] for one in fake.asked} == {"Bearer sk-of-upstream"}
         return said
 
-    ready, text, tokens, code, log = coroutines.run(run())
+    ready, text, tokens, code, log = asyncio.run(run())
     assert "models: demo" in ready
     assert (text, tokens, code) == ("".join(ANSWER), "10", "context_length_exceeded")
     assert "sk-of-upstream" not in log

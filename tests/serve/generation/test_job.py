@@ -4,7 +4,6 @@ import pytest
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, RefusedError, TokenPiece, Waiting
-from tests import coroutines
 from tests.serve.scripted import ANSWER, Script, ScriptedBackend
 
 
@@ -24,7 +23,7 @@ class TestGeneration:
                 generation.push(event)
             return await events_of(generation)
 
-        waiting, joined, end = coroutines.run(run())
+        waiting, joined, end = asyncio.run(run())
 
         assert (waiting, end) == (Waiting(2), Ended("stop", 3, 2))
         assert isinstance(joined, Piece)
@@ -41,7 +40,7 @@ class TestGeneration:
             generation.push(Ended("stop", 3, 2))
             return await events_of(generation), calls
 
-        events, calls = coroutines.run(run())
+        events, calls = asyncio.run(run())
 
         assert events == [piece("白"), Ended("cancelled", 3, 1)]
         assert calls == ["cancel"]
@@ -56,7 +55,7 @@ class TestGeneration:
                 generation.push(event)
             return await reader
 
-        assert coroutines.run(run()) == [Waiting(1), piece("白"), Ended("length", 3, 1)]
+        assert asyncio.run(run()) == [Waiting(1), piece("白"), Ended("length", 3, 1)]
 
 
 class TestScriptedBackend:
@@ -68,7 +67,7 @@ class TestScriptedBackend:
             bad = await backend.submit(Job("base", "bob", text="fail"))
             return await events_of(good), await events_of(bad)
 
-        good, bad = coroutines.run(run())
+        good, bad = asyncio.run(run())
 
         assert "".join(event.text for event in good if isinstance(event, Piece)) == "".join(ANSWER)
         assert good[-1] == Ended("stop", 5, len(ANSWER))
@@ -88,4 +87,4 @@ class TestScriptedBackend:
             await backend.close(0)
             return [first, *await events_of(generation)]
 
-        assert coroutines.run(run()) == [Piece("白", (TokenPiece(100, "白".encode(), -0.5, "白"),)), Ended("cancelled", 4, 1)]
+        assert asyncio.run(run()) == [Piece("白", (TokenPiece(100, "白".encode(), -0.5, "白"),)), Ended("cancelled", 4, 1)]

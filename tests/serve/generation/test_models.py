@@ -1,3 +1,4 @@
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from imprint.messages import UserError
 from imprint.serve.generation.models import affordable_kv_tokens, open_models, open_worker
 from imprint.serve.generation.notes import note_of
 from imprint.serve.generation.section import ServedModelsSection
-from tests import coroutines
 from tests.cases import small_network
 from tests.serve.generation.workers import job_of, outcome_of
 from tests.tiny import tiny_base
@@ -126,7 +126,7 @@ class TestWorker:
             await worker.close(0)
             return worker.models()[0].max_length, outcome.end.reason
 
-        length, reason = coroutines.run(run())
+        length, reason = asyncio.run(run())
 
         assert length == 60
         assert reason in {"stop", "length"}

@@ -13,7 +13,6 @@ from imprint.model import Model
 from imprint.serve.generation.answer import request_for
 from imprint.serve.generation.job import Ended, Job, Piece, RefusedError
 from imprint.serve.generation.worker import Limits, Worker
-from tests import coroutines
 from tests.bases import FAMILIES
 from tests.serve.generation.workers import (
     Outcome,
@@ -43,7 +42,7 @@ def answers(model: Model, jobs: list[Job], limits: Limits | None = None) -> list
             generations = [await worker.submit(job) for job in jobs]
             return await asyncio.gather(*map(outcome_of, generations))
 
-    return coroutines.run(run())
+    return asyncio.run(run())
 
 
 def users(model: Model) -> int:
@@ -86,7 +85,7 @@ def schedules(family: str, folder: Path, seeds: range) -> int:
                 compared += 1
         return compared
 
-    compared = sum(coroutines.run(run(seed)) for seed in seeds)
+    compared = sum(asyncio.run(run(seed)) for seed in seeds)
     assert users(model) == 0
     return compared
 
@@ -167,7 +166,7 @@ class TestRefusals:
                     await worker.count(job_of(model="nobody"))
                 return await worker.count(job_of("白")), await worker.count(job_of("白" * 401))
 
-        short, long = coroutines.run(run())
+        short, long = asyncio.run(run())
 
         assert long == short + 400
 
@@ -190,7 +189,7 @@ class TestRefusals:
                     await worker.submit(job_of(owner="late"))
                 return caught.value
 
-        refusal = coroutines.run(run())
+        refusal = asyncio.run(run())
 
         assert (refusal.kind, refusal.limit) == ("queue_full", 4)
         assert refusal.retry_after is not None
@@ -207,7 +206,7 @@ class TestRefusals:
                 generation.cancel()
                 return await outcome_of(generation)
 
-        assert coroutines.run(run()).end.reason == "cancelled"
+        assert asyncio.run(run()).end.reason == "cancelled"
 
 
 class TestFairness:
@@ -228,7 +227,7 @@ class TestFairness:
                 await asyncio.gather(*many)
             return between
 
-        assert len(coroutines.run(run())) <= 4  # what ran, one more turn, and what ended while the prompt was encoded
+        assert len(asyncio.run(run())) <= 4  # what ran, one more turn, and what ended while the prompt was encoded
 
     def test_an_owner_has_no_more_answers_at_a_time_than_it_may(self, model: Model) -> None:
         async def run() -> int:
@@ -241,7 +240,7 @@ class TestFairness:
                     await asyncio.sleep(0.001)
             return most
 
-        assert coroutines.run(run()) == 2
+        assert asyncio.run(run()) == 2
 
     def test_no_more_answers_run_than_the_cache_has_room_for(self, model: Model) -> None:
         async def run() -> tuple[int, list[Outcome]]:
@@ -254,7 +253,7 @@ class TestFairness:
                     await asyncio.sleep(0.001)
                 return most, [task.result() for task in tasks]
 
-        most, outcomes = coroutines.run(run())
+        most, outcomes = asyncio.run(run())
 
         assert 40 < most <= 100
         assert all(outcome.end.reason in {"stop", "length"} for outcome in outcomes)
@@ -273,7 +272,7 @@ class TestCancels:
                 healthy.cancel()
                 return [first, second], third
 
-        cancelled, healthy = coroutines.run(run())
+        cancelled, healthy = asyncio.run(run())
 
         assert [outcome.end.reason for outcome in cancelled] == ["cancelled", "cancelled"]
         assert healthy.text == alone(model, job_of())[1]
@@ -297,7 +296,7 @@ class TestCancels:
                 assert end.text == alone(model, job_of())[1]
                 return statistics.waiting, statistics.running, statistics.kv_tokens, statistics.cancelled, len(worker._open)
 
-        assert coroutines.run(run()) == (0, 0, 0, 1000, 0)
+        assert asyncio.run(run()) == (0, 0, 0, 1000, 0)
         gc.collect()
         assert (users(model), threading.active_count()) == (0, threads)
 
@@ -315,7 +314,7 @@ class TestFaults:
                 assert worker.ready()
                 return outcomes, worker.statistics().restarts
 
-        outcomes, restarts = coroutines.run(run())
+        outcomes, restarts = asyncio.run(run())
 
         assert [(outcome.ids, outcome.text) for outcome in outcomes] == [alone(model, job) for job in jobs]
         assert (restarts, states, users(model)) == (1, [False], 0)
@@ -341,7 +340,7 @@ class TestFaults:
                 late = [asyncio.create_task(outcome_of(await worker.submit(job))) for job in jobs[3:]]
                 return await asyncio.gather(*early, *late), await bad
 
-        outcomes, bad = coroutines.run(run())
+        outcomes, bad = asyncio.run(run())
 
         assert (bad.end.reason, bad.end.kind, len(bad.ids)) == ("error", "unavailable", fails_at)
         assert [(outcome.ids, outcome.text) for outcome in outcomes] == [alone(model, job) for job in jobs]
@@ -364,7 +363,7 @@ class TestFaults:
                     await asyncio.sleep(0.01)
                 return failed, refusal, await outcome_of(await worker.submit(job_of()))
 
-        failed, refusal, healthy = coroutines.run(run())
+        failed, refusal, healthy = asyncio.run(run())
 
         assert (failed.end.kind, refusal.kind, healthy.end.error) == ("unavailable", "unavailable", None)
 
@@ -397,7 +396,7 @@ class TestFaults:
             await worker.close(0)
             return outcomes
 
-        refused, healthy = coroutines.run(run())
+        refused, healthy = asyncio.run(run())
 
         assert (refused.end.reason, refused.end.kind) == ("error", "invalid")
         assert healthy.text == alone(model, job_of())[1]
@@ -423,7 +422,7 @@ class TestFaults:
                     await asyncio.sleep(0.005)
                 return ended, caught.value, await outcome_of(await worker.submit(job_of())), len(worker._open)
 
-        ended, refused, later, left = coroutines.run(run())
+        ended, refused, later, left = asyncio.run(run())
 
         assert {(outcome.end.reason, outcome.end.kind, outcome.text) for outcome in ended} == {("error", "unavailable", "")}
         assert (refused.kind, later.text, left, users(model)) == ("unavailable", alone(model, job_of())[1], 0, 0)
@@ -449,7 +448,7 @@ class TestFaults:
                 assert len(worker._open) == 0
             return ends
 
-        ends = coroutines.run(run())
+        ends = asyncio.run(run())
 
         assert len(ends) > 15
         assert users(model) == 0
@@ -471,7 +470,7 @@ class TestClosing:
             assert not worker.ready()
             return await asyncio.gather(*map(outcome_of, generations))
 
-        running, waiting = coroutines.run(run())
+        running, waiting = asyncio.run(run())
 
         assert running.text == alone(model, job_of())[1]
         assert (waiting.end.reason, waiting.end.kind) == ("error", "unavailable")
@@ -483,5 +482,5 @@ class TestClosing:
             await worker.close(0.02)
             return await asyncio.gather(*map(outcome_of, generations))
 
-        assert {outcome.end.kind for outcome in coroutines.run(run())} == {"unavailable"}
+        assert {outcome.end.kind for outcome in asyncio.run(run())} == {"unavailable"}
         assert users(model) == 0

@@ -14,7 +14,6 @@ from imprint.serve.generation.job import Job, Piece, RefusedError, Waiting
 from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamBackend, UpstreamLimits, open_upstream, read_key
 from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.upstream.wire import Patience
-from tests import coroutines
 from tests.serve.upstream.fakes import (
     ANSWER,
     DONE,
@@ -41,7 +40,7 @@ def answer_of(server: FakeServer, job: Job | None = None, **knobs: Any) -> Outco
         async with running(server), backend_of(server, **knobs) as backend:
             return await outcome_of(await backend.submit(job or job_of()))
 
-    return coroutines.run(run())
+    return asyncio.run(run())
 
 
 def refusal_of(server: FakeServer, job: Job, **knobs: Any) -> RefusedError:
@@ -107,7 +106,7 @@ class TestAnswers:
                     await backend.submit(job_of(model="other"))
                 return names, outcome, server.answers[0].body["model"]
 
-        names, outcome, theirs = coroutines.run(run())
+        names, outcome, theirs = asyncio.run(run())
         assert (names, outcome.text, theirs) == (["flowers"], "".join(ANSWER), "org/demo")
 
     def test_tokens_are_counted_or_estimated(self) -> None:
@@ -115,8 +114,8 @@ class TestAnswers:
             async with running(server), backend_of(server) as backend:
                 return await backend.count(job_of("三个字")), backend.models()[0].counts_tokens
 
-        assert coroutines.run(run(FakeServer())) == (3, True)
-        assert coroutines.run(run(FakeServer(counts=False))) == (9, False)
+        assert asyncio.run(run(FakeServer())) == (3, True)
+        assert asyncio.run(run(FakeServer(counts=False))) == (9, False)
 
 
 class TestAnotherService:
@@ -144,7 +143,7 @@ class TestAnotherService:
             return outcomes
 
         with serving() as service:
-            chat, text, short, failed, full, bug = coroutines.run(run(service.url))
+            chat, text, short, failed, full, bug = asyncio.run(run(service.url))
         assert [(one.text, one.end.reason, one.end.new_tokens) for one in (chat, text, short)] == [
             ("白色", "stop", 2),
             ("白色", "stop", 2),
@@ -182,7 +181,7 @@ class TestFaults:
                     await backend.submit(job_of())
                 return outcome, caught.value
 
-        outcome, refused = coroutines.run(run())
+        outcome, refused = asyncio.run(run())
         assert (outcome.end.kind, refused.kind, refused.retry_after) == ("unavailable", "unavailable", 5)
 
     def test_what_the_user_did_does_not_count_against_the_server(self) -> None:
@@ -193,7 +192,7 @@ class TestFaults:
                     await outcome_of(await backend.submit(job_of()))
                 return backend.statistics().servers
 
-        assert coroutines.run(run()) == 1
+        assert asyncio.run(run()) == 1
 
 
 class TestServers:
@@ -206,7 +205,7 @@ class TestServers:
                 await until(lambda: sum(len(server.answers) for server in servers) == 6)
                 return [len(server.answers) for server in servers]
 
-        assert coroutines.run(run()) == [2, 2, 2]
+        assert asyncio.run(run()) == [2, 2, 2]
 
     def test_a_dead_one_is_left_out_and_comes_back(self) -> None:
         async def run() -> list[str]:
@@ -224,7 +223,7 @@ class TestServers:
             assert not backend.ready()
             return texts
 
-        assert coroutines.run(run()) == ["".join(ANSWER)] * 4
+        assert asyncio.run(run()) == ["".join(ANSWER)] * 4
 
     def test_one_whose_answers_fail_though_it_lists_its_models_gets_no_more_than_a_few(self) -> None:
         async def run() -> tuple[int, int]:
@@ -234,7 +233,7 @@ class TestServers:
                 ends = [(await outcome_of(await backend.submit(job_of()))).end.reason for _ in range(12)]
                 return ends.count("error"), len(bad.answers)
 
-        assert coroutines.run(run()) == (3, 3)
+        assert asyncio.run(run()) == (3, 3)
 
     @pytest.mark.parametrize("name", ["429", "HTML 502", "401 with a string as body", "model that is gone"])
     def test_another_is_asked_where_one_did_nothing(self, name: str) -> None:
@@ -244,7 +243,7 @@ class TestServers:
             async with running(bad, good), backend_of(bad, good) as backend:
                 return await outcome_of(await backend.submit(job_of()))
 
-        assert coroutines.run(run()).text == "".join(ANSWER)
+        assert asyncio.run(run()).text == "".join(ANSWER)
         assert (len(bad.answers), len(good.answers)) == (1, 1)
 
     def test_a_service_starts_before_its_servers(self) -> None:
@@ -260,7 +259,7 @@ class TestServers:
                 await until(backend.ready)
                 return [model.id for model in backend.models()]
 
-        assert coroutines.run(run()) == ["demo"]
+        assert asyncio.run(run()) == ["demo"]
 
 
 class TestQueue:
@@ -285,7 +284,7 @@ class TestQueue:
                 places = [[one.position for one in outcome.events if isinstance(one, Waiting)] for outcome in outcomes]
                 return [one.body["messages"][0]["content"] for one in server.answers], places
 
-        order, places = coroutines.run(run())
+        order, places = asyncio.run(run())
         assert order == ["a1", "a2", "b1", "a3"]
         assert all(place == sorted(place, reverse=True) for place in places)
 
@@ -299,7 +298,7 @@ class TestQueue:
                 await asyncio.sleep(0.05)
                 return len(server.answers)
 
-        assert coroutines.run(run()) == 2
+        assert asyncio.run(run()) == 2
 
     def test_cancelling_closes_the_connection_and_counts_what_was_written(self) -> None:
         async def run() -> tuple[str, int, int]:
@@ -317,7 +316,7 @@ class TestQueue:
                 assert len(server.answers) == 1
                 return end.reason, end.new_tokens, backend.statistics().cancelled
 
-        assert coroutines.run(run()) == ("cancelled", 1, 2)
+        assert asyncio.run(run()) == ("cancelled", 1, 2)
 
     def test_closing_lets_answers_go_on_for_the_grace_and_ends_the_others(self) -> None:
         async def run() -> list[tuple[str, str | None]]:
@@ -336,7 +335,7 @@ class TestQueue:
                     await backend.submit(job_of())
                 return [((end := (await outcome_of(generation)).end).reason, end.kind) for generation in generations]
 
-        assert coroutines.run(run()) == [("stop", None), ("error", "unavailable"), ("error", "unavailable")]
+        assert asyncio.run(run()) == [("stop", None), ("error", "unavailable"), ("error", "unavailable")]
 
 
 class TestTrouble:
@@ -375,7 +374,7 @@ class TestTrouble:
             return len(asyncio.all_tasks()), ends
 
         files = len(os.listdir("/proc/self/fd"))
-        tasks, ends = coroutines.run(run())
+        tasks, ends = asyncio.run(run())
         assert tasks == 1
         assert min(ends["stop"], ends["error"], ends["cancelled"]) > 5
         assert len(os.listdir("/proc/self/fd")) <= files

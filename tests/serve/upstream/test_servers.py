@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import pytest
@@ -5,7 +6,6 @@ import pytest
 from imprint.serve.upstream.faults import FaultError
 from imprint.serve.upstream.servers import SUSPICIOUS, Server, Servers, UpstreamModel, read_models
 from imprint.serve.upstream.wire import Patience, Wire
-from tests import coroutines
 from tests.serve.upstream.fakes import QUICK, FakeServer, running
 
 
@@ -103,7 +103,7 @@ def test_one_that_fails_several_times_is_left_out_for_longer_and_longer() -> Non
         await wire.close()
         return seen
 
-    assert coroutines.run(run()) == [True, False, True, False, True, True, False]
+    assert asyncio.run(run()) == [True, False, True, False, True, True, False]
 
 
 def test_a_check_learns_whether_tokens_are_counted() -> None:
@@ -117,5 +117,5 @@ def test_a_check_learns_whether_tokens_are_counted() -> None:
         await wire.close()
         return answered, server.counts_tokens, [asked.path for asked in fake.asked]
 
-    assert coroutines.run(run(FakeServer())) == (True, True, ["/v1/models", "/tokenize", "/v1/models"])
-    assert coroutines.run(run(FakeServer(counts=False)))[:2] == (True, False)
+    assert asyncio.run(run(FakeServer())) == (True, True, ["/v1/models", "/tokenize", "/v1/models"])
+    assert asyncio.run(run(FakeServer(counts=False)))[:2] == (True, False)

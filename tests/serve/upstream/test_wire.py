@@ -7,7 +7,6 @@ import pytest
 
 from imprint.serve.upstream.faults import FaultError
 from imprint.serve.upstream.wire import MAX_BODY_BYTES, MAX_EVENT_BYTES, Wire, event_texts
-from tests import coroutines
 from tests.serve.upstream.fakes import DONE, QUICK, Asked, FakeServer, running
 
 
@@ -19,7 +18,7 @@ def texts_of(*chunks: bytes) -> list[str]:
     async def run() -> list[str]:
         return [text async for text in event_texts(given())]
 
-    return coroutines.run(run())
+    return asyncio.run(run())
 
 
 def fault_of(*chunks: bytes) -> str:
@@ -58,7 +57,7 @@ def ask_of(server: FakeServer, path: str = "/v1/models") -> object:
             finally:
                 await wire.close()
 
-    return coroutines.run(run())
+    return asyncio.run(run())
 
 
 def test_a_short_question_is_bounded_in_time_and_size() -> None:
@@ -101,7 +100,7 @@ def test_a_redirect_is_not_followed_and_a_proxy_not_asked(monkeypatch: pytest.Mo
                 await wire.close()
                 return caught.value.name
 
-    assert coroutines.run(run()) == "redirect"
+    assert asyncio.run(run()) == "redirect"
     assert elsewhere.asked == []
 
 
@@ -127,4 +126,4 @@ def test_whoever_reads_a_stream_may_take_its_time_and_leave() -> None:
             await wire.close()
             return said
 
-    assert coroutines.run(run()) == [1, 2, 1]
+    assert asyncio.run(run()) == [1, 2, 1]

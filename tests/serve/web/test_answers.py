@@ -8,7 +8,6 @@ from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
-from tests import coroutines
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
 
@@ -30,7 +29,7 @@ def test_answers_are_collected_in_their_order_and_paid_once() -> None:
         quota = answers.services.store.quota
         assert (quota.settled, quota.reserved) == ([24], 0)  # type: ignore[attr-defined]
 
-    coroutines.run(collect())
+    asyncio.run(collect())
 
 
 def test_where_one_is_refused_none_runs_on() -> None:
@@ -40,7 +39,7 @@ def test_where_one_is_refused_none_runs_on() -> None:
             await answers.start([job("slow"), job("full")])
         assert [answer.generation.ended for answer in answers.answers] == [True]
 
-    coroutines.run(start())
+    asyncio.run(start())
 
 
 def test_whoever_leaves_ends_all_and_what_was_made_is_paid() -> None:
@@ -52,7 +51,7 @@ def test_whoever_leaves_ends_all_and_what_was_made_is_paid() -> None:
         assert [answer.ended.reason for answer in answers.answers if answer.ended] == ["cancelled", "cancelled", "stop"]
         assert answers.services.store.quota.reserved == 0  # type: ignore[attr-defined]
 
-    coroutines.run(leave())
+    asyncio.run(leave())
 
 
 def test_an_answer_that_a_shutdown_cut_is_an_error() -> None:
@@ -65,7 +64,7 @@ def test_an_answer_that_a_shutdown_cut_is_an_error() -> None:
             await answers.collect()
         assert caught.value.code == "shutting_down"
 
-    coroutines.run(cut())
+    asyncio.run(cut())
 
 
 def test_a_backend_that_restarts_says_when_to_try_again() -> None:
@@ -76,7 +75,7 @@ def test_a_backend_that_restarts_says_when_to_try_again() -> None:
         answers.answers[0].ended = Ended("error", 1, 0, None, "unavailable")
         return answers.problem(answers.answers[0])
 
-    problem = coroutines.run(fail())
+    problem = asyncio.run(fail())
     assert problem is not None
     assert (problem.status, "Retry-After" in problem.headers) == (503, True)
 
@@ -99,4 +98,4 @@ def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day()
         lengths = [job.max_new_tokens for job in answers.services.backend.jobs]  # type: ignore[attr-defined]
         return lengths, [answer.ended.reason for answer in answers.answers if answer.ended]
 
-    assert coroutines.run(start()) == ([6, 6], ["length", "length"])
+    assert asyncio.run(start()) == ([6, 6], ["length", "length"])

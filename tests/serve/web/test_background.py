@@ -1,10 +1,11 @@
+import asyncio
+
 from imprint.serve.generation.job import Job
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.background import end_what_may_not_go_on
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
-from tests import coroutines
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
 
@@ -22,4 +23,4 @@ def test_what_goes_on_ends_with_the_rights_to_it_and_nothing_else_does() -> None
         sets[0].cancel()
         return ended
 
-    assert coroutines.run(revoke()) == [False, True]
+    assert asyncio.run(revoke()) == [False, True]

@@ -12,7 +12,6 @@ from imprint.serve.web.generations import GenerationJob, GenerationJobs, Kept, V
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
-from tests import coroutines
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
 ADA = principal("ada", "user")
@@ -40,7 +39,7 @@ def test_a_job_ends_after_its_last_viewer_has_left(monkeypatch: pytest.MonkeyPat
         await jobs.wait(3)
         return time.monotonic() - left, job
 
-    seconds, job = coroutines.run(look_and_leave())
+    seconds, job = asyncio.run(look_and_leave())
     assert 0.1 < seconds < 1
     assert job.final is not None
     assert job.final["finish"] == "cancelled"
@@ -66,7 +65,7 @@ def test_a_text_is_kept_while_it_is_written_and_whole_at_the_end(monkeypatch: py
         job.cancel()
         await jobs.wait(3)
 
-    coroutines.run(write())
+    asyncio.run(write())
     texts = [one for one in kept if isinstance(one, str)]
     assert len(texts) >= 2
     assert kept[-1][1:] == ("done", "cancelled")
@@ -82,7 +81,7 @@ def test_an_answer_whose_chat_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> N
         await jobs.wait(3)
         return job
 
-    job = coroutines.run(write())
+    job = asyncio.run(write())
     assert job.answers.answers[0].generation.ended
 
 
@@ -99,4 +98,4 @@ def test_a_job_is_found_by_its_owner_alone() -> None:
         await jobs.wait(3)
         assert jobs.by_message(ADA) == {}
 
-    coroutines.run(find())
+    asyncio.run(find())

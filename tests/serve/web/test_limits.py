@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,6 @@ from starlette.types import Message
 
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.limits import MAX_BODY_BYTES, parse_json, read_json
-from tests import coroutines
 
 BAD_BODIES: dict[str, bytes] = {
     "NaN": b'{"a": NaN}',
@@ -63,7 +63,7 @@ def read(parts: Sequence[bytes], headers: dict[str, str], *, cut: bool = False) 
 
     scope = {"headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
     try:
-        return coroutines.run(read_json(scope, receive))[1]
+        return asyncio.run(read_json(scope, receive))[1]
     finally:
         read.asked = asked  # type: ignore[attr-defined]
 

@@ -8,7 +8,6 @@ from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services, in_hashing_thread
 from imprint.serve.web.settings import WebSettings
-from tests import coroutines
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore
 
 
@@ -17,7 +16,7 @@ def test_draining_closes_the_door_and_waits_for_the_backend() -> None:
     services = Services(backend, ScriptedStore().as_store(), WebSettings(grace=0.1), Metrics(backend))
     services.check_open()
     ready = [services.ready]
-    coroutines.run(services.drain())
+    asyncio.run(services.drain())
     assert [*ready, services.ready] == [True, False]
     with pytest.raises(ApiError) as caught:
         services.check_open()
@@ -47,5 +46,5 @@ def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch
         services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
         return await asyncio.gather(*(log_in(services) for _ in range(20)))
 
-    answers = coroutines.run(flood())
+    answers = asyncio.run(flood())
     assert (answers.count(200), answers.count(429), most) == (8, 12, 2)

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator
 from starlette.types import Message
 
 from imprint.serve.web.sse import EventStream, comment, data_event
-from tests import coroutines
 
 
 def test_an_event_is_one_line_of_json() -> None:
@@ -42,7 +41,7 @@ def streamed(seconds: float, *, leaves_after: float = 60) -> tuple[list[bytes], 
         await response({"type": "http", "state": {}}, receive, send)
         assert len(asyncio.all_tasks()) == 1
 
-    coroutines.run(stream())
+    asyncio.run(stream())
     return sent, told
 
 
