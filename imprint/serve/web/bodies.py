@@ -5,9 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from imprint.messages import Bilingual
+from imprint.serve.web.errors import ApiError
 from imprint.serve.web.schemas import Body
 
 MAX_CHARACTERS = 200_000
+MAX_FIELDS = 64
+"""More than any body of the page has: each unknown one would be an error of its own."""
+TOO_MANY_FIELDS = Bilingual(f"An object has more than {MAX_FIELDS} fields.", f"对象的字段超过 {MAX_FIELDS} 个。")
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 Models = Annotated[list[ModelName], Field(max_length=1000)]
@@ -19,6 +23,13 @@ class StrictBody(Body):
     """A body of our own page: a field that is unknown is a mistake."""
 
     model_config = Body.model_config | {"extra": "forbid"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise ApiError("invalid_value", TOO_MANY_FIELDS)
+        return value
 
 
 class LoginBody(StrictBody):
@@ -79,7 +90,7 @@ class ImportBody(StrictBody):
     title: str = Field("", max_length=1000)
     created_at: str = Field("", max_length=64)
     updated_at: str = Field("", max_length=64)
-    messages: list[ImportedMessageBody] = Field(max_length=10_000)
+    messages: Annotated[list[ImportedMessageBody], Field(fail_fast=True)] = Field(max_length=10_000)
 
 
 class Sampling(StrictBody):

@@ -15,7 +15,8 @@ MAX_DEPTH: Final = 64
 """Most lists and objects inside each other."""
 MAX_DIGITS: Final = 300
 """Most digits of a number."""
-STRINGS_AND_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+STRINGS_AND_BRACKETS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""Also a string that never ends, to the end of the text: else each quote in it would begin another search of all that follows."""
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half a character: no UTF-8 text has one, but JSON can write one as \\ud800."""
 TOO_LARGE: Final = Bilingual(

@@ -93,8 +93,8 @@ class ChatMessage(Body):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
-    tool_calls: list[ToolCall] | None = Field(None, max_length=64)
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = Field(None, max_length=64)
 
     @model_validator(mode="after")
     def _has_content(self) -> "ChatMessage":
@@ -108,6 +108,10 @@ class ChatMessage(Body):
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         return "".join(part.text for part in self.content)
+
+
+Messages = Annotated[list[ChatMessage], Field(fail_fast=True)]
+"""Messages, of which the first that is wrong is named: to gather the errors of a whole body would stop the service for seconds."""
 
 
 class StreamOptions(Body):
@@ -165,11 +169,11 @@ class AnswerBody(Body):
 class ChatBody(AnswerBody):
     """POST /v1/chat/completions."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: Messages = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: list[dict[str, Any]] | None = Field(None, max_length=128)
+    tools: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = Field(None, max_length=128)
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
 
@@ -203,7 +207,7 @@ class TokenizeBody(Body):
     """POST /v1/tokenize: a conversation, or a text."""
 
     model: str = Field(min_length=1, max_length=256)
-    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
+    messages: Messages | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
     prompt: str | None = None
 
     @model_validator(mode="after")
@@ -217,7 +221,9 @@ class LegacyBody(Body):
     """`POST /` of ChatGLM-6B's api.py."""
 
     prompt: str = Field(min_length=1)
-    history: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default=[], max_length=MAX_MESSAGES)
+    history: Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(fail_fast=True)] = Field(
+        [], max_length=MAX_MESSAGES
+    )
     max_length: int = Field(2048, ge=1, le=2**31)
     top_p: float = Field(0.7, gt=0, le=1)
     temperature: float = Field(0.95, ge=0, le=2)

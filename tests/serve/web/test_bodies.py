@@ -1,7 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from imprint.serve.web.bodies import ChangeBody, MessageBody, as_set, given
+from imprint.serve.web.bodies import ChangeBody, ImportBody, LoginBody, MessageBody, as_set, given
+from imprint.serve.web.errors import ApiError
 
 
 def test_null_and_absent_are_two_things() -> None:
@@ -14,3 +15,12 @@ def test_a_question_has_a_text_or_a_place() -> None:
     with pytest.raises(ValidationError):
         MessageBody.model_validate({"models": ["base"]})
     assert MessageBody.model_validate({"models": ["base"], "parent": "m"}).text is None
+
+
+def test_many_unknown_fields_are_one_error() -> None:
+    many = {str(number): 1 for number in range(100)}
+    with pytest.raises(ApiError):
+        LoginBody.model_validate(many)
+    with pytest.raises(ValidationError) as caught:
+        ImportBody.model_validate({"messages": [{"no": 1}] * 1000})
+    assert caught.value.error_count() <= 4

@@ -23,6 +23,7 @@ BAD_BODIES: dict[str, bytes] = {
     "a mark at the begin": b'\xef\xbb\xbf{"a": 1}',
     "100k brackets": b"[" * 100_000,
     "50k objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "a text of quotes without an end": b"[" + b"[]," * 66 + b'"' + b'\\"' * 10_000,
     "200k repeated names": b"{" + b",".join([b'"a":1'] * 150_000) + b"}",
     "a repeated name": b'{"a": 1, "a": 2}',
     "cut": b'{"a": ',

@@ -105,3 +105,10 @@ def test_the_form_of_2023_has_pairs() -> None:
     assert LegacyBody.model_validate({"prompt": "a", "history": [["b", "c"]]}).history == [["b", "c"]]
     with pytest.raises(ValidationError):
         LegacyBody.model_validate({"prompt": "a", "history": [["b"]]})
+
+
+@pytest.mark.parametrize("wrong", [[1] * 1000, [{}] * 1000, [{"role": "user", "content": [1] * 1000}] * 2, [{"tool_calls": [{}] * 60}] * 9])
+def test_the_errors_of_a_body_are_few_however_much_of_it_is_wrong(wrong: list[Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ChatBody.model_validate({"model": "base", "messages": wrong})
+    assert caught.value.error_count() <= 4
