@@ -19,7 +19,9 @@ FAULTS = """() => {
     const name = (one) => one.getAttribute("aria-label") || one.labels?.[0]?.textContent || (one.matches("a, button") && one.textContent);
     const controls = [...document.querySelectorAll("a, button, input, select, textarea")].filter((one) => one.checkVisibility());
     const nameless = controls.filter((one) => !name(one)?.trim()).map((one) => one.outerHTML);
-    return document.documentElement.scrollWidth > innerWidth ? ["too wide", ...nameless] : nameless;
+    const isCut = (one) => one.getBoundingClientRect().right > innerWidth + 1 && !one.closest("nav, pre, .skip, .table, #side");
+    const cut = controls.filter(isCut).map((one) => `cut: ${one.outerHTML}`);
+    return document.documentElement.scrollWidth > innerWidth ? ["too wide", ...cut, ...nameless] : [...cut, ...nameless];
 }"""
 ANSWERED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
 """What a browser says of an answer that the page tells in a sentence."""
@@ -76,7 +78,7 @@ class Visitor:
         return text
 
     def faults(self, place: str) -> list[str]:
-        """What is wrong with the view that is shown: it scrolls sideways, or has controls that a screen reader cannot name."""
+        """What is wrong with the view: it scrolls sideways, or has controls that are cut or that a screen reader cannot name."""
         return [f"{place}: {fault}" for fault in self.page.evaluate(FAULTS)]
 
 

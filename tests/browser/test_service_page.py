@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from imprint.serve.generation.job import Statistics
+from imprint.serve.generation.notes import note_of
 from tests.browser.service import Visitor, Windows
+from tests.serve.stores import PASSWORD
 from tests.serve.web.page import page as serve
+from tests.serve.web.scripted import MODELS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -165,14 +169,25 @@ def test_enter_sends_but_never_while_an_input_method_composes(visitor: Visitor) 
     assert [job.messages for job in jobs[asked:]] == [({"role": "user", "content": "你好世界！\n再见"},)]
 
 
-def test_nothing_is_wider_than_a_small_phone_and_all_controls_have_names_in_either_language(windows: Windows) -> None:
+def test_nothing_is_wider_than_a_small_phone_and_all_controls_have_names_in_either_language(
+    windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     windows.service.user("窄屏")
     with windows.visit(width=360) as visitor:
         page, wide = visitor.page, list[str]()
         for place in ("", "signin", "ask"):
             visitor.open(place).page.wait_for_selector(".card")
             wide += visitor.faults(place)
-        visitor.sign_in("窄屏").page.wait_for_selector("#question")
+        glm = "chatglm-6b"
+        models = (replace(MODELS[0], licence=glm, note=note_of(glm)), replace(MODELS[1], id="a-run-of-" + "long-" * 12 + "name"))
+        with monkeypatch.context() as patch:
+            patch.setattr(windows.service.backend, "models", lambda: models)
+            visitor.sign_in("窄屏").page.wait_for_selector("#question")
+            wide += visitor.faults("a long name")
+            note = page.get_by_text("For research only: the licence of the base allows no other use").bounding_box()
+            assert note is not None
+            assert note["y"] + note["height"] < 800
+        page.reload()
         page.get_by_text("With the base").click()
         visitor.ask_whole("say " + "W" * 100, answers=2)
         wide += visitor.faults("chat")
@@ -236,6 +251,52 @@ def test_chats_are_searched_renamed_exported_and_deleted(visitor: Visitor) -> No
     page.get_by_role("button", name="Delete", exact=True).click()
     page.get_by_text("No chat has these words").wait_for()
     assert page.locator(".round").count() == 0
+    page.get_by_label("Search chats").fill("")
+    with page.expect_download() as saved:
+        page.get_by_text("Export all chats").click()
+    page.locator("input[type=file]").set_input_files(saved.value.path())
+    page.get_by_text("Imported: 1").wait_for()
+    page.locator(".answer", has_text="天气").wait_for()
+    assert page.locator(".chats li").all_inner_texts() == ["say 天气", "say 天气"]
+    orphan = b'{"messages": [{"id": "1", "parent_id": "2", "role": "user", "content": ""}]}'
+    for content, said in ((b"[]", "holds no exported chats"), (orphan, "its id must be new, and its parent_id null")):
+        page.locator("input[type=file]").set_input_files({"name": "x.json", "mimeType": "application/json", "buffer": content})
+        page.get_by_text(said).wait_for()
+
+
+def test_a_session_that_ends_leaves_a_sentence_the_sign_in_and_the_question_that_was_not_sent(visitor: Visitor) -> None:
+    service = visitor.service
+    service.user("ended")
+    admin = service.admin()
+    path = next(f"/api/admin/users/{one['id']}" for one in admin.get("/api/admin/users").json()["users"] if one["name"] == "ended")
+    page = visitor.sign_in("ended").page
+    visitor.ask("slow")
+    visitor.grown(1)
+    admin.patch(path, json={"models": ["base"]})
+    page.locator(".status", has_text="the right to this model was taken away").wait_for()
+    page.locator("#model option", has_text="tuned").wait_for(state="detached")
+    page.fill("#question", "yet to be sent")
+    place = page.url
+    admin.patch(path, json={"disabled": True})
+    page.get_by_role("button", name="New chat").click()
+    page.get_by_role("link", name="slow").click()
+    page.get_by_text("Your session has ended").wait_for()
+    assert page.input_value("[name=name]") == "ended"
+    admin.patch(path, json={"disabled": False})
+    page.fill("[name=password]", PASSWORD)
+    page.keyboard.press("Enter")
+    page.locator(".question .text", has_text="slow").wait_for()
+    assert (page.url, page.input_value("#question")) == (place, "yet to be sent")
+    other = page.context.new_page()
+    Visitor(service, other).open().page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Try it as a guest").wait_for()
+    other.close()
+    visitor.be_guest()
+    page.context.clear_cookies()
+    page.get_by_role("radio", name="Single-turn").check()
+    visitor.ask("hi")
+    page.get_by_text("The session has ended, and its chats with it.").wait_for()
+    assert page.get_by_role("button", name="Try it as a guest").is_enabled()
 
 
 def test_what_goes_wrong_is_a_sentence_in_the_language_that_is_chosen(visitor: Visitor) -> None:

@@ -15,6 +15,8 @@ export class Answer {
     this.text = "";
     this.tokens = 0;
     this.live = false;
+    this.isStopped = false;
+    this.isEndedElsewhere = false;
     this.said = "";
     this.element = this.built(isTuned);
     this.take(message);
@@ -120,6 +122,8 @@ export class Answer {
     }
     if (name === "end") {
       this.end(data.error ? "error" : "done", data.finish, data.error && halves(data.error.message), data.new_tokens);
+      this.isEndedElsewhere = data.finish === "cancelled" && !this.isStopped;
+      if (this.isEndedElsewhere) this.show("endElsewhere", "problem");
       announce(this.status.hidden ? this.said : `${this.said} ${this.status.textContent}`);
     }
   }
@@ -144,6 +148,7 @@ export class Answer {
 
   /** End it where it is. */
   async cancel() {
+    this.isStopped = true;
     if (this.live) await call("POST", `/api/generations/${encodeURIComponent(this.generation)}/cancel`);
   }
 }

@@ -1,13 +1,17 @@
 // Requests to the service, and the events of an answer.
 import { duration, halves, joined, saying } from "./words.js";
 
+const ENDINGS = ["invalid_session", "missing_credentials", "password_change_required"];
+const SAYS_WHEN = /\b(try|send it) again\b|\bwait until\b/i;
+
 /** Why a request failed; `said` is a sentence in either language. */
 export class Failure extends Error {
   constructor(status, code, said, retryAfter = null) {
-    const later = retryAfter !== null && retryAfter > 1 && code !== "quota_exceeded";
+    const later = retryAfter !== null && retryAfter > 1 && !SAYS_WHEN.test(said.en ?? "");
     super(code);
     this.status = status;
     this.code = code;
+    this.endsSession = ENDINGS.includes(code);
     this.said = later ? () => joined(saying(said), saying(["retryIn", { time: () => duration(retryAfter) }])) : said;
   }
 }
@@ -23,8 +27,7 @@ async function failureOf(response) {
   const said = error.message ? halves(error.message) : "noAnswer";
   const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   const failure = new Failure(response.status, error.code ?? "", said, Number.isNaN(wait) ? null : wait);
-  const ended = ["invalid_session", "missing_credentials", "password_change_required"].includes(failure.code);
-  if (ended) for (const listener of listeners) listener(failure);
+  if (failure.endsSession) for (const listener of listeners) listener(failure);
   return failure;
 }
 

@@ -5,15 +5,18 @@ import { Composer } from "./composer.js";
 import { aboutLine, Controls } from "./controls.js";
 import { canAsk, Conversation, forgetSingle } from "./conversation.js";
 import { askForAccount, changePassword, signIn, welcome } from "./door.js";
-import { h, iconButton, notice, tell } from "./dom.js";
+import { h, iconButton, tell } from "./dom.js";
 import { keysView } from "./keys.js";
 import { Sidebar, restoreTheme } from "./sidebar.js";
 import { choices, chosenModel, refreshModels, refreshUsage, session } from "./state.js";
-import { languageNow, say, setLanguage } from "./words.js";
+import { languageNow, say, setLanguage, store } from "./words.js";
+
+const PRESENT = "imprint.present";  // changes when a window of this browser signs in or out
 
 const app = document.getElementById("app");
 let known = null;  // the one-time password that was just typed
 let parts = null;  // the chat's parts, while somebody is signed in
+let lost = null;  // of a session that ended by itself: whose it was, where, and the field of the question that was not sent
 
 /** Where the address says that we are: the words behind #/. */
 function place() { return location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decode); }
@@ -43,9 +46,10 @@ function show() {
 function showDoor(view) {
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   forgetParts();
-  const pages = { signin: () => signIn(cameIn), ask: askForAccount };
+  const ended = lost && (lost.name === null ? "guestEnded" : "sessionEnded");
+  const pages = { signin: () => signIn(cameIn, ended, lost?.name), ask: askForAccount };
   app.className = "";
-  app.replaceChildren((pages[view] ?? (() => welcome(cameIn)))());
+  app.replaceChildren((pages[view] ?? (() => welcome(cameIn, ended)))());
 }
 
 /** The chat is shown no longer; answers go on, and are read again when it is. */
@@ -66,7 +70,9 @@ function cameIn(me, password = null) {
   known = me.must_change_password ? password : null;
   forgetSingle();  // another person may have used this window before
   forgetParts();
-  if (["signin", "ask", "password"].includes(place()[0])) history.replaceState(null, "", "#/");
+  if (lost?.name !== me.name) lost = null;
+  if (["signin", "ask", "password"].includes(place()[0])) history.replaceState(null, "", lost?.place || "#/");
+  store(PRESENT, String(Date.now()));
   show();
 }
 
@@ -77,8 +83,8 @@ async function leave() {
     if (failure.status !== 401) { tell(failure); return; }
   }
   forgetSingle();
-  known = null;
-  session.me = null;
+  known = lost = session.me = null;
+  store(PRESENT, String(Date.now()));
   history.replaceState(null, "", "#/");
   await start();
 }
@@ -88,13 +94,16 @@ async function enter() {
   try {
     await Promise.all([refreshModels(), refreshUsage()]);
   } catch (failure) {
-    tell(failure);
-    if (session.me === null || failure.status === 0) return;
+    if (session.me === null) return;
+    showTrouble(failure, show);
+    return;
   }
-  const sidebar = new Sidebar({ onnew: fresh, ongone: (id) => { if (parts.conversation.chat?.id === id) go(""); }, onleave: leave });
-  const conversation = new Conversation(changed);
+  const sidebar = new Sidebar({
+    onnew: fresh, ongone: (id) => { if (parts.conversation.chat?.id === id) go(""); }, onopen: (id) => go(`chat/${id}`), onleave: leave,
+  });
+  const conversation = new Conversation(changed, () => rightsChanged().catch(tell));
   const about = aboutLine();
-  const composer = new Composer({ onsend: send, onstop: () => conversation.stop() });
+  const composer = new Composer({ onsend: send, onstop: () => conversation.stop(), onproblem: () => conversation.toEnd(true) });
   const controls = new Controls({ onchange: refreshed, onmode: fresh });
   const note = h("p", { class: "note", said: "singleNote" });
   const chat = h("div", { class: "chat" }, h("header", { class: "top" }, menuButton(), controls.element), conversation.element,
@@ -106,7 +115,10 @@ async function enter() {
     h("a", { class: "skip", href: "#question", said: "skip", onclick: (event) => { event.preventDefault(); composer.area.focus(); } }),
     sidebar.element, h("div", { class: "scrim", onclick: closeMenu }), stage);
   refreshed();
+  if (lost !== null) composer.put(lost.area?.value ?? "");
+  lost = null;
   await sidebar.load();
+  if (parts?.sidebar !== sidebar) return;
   if (choices.mode === "single") conversation.resume();
   show();
 }
@@ -131,6 +143,7 @@ function narrowMenu() {
 function fresh() {
   forgetSingle();
   parts.conversation.clear();
+  parts.composer.forgive();
   refreshed();
   go("");
 }
@@ -160,6 +173,7 @@ async function showChat(id) {
   try {
     if (id !== null) {
       if (conversation.chat?.id !== id) {
+        composer.forgive();
         if (choices.mode === "single") { choices.mode = "multi"; controls.refresh(); refreshed(); }
         await conversation.open(id);
       }
@@ -168,6 +182,7 @@ async function showChat(id) {
     }
   } catch (failure) {
     tell(failure);
+    if (failure.endsSession) return;
     history.replaceState(null, "", "#/");
     conversation.clear();
     sidebar.mark(null);
@@ -182,11 +197,8 @@ async function send(text) {
   try {
     await conversation.ask(text);
   } catch (failure) {
-    if (failure.code === "model_not_found") {
-      await refreshModels();
-      parts?.controls.refresh();
-      refreshed();
-    }
+    if (failure.code === "model_not_found") await rightsChanged();
+    if (failure.code === "not_found") await call("GET", "/api/me");  // the session has ended, and its chats with it
     throw failure;
   }
   if (isNew && conversation.chat !== null) {
@@ -194,6 +206,13 @@ async function send(text) {
     sidebar.current = conversation.chat.id;
   }
   if (conversation.chat !== null) await sidebar.load();
+}
+
+/** Show the models that may be used now. */
+async function rightsChanged() {
+  await refreshModels();
+  parts?.controls.refresh();
+  refreshed();
 }
 
 /** Answers began or ended, or another chat is shown. */
@@ -208,11 +227,39 @@ onSessionFailure((failure) => {
     if (session.me !== null) session.me.must_change_password = true;
   } else {
     if (session.me === null) return;
+    const name = session.me.role === "guest" ? null : session.me.name;
+    lost = { name, place: location.hash, area: parts?.composer.area };
     session.me = null;
-    notice("sessionEnded", "problem");
+    history.replaceState(null, "", name === null ? "#/" : "#/signin");
   }
   queueMicrotask(show);
 });
+
+/** Another window has signed in or out: the cookie of this one is that of the other now. */
+async function changedElsewhere() {
+  const before = session.me;
+  try {
+    Object.assign(session, await call("GET", "/api/session"));
+  } catch (failure) {
+    tell(failure);
+    return;
+  }
+  if (before?.name === session.me?.name && before?.role !== "guest" && before?.must_change_password === session.me?.must_change_password) return;
+  forgetSingle();
+  lost = known = null;
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  forgetParts();
+  history.replaceState(null, "", "#/");
+  show();
+}
+
+/** A page for what the service did not even say: the sentence, and another try. */
+function showTrouble(failure, again) {
+  if (!(failure instanceof Failure)) throw failure;
+  app.className = "";
+  app.replaceChildren(h("main", { class: "door" }, h("div", { class: "card" }, h("p", { role: "alert", said: failure.said }),
+    h("div", { class: "or" }, h("button", { type: "button", class: "primary large", said: "again_", onclick: again })))));
+}
 
 async function start() {
   setLanguage(languageNow());
@@ -220,13 +267,12 @@ async function start() {
     Object.assign(session, await call("GET", "/api/session"));
     show();
   } catch (failure) {
-    if (!(failure instanceof Failure)) throw failure;
-    app.replaceChildren(h("main", { class: "door" }, h("div", { class: "card" }, h("p", { said: failure.said }),
-      h("button", { type: "button", class: "primary", said: "again_", onclick: start }))));
+    showTrouble(failure, start);
   }
 }
 
 window.addEventListener("hashchange", show);
+window.addEventListener("storage", (event) => { if (event.key === PRESENT) changedElsewhere(); });
 matchMedia("(max-width: 820px)").addEventListener("change", narrowMenu);
 document.addEventListener("keydown", (event) => { if (event.key === "Escape" && app.classList.contains("open")) closeMenu(); });
 restoreTheme();

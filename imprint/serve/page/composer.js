@@ -8,10 +8,11 @@ const PROCESSED = 229;  // the key code of a key that an input method has taken
 export function isComposing(event, isOpen) { return event.isComposing || event.keyCode === PROCESSED || isOpen; }
 
 export class Composer {
-  /** `onsend(text)` resolves to whether the text was taken; `onstop()` ends the answers. */
-  constructor({ onsend, onstop }) {
+  /** `onsend(text)` throws a failure if the text is not taken; `onstop()` ends the answers; `onproblem()`: a sentence takes up room. */
+  constructor({ onsend, onstop, onproblem }) {
     this.onsend = onsend;
     this.onstop = onstop;
+    this.onproblem = onproblem;
     this.isOpen = false;
     this.isBusy = false;
     this.isSending = false;
@@ -54,11 +55,21 @@ export class Composer {
       this.area.value = this.area.value || text;
       this.problem.hidden = false;
       say(this.problem, "text", failure.said);
+      this.onproblem();
     } finally {
       this.isSending = false;
       this.fit();
     }
   }
+
+  /** Put a question there that is yet to be sent. */
+  put(text) {
+    this.area.value = text;
+    this.fit();
+  }
+
+  /** Say no longer why the last question was not taken. */
+  forgive() { this.problem.hidden = true; }
 
   /** Whether answers are being written: the button then stops them. */
   busy(isBusy) {

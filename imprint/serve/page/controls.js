@@ -34,7 +34,7 @@ export class Controls {
   refresh() {
     const chosen = chosenModel();
     this.menu.replaceChildren(...session.models.map((model) => h("option", {
-      value: model.id, selected: model === chosen, said: () => `${model.id} · ${model.parent === null ? `${t("base")} ${model.root}` : t("tuned")}`,
+      value: model.id, selected: model === chosen, said: () => `${model.id} · ${model.parent === null ? t("baseOf", { root: model.root }) : t("tuned")}`,
     })));
     this.menu.disabled = session.models.length === 0;
     this.compareLabel.hidden = !canCompare();

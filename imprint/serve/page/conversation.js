@@ -10,9 +10,10 @@ const MAX_WATCHED = 4;  // answers that are read at the same time
 const LIVE = "imprint.single";
 
 export class Conversation {
-  /** `onchange(conversation)`: an answer began or ended, or another chat is shown. */
-  constructor(onchange) {
+  /** `onchange(conversation)`: an answer began or ended, or another chat is shown; `onrights()`: rights may have changed. */
+  constructor(onchange, onrights) {
     this.onchange = onchange;
+    this.onrights = onrights;
     this.opened = 0;
     this.watching = new Map();
     this.list = h("div", { class: "rounds", role: "log", "aria-live": "off" });
@@ -149,6 +150,7 @@ export class Conversation {
       this.toEnd(isAtEnd);
     }
     this.onchange(this);
+    if (answer.isEndedElsewhere) this.onrights();
     refreshUsage().catch((failure) => { if (!(failure instanceof Failure)) throw failure; });
   }
 

@@ -27,6 +27,7 @@ const ICONS = {
   sliders: "M4 8h9M17 8h3M4 16h3M11 16h9M15 6v4M9 14v4",
   trash: "M5 7h14M10 7V5h4v2M7 7l1 12h8l1-12",
   download: "M12 4v11M7 11l5 5 5-5M5 20h14",
+  upload: "M12 15V4M7 9l5-5 5 5M5 20h14",
   copy: "M9 9h10v11H9zM5 15V4h10",
   again: "M19 12a7 7 0 1 1-2.2-5.1M19 4v4h-4",
   left: "M14 6l-6 6 6 6",
@@ -75,9 +76,10 @@ export function notice(what, kind = "plain") {
   setTimeout(() => element.remove(), kind === "problem" ? 9000 : 4000);
 }
 
-/** Show a failure as a sentence: in an element, or at the edge of the page. */
+/** Show a failure as a sentence: in an element, or at the edge of the page. That a session has ended is said where one signs in. */
 export function tell(failure, element = null) {
   if (!failure.said) throw failure;
+  if (failure.endsSession && element === null) return;
   if (element === null) {
     notice(failure.said, "problem");
   } else {

@@ -12,29 +12,32 @@ function card(...children) {
     h("div", { class: "card" }, ...children));
 }
 
-/** The first page: `onin(me, password)` goes on with whoever has come in. */
-export function welcome(onin) {
+/** A sentence above a form: that a session has ended; nothing where none has. */
+const endedLine = (ended) => ended && h("p", { class: "problem", role: "alert", said: ended });
+
+/** The first page: `onin(me, password)` goes on with whoever has come in; `ended`: why nobody is in any more. */
+export function welcome(onin, ended = null) {
   const problem = problemLine();
   const asGuest = submitting(
     h("form", {}, h("button", { type: "submit", class: "primary large", said: "guestTry" }), h("p", { class: "small", said: "guestNote" })),
     problem, async () => onin((await call("POST", "/api/session/guest")).me));
   return card(
-    seal(), h("h1", {}, "Imprint"), h("p", { class: "tagline", said: "tagline" }),
+    seal(), h("h1", {}, "Imprint"), h("p", { class: "tagline", said: "tagline" }), endedLine(ended),
     session.guests ? asGuest : h("p", { class: "small", said: "guestOff" }), problem,
     h("div", { class: "or" }, h("a", { class: "button", href: "#/signin" }, icon("enter"), h("span", { said: "signIn" })),
       h("a", { class: "button", href: "#/ask" }, icon("people"), h("span", { said: "askAccount" }))));
 }
 
-/** Sign in by name and password. */
-export function signIn(onin) {
+/** Sign in by name and password; `known`: the name of whom a session has ended. */
+export function signIn(onin, ended = null, known = null) {
   const problem = problemLine();
-  const name = input("name", { autocomplete: "username", autocapitalize: "none", spellcheck: "false", maxlength: "200" });
+  const name = input("name", { value: known ?? "", autocomplete: "username", autocapitalize: "none", spellcheck: "false", maxlength: "200" });
   const password = input("password", { type: "password", autocomplete: "current-password", maxlength: "4096" });
   const form = h("form", {}, field("name", name), field("password", password), problem,
     h("button", { type: "submit", class: "primary large", said: "signIn" }));
   submitting(form, problem, async () => onin((await call("POST", "/api/session", { name: name.value, password: password.value })).me, password.value));
-  return focused(card(h("h1", { said: "signIn" }), form, h("div", { class: "or" },
-    h("a", { href: "#/", said: "back" }), h("a", { href: "#/ask", said: "askAccount" }))), name);
+  return focused(card(h("h1", { said: "signIn" }), endedLine(ended), form, h("div", { class: "or" },
+    h("a", { href: "#/", said: "back" }), h("a", { href: "#/ask", said: "askAccount" }))), known === null ? name : password);
 }
 
 /** Ask for an account. */

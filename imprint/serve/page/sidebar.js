@@ -1,6 +1,7 @@
 // The chats at the side, and below them who is signed in.
 import { call } from "./api.js";
 import { dialog, field, h, icon, iconButton, problemLine, seal, submitting, sure, tell } from "./dom.js";
+import { importButton, saveLink } from "./files.js";
 import { onUsage, session } from "./state.js";
 import { fromNow, languageNow, say, setLanguage, store, stored, t } from "./words.js";
 
@@ -8,9 +9,10 @@ const SEARCH_MS = 250;
 const PAGE = 40;
 
 export class Sidebar {
-  /** `onnew()` begins a chat; `ongone(id)`: a chat was deleted; `onleave()` signs out. */
-  constructor({ onnew, ongone, onleave }) {
+  /** `onnew()` begins a chat; `ongone(id)`: a chat was deleted; `onopen(id)`: one is to be opened; `onleave()` signs out. */
+  constructor({ onnew, ongone, onopen, onleave }) {
     this.ongone = ongone;
+    this.onopen = onopen;
     this.onleave = onleave;
     this.current = null;
     this.cursor = null;
@@ -42,7 +44,8 @@ export class Sidebar {
     this.usageLine = h("p", { class: "usage" });
     this.account.replaceChildren(
       h("div", { class: "links" },
-        isMember && h("a", { href: "/api/export", download: "chats.jsonl" }, icon("download"), h("span", { said: "exportAll" })),
+        isMember && saveLink("/api/export", "chats.jsonl", "exportAll"),
+        ...(isMember ? importButton((chats) => this.imported(chats)) : []),
         isMember && link("key", "keys", "keys"),
         me.role === "admin" && link("people", "admin", "admin"),
         isMember && link("lock", "changePassword", "password"),
@@ -53,6 +56,12 @@ export class Sidebar {
         !isMember && h("a", { class: "button", href: "#/signin", said: "signIn" }),
         iconButton("leave", "signOut", () => this.onleave())));
     this.showUsage();
+  }
+
+  async imported(chats) {
+    this.search.value = "";
+    await this.load();
+    if (chats.length === 1) this.onopen(chats[0].id);
   }
 
   showUsage() {
@@ -106,7 +115,7 @@ export class Sidebar {
 
   async actions(chat) {
     const path = `/api/chats/${encodeURIComponent(chat.id)}`;
-    const file = (format, word) => h("a", { class: "button", href: `${path}/export?format=${format}`, download: `chat.${format}` }, icon("download"), h("span", { said: word }));
+    const file = (format, word) => saveLink(`${path}/export?format=${format}`, `chat.${format}`, word, "button");
     const name = h("input", { value: chat.title, maxlength: "200", autocomplete: "off" });
     const problem = problemLine();
     const chosen = await dialog("chatActions", (close) => [

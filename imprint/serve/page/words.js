@@ -41,7 +41,14 @@ const WORDS = {
   changed: ["The password is changed; all other sessions have ended.", "密码已修改；其他会话均已退出。"],
   unreachable: ["The service cannot be reached. Is it running, and are you online?", "无法连接服务；请检查服务是否在运行、网络是否正常。"],
   noAnswer: ["The service gave no answer that can be read.", "服务的答复无法识别。"],
-  sessionEnded: ["Your session has ended; sign in again.", "会话已结束，请重新登录。"],
+  sessionEnded: [
+    "Your session has ended: after a long time, or because an admin has changed or disabled the account. Sign in again to go on.",
+    "会话已结束：可能是时间过长，也可能是管理员修改或停用了账号。请重新登录后继续。",
+  ],
+  guestEnded: [
+    "The session has ended, and its chats with it. Come again as a guest, or sign in.",
+    "访客会话已结束，其中的对话也已删除。可以重新以访客身份进入，或登录。",
+  ],
   retryIn: ["Try again in {time}.", "请在{time}后重试。"],
   newChat: ["New chat", "新对话"],
   chats: ["Chats", "对话"],
@@ -57,11 +64,21 @@ const WORDS = {
   exportMarkdown: ["Markdown (what you see)", "Markdown（当前分支）"],
   exportJson: ["JSON (all versions)", "JSON（全部版本）"],
   exportAll: ["Export all chats", "导出全部对话"],
+  importChats: ["Import chats", "导入对话"],
+  imported: ["Imported: {count}", "已导入 {count} 个对话"],
+  importedBefore: ["Before that, these were imported: {count}", "在此之前已导入 {count} 个对话"],
+  importNone: [
+    "“{name}” holds no exported chats: choose a .json or .jsonl file that this page has exported.",
+    "“{name}”中没有导出的对话：请选择由本页面导出的 .json 或 .jsonl 文件。",
+  ],
+  importLarge: ["“{name}” is larger than 64 MiB.", "“{name}”超过 64 MiB。"],
+  importLongChat: ["The chat “{title}” is longer than 1 MiB.", "对话“{title}”超过 1 MiB。"],
   chatActions: ["What to do with this chat", "对话操作"],
   menu: ["Menu", "菜单"],
   skip: ["Skip to the question", "跳到输入框"],
   model: ["Model", "模型"],
   base: ["base", "底座"],
+  baseOf: ["{root}", "底座 {root}"],
   tuned: ["tuned", "微调"],
   compare: ["With the base", "与底座并排"],
   compareTip: ["The base answers, too, side by side", "底座同时作答，并排显示"],
@@ -98,6 +115,10 @@ const WORDS = {
   reconnecting: ["The connection was lost; trying again…", "连接中断，正在重连…"],
   endLength: ["The answer reached its greatest length.", "回答已达最大长度。"],
   endCancelled: ["Stopped here.", "已停止。"],
+  endElsewhere: [
+    "Ended elsewhere: in another window, or because the right to this model was taken away.",
+    "已在别处结束：可能在另一个窗口停止，也可能是使用该模型的权限已被收回。",
+  ],
   endInterrupted: ["The service was stopped while this was written.", "写到此处时服务停止了。"],
   endError: ["The answer failed.", "回答失败。"],
   endGone: ["This answer is no longer there.", "这个回答已不可用。"],
@@ -266,8 +287,8 @@ export function setLanguage(next) {
 
 /** The two halves of a message that has both languages on one line; what both quote may have a slash, too. */
 export function halves(message) {
-  const parts = String(message).split(" / ");
-  if (parts.length % 2) return { en: message, zh: message };
+  const parts = String(message).replace(/^[a-z]+(?= )/, (word) => word[0].toUpperCase() + word.slice(1)).split(" / ");
+  if (parts.length % 2) return { en: parts.join(" / "), zh: parts.join(" / ") };
   const middle = parts.length / 2;
   return { en: parts.slice(0, middle).join(" / "), zh: parts.slice(middle).join(" / ") };
 }
