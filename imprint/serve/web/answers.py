@@ -154,7 +154,7 @@ class AnswerSet:
             if ended.kind == "unavailable" and self.services.draining:
                 return self._shutting_down()
             code = REFUSALS.get(ended.kind or "", "server_error")
-            return ApiError(code, ended.error or CANCELLED, retry_after=5.0 if code == "engine_unavailable" else None)
+            return ApiError(code, ended.error or CANCELLED)
         if ended.reason == "cancelled" and not self.left:
             return self._shutting_down() if self.services.draining else None
         return None

@@ -1,6 +1,7 @@
 """The one shape of every error over HTTP, `{"error": {message, type, param, code, request_id}}`; none repeats what was sent."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -47,6 +48,17 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
     }
 )
 """Code of an error -> HTTP status, and the error's type."""
+WAITS: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "rate_limited": 5.0,
+        "queue_full": 1.0,
+        "quota_exceeded": 3600.0,
+        "engine_unavailable": 5.0,
+        "shutting_down": 10.0,
+        "store_unavailable": 2.0,
+    }
+)
+"""Code of an error of 429 or 503 -> seconds after which to try again, where nothing better is known."""
 REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "queue_full": "queue_full",
@@ -130,8 +142,9 @@ class ApiError(Exception):
         self.param = param
         """The field that is wrong, if one is."""
         self.headers = dict(headers)
-        if retry_after is not None:
-            self.headers["Retry-After"] = str(max(1, round(retry_after)))
+        seconds = WAITS.get(code) if retry_after is None else retry_after
+        if seconds is not None:
+            self.headers["Retry-After"] = str(max(1, math.ceil(seconds)))
 
     @property
     def status(self) -> int:
@@ -153,9 +166,8 @@ class ApiError(Exception):
 def refusal_error(refusal: RefusedError) -> ApiError:
     """The error for a job that a backend does not take."""
     code = REFUSALS[refusal.kind]
-    retry = refusal.retry_after if refusal.retry_after is not None else {"queue_full": 1.0, "unavailable": 5.0}.get(refusal.kind)
     param = {"context_length_exceeded": "messages", "model_not_found": "model"}.get(refusal.kind)
-    return ApiError(code, refusal.message, param=param, retry_after=retry)
+    return ApiError(code, refusal.message, param=param, retry_after=refusal.retry_after)
 
 
 def field_path(loc: Sequence[int | str], skip: int = 1) -> str:

@@ -13,13 +13,15 @@ from typing import Any, Final, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from imprint.serve.generation.job import Alternative, Ended, Job, Piece, TokenPiece, Waiting
+from imprint.serve.generation.job import Alternative, Ended, Job, Piece, RefusedError, TokenPiece, Waiting
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import Answer, AnswerSet
+from imprint.serve.web.errors import error_of
 from imprint.serve.web.sse import DONE, SHARED_SECONDS, EventStream, comment, data_event, watching
 from imprint.serve.web.tools import ToolUse, as_tool_calls
 
 Kind = Literal["chat", "text"]
+TOO_MANY: Final = 429
 OBJECTS: Final[Mapping[Kind, tuple[str, str]]] = {
     "chat": ("chat.completion", "chat.completion.chunk"),
     "text": ("text_completion", "text_completion"),
@@ -104,8 +106,14 @@ def _named(token: Alternative) -> dict[str, Any]:
 
 
 async def answer_request(request: Request, answers: AnswerSet, jobs: Sequence[Job], form: AnswerForm, *, stream: bool) -> Response:
-    """The response to a request for answers, in either form."""
-    await answers.start(jobs)
+    """The response to a request for answers, in either form. Raises ApiError, which tells the quota, too, where it is about a limit."""
+    try:
+        await answers.start(jobs)
+    except (RefusedError, StoreError) as refused:
+        problem = error_of(refused)
+        if problem.status == TOO_MANY:
+            problem.headers |= await _limits(answers)
+        raise problem from None
     if stream:
         return EventStream(_chunks(request, answers, form), answers.leave, await _limits(answers))
     async with watching(request.receive, answers.leave):

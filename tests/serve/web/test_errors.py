@@ -32,7 +32,7 @@ def test_every_error_has_the_one_shape_in_both_languages() -> None:
         }
     }
     response = error.response("req-1")
-    assert (response.status_code, response.headers["retry-after"]) == (429, "2")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "3")
 
 
 def test_a_missing_credential_says_which_kind_is_wanted() -> None:
@@ -66,9 +66,10 @@ def test_all_refusals_have_a_code() -> None:
     assert {*REFUSALS.values(), *STORE_CODES.values()} <= CODES.keys()
 
 
-def test_a_full_queue_and_a_restart_say_when_to_try_again() -> None:
-    assert "Retry-After" in error_of(RefusedError("queue_full", SAID)).headers
-    assert "Retry-After" in error_of(RefusedError("unavailable", SAID)).headers
+def test_all_errors_that_may_pass_say_when_to_try_again_and_no_others_do() -> None:
+    passing = {code for code, (status, _) in CODES.items() if status in (429, 503)}
+    assert {code for code in CODES if "Retry-After" in ApiError(code, SAID).headers} == passing
+    assert error_of(RefusedError("unavailable", SAID, retry_after=0.2)).headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize(

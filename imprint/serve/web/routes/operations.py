@@ -24,8 +24,9 @@ async def live() -> Response:
 
 async def ready(request: Request) -> Response:
     """200 where answers are given; 503 while the model loads or is rebuilt, and once the service is ending."""
-    is_ready = services_of(request).ready
-    return JSONResponse({"status": "ready" if is_ready else "not ready"}, status_code=200 if is_ready else 503)
+    if services_of(request).ready:
+        return JSONResponse({"status": "ready"})
+    return JSONResponse({"status": "not ready"}, status_code=503, headers={"Retry-After": "5"})
 
 
 async def metrics(request: Request) -> Response:

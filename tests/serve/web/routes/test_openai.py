@@ -84,6 +84,7 @@ def test_the_official_client_gets_errors_of_its_own_types(running: Running) -> N
         with pytest.raises(openai.RateLimitError) as limited:
             client.chat.completions.create(model="base", messages=[{"role": "user", "content": "full"}])
         assert limited.value.response.headers["retry-after"] == "3"
+        assert limited.value.response.headers["x-ratelimit-limit-tokens"] == "1000000"
         with pytest.raises(openai.APIError, match="not finite") as broken:
             list(client.chat.completions.create(model="base", messages=[{"role": "user", "content": "fail"}], stream=True))
         assert broken.value.code == "server_error"
@@ -227,6 +228,7 @@ def test_a_quota_that_is_used_up_is_said_at_once_and_real_use_is_counted() -> No
         store.quota.most = 20
         refused = client.post("/v1/chat/completions", json=chat("hi", max_tokens=50))
         assert (refused.status_code, refused.json()["error"]["code"], refused.headers["retry-after"]) == (429, "quota_exceeded", "60")
+        assert (refused.headers["x-ratelimit-limit-tokens"], refused.headers["x-ratelimit-remaining-tokens"]) == ("20", "0")
         assert all(generation.ended for generation in backend_of(running).generations)
         assert store.quota.reserved == 0
 

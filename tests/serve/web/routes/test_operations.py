@@ -7,7 +7,8 @@ def test_ready_tells_what_the_backend_says_and_live_does_not() -> None:
     with serving(backend) as running, running.client() as client:
         assert client.get("/health/ready").status_code == 200
         backend.is_ready = False
-        assert (client.get("/health/ready").status_code, client.get("/health/live").status_code) == (503, 200)
+        not_ready = client.get("/health/ready")
+        assert (not_ready.status_code, not_ready.headers["retry-after"], client.get("/health/live").status_code) == (503, "5", 200)
 
 
 def test_figures_are_for_this_machine_or_an_admin() -> None:
