@@ -193,5 +193,5 @@ def _talk_on_terminal(chat: Chat) -> None:
     chat.echo_off = echo_off
     chat.screen.note(WELCOME.line)
     with suppress(KeyboardInterrupt):  # the second one at an empty line
-        chat.talk(Editor())
+        chat.talk(Editor(chat.conversation.models))
     chat.screen.note(Bilingual("bye", "再见").line)

@@ -1,11 +1,18 @@
 """The state of a chat: turns, system prompt and sampling settings; independent of model and terminal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from imprint.chat.section import ChatSettings
 from imprint.config import read_overrides
-from imprint.messages import Bilingual, UserError
+from imprint.messages import Bilingual, UserError, closest, did_you_mean
+
+BASE: Final = "base"
+"""How `imprint serve` calls the model that its runs were tuned on."""
+MAX_NAMED: Final = 20
+"""Most models that are named in a line."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,10 @@ class Conversation:
     """Whether there is an adapter that can be switched off."""
     adapter_on: bool = True
     """Whether it is on."""
+    model: str | None = None
+    """The model of a service that is asked; None in a chat with a model on this machine."""
+    models: tuple[str, ...] = ()
+    """The models that the service lists."""
     turns: tuple[ChatTurn, ...] = ()
     """Turns, oldest first."""
     pending: str | None = None
@@ -79,11 +90,30 @@ class Conversation:
             raise UserError(
                 Bilingual(
                     "/adapter: there is no adapter to switch; this model answers as it is. Give the run of a prefix or a LoRA, or "
-                    "adapter=FOLDER, to `imprint chat`; of a service that has a base, model=NAME of another model.",
-                    "/adapter：没有可开关的适配器。与在线服务对话时，请用 model= 选择微调后的模型。",
+                    "adapter=FOLDER, to `imprint chat`; in a chat with a service, /model NAME asks another model.",
+                    "/adapter：没有可开关的适配器。与在线服务对话时，可用 /model 换成微调后的模型。",
                 )
             )
         return replace(self, adapter_on=on)
+
+    def with_model(self, name: str) -> "Conversation":
+        """With another model of the service. Raises UserError for one that it does not list, and where there is no service."""
+        if self.model is None:
+            raise UserError(
+                Bilingual(
+                    "/model: this chat has one model, on this machine. /adapter off asks its base; `imprint chat` opens another run.",
+                    "/model：本对话只有一个本机模型。/adapter off 可改问底座；换模型请重新运行 imprint chat。",
+                )
+            )
+        if self.models and name not in self.models:
+            meant = did_you_mean(closest(name, self.models), "/model {}")
+            raise UserError(
+                Bilingual(
+                    f"/model {name}: the service listed no such model. {meant.english}It has {listed(self.models)}.",
+                    f"/model {name}：服务没有列出这个模型。{meant.chinese}可用：{listed(self.models)}。",
+                )
+            )
+        return replace(self, model=name, has_adapter=name != BASE and BASE in self.models, adapter_on=True)
 
     def with_setting(self, name: str, value: str) -> "Conversation":
         """With another sampling setting, validated as at the start of the chat."""
@@ -92,6 +122,12 @@ class Conversation:
         except UserError as error:
             raise UserError(str(error).replace(f"override {name}", f"/set {name}")) from error
         return replace(self, settings=self.settings.model_copy(update={name: getattr(given, name)}))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a line; of very many the first, and how many more there are."""
+    more = f" (+{len(names) - MAX_NAMED})" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The line editor of a terminal chat, by prompt_toolkit. The history stays in memory."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from prompt_toolkit import PromptSession
@@ -18,11 +18,11 @@ from imprint.chat.slash_commands import COMMANDS, is_command
 class Editor:
     """Reads a question or a command, of one line or several."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Sequence[str] = ()) -> None:
         self._session: PromptSession[str] = PromptSession(
             multiline=True,  # for pasted lines; Enter still sends, see `_keys`
             key_bindings=_keys(),
-            completer=Commands(),
+            completer=Commands(models),
             complete_while_typing=Condition(lambda: is_command(get_app().current_buffer.text)),
             history=InMemoryHistory(),
             prompt_continuation=lambda width, _line, _wraps: " " * width,
@@ -52,7 +52,10 @@ def echo_off() -> Iterator[None]:
 
 
 class Commands(Completer):
-    """Completes commands and their arguments."""
+    """Completes commands and their arguments; `models`: those of a service."""
+
+    def __init__(self, models: Sequence[str] = ()) -> None:
+        self._choices = {name: command.choices for name, command in COMMANDS.items()} | {"model": tuple(models)}
 
     def get_completions(self, document: Document, _event: CompleteEvent) -> Iterable[Completion]:
         """Commands that start with the typed text, or arguments of a command."""
@@ -66,7 +69,7 @@ class Commands(Completer):
                     ending = " " if command.arguments else ""
                     yield Completion(f"/{known}{ending}", -len(typed), display=f"/{known}", display_meta=command.help.line)
             return
-        choices = COMMANDS[name.lower()].choices if name.lower() in COMMANDS else ()
+        choices = self._choices.get(name.lower(), ())
         yield from (Completion(word, -len(argument)) for word in choices if word.startswith(argument))
 
 

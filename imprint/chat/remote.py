@@ -1,6 +1,7 @@
 """The models of a service in OpenAI's form, such as `imprint serve`, over HTTP. Nothing that a service sends is trusted or unbounded."""
 
 import json
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +12,10 @@ import httpx2
 
 from imprint import __version__
 from imprint.chat.answerer import AnswerSummary, dropped_note
-from imprint.chat.conversation import ChatRequest
+from imprint.chat.conversation import BASE, ChatRequest
 from imprint.chat.section import RemoteSamplingSection
 from imprint.messages import Bilingual, UserError
 
-BASE: Final = "base"
-"""How `imprint serve` calls the model that its runs were tuned on."""
 TIMEOUT: Final = httpx2.Timeout(120.0, connect=10.0)
 """Seconds without a byte; `imprint serve` sends one every ten seconds."""
 MAX_LINE_BYTES: Final = 1 << 20
@@ -28,6 +27,11 @@ MAX_SAID: Final = 600
 """Most characters of an error of the service that are shown."""
 NO_LIST: Final = frozenset({404, 405, 501})
 """How a service answers that lists no models."""
+SAYS_WHEN: Final = re.compile(r"\b(?:try|send it) again\b|\bwait until\b", re.IGNORECASE)
+"""In a sentence that needs no hint when to try again."""
+BROKEN_OFF: Final = Bilingual(
+    "broke the answer off; the conversation is kept, /retry asks again", "回答中断；对话已保留，可用 /retry 重新提问"
+)
 ENDINGS: Final = {
     "length": Bilingual("ended by the limit of tokens", "达到长度上限"),
     "content_filter": Bilingual("cut by a filter of the service", "被服务的内容过滤截断"),
@@ -106,9 +110,7 @@ class Service:
             if _at(event, "error") is not None:
                 raise self._refusal(0, event)
             yield event
-        raise self._error(
-            Bilingual("broke the answer off; the conversation is kept, /retry asks again", "回答中断；对话已保留，可用 /retry 重新提问")
-        )
+        raise self._error(BROKEN_OFF)
 
     def _lines(self, response: httpx2.Response) -> Iterator[bytes]:
         waiting = b""
@@ -120,6 +122,7 @@ class Service:
 
     @contextmanager
     def _exchange(self, method: str, path: str, body: object = None) -> Iterator[httpx2.Response]:
+        has_begun = False
         headers = {"Accept-Encoding": "identity", "User-Agent": f"imprint/{__version__}"}
         if self.key is not None:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -132,6 +135,7 @@ class Service:
                     raise self._error(Bilingual("sends a compressed answer", "返回了压缩的内容"))
                 if response.status_code != 200:
                     raise self._refusal(response.status_code, _json(self._whole(response)), response.headers)
+                has_begun = True
                 yield response
         except httpx2.ConnectError as error:
             raise self._error(
@@ -141,10 +145,10 @@ class Service:
                 )
             ) from None
         except httpx2.TimeoutException:
-            raise self._error(Bilingual("does not answer in time", "响应超时")) from None
+            raise self._error(BROKEN_OFF if has_begun else Bilingual("does not answer in time", "响应超时")) from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             said = _clipped(str(error)) or type(error).__name__
-            raise self._error(Bilingual(f"the connection failed ({said})", f"连接出错（{said}）")) from None
+            raise self._error(BROKEN_OFF if has_begun else Bilingual(f"the connection failed ({said})", f"连接出错（{said}）")) from None
 
     def _whole(self, response: httpx2.Response) -> bytes:
         body = b""
@@ -169,7 +173,7 @@ class Service:
         elif 300 <= status < 400:
             place = _clipped(headers.get("location", ""))
             hint = Bilingual(f" It leads to {place}; give that address if you trust it.", f" 它指向 {place}；若可信，请改用该地址。")
-        elif (wait := headers.get("retry-after", "")).isdigit() and len(wait) <= 7:
+        elif (wait := headers.get("retry-after", "")).isdigit() and len(wait) <= 7 and not SAYS_WHEN.search(english):
             hint = Bilingual(f" Try again in {wait} s.", f" 请在 {wait} 秒后重试。")
         message = Bilingual(f"{english}{hint.english}", f"{chinese or english}{hint.chinese}")
         return self._error(message, status, _text(body, "error", "code"))
@@ -180,11 +184,10 @@ class Service:
 
 
 class RemoteModel:
-    """A model of a service, which answers in a chat."""
+    """The models of a service, of which the conversation names the one that answers."""
 
-    def __init__(self, service: Service, model: str) -> None:
+    def __init__(self, service: Service) -> None:
         self.service = service
-        self.model = model
         self._tokens: int | None = None
         self._finish = ""
         self._dropped = 0
@@ -239,6 +242,7 @@ class RemoteModel:
     def _body(self, request: ChatRequest, turns: Sequence[tuple[str, str]]) -> dict[str, object]:
         before, settings = request.before, request.before.settings
         assert isinstance(settings, RemoteSamplingSection)
+        assert before.model is not None
         messages = [{"role": "system", "content": before.system}] if before.system else []
         for question, answer in turns:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -250,7 +254,7 @@ class RemoteModel:
             "repetition_penalty": None if settings.repetition_penalty == 1 else settings.repetition_penalty,
         }
         return {
-            "model": self.model if before.adapter_on else BASE,
+            "model": before.model if before.adapter_on else BASE,
             "messages": messages,
             "stream": True,
             "stream_options": {"include_usage": True},

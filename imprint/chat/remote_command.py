@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
 from imprint.chat.console import Chat, converse, standard_screen
-from imprint.chat.conversation import Conversation
+from imprint.chat.conversation import BASE, Conversation, listed
 from imprint.chat.section import RemoteChatSection, RemoteSamplingSection
 from imprint.config import read_overrides
 from imprint.files.reading import read_bounded
@@ -23,8 +23,6 @@ SCHEMES: Final = ("http://", "https://")
 KEY: Final = "key="
 KEY_VARIABLE: Final = "IMPRINT_API_KEY"
 MAX_KEY: Final = 4096
-MAX_SHOWN: Final = 20
-"""Most models that are named."""
 WRONG_ADDRESS: Final = Bilingual(
     "the address must be http://HOST:PORT or https://HOST, without a name, a password, ? and #. A key goes into IMPRINT_API_KEY.",
     "地址须为 http://主机:端口 或 https://主机，不含用户名、密码、? 和 #。密钥请放在 IMPRINT_API_KEY 中。",
@@ -58,7 +56,7 @@ def remote_chat_command(url: str, overrides: Sequence[str]) -> None:
                 '与在线服务对话需要 httpx2，尚未安装：请运行 pip install "imprint[serve]"。',
             )
         )
-    from imprint.chat.remote import BASE, RemoteModel, Service
+    from imprint.chat.remote import RemoteModel, Service
 
     near = is_near(parts.hostname or "")
     service = Service(service_address(url), key, near)
@@ -69,8 +67,8 @@ def remote_chat_command(url: str, overrides: Sequence[str]) -> None:
     model = choose_model(service, models, section.model)
     screen.note("\n".join(connected_lines(service, models, model)))
     settings = RemoteSamplingSection(**{name: getattr(section, name) for name in RemoteSamplingSection.model_fields})
-    has_base = model != BASE and any(one.id == BASE for one in models)
-    converse(Chat(RemoteModel(service, model), Conversation(settings, section.system, has_adapter=has_base), screen), sys.stdin)
+    start = Conversation(settings, section.system, model=model, models=tuple(one.id for one in models))
+    converse(Chat(RemoteModel(service), start.with_model(model), screen), sys.stdin)
 
 
 def service_address(url: str) -> str:
@@ -129,13 +127,13 @@ def choose_model(service: "Service", models: "Sequence[RemoteModelInfo]", wanted
                     f"{service.url}：没有列出可用的模型，请用 model= 指定。",
                 )
             )
-        return next((name for name in names if name != "base"), names[0])
+        return next((name for name in names if name != BASE), names[0])
     if names and wanted not in names:
         meant = did_you_mean(closest(wanted, names), "model={}")
         raise UserError(
             Bilingual(
-                f"model={wanted}: the service has no such model that you may use. {meant.english}It has {_listed(names)}.",
-                f"model={wanted}：服务没有这个模型，或无权使用。{meant.chinese}可用：{_listed(names)}。",
+                f"model={wanted}: the service has no such model that you may use. {meant.english}It has {listed(names)}.",
+                f"model={wanted}：服务没有这个模型，或无权使用。{meant.chinese}可用：{listed(names)}。",
             )
         )
     return wanted
@@ -148,10 +146,5 @@ def connected_lines(service: "Service", models: "Sequence[RemoteModelInfo]", mod
     lines = [f"connected 已连接: {service.url} · model 模型 {model}{licence}"]
     others = [one.id for one in models if one.id != model]
     if others:
-        lines.append(Bilingual(f"model=NAME picks another: {_listed(others)}", "用 model= 换另一个模型").line)
+        lines.append(Bilingual(f"/model NAME asks another: {listed(others)}", "可用 /model 换一个").line)
     return [*lines, info.note] if info and info.note else lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" (+{len(names) - MAX_SHOWN})" if len(names) > MAX_SHOWN else ""
-    return ", ".join(names[:MAX_SHOWN]) + more

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from imprint.chat.conversation import ChatRequest, Conversation
+from imprint.chat.conversation import ChatRequest, Conversation, listed
 from imprint.chat.section import ChatSettings, SamplingSection
 from imprint.chat.transcript import save
 from imprint.config import describe
@@ -116,6 +116,17 @@ def _adapter(conversation: Conversation, argument: str) -> CommandOutcome:
     return CommandOutcome(changed, ADAPTER_OFF.line)
 
 
+def _model(conversation: Conversation, argument: str) -> CommandOutcome:
+    if argument or conversation.model is None:
+        changed = conversation.with_model(argument)
+        return CommandOutcome(changed, Bilingual(f"{changed.model} answers from now on", "下一个回答起由它作答").line)
+    others = [name for name in conversation.models if name != conversation.model]
+    lines = [f"model 模型: {conversation.model}"]
+    if others:
+        lines.append(Bilingual(f"/model NAME asks another: {listed(others)}", "可用 /model 换一个").line)
+    return CommandOutcome(conversation, "\n".join(lines))
+
+
 def _set(conversation: Conversation, argument: str) -> CommandOutcome:
     name, _, value = argument.replace("=", " ", 1).partition(" ")
     shown = [knob for knob in describe(type(conversation.settings)) if not value.strip() and name in ("", knob.path)]
@@ -172,6 +183,7 @@ COMMANDS: Final[Mapping[str, SlashCommand]] = MappingProxyType(
         "system": SlashCommand("[TEXT|off]", Bilingual("show, set or clear the system prompt", "系统提示"), _system, ("off",)),
         "adapter": SlashCommand("[on|off]", Bilingual("off: the base answers", "关闭适配器即由底座回答"), _adapter, ("on", "off")),
         "prefix": SlashCommand("[on|off]", Bilingual("the same, its older name", "同 /adapter"), _adapter, ("on", "off")),
+        "model": SlashCommand("[NAME]", Bilingual("of a service: show or change the model", "查看或更换在线服务的模型"), _model),
         "set": SlashCommand("[NAME VALUE]", Bilingual("sampling settings", "采样设置"), _set, tuple(knob.path for knob in KNOBS)),
         "save": SlashCommand("FILE", Bilingual("save it: .jsonl to train on, .md to read", "保存对话"), _save),
         "help": SlashCommand("", Bilingual("list the commands", "列出命令"), _help),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from imprint.chat.conversation import ChatTurn, Conversation
@@ -102,3 +104,15 @@ def test_a_setting_that_cannot_be_is_refused_in_the_words_of_the_recipe(name: st
 def test_a_setting_changes_alone() -> None:
     conversation = START.with_setting("temperature", "0").with_setting("seed", "3").with_setting("seed", "null")
     assert conversation.settings == SamplingSection(temperature=0.0)
+
+
+def test_another_model_of_a_service_is_asked_and_the_conversation_goes_on() -> None:
+    remote = replace(spoken(("你好", "你好呀！")), model="a", models=("base", "a", "b")).with_model("b")
+    assert (remote.model, remote.history, remote.has_adapter) == ("b", [("你好", "你好呀！")], True)
+    assert remote.with_adapter(on=False).with_model("a").adapter_on
+    assert not remote.with_model("base").has_adapter
+    assert replace(remote, models=()).with_model("any").model == "any"
+    with pytest.raises(UserError, match=r"/model c: the service listed no such model\. .*It has base, a, b\."):
+        remote.with_model("c")
+    with pytest.raises(UserError, match="this chat has one model, on this machine"):
+        START.with_model("a")

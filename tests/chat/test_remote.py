@@ -10,12 +10,12 @@ from imprint.chat.section import RemoteSamplingSection
 from tests.chat.services import answering, listed, piece, streamed, whole
 from tests.serve.web.scripted import KEY, ScriptedBackend, serving
 
-GREEDY = Conversation(RemoteSamplingSection(temperature=0.0), has_adapter=True)
+GREEDY = Conversation(RemoteSamplingSection(temperature=0.0), has_adapter=True, model="tuned")
 USAGE = {"choices": [], "usage": {"completion_tokens": 7}}
 
 
 def ask(url: str, question: str, conversation: Conversation = GREEDY, key: str | None = None) -> tuple[list[str], RemoteModel]:
-    model = RemoteModel(Service(f"{url}/v1", key, is_near=True), "tuned")
+    model = RemoteModel(Service(f"{url}/v1", key, is_near=True))
     return list(model.answer(conversation.ask(question))), model
 
 
@@ -45,7 +45,7 @@ def test_its_models_are_listed_with_licence_and_note() -> None:
 
 def test_the_conversation_and_the_settings_are_sent_and_what_has_its_default_is_not() -> None:
     settings = RemoteSamplingSection(temperature=0.5, top_k=7, stop=("。",), seed=3, max_tokens=9)
-    conversation = Conversation(settings, "你是诗人。", has_adapter=True).ask("你好").answered("好")
+    conversation = Conversation(settings, "你是诗人。", model="poet").ask("你好").answered("好")
     with answering([streamed(piece("嗯", "stop"))] * 2) as seen:
         ask(seen.url, "再见", conversation)
         ask(seen.url, "hi", GREEDY.with_adapter(on=False))
@@ -53,7 +53,7 @@ def test_the_conversation_and_the_settings_are_sent_and_what_has_its_default_is_
     said = [("system", "你是诗人。"), ("user", "你好"), ("assistant", "好"), ("user", "再见")]
     assert first.pop("messages") == [{"role": role, "content": text} for role, text in said]
     assert first == {
-        "model": "tuned",
+        "model": "poet",
         "stream": True,
         "stream_options": {"include_usage": True},
         "temperature": 0.5,
@@ -70,7 +70,7 @@ def test_the_conversation_and_the_settings_are_sent_and_what_has_its_default_is_
 def test_closing_the_answer_cancels_it_in_the_service() -> None:
     backend = ScriptedBackend()
     with serving(backend) as running:
-        stream = RemoteModel(Service(f"{running.url}/v1", KEY, is_near=True), "tuned").answer(GREEDY.ask("slow"))
+        stream = RemoteModel(Service(f"{running.url}/v1", KEY, is_near=True)).answer(GREEDY.ask("slow"))
         assert next(stream) == "."
         assert backend.running == 1
         stream.close()
@@ -126,6 +126,8 @@ def test_a_missing_key_says_where_to_put_one_and_no_error_shows_a_key() -> None:
         (whole(b"{" * 100_000, "400 Bad Request"), "HTTP 400"),
         (streamed(b"data: {nonsense\n\n"), "sends an event that is no JSON"),
         (streamed(piece("你"), done=False), "broke the answer off; the conversation is kept"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99\r\n\r\n: a\n", "/retry asks again"),
+        (whole(b'{"error": {"message": "Try again in 9 seconds."}}', "429 Busy", "Retry-After: 9"), "/v1: Try again in 9 seconds.\n"),
         (streamed({"error": {"message": "The service is ending; try again later. / 服务正在关闭。"}}), "The service is ending"),
         (streamed(b"data: " + b"x" * (remote.MAX_LINE_BYTES + 70_000)), "sends a line of more than"),
         (b"nonsense\r\n\r\n", "the connection failed"),

@@ -31,11 +31,14 @@ def test_a_pipe_asks_a_service_with_the_key_of_the_environment(
     running: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    assert chat(monkeypatch, "hello\n/adapter off\n/retry\n/set max_tokens 2\nhello\n", running.url, "temperature=0") == 0
+    typed = "hello\n/adapter off\n/retry\n/model\n/model base\n/set max_tokens 2\nhello\n"
+    assert chat(monkeypatch, typed, running.url, "temperature=0") == 0
     said = capsys.readouterr()
     assert said.out == "echo: hello\necho: hello\nec\n"
     assert f"connected 已连接: {running.url}/v1 · model 模型 tuned\n" in said.err
-    assert "model=NAME picks another: base" in said.err
+    assert "/model NAME asks another: base / 可用 /model 换一个\n" in said.err
+    assert "model 模型: tuned\n/model NAME asks another: base" in said.err
+    assert "base answers from now on" in said.err
     assert "the adapter is off: the base answers" in said.err
     assert KEY not in said.out + said.err
 
@@ -43,11 +46,12 @@ def test_a_pipe_asks_a_service_with_the_key_of_the_environment(
 def test_commands_and_settings_that_a_service_has_not_say_so(
     running: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = "/set max_length 40\n/adapter off\nfull\n"
+    text = "/set max_length 40\n/adapter off\n/model tund\nfull\n"
     assert chat(monkeypatch, text, running.url, f"key={KEY}", "model=base") == 2
     said = capsys.readouterr().err
     assert "error: /set max_length=40: is unknown; did you mean max_tokens?" in said
     assert "error: /adapter: there is no adapter to switch" in said
+    assert "error: /model tund: the service listed no such model. Did you mean /model tuned? It has base, tuned." in said
     assert "Too many wait. Try again in 3 s." in said
     assert "licence 许可: MIT\n" in said
     assert "For tests. / 测试用。" in said
