@@ -1,7 +1,9 @@
 """Who may call a route: each route declares it, and it is checked before the body is read."""
 
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -14,13 +16,15 @@ from imprint.messages import Bilingual
 from imprint.serve.store.principal import Principal, Role
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.limits import read_json
-from imprint.serve.web.services import Services, address_of, services_of
+from imprint.serve.web.services import Services, address_of, is_passed_on, services_of
 from imprint.serve.web.settings import is_loopback
 
 EVERYBODY: Final[frozenset[Role]] = frozenset({"guest", "user", "admin"})
 MEMBERS: Final[frozenset[Role]] = frozenset({"user", "admin"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 COOKIE: Final = "imprint_session"
+FRESH_SECONDS: Final = 0.2
+"""After so many seconds it is asked again who asks."""
 NO_KEY: Final = Bilingual("Send an API key: Authorization: Bearer sk-...", "请提供 API 密钥：Authorization: Bearer sk-...")
 WRONG_KEY: Final = Bilingual("This API key is unknown, expired or revoked.", "API 密钥不存在、已过期或已吊销。")
 NO_SESSION: Final = Bilingual("Sign in first.", "请先登录。")
@@ -92,6 +96,8 @@ async def authorize(request: Request, access: Access) -> Principal | None:
         return None
     principal = await identify(request, "session" if access.credential == "session" else "key")
     request.state.account = principal.name
+    if principal.role == "guest" and not await run_in_threadpool(partial(services.lets_guests_in, passed_on=is_passed_on(request))):
+        raise ApiError("invalid_session", OLD_SESSION)
     if principal.role not in access.roles:
         raise ApiError("permission_denied", NOT_ALLOWED)
     if principal.must_change_password and not access.any_password:
@@ -114,7 +120,7 @@ async def identify(request: Request, kind: Literal["key", "session"]) -> Princip
 
 def is_here(request: Request, services: Services) -> bool:
     """Whether a request comes from this machine, and the service is for this machine alone: a proxy's requests come from here, too."""
-    return not services.settings.public and is_loopback(address_of(request))
+    return not services.settings.public and is_loopback(address_of(request)) and not is_passed_on(request)
 
 
 def check_same_site(request: Request) -> None:
@@ -190,7 +196,10 @@ class GuardedRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             request.state.principal = await authorize(request, self.access)
             if self.body_field is not None:
+                begun = time.monotonic()
                 request = ReadRequest(request, *await read_json(request.scope, request.receive))
+                if time.monotonic() - begun > FRESH_SECONDS:  # a body that comes slowly may outlive the rights to it
+                    request.state.principal = await authorize(request, self.access)
             return await answer(request)
 
         return guarded

@@ -18,6 +18,7 @@ from imprint.serve.web.errors import REFUSALS, ApiError
 from imprint.serve.web.services import ENDING, Services, address_of, services_of
 
 CANCELLED = Bilingual("The answer was cancelled.", "回答已被取消。")
+ENDED = Bilingual("Your right to this answer has just ended.", "获得此回答的权限刚刚失效。")
 
 
 def usable_models(services: Services, principal: Principal | None) -> list[ServedModel]:
@@ -83,6 +84,7 @@ class AnswerSet:
     async def start(self, jobs: Sequence[Job]) -> None:
         """Take the jobs. Raises ApiError and RefusedError before any of them has begun."""
         self.services.check_open()
+        self.services.live.add(self)  # before its rights are asked for once more, so that they cannot end unnoticed
         limits = {model.id: model.max_length for model in self.services.backend.models()}
         try:
             tokens = 0
@@ -91,12 +93,20 @@ class AnswerSet:
                 self.answers.append(answer)
                 room = limits[job.model] - answer.generation.prompt_tokens
                 tokens += answer.generation.prompt_tokens + min(room, job.max_new_tokens or room)
-            self.services.live.add(self)
             if self.principal is not None:
-                self._reserved = await run_in_threadpool(self.services.store.quota.reserve, self.principal, self.address, tokens)
+                self._reserved = await run_in_threadpool(self._reserve, self.principal, tokens)
+            if self not in self.services.live:
+                raise ApiError("invalid_session", ENDED)
         except BaseException:
             self.cancel()
+            await self.pay()
             raise
+
+    def _reserve(self, principal: Principal, tokens: int) -> Any:
+        """Set the tokens aside, in a thread. Raises ApiError where the right to them has ended since it was checked."""
+        if not self.services.may_go_on(principal):
+            raise ApiError("invalid_session", ENDED)
+        return self.services.store.quota.reserve(principal, self.address, tokens)
 
     async def _within_quota(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """The jobs, where they say no length with one that what is left of the day's tokens allows: the answer then ends by "length"."""

@@ -1,6 +1,7 @@
 """What goes on beside the requests: streams end when rights do, and what has expired is removed."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,8 @@ from imprint.serve.web.services import Services
 
 WATCH_SECONDS: Final = 0.4
 """Seconds after which an ended session, key or right is noticed by what goes on; requests ask each time."""
+CHECK_SECONDS: Final = 30.0
+"""Seconds after which what goes on is asked for its rights in any case: a key or a session may end by the clock alone."""
 TIDY_SECONDS: Final = 600.0
 
 
@@ -30,13 +33,13 @@ async def watching_rights(services: Services) -> AsyncIterator[None]:
 
 
 async def _watch(services: Services) -> None:
-    seen, tidied = -1, time.monotonic()
+    seen, checked, tidied = -1, 0.0, time.monotonic()
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
             revocations = await run_in_threadpool(services.store.revocations)
-            if revocations != seen:
-                seen = revocations
+            if revocations != seen or time.monotonic() - checked > CHECK_SECONDS:
+                seen, checked = revocations, time.monotonic()
                 await end_what_may_not_go_on(services)
             if time.monotonic() - tidied > TIDY_SECONDS:
                 tidied = time.monotonic()
@@ -44,10 +47,13 @@ async def _watch(services: Services) -> None:
         except StoreError as error:
             log("store", {"problem": error.kind})
             seen = -1
+        except Exception as error:  # without it no right would ever end again
+            log("watch", {}, level=logging.ERROR, problem=error)
+            seen = -1
 
 
 async def end_what_may_not_go_on(services: Services) -> None:
     """Ask for each live answer whether its owner may still have it, and end it if not."""
     for live in list(services.live):
-        if live.principal is not None and not await run_in_threadpool(services.store.is_valid, live.principal):
+        if live.principal is not None and not await run_in_threadpool(services.may_go_on, live.principal):
             live.cancel()

@@ -26,6 +26,7 @@ FLUSH_SECONDS: Final = 1.0
 MAX_VIEWERS: Final = 16
 """Most streams of one job at a time."""
 CROWDED: Final = Bilingual("This answer is shown in too many places; close some.", "这个回答已在太多窗口中打开，请关闭一些。")
+NO_MORE: Final = Bilingual("The right to see this answer has ended; sign in again.", "查看此回答的权限已失效，请重新登录。")
 UNKNOWN: Final = Bilingual("There is no such generation; it may have ended.", "没有这个生成任务，可能已结束。")
 
 
@@ -141,6 +142,8 @@ class GenerationJob:
                     return
                 await changed.wait()
                 await asyncio.sleep(SHARED_SECONDS)
+            if viewer.may_not:
+                yield named_event("end", _failed(ApiError("invalid_session", NO_MORE)))
         finally:
             self._watch(-1)
 
@@ -160,14 +163,28 @@ class GenerationJob:
 class Viewer:
     """Somebody who looks at a job."""
 
-    def __init__(self, job: GenerationJob) -> None:
+    def __init__(self, job: GenerationJob, principal: Principal) -> None:
+        self.principal: Principal | None = principal
+        """Who looks: perhaps by another session than the one that asked."""
         self.gone = False
+        self.may_not = False
+        """Whether the right to look has ended."""
         self._job = job
 
     def leave(self) -> None:
         """Look no longer; the job goes on."""
         self.gone = True
         self._job.tell()
+
+    def cancel(self) -> None:
+        """Tell that the right to look has ended, and no more."""
+        self.may_not = True
+        self.leave()
+
+
+def _failed(error: ApiError) -> dict[str, Any]:
+    """What a last event says that is no end of an answer."""
+    return {"finish": "error", "prompt_tokens": 0, "new_tokens": 0, "error": error.body(None)["error"]}
 
 
 class GenerationJobs:
@@ -191,8 +208,7 @@ class GenerationJobs:
         except Exception as error:
             log("generation", {"message": job.message_id}, problem=error)
             job.cancel()
-            failure = ApiError("server_error", BUG).body(None)["error"]
-            job.final = job.final or {"finish": "error", "prompt_tokens": 0, "new_tokens": 0, "error": failure}
+            job.final = job.final or _failed(ApiError("server_error", BUG))
             job.tell()
         finally:
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._jobs.pop, job.id, None)

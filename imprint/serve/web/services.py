@@ -19,6 +19,8 @@ from imprint.serve.web.settings import WebSettings
 HASHING_THREADS: Final = 2
 MAX_LOGINS: Final = 100
 """Logins that may wait for a thread; more are refused."""
+FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+"""Headers that proxies add."""
 BUSY: Final = Bilingual("Too many sign in at this moment; try again.", "此刻登录的人过多，请重试。")
 ENDING: Final = Bilingual("The service is ending; try again later.", "服务正在关闭；请稍后再试。")
 
@@ -68,6 +70,16 @@ class Services:
         self.draining = True
         await self.backend.close(self.settings.grace)
 
+    def may_go_on(self, principal: Principal) -> bool:
+        """Whether somebody may still do all that this principal says. It waits for the disk: call it from threads."""
+        return self.store.is_valid(principal) and (principal.role != "guest" or self.lets_guests_in())
+
+    def lets_guests_in(self, *, passed_on: bool = False) -> bool:
+        """Whether guests may be here, as it is set now; `passed_on`: those that a proxy leads in. It waits for the disk, too."""
+        wanted = self.store.settings.guests()
+        here = self.settings.guest or not (self.settings.public or passed_on)
+        return wanted == "everywhere" or (wanted == "loopback" and here)
+
     def check_open(self) -> None:
         """Raise ApiError once the service is ending."""
         if self.draining:
@@ -86,6 +98,11 @@ def principal_of(request: Request) -> Principal:
     principal = request.state.principal
     assert isinstance(principal, Principal)
     return principal
+
+
+def is_passed_on(request: Request) -> bool:
+    """Whether a proxy passes a request on: then it may come from anywhere, whatever its address says."""
+    return any(name in request.headers for name in FORWARDING)
 
 
 def address_of(request: Request) -> str:

@@ -29,11 +29,6 @@ class WebSettings:
         """Whether anybody but the users of this machine may reach the service."""
         return not is_loopback(self.host) or bool(self.proxies) or any(not is_loopback(name) for name in self.hosts)
 
-    @property
-    def guest_works(self) -> bool:
-        """Whether a visitor may chat without an account."""
-        return self.guest or not self.public
-
     def allows_host(self, value: str) -> bool:
         """Whether a request may name this host: a browser that was led here by a foreign name (DNS rebinding) names that one.
 

@@ -1,11 +1,25 @@
 import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
 
 from imprint.serve.generation.job import Job
+from imprint.serve.store import COMMAND_LINE
+from imprint.serve.web import background
 from imprint.serve.web.answers import AnswerSet
-from imprint.serve.web.background import end_what_may_not_go_on
+from imprint.serve.web.background import end_what_may_not_go_on, watching_rights
+from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
+from tests.serve.stores import PASSWORD, open_store, user
+from tests.serve.web.page import Browser, page
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
 
@@ -24,3 +38,102 @@ def test_what_goes_on_ends_with_the_rights_to_it_and_nothing_else_does() -> None
         return ended
 
     assert asyncio.run(revoke()) == [False, True]
+
+
+@contextmanager
+def streaming(browser: httpx2.Client, method: str, path: str, **fields: Any) -> Iterator[Iterator[str]]:
+    """The lines of a stream, of which the first has come."""
+    with browser.stream(method, path, **fields) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        yield lines
+
+
+def begin(browser: Browser) -> str:
+    """The events of an endless answer."""
+    answer = browser.post("/api/generations", json={"models": ["base"], "text": "slow"})
+    return f"/api/generations/{answer.json()['answers'][0]['generation']}/events"
+
+
+ENDS: dict[str, Callable[[Browser, Browser, int], httpx2.Response]] = {
+    "disabled": lambda admin, _, number: admin.patch(f"/api/admin/users/{number}", json={"disabled": True}),
+    "role": lambda admin, _, number: admin.patch(f"/api/admin/users/{number}", json={"role": "admin"}),
+    "rights": lambda admin, _, number: admin.patch(f"/api/admin/users/{number}", json={"models": ["tuned"]}),
+    "deleted": lambda admin, _, number: admin.delete(f"/api/admin/users/{number}"),
+    "reset": lambda admin, _, number: admin.post(f"/api/admin/users/{number}/reset-password"),
+    "signed-out": lambda _, user, __: user.delete("/api/session"),
+    "password": lambda _, user, __: user.post("/api/me/password", json={"old": PASSWORD, "new": f"another {PASSWORD}"}),
+}
+
+
+def test_every_live_stream_ends_within_a_second_of_the_right_to_it(tmp_path: Path) -> None:
+    with page(tmp_path) as shown, ExitStack() as stack:
+        admin = shown.admin()
+        users = {name: shown.user(name) for name in [*ENDS, "key", "viewer"]}
+        numbers = {one["name"]: one["id"] for one in admin.get("/api/admin/users").json()["users"]}
+        streams = {name: stack.enter_context(streaming(users[name], "GET", begin(users[name]))) for name in ENDS}
+        made = users["key"].post("/api/me/keys", json={}).json()
+        asked = {"model": "base", "stream": True, "messages": [{"role": "user", "content": "slow"}]}
+        client = stack.enter_context(shown.running.client(made["key"]))
+        streams["key"] = stack.enter_context(streaming(client, "POST", "/v1/chat/completions", json=asked))
+        second = shown.browser()
+        assert second.sign_in("viewer", PASSWORD).status_code == 200
+        events = begin(users["viewer"])
+        first, streams["viewer"] = (stack.enter_context(streaming(one, "GET", events)) for one in (users["viewer"], second))
+
+        begun = time.monotonic()
+        for name, end in ENDS.items():
+            assert end(admin, users[name], numbers[name]).status_code == 200
+        assert users["key"].delete(f"/api/me/keys/{made['id']}").status_code == 200
+        assert second.delete("/api/session").status_code == 200
+        until = begun + 3
+        said = {name: "".join(takewhile(lambda _: time.monotonic() < until, lines)) for name, lines in streams.items()}
+        assert time.monotonic() - begun < 1.5  # a second, and the requests that end them
+        assert "[DONE]" in said.pop("key")
+        assert all(text.count("event: end") == 1 for text in said.values())
+        assert next(first)  # who asked goes on
+
+
+def test_an_answer_whose_right_ends_while_it_begins_never_runs(tmp_path: Path) -> None:
+    with open_store(tmp_path, now=time.time) as store:
+        ada, backend = user(store, "ada"), ScriptedBackend()
+        services = Services(backend, store, WebSettings(), Metrics(backend))
+        store.accounts.disable(ada.account_id, COMMAND_LINE)  # after the route has asked who asks, and before the watch knows the answer
+        with pytest.raises(ApiError, match="has just ended"):
+            asyncio.run(AnswerSet(services, ada, "").start([Job("base", ada.owner, text="slow")]))
+        assert (services.live, backend.generations[0].ended) == (set(), True)
+
+
+def test_an_admin_who_is_demoted_while_a_body_comes_is_none(tmp_path: Path) -> None:
+    body = b'{"name": "backdoor", "role": "admin"}'
+    with page(tmp_path) as shown:
+        evil = shown.second_admin("evil")
+        head = f"POST /api/admin/users HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        cookie = f"X-Requested-With: x\r\nCookie: imprint_session={evil.cookies['imprint_session']}\r\n\r\n"
+        with shown.running.connect() as connection:
+            connection.sendall((head + cookie).encode() + body[:9])
+            time.sleep(0.25)
+            shown.store.accounts.disable(shown.store.accounts.named("evil").id, COMMAND_LINE)
+            connection.sendall(body[9:])
+            assert connection.recv(1000).startswith(b"HTTP/1.1 401 ")
+        assert "backdoor" not in {one.name for one in shown.store.accounts.list()}
+
+
+def test_the_watch_goes_on_after_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "WATCH_SECONDS", 0.001)
+    asked = 0
+
+    class Broken(ScriptedStore):
+        def revocations(self) -> int:
+            nonlocal asked
+            asked += 1
+            raise ZeroDivisionError
+
+    async def watch() -> None:
+        backend = ScriptedBackend()
+        async with watching_rights(Services(backend, Broken().as_store(), WebSettings(), Metrics(backend))):
+            while asked < 3:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(watch(), 5))
+    assert asked >= 3

@@ -30,7 +30,7 @@ def test_a_job_ends_after_its_last_viewer_has_left(monkeypatch: pytest.MonkeyPat
     async def look_and_leave() -> tuple[float, GenerationJob]:
         jobs, job = GenerationJobs(), await started("slow")
         jobs.start(job)
-        viewer = Viewer(job)
+        viewer = Viewer(job, ADA)
         asyncio.get_running_loop().call_later(0.4, viewer.leave)
         async for _ in job.events(0, viewer):
             pass

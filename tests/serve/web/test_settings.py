@@ -45,11 +45,7 @@ def test_a_public_service_knows_its_names_and_every_address() -> None:
     ],
 )
 def test_a_service_behind_a_proxy_is_public_whatever_it_listens_on(settings: WebSettings, *, public: bool) -> None:
-    assert (settings.public, settings.guest_works) == (public, not public)
-
-
-def test_a_guest_from_elsewhere_must_be_allowed() -> None:
-    assert WebSettings(host="0.0.0.0", guest=True).guest_works
+    assert settings.public == public
 
 
 def test_addresses_of_this_machine_in_ipv6_are_known() -> None:

@@ -1,13 +1,13 @@
 """The routes of somebody's chats: list, search, open, rename, delete, export, and a question in one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from imprint.serve.store.chat_import import ImportedMessage
@@ -120,9 +120,16 @@ async def export_chat(request: Request, chat_id: str, form: Annotated[Literal["m
 
 async def export_all(request: Request) -> Response:
     """A file of any length, made as it is sent."""
-    lines = store_of(request).chat_export.all(principal_of(request))
+    services, principal = services_of(request), principal_of(request)
+
+    def lines() -> Iterator[str]:
+        for line in services.store.chat_export.all(principal):
+            if not services.may_go_on(principal):
+                raise ClientDisconnect  # the connection is closed, so that nobody takes it for the whole file
+            yield line
+
     headers = {"Content-Disposition": 'attachment; filename="chats.jsonl"'}
-    return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
+    return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
 
 
 async def import_chat(request: Request, body: ImportBody) -> Response:

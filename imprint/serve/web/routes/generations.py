@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Header
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -118,8 +119,16 @@ async def watch(request: Request, generation_id: str, last_event_id: Annotated[s
     job.check_room()
     text: Any = last_event_id or ""
     after = int(text) if text.isascii() and text.isdigit() else 0
-    viewer = Viewer(job)
-    return EventStream(job.events(min(after, len(job.text)), viewer), viewer.leave)
+    services, viewer = services_of(request), Viewer(job, principal_of(request))
+
+    def leave() -> None:
+        services.live.discard(viewer)
+        viewer.leave()
+
+    services.live.add(viewer)
+    if not await run_in_threadpool(services.may_go_on, principal_of(request)):
+        viewer.cancel()
+    return EventStream(job.events(min(after, len(job.text)), viewer), leave)
 
 
 async def cancel(request: Request, generation_id: str) -> Response:

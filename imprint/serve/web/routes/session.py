@@ -1,5 +1,7 @@
 """The routes of a visitor: sign in, come as a guest, sign out, ask for an account."""
 
+from functools import partial
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,7 +15,7 @@ from imprint.serve.web.access import OPEN, OWN_SESSION, VISITOR, GuardedRoute, c
 from imprint.serve.web.bodies import AskBody, LoginBody
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
-from imprint.serve.web.services import Services, address_of, in_hashing_thread, services_of
+from imprint.serve.web.services import address_of, in_hashing_thread, is_passed_on, services_of
 
 SESSION_SECONDS = 7 * 86_400
 NO_GUESTS = Bilingual("Guests are not let in here. Sign in, or ask for an account.", "此处不接待访客，请登录或申请账号。")
@@ -37,7 +39,9 @@ async def show(request: Request) -> Response:
     services = services_of(request)
     credential = credential_of(request, "session")
     me = None if credential is None else await run_in_threadpool(services.store.sessions.of, credential.secret)
-    guests = await guests_work(services)
+    guests = await guests_work(request)
+    if me is not None and me.role == "guest" and not guests:
+        me = None
     return JSONResponse({"me": None if me is None else describe(me), "guests": guests, "version": __version__})
 
 
@@ -52,10 +56,9 @@ def describe(principal: Principal) -> dict[str, object]:
     }
 
 
-async def guests_work(services: Services) -> bool:
+async def guests_work(request: Request) -> bool:
     """Whether guests are let in: at once where the service is for this machine alone, elsewhere where they were switched on."""
-    wanted = await run_in_threadpool(services.store.settings.guests)
-    return wanted == "everywhere" or (wanted == "loopback" and services.settings.guest_works)
+    return await run_in_threadpool(partial(services_of(request).lets_guests_in, passed_on=is_passed_on(request)))
 
 
 async def login(request: Request, body: LoginBody) -> Response:
@@ -77,7 +80,7 @@ async def login(request: Request, body: LoginBody) -> Response:
 async def guest(request: Request) -> Response:
     """Begin a guest's session, an owner of its own."""
     services = services_of(request)
-    if not await guests_work(services):
+    if not await guests_work(request):
         raise ApiError("permission_denied", NO_GUESTS)
     return with_cookie(request, await run_in_threadpool(services.store.sessions.guest, address_of(request)))
 

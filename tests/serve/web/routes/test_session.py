@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from imprint.serve.store import COMMAND_LINE
 from imprint.serve.web.settings import WebSettings
 from tests.serve.stores import PASSWORD
 from tests.serve.web.page import Page, cookies_of, page
@@ -64,9 +65,33 @@ def test_behind_a_proxy_with_tls_the_cookie_is_bound_to_this_host(tmp_path: Path
 
 
 def test_an_address_that_a_stranger_claims_is_not_believed(shown: Page) -> None:
-    guest = shown.browser()
-    assert guest.post("/api/session/guest", headers={"X-Forwarded-For": "192.0.2.9"}).status_code == 200
-    assert [session["address"] for session in guest.get("/api/me/sessions").json()["sessions"]] == ["127.0.0.1"]
+    shown.user("stranger")
+    browser = shown.browser()
+    browser.headers["X-Forwarded-For"] = "192.0.2.9"
+    assert browser.sign_in("stranger", PASSWORD).status_code == 200
+    assert {session["address"] for session in browser.get("/api/me/sessions").json()["sessions"]} == {"127.0.0.1"}
+
+
+def test_whom_a_proxy_leads_here_is_no_guest_of_this_machine(shown: Page) -> None:
+    browser = shown.browser()
+    browser.headers["X-Forwarded-For"] = "192.0.2.9"
+    assert browser.get("/api/session").json()["guests"] is False
+    assert browser.post("/api/session/guest").status_code == 403
+    inside = shown.guest()
+    assert inside.get("/api/me").status_code == 200
+    assert inside.get("/api/me", headers={"Via": "1.1 proxy"}).status_code == 401
+
+
+def test_guests_of_this_machine_are_none_once_the_service_is_public(tmp_path: Path) -> None:
+    with page(tmp_path) as private:
+        token = private.guest().cookies["imprint_session"]
+    with page(tmp_path, WebSettings(hosts=("chat.example",), grace=0.5)) as public:
+        browser = public.browser()
+        browser.cookies["imprint_session"] = token
+        assert browser.get("/api/session").json()["me"] is None
+        assert browser.get("/api/me").status_code == 401
+        public.store.settings.set_guests("everywhere", COMMAND_LINE)
+        assert browser.get("/api/me").status_code == 200
 
 
 def test_a_public_service_lets_no_guest_in_until_an_admin_says_so(tmp_path: Path) -> None:
