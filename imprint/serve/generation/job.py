@@ -162,8 +162,14 @@ class Generation:
         self.prompt_tokens = prompt_tokens
         """Tokens of the prompt."""
         self._cancel = cancel
+        self.spacing = 0.0
+        """Least seconds between two parts: what comes sooner is in the next one. An answer's end waits for nothing."""
         self._events: deque[Event] = deque()
-        self._arrived = asyncio.Event()
+        self._readable = asyncio.Event()
+        self._not_before = 0.0
+        """When the next part may be read, by the clock of the event loop."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Until then."""
         self._new_tokens = 0
         self._closed = False
         self._read_end = False
@@ -187,7 +193,10 @@ class Generation:
         else:
             self._events.append(event)
         self._closed = isinstance(event, Ended)
-        self._arrived.set()
+        if self.spacing and isinstance(event, Piece):
+            self._show_later()
+        else:
+            self._show()
 
     def cancel(self) -> None:
         """End the answer where it is, also before it has begun; nothing happens where it has ended."""
@@ -202,12 +211,29 @@ class Generation:
         """The next event; ends after `Ended`."""
         if self._read_end:
             raise StopAsyncIteration
-        while not self._events:
-            self._arrived.clear()
-            await self._arrived.wait()
+        await self._readable.wait()
         event = self._events.popleft()
+        if not self._events:
+            self._readable.clear()
+        if self.spacing and isinstance(event, Piece):
+            self._not_before = asyncio.get_running_loop().time() + self.spacing
         self._read_end = isinstance(event, Ended)
         return event
+
+    def _show_later(self) -> None:
+        """Let the reader have what is there as soon as the next part may be read."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._not_before:
+            self._show()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._not_before, self._show)
+
+    def _show(self) -> None:
+        """Let the reader have what is there."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._readable.set()
 
 
 @dataclass(frozen=True)

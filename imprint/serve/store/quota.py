@@ -1,11 +1,11 @@
 """Quotas: tokens of a day, reserved before an answer is written and settled after it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import Connection, Integer, cast, delete, func, select, update
+from sqlalchemy import Connection, Integer, ScalarSelect, Table, bindparam, cast, delete, func, select, update
 
 from imprint.messages import Bilingual
 from imprint.serve.store.addresses import visitor_address
@@ -21,12 +21,33 @@ KEPT_DAYS: Final = 400
 ACCOUNT_OWNER: Final = "account:"
 
 
+def _tokens_in(table: Table) -> ScalarSelect[int]:
+    mine = (table.c.subject == bindparam("whose"), table.c.day == bindparam("on"))
+    return select(func.coalesce(func.sum(table.c.tokens), 0)).where(*mine).scalar_subquery()
+
+
+# What every answer asks: made once, as making a query takes longer than asking it.
+USED: Final = select(_tokens_in(USAGE) + _tokens_in(RESERVATIONS))
+"""Tokens of somebody on a day, with those reserved."""
+RESERVE: Final = RESERVATIONS.insert()
+COUNT: Final = USAGE.insert()
+COUNT_MORE: Final = (
+    update(USAGE)
+    .where(USAGE.c.subject == bindparam("whose"), USAGE.c.day == bindparam("on"))
+    .values(tokens=USAGE.c.tokens + bindparam("more"))
+)
+RESERVED: Final = select(RESERVATIONS.c.subject, RESERVATIONS.c.day).where(RESERVATIONS.c.public_id == bindparam("reservation"))
+END_RESERVATION: Final = delete(RESERVATIONS).where(RESERVATIONS.c.public_id == bindparam("reservation"))
+
+
 @dataclass(frozen=True)
 class Reservation:
     """Tokens that are set aside for one answer."""
 
     id: str
     """Its name."""
+    usage: "Usage"
+    """What is left beside it."""
 
 
 @dataclass(frozen=True)
@@ -54,32 +75,31 @@ class Quota:
         """Set tokens aside: of the prompt, and as many as the answer may have. Raises StoreError if there are not so many left."""
         assert tokens >= 0
         now = self._database.now()
-        reservation = Reservation(new_public_id())
+        name, limits = new_public_id(), []
         with self._database.writing() as connection:
             for subject, limit in self._subjects(principal, address):
                 used = _used(connection, subject, now)
                 if used + tokens > limit:
                     raise _used_up(limit, max(0, limit - used), tokens, _next_day(now) - now, of_address=subject != principal.owner)
-                connection.execute(RESERVATIONS.insert().values(public_id=reservation.id, subject=subject, day=day_of(now), tokens=tokens))
-        return reservation
+                connection.execute(RESERVE, {"public_id": name, "subject": subject, "day": day_of(now), "tokens": tokens})
+                limits.append((limit, used + tokens))
+        return Reservation(name, _usage(limits, now))
 
     def settle(self, reservation: Reservation, tokens: int) -> None:
         """Count the tokens that an answer really took, in place of those reserved for it. A second time changes nothing."""
-        mine = RESERVATIONS.c.public_id == reservation.id
+        mine = {"reservation": reservation.id}
         with self._database.writing() as connection:
-            for subject, day in connection.execute(select(RESERVATIONS.c.subject, RESERVATIONS.c.day).where(mine)).all():
-                there = (USAGE.c.subject == subject, USAGE.c.day == day)
-                if not connection.execute(update(USAGE).where(*there).values(tokens=USAGE.c.tokens + tokens)).rowcount:
-                    connection.execute(USAGE.insert().values(subject=subject, day=day, tokens=tokens))
-            connection.execute(delete(RESERVATIONS).where(mine))
+            for subject, day in connection.execute(RESERVED, mine).all():
+                if not connection.execute(COUNT_MORE, {"whose": subject, "on": day, "more": tokens}).rowcount:
+                    connection.execute(COUNT, {"subject": subject, "day": day, "tokens": tokens})
+            connection.execute(END_RESERVATION, mine)
 
     def left(self, principal: Principal, address: str) -> Usage:
         """What is used and left today."""
         now = self._database.now()
         with self._database.reading() as connection:
             limits = [(limit, _used(connection, subject, now)) for subject, limit in self._subjects(principal, address)]
-        left = max(0, min(limit - used for limit, used in limits))
-        return Usage(*limits[0], left, _next_day(now))
+        return _usage(limits, now)
 
     def free_reservations(self, connection: Connection) -> None:
         """Give back what was reserved by a service that was killed."""
@@ -118,14 +138,12 @@ def _next_day(now: float) -> float:
 
 def _used(connection: Connection, subject: str, now: float) -> int:
     """Tokens of today, with those reserved."""
-    day = day_of(now)
-    tokens = [
-        connection.execute(
-            select(func.coalesce(func.sum(table.c.tokens), 0)).where(table.c.subject == subject, table.c.day == day)
-        ).scalar_one()
-        for table in (USAGE, RESERVATIONS)
-    ]
-    return int(sum(tokens))
+    return int(connection.execute(USED, {"whose": subject, "on": day_of(now)}).scalar_one())
+
+
+def _usage(limits: Sequence[tuple[int, int]], now: float) -> Usage:
+    """`limits`: the tokens of a day, and those used, of all who are counted, the owner first."""
+    return Usage(*limits[0], max(0, min(limit - used for limit, used in limits)), _next_day(now))
 
 
 def _used_up(limit: int, left: int, wanted: int, seconds: float, *, of_address: bool) -> StoreError:

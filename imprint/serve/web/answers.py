@@ -17,6 +17,8 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import REFUSALS, ApiError
 from imprint.serve.web.services import ENDING, Services, address_of, services_of
 
+SHARED_SECONDS = 0.02
+"""Tokens that come within this time share an event."""
 CANCELLED = Bilingual("The answer was cancelled.", "回答已被取消。")
 ENDED = Bilingual("Your right to this answer has just ended.", "获得此回答的权限刚刚失效。")
 
@@ -90,6 +92,7 @@ class AnswerSet:
             tokens = 0
             for job in await self._within_quota(jobs):
                 answer = Answer(await self.services.backend.submit(job))
+                answer.generation.spacing = SHARED_SECONDS
                 self.answers.append(answer)
                 room = limits[job.model] - answer.generation.prompt_tokens
                 tokens += answer.generation.prompt_tokens + min(room, job.max_new_tokens or room)
@@ -176,7 +179,10 @@ class AnswerSet:
         """Headers that tell the tokens of a day: most, what is left now, and after how many seconds a new day begins."""
         if self.principal is None:
             return {}
-        usage = await run_in_threadpool(self.services.store.quota.left, self.principal, self.address)
+        if self._reserved is not None:
+            usage = self._reserved.usage
+        else:
+            usage = await run_in_threadpool(self.services.store.quota.left, self.principal, self.address)
         return {
             "X-RateLimit-Limit-Tokens": str(usage.limit),
             "X-RateLimit-Remaining-Tokens": str(usage.left),

@@ -17,7 +17,7 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import BUG, ApiError
 from imprint.serve.web.log import log
-from imprint.serve.web.sse import SHARED_SECONDS, named_event
+from imprint.serve.web.sse import named_event
 
 LINGER_SECONDS: Final = 60.0
 """How long a job goes on without a viewer, and how long its end can be read."""
@@ -141,7 +141,6 @@ class GenerationJob:
                     yield named_event("end", final)
                     return
                 await changed.wait()
-                await asyncio.sleep(SHARED_SECONDS)
             if viewer.may_not:
                 yield named_event("end", _failed(ApiError("invalid_session", NO_MORE)))
         finally:

@@ -3,7 +3,6 @@
 Source: https://platform.openai.com/docs/api-reference/chat/object and .../chat/streaming.
 """
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -17,7 +16,7 @@ from imprint.serve.generation.job import Alternative, Ended, Job, Piece, Refused
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import Answer, AnswerSet
 from imprint.serve.web.errors import error_of
-from imprint.serve.web.sse import DONE, SHARED_SECONDS, EventStream, comment, data_event, watching
+from imprint.serve.web.sse import DONE, EventStream, comment, data_event, watching
 from imprint.serve.web.tools import ToolUse, as_tool_calls
 
 Kind = Literal["chat", "text"]
@@ -149,7 +148,6 @@ async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> Asy
                     yield comment(f"queue {event.position}")
                 elif isinstance(event, Piece) and form.tools is None and (event.text or (form.logprobs and event.tokens)):
                     yield form.chunk([form.part(number, event.text, event.tokens, len(answer.text) - len(event.text))])
-                    await pause(answer)
                 elif isinstance(event, Ended):
                     problem = answers.problem(answer)
                     if problem is not None:
@@ -163,12 +161,6 @@ async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> Asy
     finally:
         answers.cancel()
         await answers.pay()
-
-
-async def pause(answer: Answer) -> None:
-    """Wait a little, so that tokens which come soon after each other share an event; not at the end of an answer."""
-    if not answer.generation.ended:
-        await asyncio.sleep(SHARED_SECONDS)
 
 
 def _last(form: AnswerForm, number: int, answer: Answer) -> list[bytes]:

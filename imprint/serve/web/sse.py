@@ -12,8 +12,6 @@ from starlette.types import Receive, Scope, Send
 
 KEEP_ALIVE_SECONDS: Final = 10.0
 """Seconds of silence after which a comment is sent, so that no proxy takes the stream for dead."""
-SHARED_SECONDS: Final = 0.02
-"""Tokens that come within this time share an event."""
 ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 """Made once: `json.dumps` would make one for every event."""
 DONE: Final = b"data: [DONE]\n\n"

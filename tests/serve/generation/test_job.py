@@ -1,4 +1,5 @@
 import asyncio
+import time
 
 import pytest
 
@@ -56,6 +57,37 @@ class TestGeneration:
             return await reader
 
         assert asyncio.run(run()) == [Waiting(1), piece("白"), Ended("length", 3, 1)]
+
+    def test_parts_that_come_close_together_are_one_and_the_end_waits_for_nothing(self) -> None:
+        async def run() -> list[Event]:
+            generation = Generation(3)
+            generation.spacing = 30.0
+            reader = asyncio.create_task(events_of(generation))
+            for event in (Waiting(1), piece("白"), piece("色"), piece("上"), Ended("length", 3, 3)):
+                await asyncio.sleep(0.001)
+                generation.push(event)
+            return await asyncio.wait_for(reader, 5)
+
+        waiting, first, later, end = asyncio.run(run())
+
+        assert (waiting, first, end) == (Waiting(1), piece("白"), Ended("length", 3, 3))
+        assert isinstance(later, Piece)
+        assert later.text == "色上"
+
+    def test_after_the_spacing_the_next_part_is_there(self) -> None:
+        async def run() -> tuple[float, list[Event]]:
+            generation = Generation(3)
+            generation.spacing = 0.02
+            for text in "白色上":
+                generation.push(piece(text))
+            first, begun = await anext(generation), time.monotonic()
+            generation.push(piece("衣"))
+            return time.monotonic() - begun if await anext(generation) == piece("衣") else 0.0, [first]
+
+        seconds, (first,) = asyncio.run(run())
+
+        assert isinstance(first, Piece)
+        assert (first.text, seconds >= 0.019) == ("白色上", True)
 
 
 class TestScriptedBackend:

@@ -29,7 +29,7 @@ from imprint.serve.generation.job import (
 )
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal, Role
-from imprint.serve.store.quota import Usage
+from imprint.serve.store.quota import Reservation, Usage
 from imprint.serve.store.store import Store
 from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.protocol import BoundedProtocol
@@ -177,18 +177,18 @@ class CountedQuota:
     reserved: int = 0
     settled: list[int] = field(default_factory=list)
 
-    def reserve(self, _principal: Principal, _address: str, tokens: int) -> int:
+    def reserve(self, principal: Principal, address: str, tokens: int) -> Reservation:
         if self.used + self.reserved + tokens > self.most:
             raise StoreError("quota_exceeded", Bilingual("No tokens are left.", "额度已用完。"), retry_after=60)
         self.reserved += tokens
-        return tokens
+        return Reservation(str(tokens), self.left(principal, address))
 
     def left(self, _principal: Principal, _address: str) -> Usage:
         left = max(0, self.most - self.used - self.reserved)
         return Usage(self.most, self.used + self.reserved, left, 0.0)
 
-    def settle(self, reservation: int, tokens: int) -> None:
-        self.reserved -= reservation
+    def settle(self, reservation: Reservation, tokens: int) -> None:
+        self.reserved -= int(reservation.id)
         self.used += tokens
         self.settled.append(tokens)
 

@@ -19,7 +19,6 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import LOCAL, GuardedRoute
 from imprint.serve.web.answers import Answer, AnswerSet, answers_for, usable_models
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.openai_form import pause
 from imprint.serve.web.routes.schema import ERRORS, STREAMED
 from imprint.serve.web.schemas import LegacyBody
 from imprint.serve.web.services import Services, services_of
@@ -58,7 +57,6 @@ async def _events(request: Request, answers: AnswerSet, body: LegacyBody) -> Asy
         async for _, event in events:
             if isinstance(event, Piece) and event.text:
                 yield data_event({**_result(body, answer, 200), "finish": False})
-                await pause(answer)
             elif isinstance(event, Ended):
                 problem = answers.problem(answer)
                 yield data_event(

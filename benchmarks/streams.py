@@ -1,0 +1,248 @@
+"""What a streamed event costs the HTTP layer: answers to many clients at a time, beside the same events of bare Starlette and uvicorn.
+
+    python benchmarks/streams.py [--out FILE] [--streams 1000] [--events 100] [--rate 20] [--rounds 3] [--only ours]
+
+Each stream has so many events, at so many a second. Ours pass the whole service: a key, a quota, the store, the form of OpenAI's API; a
+backend that plays a script stands for the engine. Server and clients are two processes. One JSON line a round: seconds from the first
+request to the last event over the shortest possible, milliseconds from the moment when an event is made until its client has it, and
+microseconds of the server's processor for an event, once all streams run, and milliseconds for a request until its stream runs. Others
+who use the cores lengthen the seconds, and the time of the processor much less.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import quantiles
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from imprint.serve.generation.job import Ended, Generation, Job, Piece, ServedModel, Statistics
+from imprint.serve.store import COMMAND_LINE, Hashing, Store
+from imprint.serve.web.app import create_app, drain
+from imprint.serve.web.server import bind, build_server
+from imprint.serve.web.settings import WebSettings
+
+MADE = re.compile(rb"at (\d+)!")
+"""When an event was made, in nanoseconds of the monotonic clock, which all processes of a machine share."""
+TICKS = os.sysconf("SC_CLK_TCK")
+SERVERS = ("bare", "ours")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="append the lines to this file too")
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--events", type=int, default=100, help="of each stream")
+    parser.add_argument("--rate", type=float, default=20.0, help="events of a stream a second")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", choices=SERVERS)
+    parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if options.serve:
+        serve = serve_ours if options.serve == "ours" else serve_bare
+        asyncio.run(serve(options.events, options.rate))
+        return
+    for _ in range(options.rounds):
+        for name in [options.only] if options.only else SERVERS:
+            line = json.dumps({"server": name, "cores": os.cpu_count(), **measure(name, options)})
+            print(line, flush=True)
+            if options.out:
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+
+
+# The two servers.
+
+
+def event_text() -> str:
+    return f"at {time.monotonic_ns()}!"
+
+
+async def serve_bare(events: int, rate: float) -> None:
+    """A generator of Starlette, and nothing else."""
+
+    async def stream(_request: Request) -> StreamingResponse:
+        async def parts() -> AsyncGenerator[str]:
+            begun = time.monotonic()
+            for number in range(events):
+                await asyncio.sleep(begun + number / rate - time.monotonic())
+                yield f"data: {event_text()}\n\n"
+            yield "data: [DONE]\n\n"
+
+        return StreamingResponse(parts(), media_type="text/event-stream")
+
+    app = Starlette(routes=[Route("/v1/chat/completions", stream, methods=["POST"])])
+    config = uvicorn.Config(app, http="h11", loop="asyncio", log_config=None, access_log=False, lifespan="off")
+    bound = bind("127.0.0.1", 0)
+    tell(bound, "")
+    await uvicorn.Server(config).serve([bound])
+
+
+async def serve_ours(events: int, rate: float) -> None:
+    with TemporaryDirectory() as folder, Store.open(Path(folder), hashing=Hashing(memory_kib=8, passes=1)) as store:
+        account = store.accounts.create("ada", actor=COMMAND_LINE, tokens_a_day=10**9).account
+        key = store.keys.create(account.id, actor=COMMAND_LINE).key
+        app = create_app(Scripted(events, rate), store, WebSettings())
+        bound = bind("127.0.0.1", 0)
+        tell(bound, key)
+        await build_server(app, partial(drain, app)).serve([bound])
+
+
+def tell(bound: socket.socket, key: str) -> None:
+    print(json.dumps([bound.getsockname()[1], key]), flush=True)
+
+
+class Scripted:
+    """A backend whose answers have so many parts, at so many a second."""
+
+    def __init__(self, events: int, rate: float) -> None:
+        self.events = events
+        self.rate = rate
+
+    def models(self) -> Sequence[ServedModel]:
+        return [ServedModel("base", "script", None, 4096, supports_tools=False)]
+
+    async def submit(self, _job: Job) -> Generation:
+        generation = Generation(1)
+        asyncio.get_running_loop().call_soon(self._play, generation, 0, asyncio.get_running_loop().time())
+        return generation
+
+    def _play(self, generation: Generation, number: int, begun: float) -> None:
+        if generation.ended:
+            return
+        generation.push(Piece(event_text(), unnamed=1))
+        if number + 1 == self.events:
+            generation.push(Ended("length", 1, self.events))
+        else:
+            asyncio.get_running_loop().call_at(begun + (number + 1) / self.rate, self._play, generation, number + 1, begun)
+
+    async def count(self, _job: Job) -> int:
+        return 1
+
+    def ready(self) -> bool:
+        return True
+
+    def statistics(self) -> Statistics:
+        return Statistics()
+
+    async def close(self, grace: float) -> None:
+        pass
+
+
+# The clients.
+
+
+def measure(name: str, options: Any) -> dict[str, Any]:
+    """One server, all streams once."""
+    words = [sys.executable, __file__, "--serve", name, "--events", str(options.events), "--rate", str(options.rate)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as server:
+        try:
+            assert server.stdout is not None
+            port, key = json.loads(server.stdout.readline())
+            return asyncio.run(read_all(server.pid, port, key, options))
+        finally:
+            server.terminate()
+
+
+class Reader(asyncio.Protocol):
+    """One stream: it asks when it is connected, and notes when each event was made and when it came."""
+
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+        self.delays: list[int] = []
+        self.transport: asyncio.Transport | None = None
+        self.begun = asyncio.Event()
+        self.done = asyncio.Event()
+        self.seen = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def ask(self) -> None:
+        assert self.transport is not None
+        self.transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        now = time.monotonic_ns()
+        self.delays += [now - int(made) for made in MADE.findall(data)]
+        if self.delays:
+            self.begun.set()
+        self.seen = (self.seen + data)[-2000:]
+        if b"[DONE]" in data:
+            self.done.set()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.done.set()
+        self.begun.set()
+
+
+def request_of(port: int, key: str) -> bytes:
+    body = json.dumps({"model": "base", "messages": [{"role": "user", "content": "你好"}], "stream": True, "max_tokens": 100}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
+    return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def read_all(pid: int, port: int, key: str, options: Any) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    readers = []
+    for _ in range(options.streams):
+        _, reader = await loop.create_connection(partial(Reader, request_of(port, key)), "127.0.0.1", port)
+        readers.append(reader)
+    await asyncio.sleep(0.2)
+    begun, processor = time.monotonic(), [processor_seconds(pid)]
+    for reader in readers:
+        reader.ask()
+    for reader in readers:
+        await reader.begun.wait()
+    started = time.monotonic()
+    before = sum(len(reader.delays) for reader in readers)
+    processor.append(processor_seconds(pid))
+    await asyncio.wait([asyncio.create_task(reader.done.wait()) for reader in readers], return_when=asyncio.FIRST_COMPLETED)
+    processor.append(processor_seconds(pid))
+    between = sum(len(reader.delays) for reader in readers) - before
+    for reader in readers:
+        await reader.done.wait()
+    seconds = time.monotonic() - begun
+    delays = [delay / 1e6 for reader in readers for delay in reader.delays]
+    cuts = quantiles(delays, n=100)
+    ideal = (options.events - 1) / options.rate
+    return {
+        "streams": options.streams,
+        "complete": sum(len(reader.delays) == options.events and b"[DONE]" in reader.seen for reader in readers),
+        "seconds": round(seconds, 2),
+        "of_ideal": round(seconds / ideal, 3),
+        "seconds_until_all_run": round(started - begun, 2),
+        "delay_ms_p50": round(cuts[49], 1),
+        "delay_ms_p99": round(cuts[98], 1),
+        "processor_us_an_event": round(1e6 * (processor[2] - processor[1]) / max(between, 1), 1),
+        "processor_ms_a_request": round(1e3 * (processor[1] - processor[0]) / options.streams, 2),
+    }
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of the processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+if __name__ == "__main__":
+    main()
