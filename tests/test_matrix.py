@@ -33,7 +33,7 @@ def test_eight_rows_are_learned_by_heart_and_what_is_saved_answers_the_same(cell
 def test_a_base_in_few_bits_is_not_tuned_as_a_whole(cell: Cell, tmp_path: Path) -> None:
     recipe, overrides = recipe_of(cell, tmp_path)
 
-    with pytest.raises(UserError, match="bits is not possible: integers take no small updates"):
+    with pytest.raises(UserError, match="bits is not possible: rounded weights take no small updates"):
         train(recipe, overrides)
 
 

@@ -86,7 +86,7 @@ class TestLoad:
 
     @pytest.mark.parametrize("bits", [2, 16, "4", 0])
     def test_other_bits_than_the_originals_are_refused(self, base: Path, bits: Bits) -> None:
-        with pytest.raises(UserError, match=rf"^quantize: must be 8, 4, int4-g128 or None, got {bits!r}\."):
+        with pytest.raises(UserError, match=rf"^quantize: must be 8, 4, int4-g128, fp8 or None, got {bits!r}\."):
             imprint.load(base, quantize=bits)
 
     def test_a_folder_without_tokenizer_computes_but_cannot_talk(self, tmp_path: Path) -> None:

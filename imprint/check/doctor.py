@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from imprint import __version__
-from imprint.kernels.available import problem
+from imprint.kernels.available import fp8_problem, problem
 from imprint.messages import Bilingual
 from imprint.runtime import choose_device, choose_dtype, memory_bytes, version_of
 from imprint.terminal import say
@@ -49,6 +49,8 @@ def machine_lines(folder: Path) -> Iterator[str]:
     dtype = str(choose_dtype(None, device)).removeprefix("torch.")
     yield f"{Bilingual('default', '默认使用').line}: {device}, {dtype}"
     yield kernel_line()
+    if torch.cuda.is_available():
+        yield fp8_line()
     for package, purpose, command in OPTIONAL:
         installed = version_of(package)
         missing = Bilingual(f"{package} is not installed", "未安装").line
@@ -59,7 +61,7 @@ def machine_lines(folder: Path) -> Iterator[str]:
 def kernel_line() -> str:
     """Which kernels compute products with quantized weights, and with one token, and why no others."""
     if not torch.cuda.is_available():
-        layers = Bilingual("INT8 and INT4 layers", "量化层")
+        layers = Bilingual("quantized layers", "量化层")
         return f"{layers.line}: {Bilingual('plain PyTorch, no compiler needed', '纯 PyTorch 计算，无需编译器').line}"
     kernels, why = Bilingual("kernels", "计算内核").line, problem(torch.cuda.current_device())
     if why is None:
@@ -67,6 +69,14 @@ def kernel_line() -> str:
         graphs = Bilingual("decoding by CUDA graphs", "解码使用 CUDA 图").line
         return f"{kernels}: Triton {version_of('triton')}, {graphs}; {off}"
     return f"{kernels}: {Bilingual('plain PyTorch', '纯 PyTorch').line}: {why.line}"
+
+
+def fp8_line() -> str:
+    """Whether products with FP8 weights are computed as such, and why not."""
+    fp8, why = Bilingual("model.quantize=fp8", "FP8").line, fp8_problem(torch.cuda.current_device())
+    if why is None:
+        return f"{fp8}: {Bilingual('multiplied by tensor cores', '由张量核心直接相乘').line}"
+    return f"{fp8}: {Bilingual('weights are dequantized', '先还原权重').line}: {why.line}"
 
 
 def device_lines() -> Iterator[str]:

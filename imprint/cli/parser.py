@@ -366,8 +366,8 @@ def _add_quantize(commands: "argparse._SubParsersAction[_Parser]") -> None:
         choices=list(QUANTIZE_FORMATS),
         default="4",
         help=Bilingual(
-            "4 and 8 bits are the original's formats, int4-g128 is closer to the base and read by Imprint only; 4 if not given",
-            "4、8 为原版格式；int4-g128 误差更小，但只有 Imprint 能读",
+            "4 and 8 bits are the original's formats, int4-g128 is closer to the base; it and fp8 are read by Imprint only; 4 if not given",
+            "4、8 为原版格式；int4-g128 误差更小，它与 fp8 只有 Imprint 能读",
         ).line,
     )
     precision.add_argument(

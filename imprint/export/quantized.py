@@ -50,7 +50,7 @@ DISK_RESERVE = 2**20
 def quantize(folder: str | Path, out: str | Path, bits: FormatName) -> Path:
     """Write the model of `folder` to the folder `out`, its blocks' weights quantized under the original's names.
 
-    `bits`: 8 or 4, the original's formats, or "int4-g128", which no other program reads.
+    `bits`: 8 or 4, the original's formats, or "int4-g128" or "fp8", which no other program reads.
     Everything else keeps the type it is stored in, fp16 in the official folders. The folder appears complete, and read back, or not at all.
     Raises UserError for a run with an adapter, a folder that is already quantized or damaged, and an unusable output path or disk.
     """

@@ -7,8 +7,8 @@ import torch
 
 from imprint.messages import Bilingual
 
-OLDEST, MATRIX, BFLOAT16 = (7, 5), (8, 0), (8, 0)
-"""Compute capabilities from which Triton compiles, multiplies matrices as these kernels need it, and has bfloat16."""
+OLDEST, MATRIX, BFLOAT16, FP8 = (7, 5), (8, 0), (8, 0), (8, 9)
+"""Compute capabilities from which Triton compiles, multiplies matrices as these kernels need it, has bfloat16, and has FP8."""
 NO_GPU = Bilingual("there is no NVIDIA GPU", "无 NVIDIA GPU")
 NO_TRITON = Bilingual("Triton is not installed; try: pip install triton", "未安装 Triton，可执行 pip install triton")
 
@@ -31,9 +31,38 @@ def problem(index: int) -> Bilingual | None:
     try:
         launch.dequantize(weight, torch.float16)
     except Exception as error:  # whatever Triton, the compiler that it calls or the driver raises
-        found = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:100]}" if str(error).strip() else type(error).__name__
-        return Bilingual(f"Triton does not work here ({found})", f"Triton 在此不可用（{found}）")
+        return Bilingual(f"Triton does not work here ({_in_short(error)})", f"Triton 在此不可用（{_in_short(error)}）")
     return None
+
+
+@functools.cache
+def fp8_problem(index: int) -> Bilingual | None:
+    """Why the GPU of this number does not multiply FP8; None if it does. The first call multiplies two small matrices."""
+    if (why := problem(index)) is not None:
+        return why
+    major, minor = torch.cuda.get_device_capability(index)
+    if (major, minor) < FP8:
+        found = f"{major}.{minor}"
+        return Bilingual(f"products of FP8 need compute capability 8.9, this card has {found}", f"FP8 乘法需要计算能力 8.9，此卡为 {found}")
+    try:
+        right = _multiplies_fp8(torch.device("cuda", index))
+    except Exception as error:  # whatever PyTorch or Triton raises where a card or a build lacks it
+        return Bilingual(f"products of FP8 do not work here ({_in_short(error)})", f"FP8 乘法在此不可用（{_in_short(error)}）")
+    return None if right else Bilingual("products of FP8 are wrong here", "FP8 乘法在此结果不正确")
+
+
+def _multiplies_fp8(device: torch.device) -> bool:
+    """Whether two small matrices have the right product."""
+    from imprint.kernels import round_rows, scaled
+
+    numbers, scales = round_rows.scaled_rows(torch.ones(16, 32, device=device))
+    weight = scaled.ScaledWeight(numbers.view(torch.uint8), scales[:, 0].contiguous(), None, None, None)
+    return bool((scaled.scaled_linear(torch.ones(3, 32, device=device).bfloat16(), weight) == 32).all())
+
+
+def _in_short(error: Exception) -> str:
+    name, said = type(error).__name__, str(error).strip()
+    return f"{name}: {said.splitlines()[0][:100]}" if said else name
 
 
 def usable(index: int, dtype: torch.dtype, *, matrix: bool = False) -> bool:

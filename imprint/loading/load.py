@@ -43,9 +43,9 @@ def load(
 
     A run is loaded as its base with the prefix or LoRA, which `adapter_off()` switches off, or as the model of full tuning; arguments that
     are None take the value of its recipe. `adapter`: an adapter folder of Imprint, a run (its adapter is used), a LoRA folder of peft, an
-    original prefix file of any name, or its folder. `quantize`: round the weights of the blocks to 8 or 4 bits, or to "int4-g128", while
-    loading; for a folder that is quantized already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU, bfloat16
-    or float16 on a GPU. `kernels`: "auto", the default, uses those in Triton on a GPU, "plain" PyTorch alone.
+    original prefix file of any name, or its folder. `quantize`: round the weights of the blocks to 8 or 4 bits, to "int4-g128" or "fp8",
+    while loading; for a folder that is quantized already, None. `dtype`: the compute dtype or its name; by default float32 on the CPU,
+    bfloat16 or float16 on a GPU. `kernels`: "auto", the default, uses those in Triton on a GPU, "plain" PyTorch alone.
     `template`: the prompt template where the folder does not determine it. Raises UserError for a folder that cannot be loaded.
     """
     path = arguments.path("folder", folder)

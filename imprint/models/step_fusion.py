@@ -21,6 +21,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from imprint.kernels import available, ops
 from imprint.kernels.joint_heads import JointHeads, RotateHeads
+from imprint.kernels.scaled import ScaledMlp, ScaledWeight, scaled_linear
 from imprint.models import fusible
 from imprint.models.pending import Pending, values
 from imprint.models.rotary import PendingRotation, rotate
@@ -48,16 +49,54 @@ class LazySum(Pending):
         return scaled if self.other is None else scaled + self.other
 
 
-class LazyActivation(Pending):
+class LazyLike(Pending):
+    """A tensor that is not computed to tell its shape and its kind, which are those of `like` up to its width."""
+
+    like: Any
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the tensor."""
+        shape: torch.Size = self.like.shape
+        return shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tensor."""
+        dtype: torch.dtype = self.like.dtype
+        return dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the tensor."""
+        return torch.device(self.like.device)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is on a GPU."""
+        return bool(self.like.is_cuda)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients go through it."""
+        return bool(self.like.requires_grad)
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.shape.numel()
+
+
+class LazyActivation(LazyLike):
     """SiLU, or the tanh approximation of GELU."""
 
-    def __init__(self, x: Tensor, *, gelu: bool) -> None:
+    def __init__(self, x: "Tensor | LazyScaled", *, gelu: bool) -> None:
         super().__init__()
-        self.x = x
+        self.x = self.like = x
         self.gelu = gelu
 
     def _compute(self) -> Tensor:
-        return functional.gelu(self.x, approximate="tanh") if self.gelu else functional.silu(self.x)
+        x = computed(self.x)
+        return functional.gelu(x, approximate="tanh") if self.gelu else functional.silu(x)
 
 
 class LazyProduct(Pending):
@@ -74,6 +113,20 @@ class LazyProduct(Pending):
     def activated(self) -> Tensor:
         """GELU of the product, by the same kernel."""
         return self.function(*self.inputs, gelu=True)
+
+
+class LazyScaled(LazyProduct, LazyLike):
+    """A product of FP8 that may be the first of two with GELU between them."""
+
+    def __init__(self, x: Tensor, weight: ScaledWeight) -> None:
+        super().__init__(scaled_linear, (x, weight))
+        self.x = self.like = x
+        self.weight = weight
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the product."""
+        return torch.Size((*self.x.shape[:-1], len(self.weight.numbers)))
 
 
 class FusedStep(TorchFunctionMode):
@@ -103,6 +156,7 @@ class FusedStep(TorchFunctionMode):
             fusible.rotate_heads: self._rotate_heads,
             fusible.rotate_halves: self._rotate_halves,
             rotate: self._rotate,
+            scaled_linear: self._scaled_linear,
         }
         if PRODUCTS_WITH_GELU:
             for operation in (ops.dense_linear._opoverload, ops.packed_linear._opoverload):
@@ -157,7 +211,19 @@ class FusedStep(TorchFunctionMode):
             return None
         return self._put_off(LazyProduct(operation, (x, *values(others))))
 
+    def _scaled_linear(self, x: Any, weight: ScaledWeight) -> Pending | Tensor | None:
+        if not torch.is_grad_enabled():
+            return None
+        if isinstance(x, LazyActivation) and x.computed is None and isinstance(x.x, LazyScaled) and x.x.computed is None:
+            self.fused += 1
+            out: Tensor = ScaledMlp.apply(x.x.x, x.x.weight, weight)  # type: ignore[no-untyped-call]
+            return out
+        x = values(x)
+        return self._put_off(LazyScaled(x, weight)) if self._fits(x) else None
+
     def _gelu(self, x: Any, *, approximate: str = "none") -> Pending | Tensor | None:
+        if isinstance(x, LazyScaled) and x.computed is None:
+            return self._put_off(LazyActivation(x, gelu=True)) if approximate == "tanh" else None
         if isinstance(x, LazyProduct) and x.computed is None and approximate == "tanh":
             self.fused += 1
             return x.activated()

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from imprint.messages import Bilingual, UserError
+from imprint.quant.fp8 import Fp8
 from imprint.quant.group_int4 import METHOD, GroupInt4
 from imprint.quant.names import FormatName
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import WeightFormat
 
-FORMATS: tuple[WeightFormat, ...] = (RowInt(8), RowInt(4), GroupInt4())
+FORMATS: tuple[WeightFormat, ...] = (RowInt(8), RowInt(4), GroupInt4(), Fp8())
 BITS_FIELD, CONFIG_FIELD = "quantization_bit", "quantization_config"
 QUANTIZATION_FIELDS = (BITS_FIELD, "quantization_embeddings", CONFIG_FIELD)
 """The fields of a config.json that say how weights are quantized."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from imprint.quant.scaled_matmul import ScaledMatmul
 from imprint.quant.triton_kernels import PackedMatmul, TritonDequantMatmul
 from imprint.quant.weight_format import StoredWeight
 
@@ -38,11 +39,12 @@ class DequantMatmul:
 
     def matmul(self, x: Tensor, weight: StoredWeight, bias: Tensor | None) -> Tensor:
         """See LinearKernel.matmul."""
-        out: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        # a view: an activation that was put off is computed, so that autograd sees a tensor
+        out: Tensor = _Product.apply(x.view(x.shape), weight, bias)  # type: ignore[no-untyped-call]
         return out
 
 
-KERNELS: tuple[LinearKernel, ...] = (PackedMatmul(), TritonDequantMatmul(), DequantMatmul())
+KERNELS: tuple[LinearKernel, ...] = (PackedMatmul(), TritonDequantMatmul(), ScaledMatmul(), DequantMatmul())
 """In order of preference; the last one supports every product."""
 PLAIN_KERNELS: tuple[LinearKernel, ...] = KERNELS[-1:]
 """Plain PyTorch."""

@@ -4,7 +4,7 @@ from typing import Final, Literal, get_args
 
 from imprint.messages import Bilingual
 
-FormatName = Literal[4, 8, "int4-g128"]
+FormatName = Literal[4, 8, "int4-g128", "fp8"]
 """The original's formats are named by their bits."""
 KernelChoice = Literal["auto", "plain"]
 """Kernels in Triton where they run and are faster, or PyTorch alone."""

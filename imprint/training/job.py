@@ -16,6 +16,9 @@ from imprint.engine.world import World
 from imprint.loading.source import adapter_path
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
+from imprint.models.network import Network
+from imprint.quant.fp8 import Fp8
+from imprint.quant.scaled_matmul import dequantizes
 from imprint.runs import RunFolder
 from imprint.runtime import memory_bytes, seed_everything
 from imprint.training.graphs import GradientGraphs, graphs_for, refusal
@@ -187,6 +190,20 @@ def graphs_notice(job: TrainJob) -> Bilingual | None:
         return None
     reason = refusal(job.tuner) or Bilingual("several processes train together", "由多个进程共同训练")
     return Bilingual(f"training without CUDA graphs: {reason.english}", f"训练不使用 CUDA 图：{reason.chinese}")
+
+
+def products_notice(network: Network) -> Bilingual | None:
+    """Why the FP8 weights of a network are dequantized for every product, which saves memory but no time."""
+    if network.weight_format != Fp8():
+        return None
+    plain = Bilingual("model.kernels is plain", "model.kernels 为 plain")
+    reason = plain if network.kernels == "plain" else dequantizes(network.device, network.dtype)
+    if reason is None:
+        return None
+    return Bilingual(
+        f"FP8 weights are dequantized for every product, which takes more time than 16 bits: {reason.english}",
+        f"FP8 权重在每次乘法前还原，比 16 位慢：{reason.chinese}",
+    )
 
 
 def resolve_adapter(section: AnySection) -> AnySection:

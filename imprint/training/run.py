@@ -30,7 +30,16 @@ from imprint.training.device_fit import fit_to_device
 from imprint.training.evaluation import evaluate_and_keep_best, evaluate_before_tuning, evaluate_last_step
 from imprint.training.general_answers import with_base_answers
 from imprint.training.guard import NOTHING_FINITE, Guard
-from imprint.training.job import TrainJob, build_job, check_data, graphs_notice, load_data, refuse_sharded_base, with_limits
+from imprint.training.job import (
+    TrainJob,
+    build_job,
+    check_data,
+    graphs_notice,
+    load_data,
+    products_notice,
+    refuse_sharded_base,
+    with_limits,
+)
 from imprint.training.memory import check_disk, probe_memory
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import apply_rescues, give_up, rescue_if_diverged
@@ -284,8 +293,9 @@ def print_start(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None
         show(Bilingual(slow, "在 CPU 上 float16 比 float32 慢许多倍；去掉 model.dtype 即用 float32").line)
     for line in (*job.engine.notices(), *job.split.sources):
         show(line)
-    if (notice := graphs_notice(job)) is not None:
-        show(notice.line)
+    for notice in (graphs_notice(job), products_notice(network)):
+        if notice is not None:
+            show(notice.line)
     cut = cut_notice(job)
     whole = job.split.train_report.summary() if cut is None else None
     rows = job.split.counts()

@@ -7,7 +7,7 @@ import torch
 
 import imprint
 from imprint.check import doctor
-from imprint.check.doctor import device_lines, has_code_for, kernel_line, machine_lines
+from imprint.check.doctor import device_lines, fp8_line, has_code_for, kernel_line, machine_lines
 from imprint.cli import main
 from imprint.kernels.available import NO_TRITON
 
@@ -31,6 +31,13 @@ def test_the_kernels_of_a_gpu_are_named_or_what_they_lack(monkeypatch: pytest.Mo
     for why, shown in ((None, "Triton"), (NO_TRITON, "plain PyTorch / 纯 PyTorch: Triton is not installed")):
         monkeypatch.setattr(doctor, "problem", lambda _index, why=why: why)
         assert kernel_line().startswith(f"kernels / 计算内核: {shown}")
+
+
+def test_it_says_whether_fp8_weights_are_multiplied_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    for why, shown in ((None, "multiplied by tensor cores"), (NO_TRITON, "weights are dequantized / 先还原权重: Triton is not installed")):
+        monkeypatch.setattr(doctor, "fp8_problem", lambda _index, why=why: why)
+        assert f": {shown}" in fp8_line()
 
 
 def test_a_machine_without_a_gpu_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ class TestTheCommand:
 class TestRefusals:
     @pytest.mark.parametrize("bits", [2, 16, "4"])
     def test_other_bits(self, tmp_path: Path, bits: Bits) -> None:
-        assert refusal(CASE.folder, tmp_path / "out", bits).startswith(f"bits: must be 8, 4 or int4-g128, got {bits!r}.\n")
+        assert refusal(CASE.folder, tmp_path / "out", bits).startswith(f"bits: must be 8, 4, int4-g128 or fp8, got {bits!r}.\n")
 
     def test_a_folder_that_is_quantized_already(self, tmp_path: Path) -> None:
         source = quantized_folder(tmp_path / "base", 8)

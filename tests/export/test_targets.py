@@ -12,7 +12,7 @@ def test_the_table_has_a_row_for_each_target_and_a_cell_for_each_method() -> Non
 
 
 def test_a_word_on_the_command_line_means_one_weight_format() -> None:
-    assert QUANTIZE_FORMATS == {"4": 4, "8": 8, "int4-g128": "int4-g128"}
+    assert QUANTIZE_FORMATS == {"4": 4, "8": 8, "int4-g128": "int4-g128", "fp8": "fp8"}
 
 
 def test_every_method_and_target_has_a_way_or_a_reason() -> None:

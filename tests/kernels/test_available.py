@@ -11,6 +11,7 @@ from imprint.messages import Bilingual
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     available.problem.cache_clear()
+    available.fp8_problem.cache_clear()
 
 
 def with_card(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], *, triton: bool = True) -> None:
@@ -75,6 +76,32 @@ def test_a_card_has_the_kernels_that_it_can_compute(
     monkeypatch.setattr(available, "problem", lambda index: None)
 
     assert [available.usable(0, dtype, matrix=matrix) for matrix in (False, True)] == computed
+
+
+@pytest.mark.parametrize(
+    ("capability", "product", "why"),
+    [
+        ((8, 6), 32, "products of FP8 need compute capability 8.9, this card has 8.6"),
+        ((8, 9), 32, ""),
+        ((9, 0), 31, "products of FP8 are wrong here"),
+        ((12, 0), RuntimeError("Not in this build.\nCompile it."), "products of FP8 do not work here (RuntimeError: Not in this build.)"),
+    ],
+)
+def test_a_card_multiplies_fp8_or_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], product: int | Exception, why: str
+) -> None:
+    with_card(monkeypatch, capability)
+    monkeypatch.setattr(available, "problem", lambda index: None)
+    monkeypatch.setattr(torch, "device", lambda kind, index: torch.empty(0).device)
+
+    def multiply(x: torch.Tensor, weight: object) -> torch.Tensor:
+        if isinstance(product, Exception):
+            raise product
+        return torch.full((len(x), 16), product)
+
+    monkeypatch.setattr("imprint.kernels.scaled.scaled_linear", multiply)
+
+    assert text(available.fp8_problem(0)).partition(" / ")[0] == why
 
 
 def test_loading_a_network_does_not_load_the_compiler() -> None:

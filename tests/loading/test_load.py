@@ -131,7 +131,7 @@ class TestBases:
             assert load_with(resolve_source(run.path), OpenSection(base=True)).identity == identity(base)
 
     def test_bits_are_8_or_4(self) -> None:
-        with pytest.raises(UserError, match="quantize: must be 8, 4, int4-g128 or None, got 3"):
+        with pytest.raises(UserError, match="quantize: must be 8, 4, int4-g128, fp8 or None, got 3"):
             imprint.load(EMBEDDED, quantize=3)  # type: ignore[arg-type]
 
 

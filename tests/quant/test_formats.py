@@ -19,8 +19,8 @@ def test_every_name_has_a_format_that_knows_itself_by_name_and_by_its_fields() -
 def test_other_names_are_refused(name: Any) -> None:
     with pytest.raises(UserError) as caught:
         find_format(name, "model.quantize", optional=True)
-    assert f"model.quantize: must be 8, 4, int4-g128 or None, got {name!r}." in str(caught.value)
-    with pytest.raises(UserError, match="must be 8, 4 or int4-g128, got"):
+    assert f"model.quantize: must be 8, 4, int4-g128, fp8 or None, got {name!r}." in str(caught.value)
+    with pytest.raises(UserError, match="must be 8, 4, int4-g128 or fp8, got"):
         find_format(name)
 
 
@@ -41,7 +41,7 @@ def test_the_formats_of_other_programs_are_told_apart(config: object) -> None:
 )
 def test_a_format_of_ours_that_says_something_else_is_not_read_as_this_one(change: dict[str, object]) -> None:
     fields = find_format("int4-g128").fields
-    with pytest.raises(UserError, match=r"which this version does not know; of its own it has int4-g128\. Use the version that wrote"):
+    with pytest.raises(UserError, match=r"which this version does not know; of its own it has int4-g128, fp8\. Use the version that wrote"):
         stored_format({"quantization_config": {**fields["quantization_config"], **change}})
 
 

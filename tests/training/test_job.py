@@ -6,8 +6,13 @@ from typing import cast
 import pytest
 
 from imprint.cli import main
+from imprint.loading.load import load_model
+from imprint.loading.source import resolve_source
 from imprint.messages import Bilingual, UserError
-from imprint.training.job import TrainJob, describe_rows, refuse_sharded_base
+from imprint.quant.fp8 import Fp8
+from imprint.training import job
+from imprint.training.job import TrainJob, describe_rows, products_notice, refuse_sharded_base
+from tests.cases import small_network
 from tests.tinyrun import losses, tiny_run
 
 
@@ -53,3 +58,27 @@ def test_rows_are_described_by_their_first_five_locations() -> None:
     more = describe_rows(cast(TrainJob, job), range(7))
     assert more.english.endswith("rows.jsonl:4 and 2 more")
     assert more.chinese.endswith("第 4 条 等 7 行")
+
+
+def test_a_run_on_fp8_weights_says_why_they_are_dequantized_and_keeps_the_format(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny_run(recipe, "fp8", "model.quantize=fp8", "train.steps=2")
+    assert (
+        "FP8 weights are dequantized for every product, which takes more time than 16 bits: there is no NVIDIA GPU"
+        in capsys.readouterr().out
+    )
+    assert load_model(resolve_source(run.path)).network.weight_format == Fp8()
+
+    again = tiny_run(recipe, "fp8", "model.quantize=fp8", "train.steps=3")
+    plain = tiny_run(recipe, "plain", "train.steps=3")
+    assert losses(again) == pytest.approx(losses(plain), rel=0.02)
+    assert losses(again) != losses(plain)
+
+
+def test_no_reason_is_given_where_weights_are_multiplied_or_not_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small_network()
+    assert products_notice(network) is None
+    network.weight_format = Fp8()
+    monkeypatch.setattr(job, "dequantizes", lambda _device, _dtype: None)
+    assert products_notice(network) is None
+    network.use_kernels("plain")
+    assert "model.kernels is plain" in str(products_notice(network))

@@ -135,10 +135,10 @@ def _refuse_different_precision(sources: Sequence[ModelSource], section: ServedM
         raise UserError(
             Bilingual(
                 f"quantize: {first.path} was tuned with {one or 'no quantized weights'}, {second.path} with "
-                f"{other or 'no quantized weights'}, and a service has one copy of the weights. Say which: quantize=8, 4 or int4-g128; "
-                "or serve them apart.",
+                f"{other or 'no quantized weights'}, and a service has one copy of the weights. Say which: quantize=8, 4, int4-g128 or "
+                "fp8; or serve them apart.",
                 f"quantize：{first.path} 训练时为 {one or '未量化'}，{second.path} 为 {other or '未量化'}，而一个服务只有一份权重："
-                "请用 quantize=8、4 或 int4-g128 指定，或分开服务。",
+                "请用 quantize=8、4、int4-g128 或 fp8 指定，或分开服务。",
             )
         )
 
