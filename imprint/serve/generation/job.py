@@ -286,6 +286,8 @@ class Statistics:
     """Seconds since the last sign of life, where there is work."""
     wait_seconds: float = 0.0
     """95 % of the answers of the last ten minutes waited shorter; 0 where there were few."""
+    full_share: float = 0.0
+    """Share of the last ten minutes, 0 to 1, for which an answer waited because the cache had no room for it."""
     servers: int = 0
     """Servers behind this one that answer; 0 for a backend that owns its model."""
 

@@ -39,6 +39,9 @@ class Times:
         self._answer_seconds = 2.0
         self._waits: deque[tuple[float, float]] = deque(maxlen=MAX_REMEMBERED)
         """When an answer began, and the seconds for which it had waited."""
+        self._full: deque[tuple[float, float]] = deque()
+        """When a second began in which the cache was full, and how much of it."""
+        self._full_since: float | None = None
 
     def note_answer(self, seconds: float) -> None:
         """Take an answer that has ended into the moving average."""
@@ -47,6 +50,21 @@ class Times:
     def note_wait(self, seconds: float) -> None:
         """Remember how long an answer waited that begins now."""
         self._waits.append((self._clock(), seconds))
+
+    def note_full(self, *, full: bool) -> None:
+        """Note whether the cache has no room for the next answer from now on."""
+        now = self._clock()
+        if self._full_since is not None:
+            begun, before = self._full.pop() if self._full and self._full_since - self._full[-1][0] < 1 else (self._full_since, 0.0)
+            self._full.append((begun, before + now - self._full_since))
+        while self._full and self._full[0][0] < now - REMEMBERED_SECONDS:
+            self._full.popleft()
+        self._full_since = now if full else None
+
+    def full_share(self) -> float:
+        """For which share of the last ten minutes the cache was full."""
+        since = self._clock() - REMEMBERED_SECONDS
+        return min(1.0, sum(seconds for begun, seconds in self._full if begun >= since) / REMEMBERED_SECONDS)
 
     def until_free(self, waiting: int, slots: int) -> float:
         """Seconds that the queue will take, about."""

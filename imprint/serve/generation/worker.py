@@ -100,6 +100,8 @@ class Worker:
         """The answers in the decoder by request id; only the thread changes it."""
         self._again: deque[Answer] = deque()
         """Answers that were in the decoder when a step failed and begin anew, before all that wait; only the thread changes it."""
+        self._is_full = False
+        """Whether the next answer waits because the cache has no room for it; only the thread uses it."""
         self._trial: Answer | None = None
         """The one of them that would be blamed if a step failed now; only the thread uses it."""
         self._decoder = self._new_decoder()
@@ -137,6 +139,7 @@ class Worker:
                 restarts=counts.restarts,
                 idle_seconds=time.monotonic() - counts.last_sign if waiting or running else 0.0,
                 wait_seconds=counts.times.longest_wait(),
+                full_share=counts.times.full_share(),
             )
 
     async def submit(self, job: Job) -> Generation:
@@ -301,6 +304,7 @@ class Worker:
 
     def _start_answers(self) -> None:
         """Hand jobs to the decoder as long as there is room, and tell the others their places."""
+        self._is_full = False
         while self._trial is None and len(self._running) < self._limits.slots:
             with self._lock:
                 answer = self._next()
@@ -308,6 +312,7 @@ class Worker:
                 break
             self._start(answer)
         with self._lock:
+            self._counts.times.note_full(full=self._is_full)
             moved = [(answer, Waiting(position)) for answer, position in moved_up(self._queue)]
         self._tell(moved)
 
@@ -322,7 +327,9 @@ class Worker:
     def _fits(self, answer: Answer) -> bool:
         """Whether the cache may become as large as this answer makes it; one alone always fits."""
         longest = max([answer.max_tokens, *(other.max_tokens for other in self._running.values())])
-        return not self._running or self._decoder.cache_tokens(len(self._running) + 1, longest) <= self._limits.kv_tokens
+        fits = not self._running or self._decoder.cache_tokens(len(self._running) + 1, longest) <= self._limits.kv_tokens
+        self._is_full = not fits
+        return fits
 
     def _start(self, answer: Answer) -> None:
         if not self._running and self._decoder.cache_tokens(1, answer.max_tokens) > self._limits.kv_tokens:

@@ -17,6 +17,7 @@ GAUGES: Final = (
     ("kv_tokens", "Tokens reserved in the cache of keys and values"),
     ("max_kv_tokens", "Most of them"),
     ("wait_seconds", "95 % of the answers of the last ten minutes waited shorter"),
+    ("full_share", "Share of the last ten minutes for which an answer waited because the cache had no room for it"),
     ("servers", "Servers behind this one that answer"),
     ("idle_seconds", "Seconds since the worker's last sign of life, where there is work"),
 )

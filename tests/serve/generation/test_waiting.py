@@ -52,6 +52,22 @@ def test_the_wait_is_that_of_the_last_ten_minutes() -> None:
     assert times.longest_wait() == 0
 
 
+def test_the_cache_is_full_for_a_share_of_the_last_ten_minutes() -> None:
+    now = 0.0
+    times = Times(lambda: now)
+    for now in range(240):
+        times.note_full(full=now % 2 == 0)
+    assert times.full_share() == 120 / REMEMBERED_SECONDS
+    for _ in range(100):
+        times.note_full(full=True)
+        now += 0.5
+    times.note_full(full=False)
+    assert times.full_share() == 170 / REMEMBERED_SECONDS
+    assert len(times._full) < 180
+    now += REMEMBERED_SECONDS + 1
+    assert times.full_share() == 0
+
+
 def test_the_time_until_a_place_is_free_follows_the_answers() -> None:
     times = Times()
     assert times.until_free(0, 4) == 1

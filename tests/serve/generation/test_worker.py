@@ -243,7 +243,7 @@ class TestFairness:
         assert asyncio.run(run()) == 2
 
     def test_no_more_answers_run_than_the_cache_has_room_for(self, model: Model) -> None:
-        async def run() -> tuple[int, list[Outcome]]:
+        async def run() -> tuple[int, list[Outcome], float]:
             most = 0
             async with worker_of(model, Limits(slots=8, kv_tokens=100)) as worker:
                 jobs = [job_of(owner=f"owner {number}", max_new_tokens=20 + 60 * (number == 3)) for number in range(8)]
@@ -251,11 +251,12 @@ class TestFairness:
                 while not all(task.done() for task in tasks):
                     most = max(most, worker.statistics().kv_tokens)
                     await asyncio.sleep(0.001)
-                return most, [task.result() for task in tasks]
+                return most, [task.result() for task in tasks], worker.statistics().full_share
 
-        most, outcomes = asyncio.run(run())
+        most, outcomes, full_share = asyncio.run(run())
 
         assert 40 < most <= 100
+        assert 0 < full_share < 0.2
         assert all(outcome.end.reason in {"stop", "length"} for outcome in outcomes)
 
 

@@ -6,6 +6,15 @@ def test_short_waits_need_no_hint() -> None:
     assert hint_for(Statistics(wait_seconds=10.0)) is None
 
 
+def test_a_cache_that_is_often_full_is_said_too() -> None:
+    hint = hint_for(Statistics(full_share=0.37))
+    assert hint is not None
+    assert "For 37% of the last ten minutes the cache" in hint.english
+    assert "kv_tokens=" in hint.chinese
+    assert "waited" not in hint.english
+    assert hint_for(Statistics(full_share=0.2)) is None
+
+
 def test_long_waits_say_where_more_room_is() -> None:
     own, servers = hint_for(Statistics(wait_seconds=12.4)), hint_for(Statistics(wait_seconds=12.4, servers=2))
     assert own is not None
