@@ -83,7 +83,7 @@ class Database:
         if not self._writer.acquire(timeout=2 * self._busy_seconds):
             raise StoreError(
                 "busy",
-                Bilingual(f"{self.file}: the database is busy. Try again in a moment.", f"{self.file}：数据库繁忙，请稍后再试。"),
+                Bilingual("the database is busy. Try again in a moment.", "数据库繁忙，请稍后再试。"),
                 retry_after=2.0,
             )
         try:

@@ -44,16 +44,24 @@ def migrate(connection: Connection, place: Path) -> None:
 def refuse_unknown_schema(revision: str | None, place: Path) -> None:
     """Raise StoreError if no migration of this program has this number."""
     known = [one.revision for one in _script(MIGRATIONS).walk_revisions()]
-    if revision is not None and revision not in known:
-        raise StoreError(
-            "unavailable",
-            Bilingual(
-                f"{place}: was written by a newer Imprint (schema {revision}; this one knows up to {max(known)}). Install that version "
-                "again, or restore a backup made by this one with `imprint user restore FILE`.",
-                f"{place}：由更新版本的 Imprint 写入（结构版本 {revision}，本程序最高到 {max(known)}）。请装回新版本，"
-                "或用 `imprint user restore FILE` 恢复本版本的备份。",
-            ),
-        )
+    if revision is None or revision in known:
+        return
+    kept = place.with_name(f"before-{revision}.db")
+    copy = str(kept) if kept.exists() else "FILE"
+    which = (
+        Bilingual("the copy that the upgrade kept", "升级时保留的副本")
+        if kept.exists()
+        else Bilingual("a backup made by this one", "本版本的备份")
+    )
+    raise StoreError(
+        "unavailable",
+        Bilingual(
+            f"{place}: was written by a newer Imprint (schema {revision}; this one knows up to {max(known)}). Install that version "
+            f"again, or restore {which.english} with `imprint user restore {copy}`.",
+            f"{place}：由更新版本的 Imprint 写入（结构版本 {revision}，本程序最高到 {max(known)}）。请装回新版本，"
+            f"或用 `imprint user restore {copy}` 恢复{which.chinese}。",
+        ),
+    )
 
 
 @cache

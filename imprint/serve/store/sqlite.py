@@ -111,9 +111,7 @@ def error_of(error: BaseException | None, file: Path) -> StoreError | None:
     if kind in ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL"):
         return StoreError(
             "busy",
-            Bilingual(
-                f"{file}: another program holds the database. Try again in a moment.", f"{file}：数据库正被其他程序占用，请稍后再试。"
-            ),
+            Bilingual("another program holds the database. Try again in a moment.", "数据库正被其他程序占用，请稍后再试。"),
             retry_after=2.0,
         )
     reasons = {

@@ -10,6 +10,7 @@ from typing import Final
 from starlette.concurrency import run_in_threadpool
 
 from imprint.serve.store.errors import StoreError
+from imprint.serve.web.errors import log_store
 from imprint.serve.web.log import log
 from imprint.serve.web.services import Services
 
@@ -33,7 +34,7 @@ async def watching_rights(services: Services) -> AsyncIterator[None]:
 
 
 async def _watch(services: Services) -> None:
-    seen, checked, tidied = -1, 0.0, time.monotonic()
+    seen, checked, tidied, told = -1, 0.0, time.monotonic(), ""
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
@@ -44,9 +45,12 @@ async def _watch(services: Services) -> None:
             if time.monotonic() - tidied > TIDY_SECONDS:
                 tidied = time.monotonic()
                 await run_in_threadpool(services.store.tidy)
+            services.has_store, told = True, ""
         except StoreError as error:
-            log("store", {"problem": error.kind})
-            seen = -1
+            services.has_store = error.kind != "unavailable"
+            if error.message.english != told:
+                log_store(error)
+            seen, told = -1, error.message.english
         except Exception as error:  # without it no right would ever end again
             log("watch", {}, level=logging.ERROR, problem=error)
             seen = -1

@@ -1,6 +1,7 @@
 """The one shape of every error over HTTP, `{"error": {message, type, param, code, request_id}}`; none repeats what was sent."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import RefusedError
 from imprint.serve.store.errors import StoreError
+from imprint.serve.web.log import log
 
 MAX_PROBLEMS: Final = 8
 """Most problems of a request that one error names."""
@@ -85,6 +87,10 @@ STORE_CODES: Final[Mapping[str, str]] = MappingProxyType(
 """Why the store refuses something -> the code of the error."""
 BUG: Final = Bilingual(
     "Something went wrong in the server; the request's id is in its log.", "服务器内部出错；日志中可按 request_id 查到。"
+)
+NO_STORE: Final = Bilingual(
+    "The service cannot keep anything at the moment. Try again later; its log says why.",
+    "服务目前无法保存数据，请稍后再试；原因见服务日志。",
 )
 UNKNOWN: Final = Bilingual("There is nothing at this address.", "这个地址没有内容。")
 WRONG_METHOD: Final = Bilingual(
@@ -218,6 +224,8 @@ def error_of(problem: Exception) -> ApiError:
         return problem
     if isinstance(problem, RefusedError):
         return refusal_error(problem)
+    if isinstance(problem, StoreError) and problem.kind == "unavailable":
+        return ApiError("store_unavailable", NO_STORE, retry_after=10.0)  # what is wrong with which file is for the operator
     if isinstance(problem, StoreError):
         return ApiError(STORE_CODES[problem.kind], problem.message, retry_after=problem.retry_after)
     if isinstance(problem, RequestValidationError):
@@ -231,5 +239,13 @@ def error_of(problem: Exception) -> ApiError:
 
 
 async def answer_error(request: Request, problem: Exception) -> Response:
-    """The handler of every exception that a request may raise."""
-    return error_of(problem).response(request.scope.get("state", {}).get("request_id"))
+    """The handler of every exception that a request may raise; what is wrong with the database is told in the log."""
+    request_id = request.scope.get("state", {}).get("request_id")
+    if isinstance(problem, StoreError) and problem.kind == "unavailable":
+        log_store(problem, {"request_id": request_id})
+    return error_of(problem).response(request_id)
+
+
+def log_store(problem: StoreError, fields: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Tell the operator what the database refuses."""
+    log("store", {"problem": problem.kind, "reason": problem.message.english, **fields}, level=logging.WARNING)

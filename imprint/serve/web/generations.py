@@ -15,7 +15,7 @@ from imprint.serve.generation.job import Piece, Waiting
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.answers import AnswerSet
-from imprint.serve.web.errors import BUG, ApiError
+from imprint.serve.web.errors import BUG, ApiError, log_store
 from imprint.serve.web.log import log
 from imprint.serve.web.sse import named_event
 
@@ -57,6 +57,7 @@ class GenerationJob:
         self._kept = kept
         self._changed = asyncio.Event()
         self._flushed = time.monotonic()
+        self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -77,7 +78,7 @@ class GenerationJob:
                 elif isinstance(event, Piece):
                     self.position = None
                     self.text += event.text
-                    await self._flush()
+                    self._flush()
                 self.tell()
         await self._finish()
         self.tell()
@@ -87,13 +88,20 @@ class GenerationJob:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _flush(self) -> None:
-        if self._kept is not None and time.monotonic() - self._flushed >= FLUSH_SECONDS:
+    def _flush(self) -> None:
+        """Keep the text so far; viewers do not wait for it, nor for a disk that is slow."""
+        is_writing = self._writing is not None and not self._writing.done()
+        if self._kept is not None and not is_writing and time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._flushed = time.monotonic()
-            if not await self._stored(lambda kept: kept.write(self.text)):
-                self.cancel()  # its chat was deleted
+            self._writing = asyncio.create_task(self._write(self.text))
+
+    async def _write(self, text: str) -> None:
+        if not await self._stored(lambda kept: kept.write(text)):
+            self.cancel()  # its chat was deleted
 
     async def _finish(self) -> None:
+        if self._writing is not None:
+            await self._writing
         answer = self.answers.answers[0]
         ended = answer.ended
         assert ended is not None
@@ -116,7 +124,7 @@ class GenerationJob:
         try:
             return await run_in_threadpool(store, self._kept)
         except StoreError as error:
-            log("store", {"problem": error.kind, "message": self.message_id})
+            log_store(error, {"message": self.message_id})
             return True
 
     def check_room(self) -> None:
@@ -205,7 +213,10 @@ class GenerationJobs:
         try:
             await job.run()
         except Exception as error:
-            log("generation", {"message": job.message_id}, problem=error)
+            if isinstance(error, StoreError):
+                log_store(error, {"message": job.message_id})
+            else:
+                log("generation", {"message": job.message_id}, problem=error)
             job.cancel()
             job.final = job.final or _failed(ApiError("server_error", BUG))
             job.tell()

@@ -53,6 +53,8 @@ class Services:
     """What is counted."""
     draining: bool = field(default=False, init=False)
     """Whether the signal to end has come."""
+    has_store: bool = field(default=True, init=False)
+    """Whether the database could be read when that was last tried."""
     live: set[Live] = field(default_factory=set, init=False)
     """What goes on now."""
     hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(HASHING_THREADS), init=False)
@@ -63,7 +65,7 @@ class Services:
     @property
     def ready(self) -> bool:
         """Whether answers are given."""
-        return not self.draining and self.backend.ready()
+        return self.has_store and not self.draining and self.backend.ready()
 
     async def drain(self) -> None:
         """Take no further jobs, and wait until all have ended, for the grace at most."""

@@ -86,5 +86,8 @@ def test_a_newer_schema_is_refused_in_a_sentence_and_stays_as_it_is(tmp_path: Pa
 def test_an_unknown_number_is_refused_and_a_known_one_is_not(tmp_path: Path) -> None:
     refuse_unknown_schema(None, tmp_path)
     refuse_unknown_schema(newest_revision(), tmp_path)
-    with pytest.raises(StoreError, match="newer Imprint"):
-        refuse_unknown_schema("9999", tmp_path)
+    with pytest.raises(StoreError, match="restore a backup made by this one with `imprint user restore FILE`"):
+        refuse_unknown_schema("9999", tmp_path / "service.db")
+    (tmp_path / "before-9999.db").write_bytes(b"")
+    with pytest.raises(StoreError, match=rf"restore the copy that the upgrade kept with `imprint user restore {tmp_path}/before-9999\.db`"):
+        refuse_unknown_schema("9999", tmp_path / "service.db")

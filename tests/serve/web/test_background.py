@@ -9,8 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from imprint.messages import Bilingual
 from imprint.serve.generation.job import Job
 from imprint.serve.store import COMMAND_LINE
+from imprint.serve.store.errors import StoreError
 from imprint.serve.web import background
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.background import end_what_may_not_go_on, watching_rights
@@ -137,3 +139,27 @@ def test_the_watch_goes_on_after_any_error(monkeypatch: pytest.MonkeyPatch) -> N
 
     asyncio.run(asyncio.wait_for(watch(), 5))
     assert asked >= 3
+
+
+def test_a_service_without_its_database_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "WATCH_SECONDS", 0.002)
+
+    async def watch() -> list[bool]:
+        backend, store, found = ScriptedBackend(), ScriptedStore(), list[bool]()
+        services = Services(backend, store.as_store(), WebSettings(), Metrics(backend))
+        async with watching_rights(services):
+            for problem in (None, StoreError("unavailable", Bilingual("gone", "没有了")), None):
+                monkeypatch.setattr(store, "revocations", lambda problem=problem: _revocations(problem))
+                until = time.monotonic() + 5
+                while services.ready is not (problem is None) and time.monotonic() < until:
+                    await asyncio.sleep(0.002)
+                found.append(services.ready)
+        return found
+
+    assert asyncio.run(watch()) == [True, False, True]
+
+
+def _revocations(problem: StoreError | None) -> int:
+    if problem is not None:
+        raise problem
+    return 0

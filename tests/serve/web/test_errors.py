@@ -1,14 +1,17 @@
+import asyncio
+import logging
 from typing import Any
 
 import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import RefusedError
 from imprint.serve.store.errors import StoreError
-from imprint.serve.web.errors import CODES, REFUSALS, STORE_CODES, ApiError, error_of, validation_error
+from imprint.serve.web.errors import CODES, REFUSALS, STORE_CODES, ApiError, answer_error, error_of, validation_error
 from imprint.serve.web.schemas import ChatBody
 
 SAID = Bilingual("Too much.", "太多。")
@@ -60,6 +63,24 @@ def test_each_problem_has_its_status(problem: Exception, status: int, code: str)
     error = error_of(problem)
     assert (error.status, error.code) == (status, code)
     assert "secret" not in error.message.line
+
+
+def test_where_the_database_is_and_what_is_wrong_with_it_is_told_in_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    problem = StoreError(
+        "unavailable", Bilingual("/srv/data/service.db: the database: no space is left.", "/srv/data/service.db：空间不足。")
+    )
+    request = Request({"type": "http", "state": {"request_id": "req-1"}})
+    with caplog.at_level("WARNING", "imprint.serve"):
+        logging.getLogger("imprint.serve").addHandler(caplog.handler)
+        answer = asyncio.run(answer_error(request, problem))
+        logging.getLogger("imprint.serve").removeHandler(caplog.handler)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert b"/srv" not in bytes(answer.body)
+    assert caplog.records[0].fields == {  # type: ignore[attr-defined]
+        "problem": "unavailable",
+        "reason": "/srv/data/service.db: the database: no space is left.",
+        "request_id": "req-1",
+    }
 
 
 def test_all_refusals_have_a_code() -> None:

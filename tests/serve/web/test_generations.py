@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -70,6 +71,36 @@ def test_a_text_is_kept_while_it_is_written_and_whole_at_the_end(monkeypatch: py
     assert len(texts) >= 2
     assert kept[-1][1:] == ("done", "cancelled")
     assert kept[-1][0].startswith(texts[-1])
+
+
+def test_a_disk_that_hangs_holds_no_text_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generations, "FLUSH_SECONDS", 0.0)
+    hangs, goes_on, kept = threading.Event(), threading.Event(), list[str]()
+
+    def write_text(text: str) -> bool:
+        hangs.set()
+        kept.append(text)
+        return goes_on.wait(5)
+
+    def finish(text: str, **_: Any) -> bool:
+        kept.append(text)
+        return True
+
+    async def write() -> tuple[str, GenerationJob]:
+        jobs, job = GenerationJobs(), await started("say 白色的上衣", Kept(write_text, finish))
+        jobs.start(job)
+        await asyncio.to_thread(hangs.wait)
+        while len(job.text) < 5:
+            await asyncio.sleep(0.005)
+        before = job.text
+        goes_on.set()
+        await jobs.wait(3)
+        return before, job
+
+    before, job = asyncio.run(write())
+    assert before == job.text == kept[-1] == "白色的上衣"
+    assert len(kept) == 2
+    assert job.final is not None
 
 
 def test_an_answer_whose_chat_is_gone_ends(monkeypatch: pytest.MonkeyPatch) -> None:

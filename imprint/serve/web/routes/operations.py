@@ -23,7 +23,7 @@ async def live() -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """200 where answers are given; 503 while the model loads or is rebuilt, and once the service is ending."""
+    """200 where answers are given; 503 while the model loads or is rebuilt, without a database, and once the service is ending."""
     if services_of(request).ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "not ready"}, status_code=503, headers={"Retry-After": "5"})
