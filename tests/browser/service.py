@@ -21,7 +21,8 @@ FAULTS = """() => {
     const nameless = controls.filter((one) => !name(one)?.trim()).map((one) => one.outerHTML);
     const isCut = (one) => one.getBoundingClientRect().right > innerWidth + 1 && !one.closest("nav, pre, .skip, .table, #side");
     const cut = controls.filter(isCut).map((one) => `cut: ${one.outerHTML}`);
-    return document.documentElement.scrollWidth > innerWidth ? ["too wide", ...cut, ...nameless] : [...cut, ...nameless];
+    const parts = ["main", "h1"].filter((one) => document.querySelectorAll(one).length !== 1).map((one) => `not one ${one}`);
+    return [document.documentElement.scrollWidth > innerWidth ? ["too wide"] : [], parts, cut, nameless].flat();
 }"""
 ANSWERED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
 """What a browser says of an answer that the page tells in a sentence."""

@@ -63,6 +63,7 @@ def test_text_grows_goes_on_after_a_reload_and_stops_where_one_says_so(visitor: 
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Earlier version").click()
     assert page.inner_text(".answer .text") == written
+    assert page.evaluate("document.activeElement.ariaLabel") == "Later version", "the focus is lost with the button that had it"
 
 
 def test_a_single_turn_goes_on_after_a_reload_too(visitor: Visitor) -> None:
@@ -94,7 +95,7 @@ def test_base_and_tuned_answer_side_by_side_and_the_chat_goes_on_from_either(vis
     page.reload()
     page.locator(".round").nth(1).wait_for()
     chosen = page.locator(".answer:has([aria-pressed=true])")
-    assert chosen.locator("h3").inner_text() == "base"
+    assert chosen.locator("h2").inner_text() == "base"
     assert chosen.count() == 1
 
 
@@ -191,6 +192,13 @@ def test_nothing_is_wider_than_a_small_phone_and_all_controls_have_names_in_eith
         page.get_by_text("With the base").click()
         visitor.ask_whole("say " + "W" * 100, answers=2)
         wide += visitor.faults("chat")
+        page.set_viewport_size({"width": 320, "height": 256})
+        visitor.ask_whole("say low", answers=2)
+        last = page.locator(".answer .text").last.bounding_box()
+        assert last is not None
+        assert 0 < last["y"] < 256, "at 400 % nothing of an answer is seen"
+        wide += visitor.faults("400 % zoom")
+        page.set_viewport_size({"width": 360, "height": 740})
         page.get_by_role("button", name="Menu").click()
         page.get_by_role("button", name="Language / 语言").click()
         page.get_by_text("新对话").first.wait_for()
@@ -198,9 +206,6 @@ def test_nothing_is_wider_than_a_small_phone_and_all_controls_have_names_in_eith
         page.get_by_role("link", name="API 密钥").click()
         page.get_by_role("heading", name="API 密钥").wait_for()
         wide += visitor.faults("keys")
-        page.set_viewport_size({"width": 320, "height": 500})
-        wide += visitor.faults("400 % zoom")
-        page.set_viewport_size({"width": 360, "height": 740})
         page.get_by_role("button", name="退出登录").wait_for(state="hidden")
         windows.context.clear_cookies()
         visitor.service.admin()

@@ -16,7 +16,7 @@ export function adminView(tab) {
     try { body.replaceChildren(...[await TABS[chosen](load)].flat()); } catch (failure) { tell(failure); }
   };
   load();
-  return h("main", { class: "view" }, h("h1", { said: "admin" }), h("nav", { class: "tabs", label: "admin" }, ...links), body);
+  return h("main", { id: "main", class: "view", tabindex: "-1" }, h("h1", { said: "admin" }), h("nav", { class: "tabs", label: "admin" }, ...links), body);
 }
 
 /** Do something from a button, and tell a failure. */

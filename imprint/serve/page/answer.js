@@ -31,7 +31,7 @@ export class Answer {
     this.choice = h("button", { type: "button", class: "choice", said: "continueHere", hidden: true });
     const copy = iconButton("copy", "copyAnswer", () => copyText(this.text));
     return h("article", { class: "answer" },
-      h("h3", { class: isTuned ? "who tuned" : "who" }, this.model ?? ""),
+      h("h2", { class: isTuned ? "who tuned" : "who" }, this.model ?? ""),
       this.body, this.status,
       h("footer", {}, copy, this.count, this.choice));
   }

@@ -106,13 +106,13 @@ async function enter() {
   const composer = new Composer({ onsend: send, onstop: () => conversation.stop(), onproblem: () => conversation.toEnd(true) });
   const controls = new Controls({ onchange: refreshed, onmode: fresh });
   const note = h("p", { class: "note", said: "singleNote" });
-  const chat = h("div", { class: "chat" }, h("header", { class: "top" }, menuButton(), controls.element), conversation.element,
+  const chat = h("main", { id: "main", class: "chat" }, h("header", { class: "top" }, menuButton(), controls.element), conversation.element,
     h("div", { class: "bottom" }, note, composer.element, about.element));
   const stage = h("div", { class: "stage" }, chat);
   parts = { sidebar, conversation, about, composer, controls, note, chat, stage };
   app.className = "inside";
   app.replaceChildren(
-    h("a", { class: "skip", href: "#question", said: "skip", onclick: (event) => { event.preventDefault(); composer.area.focus(); } }),
+    h("a", { class: "skip", href: "#main", said: "skip", onclick: skip }),
     sidebar.element, h("div", { class: "scrim", onclick: closeMenu }), stage);
   refreshed();
   if (lost !== null) composer.put(lost.area?.value ?? "");
@@ -123,20 +123,30 @@ async function enter() {
   show();
 }
 
+/** Past the chats at the side: to where a question is written, or to the view in its place. */
+function skip(event) {
+  event.preventDefault();
+  (document.getElementById("question") ?? document.getElementById("main")).focus();
+}
+
 function menuButton() {
-  return iconButton("menu", "menu", () => { app.classList.toggle("open"); narrowMenu(); }, { class: "quiet menu", "aria-controls": "side" });
+  return iconButton("menu", "menu", () => { app.classList.toggle("open"); narrowMenu(); }, { class: "quiet menu", "aria-controls": "side", "aria-expanded": "false" });
 }
 
 function closeMenu() {
+  const hadFocus = parts?.sidebar.element.contains(document.activeElement);
   app.classList.remove("open");
   narrowMenu();
+  if (hadFocus && parts.sidebar.element.inert) parts.stage.querySelector(".menu")?.focus();
 }
 
 /** On a narrow page the chats at the side take no focus while they are away. */
 function narrowMenu() {
   if (parts === null) return;
   const isNarrow = matchMedia("(max-width: 820px)").matches;
-  parts.sidebar.element.inert = isNarrow && !app.classList.contains("open");
+  const isOpen = app.classList.contains("open");
+  parts.sidebar.element.inert = isNarrow && !isOpen;
+  for (const button of document.querySelectorAll(".menu")) button.setAttribute("aria-expanded", String(isOpen));
 }
 
 /** Begin a new chat. */
@@ -163,11 +173,12 @@ function showView(element) {
   const back = chat === null ? "#/" : `#/chat/${chat.id}`;
   parts.sidebar.mark(null);
   parts.stage.replaceChildren(h("div", { class: "page" }, h("header", { class: "top" }, menuButton(), h("a", { class: "button", href: back, said: "back" })), element));
+  document.scrollingElement.scrollTop = 0;
 }
 
 async function showChat(id) {
   const { conversation, stage, chat, sidebar, composer, controls } = parts;
-  stage.replaceChildren(chat);
+  if (chat.parentNode !== stage) stage.replaceChildren(chat);
   composer.fit();
   sidebar.mark(id);
   try {

@@ -84,6 +84,7 @@ export class Composer {
   fit() {
     this.area.style.height = "auto";
     this.area.style.height = `${this.area.scrollHeight}px`;
-    this.button.disabled = !this.isBusy && !this.area.value.trim();
+    const isIdle = !this.isBusy && !this.area.value.trim();
+    this.button.setAttribute("aria-disabled", String(isIdle));  // a disabled button would lose the focus
   }
 }

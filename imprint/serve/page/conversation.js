@@ -17,7 +17,7 @@ export class Conversation {
     this.opened = 0;
     this.watching = new Map();
     this.list = h("div", { class: "rounds", role: "log", "aria-live": "off" });
-    this.element = h("main", { class: "conversation", tabindex: "-1" }, this.list);
+    this.element = h("div", { class: "conversation", tabindex: "-1" }, this.list);
     this.clear();
   }
 
@@ -166,10 +166,16 @@ export class Conversation {
 
   /** Keep the end in sight while text comes, unless the reader has scrolled away from it. */
   toEnd(isForced = false) {
-    if (isForced || this.isAtEnd) this.element.scrollTop = this.element.scrollHeight;
+    if (isForced || this.isAtEnd) this.scrolled.scrollTop = this.scrolled.scrollHeight;
   }
 
-  get isAtEnd() { return this.element.scrollHeight - this.element.scrollTop - this.element.clientHeight < NEAR_END; }
+  get isAtEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.scrolled;
+    return scrollHeight - scrollTop - clientHeight < NEAR_END;
+  }
+
+  /** What scrolls: the conversation, or in a low window the whole page. */
+  get scrolled() { return getComputedStyle(this.element).overflowY === "visible" ? document.scrollingElement : this.element; }
 
   render() {
     const rounds = this.tree.rounds();
@@ -179,8 +185,20 @@ export class Conversation {
       return;
     }
     const focused = document.activeElement;
-    this.list.replaceChildren(...rounds.map((round, place) => this.round(round, place === rounds.length - 1)));
-    if (focused !== document.activeElement && focused?.isConnected) focused.focus();
+    const isInside = this.list.contains(focused);
+    const { title } = this;
+    this.list.replaceChildren(h("h1", { class: "hidden", said: title ? () => title : "single" }),
+      ...rounds.map((round, place) => this.round(round, place === rounds.length - 1)));
+    if (isInside) this.refocus(focused);
+  }
+
+  /** Give the focus back to what had it, to what has come in its place, or else to the conversation. */
+  refocus(focused) {
+    const { place = "" } = focused.dataset;
+    const [way, question] = place.split(" ");
+    const places = [place, `${way === "earlier" ? "later" : "earlier"} ${question}`];
+    const found = focused.isConnected ? [focused] : places.map((one) => this.list.querySelector(`[data-place="${one}"]:enabled`));
+    (found.find(Boolean) ?? this.element).focus({ preventScroll: true });
   }
 
   round({ question, batches, batch, chosen }, isLast) {
@@ -192,20 +210,20 @@ export class Conversation {
     }
     const isWritten = shown.length > 0 && shown.every((answer) => !answer.live);
     return h("section", { class: "round" },
-      h("div", { class: "question" }, h("h3", { class: "hidden", said: "you" }), h("div", { class: "text", dir: "auto", lang: textLanguage(question.text) }, question.text)),
+      h("div", { class: "question" }, h("h2", { class: "hidden", said: "you" }), h("div", { class: "text", dir: "auto", lang: textLanguage(question.text) }, question.text)),
       h("div", { class: shown.length > 1 ? "answers beside" : "answers" }, ...shown.map((answer) => answer.element)),
       h("div", { class: "below" },
-        batches.length > 1 && this.versions(batches, batch),
-        isLast && isWritten && h("button", { type: "button", class: "quiet worded", tip: "regenerate", onclick: () => this.again() },
+        batches.length > 1 && this.versions(batches, batch, question.id),
+        isLast && isWritten && h("button", { type: "button", class: "quiet worded", tip: "regenerate", "data-place": "again", onclick: () => this.again() },
           icon("again"), h("span", { said: "regenerateShort" }))));
   }
 
-  versions(batches, batch) {
+  versions(batches, batch, question) {
     const to = (place) => () => { this.tree.pick(batches[place].at(-1).id); this.render(); };
     return h("span", { class: "versions" },
-      iconButton("left", "earlier", to(batch - 1), { disabled: batch === 0 }),
+      iconButton("left", "earlier", to(batch - 1), { disabled: batch === 0, "data-place": `earlier ${question}` }),
       h("span", { said: ["version", { number: batch + 1, count: batches.length }] }),
-      iconButton("right", "later", to(batch + 1), { disabled: batch === batches.length - 1 }));
+      iconButton("right", "later", to(batch + 1), { disabled: batch === batches.length - 1, "data-place": `later ${question}` }));
   }
 
   answer(one) {

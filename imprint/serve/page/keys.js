@@ -17,7 +17,7 @@ export function keysView() {
   };
   load().catch((failure) => tell(failure));
   const head = ["keyName", "keyBegins", "rights", "lastUsed", "expires", "state"].map((word) => h("th", { scope: "col", said: word }));
-  return h("main", { class: "view" },
+  return h("main", { id: "main", class: "view", tabindex: "-1" },
     h("h1", { said: "keys" }), h("p", { class: "tagline", said: "keysIntro" }), maker(load),
     h("div", { class: "table" }, h("table", {}, h("thead", {}, h("tr", {}, ...head, h("td"))), rows)));
 }
@@ -35,7 +35,7 @@ function maker(load) {
     const made = await call("POST", "/api/me/keys", days.value ? { ...body, expires_in_days: Number(days.value) } : body);
     name.value = "";
     await load();
-    await showOnce("keyMade", "keyOnce", made.key, h("p", { class: "small", said: "keyUse" }), h("pre", {}, example(made)));
+    await showOnce("keyMade", "keyOnce", made.key, h("p", { class: "small", said: "keyUse" }), h("pre", { tabindex: "0", role: "group", label: "keyUse" }, example(made)));
   });
 }
 

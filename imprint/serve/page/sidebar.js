@@ -25,10 +25,11 @@ export class Sidebar {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.load(), SEARCH_MS);
     });
+    this.begin = h("button", { type: "button", class: "new", onclick: onnew }, icon("plus"), h("span", { said: "newChat" }));
     this.account = h("div", { class: "account" });
     this.element = h("aside", { id: "side", label: "chats" },
       h("div", { class: "brand" }, seal(), h("strong", {}, "Imprint"), h("span", { class: "space" }), themeButton(), languageButton()),
-      h("button", { type: "button", class: "new", onclick: onnew }, icon("plus"), h("span", { said: "newChat" })),
+      this.begin,
       h("div", { class: "search" }, icon("search"), this.search),
       h("nav", { label: "chats" }, this.list, this.nothing, this.more),
       this.account);
@@ -129,6 +130,7 @@ export class Sidebar {
     ].filter(Boolean));
     if (chosen === "delete") await this.remove(chat, path);
     if (chosen === "renamed") await this.load();
+    if (document.activeElement === document.body) (this.list.querySelector(`[data-chat="${CSS.escape(chat.id)}"] a`) ?? this.begin).focus();
   }
 
   async remove(chat, path) {

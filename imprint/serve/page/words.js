@@ -24,7 +24,7 @@ const WORDS = {
   copy: ["Copy", "复制"],
   copied: ["Copied.", "已复制。"],
   language: ["中文", "English"],
-  languageLabel: ["Language / 语言: switch to Chinese", "语言 / Language：切换到英文"],
+  languageLabel: ["Language / 语言: 中文", "语言 / Language：English"],
   themeLabel: ["Light or dark", "浅色或深色"],
   changeTitle: ["Choose your own password", "请设置自己的密码"],
   changeForced: [
@@ -75,7 +75,7 @@ const WORDS = {
   importLongChat: ["The chat “{title}” is longer than 1 MiB.", "对话“{title}”超过 1 MiB。"],
   chatActions: ["What to do with this chat", "对话操作"],
   menu: ["Menu", "菜单"],
-  skip: ["Skip to the question", "跳到输入框"],
+  skip: ["Skip to the content", "跳到正文"],
   model: ["Model", "模型"],
   base: ["base", "底座"],
   baseOf: ["{root}", "底座 {root}"],
