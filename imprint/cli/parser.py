@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -54,8 +55,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+@cache
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+    """The parser of the whole command line; parsing does not change it."""
     epilog = f"{Bilingual('first steps', '从这里开始').line}:\n" + "".join(f"  {command:<46}{text.line}\n" for command, text in FIRST_STEPS)
     parser = _Parser(prog="imprint", description=f"{DESCRIPTION}\n", epilog=epilog, formatter_class=_RawHelp, add_help=False)
     _translate(parser)
