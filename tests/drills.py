@@ -9,9 +9,9 @@
     python -m tests.drills convert FOLDER --kills 10            a file of rows written as another, killed at random moments
     python -m tests.drills disk FOLDER --every 5                no kills: the disk refuses every fifth change, or files above a size
     python -m tests.drills all FOLDER --kills 100                so many kills over training, rescue, evaluating, quantizing and converting
-    python -m tests.drills short FOLDER                         a few kills of training and of evaluating, and a few refusals of the disk
+    python -m tests.drills short FOLDER                         stops, a few kills of training and of evaluating, refusals of the disk
 
-Each prints one line of JSON; that of `short` has an entry for each of its three.
+Each prints one line of JSON; that of `short` has an entry for each of its four.
 Everything is imported once and every start is a fork: a start costs a tenth of a second instead of three.
 Training drops parts of the prefix at random and starts from random numbers, so that a random state that is lost changes the losses.
 """
@@ -49,6 +49,7 @@ from tests.killing import (
     small_files,
     start,
 )
+from tests.stops import stops
 from tests.tiny import tiny_base, tiny_rows
 
 RECIPE = """\
@@ -424,7 +425,9 @@ def run_drill(arguments: list[str]) -> dict[str, Any]:
     ready_to_fork(IMPORTED_ONCE)
     blank_pictures()
     if options.what == "short":
-        return {what: asdict(drill) for what, drill in short_drills(options.folder).items()}
+        options.folder.mkdir(parents=True, exist_ok=True)
+        stopped = {"stops": stops(options.folder / "stops")}
+        return {**stopped, **{what: asdict(drill) for what, drill in short_drills(options.folder).items()}}
     if options.what == "all":
         return summed(all_drills(options.folder, options.kills, options.seed))
     return asdict(timed(drills_of(options.folder, options.kills, options.seed, options.every)[options.what]))

@@ -1,10 +1,8 @@
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,26 +35,17 @@ from tests.tinyrun import RECIPE, described, learned_tensors, log_of, losses, ti
 
 
 def test_two_runs_in_one_folder_are_refused_while_evaluating_works_and_a_killed_one_gives_it_free(
-    recipe: Path, capsys: pytest.CaptureFixture[str]
+    drilled: dict[str, dict[str, Any]],
 ) -> None:
-    run = RunFolder(recipe.parent / "held")
-    knobs = ["train.steps=5000", "train.save_every=5", "train.evaluate_every=5", "train.watch_prompts=0"]
-    command = ["train", str(recipe), f"output={run.path}", *knobs]
-    first = subprocess.Popen([sys.executable, "-m", "imprint", *command], stdout=subprocess.DEVNULL)
-    try:
-        while len(read_jsonl(run.log)) < 12 and first.poll() is None:
-            time.sleep(0.01)
-        assert main(command) == 2
-        said = capsys.readouterr().err
-        assert f"error: {run.path}: process {first.pid} trains in this folder. Wait for it, stop it, or choose another folder" in said
-        assert "已有进程正在该目录中训练" in said
-        assert first.poll() is None
-        assert main(["evaluate", str(run.path), "--data", str(recipe.parent / "rows.jsonl"), "--limit", "2"]) == 0
-    finally:
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-    assert main([*command[:3], "train.steps=1", *knobs[1:]]) in (0, 2)  # whatever it says, the folder is free
-    assert "trains in this folder" not in capsys.readouterr().err
+    found = drilled["stops"]["held"]
+    assert found["second"] == 2
+    told = f"error: {found['path']}: process {found['first']} trains in this folder. Wait for it, stop it, or choose another folder"
+    assert told in found["told"]
+    assert "已有进程正在该目录中训练" in found["told"]
+    assert found["alive"]
+    assert found["evaluated"] == 0
+    assert found["later"] in (0, 2)  # whatever it says, the folder is free
+    assert "trains in this folder" not in found["told_later"]
 
 
 def test_a_config_that_is_no_text_is_a_sentence(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,9 @@
 import json
-import os
-import pty
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,23 +89,17 @@ def test_runs_of_a_lora_killed_at_random_moments_end_as_one_that_nobody_killed(r
 # Stopped by Ctrl-C
 
 
-def test_ctrl_c_saves_the_step_and_says_how_to_go_on(recipe: Path) -> None:
-    run = RunFolder(recipe.parent / "interrupted")
-    knobs = ["train.steps=60", "train.save_every=45", "train.evaluate_every=20", "train.watch_prompts=0"]
-    command = [sys.executable, "-m", "imprint", "train", str(recipe), f"output={run.path}", *knobs]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
-    while len(read_jsonl(run.log)) < 3 and process.poll() is None:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate()
-    step = max(line["step"] for line in read_jsonl(run.log))
-    assert process.returncode == 130
-    assert f"stopped and saved at step {step}. Run the same command again to go on." in errors
-    assert "stopping after this step" in errors
-    assert "Traceback" not in errors
-    assert run.states() == [run.state(step)]
-    assert step < 60
-    assert_same_ending(tiny_run(recipe, run.path.name, *knobs), tiny_run(recipe, "uninterrupted", *knobs), 60)
+def test_ctrl_c_saves_the_step_and_says_how_to_go_on(drilled: dict[str, dict[str, Any]]) -> None:
+    found = drilled["stops"]["ctrl_c"]
+    assert found["status"] == 130
+    assert f"stopped and saved at step {found['step']}. Run the same command again to go on." in found["said"]
+    assert "stopping after this step" in found["said"]
+    assert "Traceback" not in found["said"]
+    assert found["states"] == found["expected"]
+    assert found["step"] < 60
+    assert found["later"] == [0, 0]
+    interrupted, other = (RunFolder(Path(found["folder"], name)) for name in ("interrupted", "uninterrupted"))
+    assert_same_ending(interrupted, other, 60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -127,28 +117,10 @@ def test_a_signal_ends_the_step_in_progress_and_the_next_start_goes_on(
     assert_same_ending(run, whole, 6)
 
 
-def test_a_run_whose_terminal_is_closed_is_saved(recipe: Path) -> None:
-    run = RunFolder(recipe.parent / "closed")
-    command = ["train", str(recipe), f"output={run.path}", "train.steps=2000", "train.save_every=1900", "train.evaluate_every=2000"]
-    child, terminal = pty.fork()
-    if not child:
-        os.execv(sys.executable, [sys.executable, "-m", "imprint", *command])
-    shown = threading.Thread(target=read_all, args=(terminal,), daemon=True)
-    shown.start()
-    while not run.log.exists() or len(read_jsonl(run.log)) < 3:
-        time.sleep(0.002)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), terminal)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    step = max(line["step"] for line in read_jsonl(run.log))
-    assert (status, run.states()) == (130, [run.state(step)])
-    assert step < 2000
-
-
-def read_all(terminal: int) -> None:
-    """Take what a terminal shows, until it is closed."""
-    with suppress(OSError):
-        while os.read(terminal, 4096):
-            pass
+def test_a_run_whose_terminal_is_closed_is_saved(drilled: dict[str, dict[str, Any]]) -> None:
+    found = drilled["stops"]["closed"]
+    assert (found["status"], found["states"]) == (130, found["expected"])
+    assert found["step"] < 2000
 
 
 def test_a_run_under_nohup_outlives_its_terminal(recipe: Path, signals: list[tuple[int, int]], tmp_path: Path) -> None:
