@@ -88,7 +88,11 @@ class Windows:
 
     def __init__(self, browser: "Browser", service: Service) -> None:
         self.service = service
-        self.context: BrowserContext = browser.new_context(locale="en-US", viewport={"width": 1280, "height": 800})
+        self.context: BrowserContext = browser.new_context(
+            locale="en-US",
+            viewport={"width": 1280, "height": 800},
+            reduced_motion="reduce",  # to draw what moves takes most of the browser's time
+        )
         self.context.set_default_timeout(15_000)
         self.context.add_init_script(WATCH)
         self.page = self.context.new_page()
