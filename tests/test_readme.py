@@ -51,8 +51,10 @@ TYPED = (
 )
 """Pages that are typed behind the README, in this order."""
 LITTLE = ["forgetting.limit=1", "forgetting.text_tokens=20", "forgetting.shown_rows=0", "forgetting.max_new_tokens=2"]
+MEASURED = ("README.md", "when-a-run-goes-wrong.md")
+"""Pages whose runs measure what was forgotten; those of the others leave it out, which takes longer than their steps."""
 SMALL = {
-    "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8", *LITTLE],
+    "train": ["train.steps=2", "train.batch_size=2", "train.watch_prompts=0", "data.dev_rows=2", "data.train_rows=8"],
     "fit": ["train.batch_size=2", "train.micro_batch_size=2", "data.train_rows=8", "data.dev_rows=2"],
     "forgetting": ["limit=1", "text_tokens=20", "shown_rows=1", "max_new_tokens=4"],
     "evaluate": ["--limit", "2", "max_new_tokens=4"],
@@ -108,9 +110,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def small_knobs(command: list[str]) -> list[str]:
-    """What stands behind a command to make it small; a classification generates no tokens that could be fewer."""
+def small_knobs(command: list[str], page: str) -> list[str]:
+    """What stands behind a command of a page to make it small; a classification generates no tokens that could be fewer."""
     knobs = SMALL.get(" ".join(command[:2]), SMALL.get(command[0], []))
+    if command[0] == "train":
+        knobs = [*knobs, *(LITTLE if page in MEASURED else ["forgetting.measure=false"])]
     labels = any("classification" in word for word in command)
     return [knob for knob in knobs if not (labels and knob.startswith("max_new_tokens="))]
 
@@ -124,7 +128,7 @@ def type_all(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             continue
         for command, piped in typed(text, desk):
             monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped.encode())))
-            words = [word.replace(*LAST_CHECKPOINT) for word in [*command, *small_knobs(command)]]
+            words = [word.replace(*LAST_CHECKPOINT) for word in [*command, *small_knobs(command, page.name)]]
             status = serve_briefly(words) if command[0] == "serve" else main(words)
             assert status == 0 or (command[:2] == ["data", "check"] and status == 1), f"{page.name}: {' '.join(words)}"
 
