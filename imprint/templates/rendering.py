@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from imprint.messages import Bilingual, UserError
 from imprint.templates.conversation import Message
@@ -120,7 +120,8 @@ class Rendering:
             (message.tool and not self.writes_calls) or (message.role == "observation" and not self.writes_results) for message in messages
         ):
             raise UserError(LEAVES_OUT_CALLS)
-        tools = [_as_function(tool) if self.wraps_tools else tool for message in messages for tool in message.tools]
+        described = [_as_function(tool) if self.wraps_tools else tool for message in messages for tool in message.tools]
+        tools = [escape_all(self.tokenizer, tool) for tool in described]
         if tools and not self.writes_tools:
             say_once(str(LEAVES_OUT_TOOLS))
         dicts = self._dicts(self._with_system(messages) if self.folds_system else messages)
@@ -174,7 +175,8 @@ class Rendering:
                 content = [{"type": "text", "text": text}] if self.takes_parts else text
                 dicts.append({"role": "tool" if message.role == "observation" else message.role, "content": content})
                 continue
-            call = {"type": "function", "function": {"name": message.tool, "arguments": text if self.text_arguments else _arguments(text)}}
+            said = text if self.text_arguments else _arguments(self.tokenizer, text)
+            call = {"type": "function", "function": {"name": escape_names(self.tokenizer, message.tool), "arguments": said}}
             if message.continues and self.joins_calls and dicts and dicts[-1]["role"] == "assistant":
                 calls = dicts[-1].get("tool_calls", [])
                 dicts[-1] = {**dicts[-1], "tool_calls": [*(calls if isinstance(calls, list) else []), call]}
@@ -193,15 +195,24 @@ def escape_names(tokenizer: HFTokenizer, text: str) -> str:
     return tokenizer.special_pattern.sub(lambda match: match[0][:1] + ESCAPE_MARK + match[0][1:], text.replace(ESCAPE_MARK, ""))
 
 
+def escape_all(tokenizer: HFTokenizer, value: Any) -> Any:
+    """A JSON value with an ESCAPE_MARK in the names of special tokens, wherever texts stand in it."""
+    if isinstance(value, str):
+        return escape_names(tokenizer, value)
+    if isinstance(value, Mapping):
+        return {escape_names(tokenizer, str(key)): escape_all(tokenizer, item) for key, item in value.items()}
+    return [escape_all(tokenizer, item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _paired(name: str, added: Mapping[str, int]) -> bool:
     """Whether a token is one of two tags around a text, such as `<think>` and `</think>`: these are part of answers."""
     other = f"<{name[2:]}" if name.startswith("</") else f"</{name[1:]}"
     return name.startswith("<") and other in added
 
 
-def _arguments(text: str) -> object:
-    """The arguments of a call, parsed if they are JSON."""
+def _arguments(tokenizer: HFTokenizer, text: str) -> object:
+    """The arguments of a call, parsed if they are JSON: an escape in it may write the name of a special token."""
     try:
-        return json.loads(text)
+        return escape_all(tokenizer, json.loads(text))
     except (ValueError, RecursionError):
         return text

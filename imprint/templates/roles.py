@@ -112,11 +112,11 @@ class RoleTemplate:
             return arguments
         try:
             parsed = json.loads(arguments)
-        except ValueError:
+            if not isinstance(parsed, dict) or not all(name.isidentifier() for name in parsed):
+                return arguments
+            listed = ", ".join(f"{name}={value!r}" for name, value in parsed.items())
+        except (ValueError, RecursionError):
             return arguments
-        if not isinstance(parsed, dict) or not all(name.isidentifier() for name in parsed):
-            return arguments
-        listed = ", ".join(f"{name}={value!r}" for name, value in parsed.items())
         return f"```python\ntool_call({listed})\n```"
 
 

@@ -143,3 +143,8 @@ def test_tools_given_as_texts_are_written_as_they_are(template: RoleTemplate) ->
     told = written(template, [Message("system", "", tools=("getWeather: 查天气。",)), Message("user", "天气？")])
     expected = '[\n    "getWeather: 查天气。"\n]' if template.name == "chatglm3" else "\n\ngetWeather: 查天气。\n在调用上述函数时"
     assert expected in told.replace("\n ", "\n ")
+
+
+def test_arguments_that_are_nested_very_deep_are_written_as_they_are(template: RoleTemplate) -> None:
+    deep = "[" * 5000
+    assert template.answer(TALK, deep, "weather") == [*template.tokenizer.encode("weather\n"), *template.tokenizer.encode(deep)]
