@@ -1,8 +1,10 @@
 """How many jobs may wait, for how long they do, and what those that wait are told."""
 
+import asyncio
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeVar
 
 from imprint.messages import Bilingual
@@ -78,9 +80,40 @@ class Times:
         return waits[len(waits) * 95 // 100] if len(waits) >= FEW else 0.0
 
 
-def refuse_if_full(queue: FairQueue[W], owner: str, limit: int, *, coming: int, seconds: float) -> None:
+class Coming:
+    """Jobs that are on their way into the queue: of each owner one is looked at, and the others wait for that.
+
+    A long prompt takes seconds to encode, in one thread for all owners. It belongs to one event loop at a time.
+    """
+
+    def __init__(self) -> None:
+        self._of: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    def __len__(self) -> int:
+        """Number of them."""
+        return self._of.total()
+
+    def of(self, owner: str) -> int:
+        """Number of an owner's."""
+        return self._of[owner]
+
+    @asynccontextmanager
+    async def one_of(self, owner: str) -> AsyncIterator[None]:
+        """One more of an owner, from when its turn has come until the block ends."""
+        self._of[owner] += 1
+        try:
+            async with self._turns.setdefault(owner, asyncio.Lock()):
+                yield
+        finally:
+            self._of[owner] -= 1
+            if not self._of[owner]:
+                del self._of[owner], self._turns[owner]
+
+
+def refuse_if_full(queue: FairQueue[W], owner: str, limit: int, *, coming: Coming, seconds: float) -> None:
     """Raise RefusedError where no further job of this owner may wait. `coming`: jobs that come; `seconds`: until the queue is free."""
-    waiting, own = len(queue) + coming, queue.waiting_of(owner)
+    waiting, own = len(queue) + len(coming), queue.waiting_of(owner) + coming.of(owner)
     if waiting < limit and own < max(1, limit // OWNER_SHARE):
         return
     message = Bilingual(

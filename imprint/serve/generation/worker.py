@@ -19,7 +19,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.serve.generation.answer import Answer, Served, prompt_of, request_for
 from imprint.serve.generation.fair_queue import FairQueue
 from imprint.serve.generation.job import STOPPING, Ended, Event, Generation, Job, RefusedError, ServedModel, Statistics, Waiting
-from imprint.serve.generation.waiting import Times, moved_up, refuse_if_full
+from imprint.serve.generation.waiting import Coming, Times, moved_up, refuse_if_full
 
 FAILED = Bilingual(
     "the model failed while it wrote this answer, and is started again. Send the request again.",
@@ -87,7 +87,7 @@ class Worker:
         self._lock = threading.Condition()
         self._queue: FairQueue[Answer] = FairQueue()
         self._cancelled: list[Answer] = []
-        self._encoding = 0
+        self._coming = Coming()
         """Jobs whose prompt is being encoded."""
         self._closing = self._stopping = False
         """Whether no job is taken any more; whether what runs must end."""
@@ -148,12 +148,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         with self._lock:
             self._refuse_if_full(job.owner)
-            self._encoding += 1
-        try:
+        async with self._coming.one_of(job.owner):
             request = await loop.run_in_executor(self._encoder, request_for, job, served)
-        finally:
-            with self._lock:
-                self._encoding -= 1
         answer = Answer(job, served, request, Generation(len(request.ids), lambda: self._cancel(answer)), loop)
         with self._lock:
             self._refuse_if_full(job.owner)
@@ -167,7 +163,10 @@ class Worker:
     async def count(self, job: Job) -> int:
         """See Backend."""
         served = self._find(job.model)
-        return len(await asyncio.get_running_loop().run_in_executor(self._encoder, prompt_of, job, served.model))
+        with self._lock:
+            self._refuse_if_full(job.owner)
+        async with self._coming.one_of(job.owner):
+            return len(await asyncio.get_running_loop().run_in_executor(self._encoder, prompt_of, job, served.model))
 
     async def close(self, grace: float) -> None:
         """See Backend."""
@@ -204,7 +203,7 @@ class Worker:
         if self._hangs:
             raise RefusedError("unavailable", HANGS, retry_after=LONGEST_PAUSE)
         seconds = self._counts.times.until_free(len(self._queue), self._limits.slots)
-        refuse_if_full(self._queue, owner, self._limits.waiting, coming=self._encoding, seconds=seconds)
+        refuse_if_full(self._queue, owner, self._limits.waiting, coming=self._coming, seconds=seconds)
 
     def _cancel(self, answer: Answer) -> None:
         """End an answer, on the event loop; its last event is there already."""

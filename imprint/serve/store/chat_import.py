@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import func, select
+
 from imprint.serve.store.chats import Chat, Chats, MessageRole, MessageState, own_chat, too_many
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import invalid
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.principal import Principal
-from imprint.serve.store.tables import MESSAGES, new_public_id
+from imprint.serve.store.tables import CHATS, MESSAGES, new_public_id
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class ChatImport:
         if len(messages) > self._limits.messages_a_chat:
             raise too_many("messages in a chat", "条消息（每个对话）", self._limits.messages_a_chat)
         self._check_tree(messages)
+        self._check_room(principal)
         texts = [self._chats.checked(message.text) for message in messages]
         chat = self._chats.create(principal, title)
         rows: dict[str | None, int | None] = {None: None}
@@ -71,6 +74,13 @@ class ChatImport:
                 assert added is not None
                 rows[message.id] = int(added[0])
         return chat
+
+    def _check_room(self, principal: Principal) -> None:
+        """Raise StoreError where the owner has very much already."""
+        own = select(func.coalesce(func.sum(func.length(MESSAGES.c.text)), 0)).join(CHATS).where(CHATS.c.owner == principal.owner)
+        with self._database.reading() as connection:
+            if connection.execute(own).scalar_one() >= self._limits.characters_an_owner:
+                raise too_many("characters in your chats", "个字符（全部对话）", self._limits.characters_an_owner)
 
     @staticmethod
     def _check_tree(messages: Sequence[ImportedMessage]) -> None:

@@ -26,6 +26,10 @@ MAX_SEARCH: Final = 200
 MAX_WORDS: Final = 8
 """Words of a search, all of which a chat must have."""
 MAX_PAGE: Final = 200
+TOO_LONG: Final = Bilingual(
+    "q: the search takes too long. Search for fewer and shorter words, or delete chats.",
+    "q：搜索耗时过长，请减少或缩短搜索词，或删除一些对话。",
+)
 CURSOR: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)-([0-9a-f]{32})")
 
 
@@ -103,13 +107,16 @@ class Chats:
         return chat
 
     def list(self, principal: Principal, *, search: str = "", cursor: str | None = None, limit: int = 50) -> ChatPage:
-        """Chats, those changed last first; `search`: with all of these words in their title or their messages."""
+        """Chats, those changed last first; `search`: with all of these words in their title or their messages.
+
+        Raises StoreError for a search that takes too long.
+        """
         limit = max(1, min(limit, MAX_PAGE))
         query = select(CHATS).where(CHATS.c.owner == principal.owner, *map(_has_word, _words(search)))
         if cursor is not None:
             query = query.where(tuple_(CHATS.c.updated_at, CHATS.c.public_id) < tuple_(*_position(cursor)))
         query = query.order_by(CHATS.c.updated_at.desc(), CHATS.c.public_id.desc()).limit(limit + 1)
-        with self._database.reading() as connection:
+        with self._database.reading_within(self._limits.search_seconds, TOO_LONG) as connection:
             chats = tuple(map(_chat, connection.execute(query)))
         more = len(chats) > limit
         return ChatPage(chats[:limit], f"{chats[limit - 1].updated_at:.6f}-{chats[limit - 1].id}" if more else None)

@@ -93,6 +93,18 @@ class Database:
         finally:
             self._writer.release()
 
+    @contextmanager
+    def reading_within(self, seconds: float, late: Bilingual) -> Iterator[Connection]:
+        """A connection that reads for so many seconds at most; then StoreError "invalid" is raised, which says `late`."""
+        until = time.monotonic() + seconds
+        with self.reading() as connection, sqlite.stopped_after(connection, until):
+            try:
+                yield connection
+            except DBAPIError as error:
+                if time.monotonic() >= until:
+                    raise StoreError("invalid", late) from error
+                raise
+
     def revocations(self) -> int:
         """A number that grows whenever what somebody may do ends or shrinks, by whichever process."""
         with self.reading() as connection:

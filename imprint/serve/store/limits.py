@@ -51,5 +51,9 @@ class Limits:
     """Messages of one chat."""
     characters_a_message: int = 200_000
     """Characters of a message."""
+    characters_an_owner: int = 50_000_000
+    """Characters of all messages of an owner beyond which nothing is imported: answers are bounded by the tokens of a day."""
+    search_seconds: float = 2.0
+    """Most seconds of a search."""
     audit_entries: int = 100_000
     """Entries of the audit log, of which the oldest go; failed logins are at most a fifth of them."""

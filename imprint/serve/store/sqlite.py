@@ -2,7 +2,9 @@
 
 import os
 import sqlite3
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +20,8 @@ APPLICATION: Final = 1229803634
 WRITES: Final = "imprint_writes"
 """The execution option of a connection that will write: its transaction takes the lock at its beginning, so that it never has to fail
 for having read before."""
+STEPS: Final = 100
+"""Steps of SQLite's machine after which it is looked at the clock."""
 READERS: Final = 16
 """Connections that stay open; more are opened and closed when they are needed."""
 MOST_CONNECTIONS: Final = 64
@@ -55,6 +59,18 @@ def connect(file: Path, busy_seconds: float) -> Engine:
     event.listen(engine, "connect", opened)
     event.listen(engine, "begin", began)
     return engine
+
+
+@contextmanager
+def stopped_after(connection: Connection, until: float) -> Iterator[None]:
+    """Stop what a connection computes at a time of the monotonic clock, by an error."""
+    ours = connection.connection.driver_connection
+    assert isinstance(ours, sqlite3.Connection)
+    ours.set_progress_handler(lambda: time.monotonic() >= until, STEPS)
+    try:
+        yield
+    finally:
+        ours.set_progress_handler(None, 0)
 
 
 def mark_as_ours(connection: Connection) -> None:

@@ -25,7 +25,7 @@ from imprint.serve.generation.job import (
     Waiting,
     context_exceeded,
 )
-from imprint.serve.generation.waiting import Times, moved_up, refuse_if_full
+from imprint.serve.generation.waiting import Coming, Times, moved_up, refuse_if_full
 from imprint.serve.upstream.faults import FAULTS, FaultError
 from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, prompt_body, read_part
 from imprint.serve.upstream.section import UpstreamSection
@@ -113,7 +113,7 @@ class UpstreamBackend:
         self._queue: FairQueue[UpstreamAnswer] = FairQueue()
         self._open: set[UpstreamAnswer] = set()
         """All answers that a server writes."""
-        self._coming = 0
+        self._coming = Coming()
         """Jobs whose tokens are being counted."""
         self._times = Times()
         self._closing = False
@@ -147,11 +147,8 @@ class UpstreamBackend:
         """See Backend."""
         model = self._find(job)
         self._refuse_if_full(job.owner)
-        self._coming += 1
-        try:
+        async with self._coming.one_of(job.owner):
             counted = await self._count(job)
-        finally:
-            self._coming -= 1
         self._refuse_if_full(job.owner)
         most = job.max_new_tokens
         if counted is not None:
@@ -168,7 +165,9 @@ class UpstreamBackend:
     async def count(self, job: Job) -> int:
         """See Backend; an estimate where no server counts."""
         self._find(job)
-        counted = await self._count(job)
+        self._refuse_if_full(job.owner)
+        async with self._coming.one_of(job.owner):
+            counted = await self._count(job)
         return estimated_tokens(job) if counted is None else counted
 
     async def close(self, grace: float) -> None:

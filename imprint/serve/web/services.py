@@ -1,5 +1,6 @@
 """What the routes work with."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
@@ -21,6 +22,12 @@ MAX_LOGINS: Final = 100
 """Logins that may wait for a thread; more are refused."""
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers that proxies add."""
+SLOW_THREADS: Final = 2
+MAX_SLOW: Final = 4
+"""Searches and files of one owner at a time; more are refused."""
+MANY: Final = Bilingual(
+    "You search, import and export too much at a time; try again in a moment.", "同时进行的搜索、导入、导出过多，请稍后再试。"
+)
 BUSY: Final = Bilingual("Too many sign in at this moment; try again.", "此刻登录的人过多，请重试。")
 ENDING: Final = Bilingual("The service is ending; try again later.", "服务正在关闭；请稍后再试。")
 
@@ -61,6 +68,11 @@ class Services:
     """Threads that verify passwords, so that a flood of logins leaves the others alone."""
     logins: int = field(default=0, init=False)
     """Logins that wait for one of them, or have it."""
+
+    slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SLOW_THREADS), init=False)
+    """Threads for searches and files, so that these leave the others alone."""
+    slow_of: Counter[str] = field(default_factory=Counter, init=False)
+    """How many of these each owner waits for, or has."""
 
     @property
     def ready(self) -> bool:
@@ -110,6 +122,19 @@ def is_passed_on(request: Request) -> bool:
 def address_of(request: Request) -> str:
     """The address from which a request comes."""
     return request.client.host if request.client else ""
+
+
+async def in_slow_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
+    """Call what may take seconds: a few at a time, so that all others have threads. Raises ApiError if many of one owner wait."""
+    if services.slow_of[principal.owner] >= MAX_SLOW:
+        raise ApiError("rate_limited", MANY, retry_after=2)
+    services.slow_of[principal.owner] += 1
+    try:
+        return await anyio.to_thread.run_sync(function, limiter=services.slow)
+    finally:
+        services.slow_of[principal.owner] -= 1
+        if not services.slow_of[principal.owner]:
+            del services.slow_of[principal.owner]
 
 
 async def in_hashing_thread(services: Services, function: Callable[[], T]) -> T:

@@ -1,10 +1,12 @@
+import asyncio
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
 
 from imprint.serve.generation.fair_queue import FairQueue
 from imprint.serve.generation.job import RefusedError
-from imprint.serve.generation.waiting import FEW, REMEMBERED_SECONDS, Times, moved_up, refuse_if_full
+from imprint.serve.generation.waiting import FEW, REMEMBERED_SECONDS, Coming, Times, moved_up, refuse_if_full
 
 
 @dataclass(eq=False)
@@ -23,12 +25,44 @@ def filled(*owners: str) -> FairQueue[Waiter]:
 
 def test_a_full_queue_takes_no_job_and_one_owner_fills_a_quarter_of_it() -> None:
     queue = filled("a", "a", "b")
-    refuse_if_full(queue, "b", 8, coming=0, seconds=3)
+    refuse_if_full(queue, "b", 8, coming=Coming(), seconds=3)
     with pytest.raises(RefusedError, match=r"3 requests wait already, 2 of them yours\. Try again in 3 seconds") as caught:
-        refuse_if_full(queue, "a", 8, coming=0, seconds=3)
+        refuse_if_full(queue, "a", 8, coming=Coming(), seconds=3)
     assert (caught.value.kind, caught.value.retry_after, caught.value.limit) == ("queue_full", 3, 8)
-    with pytest.raises(RefusedError, match="8 requests wait already, 0 of them yours"):
-        refuse_if_full(queue, "c", 8, coming=5, seconds=3)
+    coming = coming_of("d", "d", "d", "d", "c")
+    with pytest.raises(RefusedError, match="8 requests wait already, 1 of them yours"):
+        refuse_if_full(queue, "c", 8, coming=coming, seconds=3)
+    with pytest.raises(RefusedError, match="5 requests wait already, 2 of them yours"):
+        refuse_if_full(queue, "b", 8, coming=coming_of("b", "a"), seconds=3)
+
+
+def coming_of(*owners: str) -> Coming:
+    coming = Coming()
+    coming._of.update(owners)
+    return coming
+
+
+def test_of_each_owner_one_job_is_looked_at_and_nothing_is_kept_of_those_that_have_come() -> None:
+    coming, inside, most = Coming(), Counter[str](), Counter[str]()
+
+    async def come(owner: str) -> None:
+        async with coming.one_of(owner):
+            inside[owner] += 1
+            most[owner] = max(most[owner], inside[owner])
+            await asyncio.sleep(0)
+            inside[owner] -= 1
+
+    async def all_come() -> int:
+        waiting = [asyncio.create_task(come(owner)) for owner in "aaab"]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        count = coming.of("a")
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return count
+
+    assert asyncio.run(all_come()) == 3
+    assert most == {"a": 1, "b": 1}
+    assert (len(coming), coming._turns) == (0, {})
 
 
 def test_a_place_is_told_once_and_only_when_it_gets_smaller() -> None:

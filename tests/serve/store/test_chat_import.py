@@ -50,3 +50,12 @@ def test_no_import_has_more_messages_than_a_chat_may(tmp_path: Path) -> None:
         me = user(store)
         with pytest.raises(StoreError, match="messages in a chat"):
             store.chat_import.one(me, "", [replace(ASKED, id=str(number)) for number in range(3)])
+
+
+def test_who_has_very_much_imports_no_more(tmp_path: Path) -> None:
+    with open_store(tmp_path, limits=Limits(characters_an_owner=8)) as store:
+        me, other = user(store), user(store, "other")
+        store.chat_import.one(me, "", [ASKED, ANSWERED])
+        with pytest.raises(StoreError, match="there are 8 characters in your chats already"):
+            store.chat_import.one(me, "", [ASKED])
+        assert store.chat_import.one(other, "", [ASKED])

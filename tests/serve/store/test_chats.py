@@ -277,3 +277,16 @@ def test_no_text_opens_an_account_a_session_or_a_key(store: Store) -> None:
                 store.requests.approve(text, COMMAND_LINE)
     assert len(INJECTIONS) >= 500
     assert len(store.accounts.list()) == 3
+
+
+def test_a_search_ends_after_some_time_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    with open_store(tmp_path, limits=Limits(search_seconds=0.02)) as store:
+        ada = user(store, "ada")
+        chats = [store.chats.create(ada, "t").id for _ in range(40)]
+        for chat in chats:
+            store.chats.add(ada, chat, "user", "a" * 10_000)
+        begun = time.monotonic()
+        with pytest.raises(StoreError, match="the search takes too long"):
+            store.chats.list(ada, search="a" * 199 + "b")
+        assert time.monotonic() - begun < 1
+        assert len(store.chats.list(ada, search="t").chats) == 40

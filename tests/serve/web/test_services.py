@@ -3,12 +3,13 @@ import time
 
 import pytest
 
+from imprint.serve.store.principal import Principal
 from imprint.serve.web import services as services_module
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services, in_hashing_thread
+from imprint.serve.web.services import Services, in_hashing_thread, in_slow_thread
 from imprint.serve.web.settings import WebSettings
-from tests.serve.web.scripted import ScriptedBackend, ScriptedStore
+from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
 
 def test_draining_closes_the_door_and_waits_for_the_backend() -> None:
@@ -48,3 +49,24 @@ def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch
 
     answers = asyncio.run(flood())
     assert (answers.count(200), answers.count(429), most) == (8, 12, 2)
+
+
+def test_of_one_owner_few_searches_run_or_wait_and_others_have_their_turn() -> None:
+    backend, ada, bob = ScriptedBackend(), principal("ada", "user"), principal("bob", "user")
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+
+    def look() -> int:
+        time.sleep(0.01)
+        return 200
+
+    async def search(who: Principal) -> int:
+        try:
+            return await in_slow_thread(services, who, look)
+        except ApiError as error:
+            return error.status
+
+    async def search_all() -> list[int]:
+        return await asyncio.gather(*(search(who) for who in (ada, ada, ada, ada, ada, bob)))
+
+    assert asyncio.run(search_all()) == [200, 200, 200, 200, 429, 200]
+    assert not services.slow_of

@@ -20,7 +20,7 @@ from imprint.serve.web.bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.generations import GenerationJob, Kept
 from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
 from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
-from imprint.serve.web.services import principal_of, services_of
+from imprint.serve.web.services import in_slow_thread, principal_of, services_of
 
 MAX_TITLE = 60
 
@@ -59,7 +59,10 @@ async def list_chats(
 ) -> Response:
     """`q`: those with all of these words in their title or messages. `cursor`: where the page before ended."""
     chats, principal = store_of(request).chats, principal_of(request)
-    page = await run_in_threadpool(lambda: chats.list(principal, search=q, cursor=cursor, limit=limit))
+    if q:
+        page = await in_slow_thread(services_of(request), principal, lambda: chats.list(principal, search=q, cursor=cursor, limit=limit))
+    else:
+        page = await run_in_threadpool(lambda: chats.list(principal, cursor=cursor, limit=limit))
     return JSONResponse({"chats": [asdict(chat) for chat in page.chats], "next_cursor": page.next_cursor})
 
 
@@ -71,7 +74,8 @@ async def create_chat(request: Request, body: TitleBody) -> Response:
 
 async def delete_all(request: Request) -> Response:
     """How many there were."""
-    return JSONResponse({"deleted": await run_in_threadpool(store_of(request).chats.delete_all, principal_of(request))})
+    services, principal = services_of(request), principal_of(request)
+    return JSONResponse({"deleted": await in_slow_thread(services, principal, lambda: services.store.chats.delete_all(principal))})
 
 
 async def show_chat(request: Request, chat_id: str) -> Response:
@@ -112,7 +116,8 @@ def describe(message: Message, writing: Mapping[str, str]) -> dict[str, Any]:
 
 async def export_chat(request: Request, chat_id: str, form: Annotated[Literal["md", "json"], Query(alias="format")] = "md") -> Response:
     """As Markdown the newest branch, as JSON the whole tree."""
-    text = await run_in_threadpool(store_of(request).chat_export.one, principal_of(request), chat_id, form)
+    services, principal = services_of(request), principal_of(request)
+    text = await in_slow_thread(services, principal, lambda: services.store.chat_export.one(principal, chat_id, form))
     kind = "text/markdown" if form == "md" else "application/json"
     headers = {"Content-Disposition": f'attachment; filename="chat.{form}"'}
     return Response(text, media_type=f"{kind}; charset=utf-8", headers=headers)
@@ -140,7 +145,8 @@ async def import_chat(request: Request, body: ImportBody) -> Response:
         )
         for one in body.messages
     ]
-    chat = await run_in_threadpool(store_of(request).chat_import.one, principal_of(request), body.title, messages)
+    services, principal = services_of(request), principal_of(request)
+    chat = await in_slow_thread(services, principal, lambda: services.store.chat_import.one(principal, body.title, messages))
     return JSONResponse(asdict(chat), status_code=201)
 
 
