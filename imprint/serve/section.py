@@ -16,6 +16,12 @@ from imprint.serve.upstream.section import UpstreamSection
 KNOB: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 """How a knob begins; any other word names a model."""
 LIBRARIES: Final = ("alembic", "argon2", "fastapi", "httpx2", "prometheus_client", "sqlalchemy", "uvicorn")
+HOST_NAME: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
+"""A name as browsers send it: ASCII, and without a port."""
+NO_NAME = Bilingual(
+    "must be names such as chat.example.org, without http:// and a port, those in Chinese in their xn-- form",
+    "须为 chat.example.org 这样的域名，不含 http:// 与端口；中文域名请用 xn-- 形式",
+)
 NO_ADDRESS = Bilingual("must be IP addresses, or networks such as 10.0.0.0/8", "须为 IP 地址，或 10.0.0.0/8 这样的网段")
 
 
@@ -48,6 +54,18 @@ class ServeSection(DataFolderSection, UpstreamSection, ServedModelsSection):
         False, description="Serve the form of 2023, too: POST / with {prompt, history}; without a key only on this machine."
     )
     grace: float = Field(10.0, ge=0, le=600, description="Seconds that running answers have once the service is told to end.")
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if HOST_NAME.fullmatch(name):
+                continue
+            try:
+                ipaddress.ip_address(name)
+            except ValueError:
+                raise ValueError(NO_NAME) from None
+        return value
 
     @field_validator("proxies")
     @classmethod

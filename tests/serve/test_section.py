@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from imprint.config import read_overrides
@@ -35,3 +37,11 @@ def test_missing_libraries_are_said_with_what_installs_them(monkeypatch: pytest.
     with pytest.raises(UserError, match="needs nosuchlibrary") as caught:
         refuse_missing_libraries()
     assert "imprint[serve]" in str(caught.value)
+
+
+def test_a_host_is_a_name_as_browsers_send_it() -> None:
+    names = ("chat.example.org", "localhost", "192.0.2.7", "::1", "xn--fiqs8s.example")
+    assert read_overrides([f"hosts={json.dumps(names)}"], ServeSection).hosts == names
+    for wrong in ("https://chat.example.org", "chat.example.org:8443", "*.example.org", "聊天.example"):
+        with pytest.raises(UserError, match="without http:// and a port"):
+            read_overrides([f'hosts=["{wrong}"]'], ServeSection)

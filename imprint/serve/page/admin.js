@@ -9,7 +9,7 @@ const TABS = { requests: requestsTab, users: usersTab, service: serviceTab, audi
 
 /** The view of admins; `tab` is one of its parts. */
 export function adminView(tab) {
-  const chosen = tab in TABS ? tab : "requests";
+  const chosen = Object.hasOwn(TABS, tab) ? tab : "requests";
   const body = h("div", { class: "tab" }, h("p", { class: "nothing", said: "loading" }));
   const links = Object.keys(TABS).map((name) => h("a", { href: `#/admin/${name}`, said: name, "aria-current": name === chosen ? "page" : null }));
   const load = async () => {

@@ -64,7 +64,7 @@ export class Answer {
     if (error !== null) this.show(error, "problem");
     else if (state === "error") this.show("endError", "problem");
     else if (state === "interrupted") this.show("endInterrupted", "problem");
-    else this.show(ENDS[finish] ?? null);
+    else this.show(Object.hasOwn(ENDS, finish) ? ENDS[finish] : null);
   }
 
   show(what, kind = "plain") {

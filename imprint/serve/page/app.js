@@ -49,7 +49,7 @@ function showDoor(view) {
   const ended = lost && (lost.name === null ? "guestEnded" : "sessionEnded");
   const pages = { signin: () => signIn(cameIn, ended, lost?.name), ask: askForAccount };
   app.className = "";
-  app.replaceChildren((pages[view] ?? (() => welcome(cameIn, ended)))());
+  app.replaceChildren((Object.hasOwn(pages, view) ? pages[view] : () => welcome(cameIn, ended))());
 }
 
 /** The chat is shown no longer; answers go on, and are read again when it is. */

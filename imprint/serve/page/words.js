@@ -247,7 +247,7 @@ export function languageNow() { return language; }
 
 /** The sentence of a key, with values in place of {names}. */
 export function t(key, values = {}) {
-  const pair = WORDS[key];
+  const pair = Object.hasOwn(WORDS, key) ? WORDS[key] : null;
   const text = pair ? pair[language === "zh" ? 1 : 0] : key;
   return text.replace(/\{(\w+)\}/g, (_, name) => {
     const value = values[name];

@@ -1,6 +1,7 @@
 """The database: transactions for many threads, beside other processes, and errors that say what is wrong with the file."""
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ class Database:
         refuse_unwritable(folder)
         with translate_disk_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_shared(folder)
             self._engine = sqlite.connect(self.file, busy_seconds)
         self._identity: tuple[int, int] | None = None
         try:
@@ -113,6 +115,10 @@ class Database:
     def backup(self, file: Path) -> None:
         """Write a copy of the database as it is now to one file; the service may go on meanwhile."""
         self._refuse_if_gone()
+        if file.name.startswith(FILE_NAME) and file.parent.resolve() == self.file.parent.resolve():
+            raise invalid(
+                f"{file}: is the database itself, or belongs to it. Give another name.", f"{file}：是数据库本身或其附属文件，请换一个名字。"
+            )
         with translate_disk_errors(file):
             sqlite.copy(self.file, file)
 
@@ -159,6 +165,20 @@ class Database:
             if said is None:
                 raise
             raise said from error
+
+
+def _refuse_shared(folder: Path) -> None:
+    """Raise StoreError for a folder in which anybody may write: who replaces the database is its admin."""
+    mode = folder.stat().st_mode
+    if os.name != "nt" and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise StoreError(
+            "unavailable",
+            Bilingual(
+                f"{folder}: every user of this machine may write into it, and so replace the database. Run `chmod 700 {folder}`, or choose "
+                "another folder: data=FOLDER.",
+                f"{folder}：本机任何用户都可写入，因而可替换数据库。请执行 `chmod 700 {folder}`，或另选目录：data=FOLDER。",
+            ),
+        )
 
 
 def count_revocation(connection: Connection) -> None:

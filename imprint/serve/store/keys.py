@@ -126,7 +126,7 @@ class Keys:
     def by_id(self, key_id: str) -> Principal | None:
         """The principal of a key as it is now; None if it has ended."""
         with self._database.reading() as connection:
-            row = connection.execute(_joined().where(KEYS.c.public_id == key_id)).first()
+            row = connection.execute(BY_ID, {"wanted": key_id}).first()
         return None if row is None else self._principal_now(row)
 
     def list(self, account_id: int) -> tuple[Key, ...]:
@@ -181,7 +181,8 @@ def _joined() -> Any:
 
 
 BY_HASH: Final = _joined().where(KEYS.c.hash == bindparam("wanted"))
-"""What every request asks: made once, as making a query takes longer than asking it."""
+BY_ID: Final = _joined().where(KEYS.c.public_id == bindparam("wanted"))
+"""What every request and every answer asks: made once, as making a query takes longer than asking it."""
 
 
 def _key(row: Row[Any]) -> Key:

@@ -31,6 +31,8 @@ class Limits:
     """Keys of an account that are not revoked."""
     guests_an_hour: int = 60
     """New guest sessions in an hour from one address."""
+    guest_sessions: int = 100_000
+    """Sessions of guests from everywhere together."""
     failures_a_minute: int = 5
     """Wrong passwords in a minute for one name from one address."""
     address_failures_a_minute: int = 30

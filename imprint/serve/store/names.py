@@ -13,6 +13,10 @@ MAX_PASSWORD: Final = 256
 PUNCTUATION: Final = "._-@+"
 LOOKALIKES: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"})
 """Alphabets with letters that look like those of another one of them: a name takes letters of one only."""
+INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
+"""Letters and marks that are not seen (Default_Ignorable_Code_Point of Unicode): with one of them a name would look like another's."""
 ONE_TIME_ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not taken for each other when they are read out."""
 ONE_TIME_GROUPS: Final = 4
@@ -39,7 +43,8 @@ def name_key(name: str) -> str:
 
 
 def _is_allowed(character: str) -> bool:
-    return character in PUNCTUATION or unicodedata.category(character) in ("Lu", "Ll", "Lt", "Lo", "Lm", "Nd", "Mn", "Mc")
+    is_letter = unicodedata.category(character) in ("Lu", "Ll", "Lt", "Lo", "Lm", "Nd", "Mn", "Mc")
+    return character in PUNCTUATION or (is_letter and character not in INVISIBLE)
 
 
 def _quoted(text: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, or_, select, update
 
 from imprint.messages import Bilingual
 from imprint.serve.store.accounts import end_sessions, find_account, models_of
@@ -85,6 +85,11 @@ class Sessions:
                     "forbidden",
                     Bilingual("guests are not let in here. Sign in, or ask for an account.", "此处不接待访客，请登录或申请账号。"),
                 )
+            guests = select(func.count()).select_from(SESSIONS).where(SESSIONS.c.account_id == row.id)
+            if connection.execute(guests).scalar_one() >= self._limits.guest_sessions:
+                raise StoreError(
+                    "throttled", Bilingual("too many guests are here. Try again later.", "访客过多，请稍后再试。"), retry_after=3600.0
+                )
             return self._begin(connection, row, address)
 
     def of(self, token: str) -> Principal | None:
@@ -98,7 +103,7 @@ class Sessions:
     def by_id(self, session_id: str) -> Principal | None:
         """The principal of a session as it is now; None if it has ended."""
         with self._database.reading() as connection:
-            row = connection.execute(_joined().where(SESSIONS.c.public_id == session_id)).first()
+            row = connection.execute(BY_ID, {"wanted": session_id}).first()
         return None if row is None else self._principal_now(row)
 
     def end(self, token: str) -> None:
@@ -220,7 +225,8 @@ def _joined() -> Any:
 
 
 BY_TOKEN: Final = _joined().where(SESSIONS.c.token_hash == bindparam("wanted"))
-"""What every request of the page asks: made once, as making a query takes longer than asking it."""
+BY_ID: Final = _joined().where(SESSIONS.c.public_id == bindparam("wanted"))
+"""What every request of the page and every answer asks: made once, as making a query takes longer than asking it."""
 
 
 def principal_of(row: Row[Any], *, owner: str, session_id: str) -> Principal:

@@ -39,7 +39,11 @@ MARK: Final = "PRAGMA application_id = 1229803634"
 def connect(file: Path, busy_seconds: float) -> Engine:
     """An engine on a database file, which is made if it is missing, for its owner alone."""
     handle = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)  # the log and the shared memory beside it take its permissions
-    os.close(handle)
+    try:
+        if os.name != "nt" and os.fstat(handle).st_mode & 0o077:  # it was copied here
+            os.fchmod(handle, 0o600)
+    finally:
+        os.close(handle)
     engine = create_engine(
         URL.create("sqlite", database=str(file.absolute())),
         pool_size=READERS,

@@ -59,14 +59,14 @@ class UpstreamLimits:
 class UpstreamAnswer:
     """A job that was taken."""
 
-    def __init__(self, job: Job, max_tokens: int | None, longest: int) -> None:
+    def __init__(self, job: Job, max_tokens: int | None, context: int) -> None:
         self.job = job
         self.owner = job.owner
         self.concurrency = max(1, job.concurrency)
         self.max_tokens = max_tokens
         """Most new tokens, of those that were asked for what fits; None leaves it to the server."""
-        self.longest = longest
-        """Most new tokens in any case."""
+        self.context = context
+        """Most tokens of prompt and answer in any case."""
         self.position: int | None = None
         self.asked = self.started = time.monotonic()
         """When it began to wait, and left the queue, in seconds of a monotonic clock."""
@@ -156,7 +156,7 @@ class UpstreamBackend:
                 raise context_exceeded(counted, model.max_length)
             room = model.max_length - counted
             most = min(most or room, room)
-        answer = UpstreamAnswer(job, most, most or model.max_length)
+        answer = UpstreamAnswer(job, most, model.max_length)
         answer.generation = Generation(counted or estimated_tokens(job), lambda: self._cancel(answer))
         self._queue.push(answer)
         self._dispatch()
@@ -307,13 +307,14 @@ class UpstreamBackend:
         job, generation, model = answer.job, answer.generation, self._servers.id_of(answer.job.model)
         url = f"{server.address}/v1/{'chat/completions' if job.text is None else 'completions'}"
         body = answer_body(job, model, answer.max_tokens, self._api)
-        reason, size, events, untold, most = None, 0, 0, 0, answer.longest + MORE_TOKENS
+        reason, size, events, untold, most = None, 0, 0, 0, (answer.max_tokens or answer.context) + MORE_TOKENS
         answer.new_tokens = 0
         async with aclosing(self._begin().stream(url, body)) as stream:
             async for said in stream:
                 part = read_part(said, job, model)
                 events, size = events + 1, size + len(part.text.encode())
-                if events > EVENTS_A_TOKEN * most or size > BYTES_A_TOKEN * most:
+                is_overcounted = (part.new_tokens or 0) > most or (part.prompt_tokens or 0) > answer.context
+                if is_overcounted or events > EVENTS_A_TOKEN * most or size > BYTES_A_TOKEN * most:
                     raise FaultError("oversized")
                 reason = part.reason or reason
                 generation.prompt_tokens = part.prompt_tokens or generation.prompt_tokens

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from imprint.messages import Bilingual
+from imprint.serve.generation.job import EndReason
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.schemas import Body
 
@@ -77,7 +78,7 @@ class ImportedMessageBody(StrictBody):
     content: str = Field(max_length=MAX_CHARACTERS)
     model: ModelName | None = None
     state: Literal["writing", "done", "interrupted", "error"] = "done"
-    finish_reason: str | None = Field(None, max_length=16)
+    finish_reason: EndReason | None = None
     prompt_tokens: int = Field(0, ge=0, lt=2**31)
     completion_tokens: int = Field(0, ge=0, lt=2**31)
     created_at: str = Field("", max_length=64)
@@ -143,6 +144,15 @@ class ChangeBody(StrictBody):
     tokens_a_day: Tokens | None = None
     concurrency: Concurrency | None = None
     disabled: bool | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "ChangeBody":
+        empty = [name for name in self.model_fields_set - {"models"} if getattr(self, name) is None]
+        if empty:
+            raise ValueError(
+                Bilingual(f"has no {min(empty)}: null changes nothing; leave the field out", f"的 {min(empty)} 为 null，不起作用，请去掉")
+            )
+        return self
 
 
 class ApproveBody(StrictBody):

@@ -13,8 +13,8 @@ from imprint.serve.generation.job import ServedModel
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.schemas import ChatBody, ChatMessage
 
-TAGGED_CALL: Final = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
-"""A call as Qwen and others write it."""
+CALL_TAGS: Final = ("<tool_call>", "</tool_call>")
+"""What is around a call as Qwen and others write it."""
 CODE_CALL: Final = re.compile(r"^(?:```python\n)?tool_call\((.*)\)\s*(?:```)?$", re.DOTALL)
 """The arguments of a call as ChatGLM3 writes them."""
 NO_TOOLS: Final = Bilingual(
@@ -86,10 +86,14 @@ def as_tool_calls(text: str, tools: ToolUse | None) -> list[dict[str, Any]]:
 
 
 def _tagged_calls(text: str) -> list[tuple[str, str]]:
+    """The calls between tags; each character is looked at once, as a model may be asked to write tags without an end."""
     calls = []
-    for match in TAGGED_CALL.finditer(text):
+    for part in text.split(CALL_TAGS[0])[1:]:
+        said, closing, _ = part.partition(CALL_TAGS[1])
+        if not closing or not said.strip().startswith("{"):
+            continue
         try:
-            call = json.loads(match[1])
+            call = json.loads(said)
         except (ValueError, RecursionError):
             return []
         if not isinstance(call.get("name"), str):

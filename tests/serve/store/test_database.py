@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from imprint.messages import UserError
-from imprint.serve.store.database import Database, count_revocation
+from imprint.serve.store.database import FILE_NAME, Database, count_revocation
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.tables import SETTINGS
 
@@ -121,3 +121,16 @@ def test_a_revocation_is_seen_by_every_process_in_the_transaction_of_its_cause(t
     assert other.revocations() == before + 1
     one.close()
     other.close()
+
+
+def test_a_database_that_was_copied_here_becomes_its_owner_s_alone_and_a_folder_of_everybody_is_refused(tmp_path: Path) -> None:
+    Database(tmp_path).close()
+    file = tmp_path / FILE_NAME
+    file.chmod(0o644)
+    Database(tmp_path).close()
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StoreError, match="is the database itself"):
+        Database(tmp_path).backup(tmp_path / "." / f"{FILE_NAME}-wal")
+    tmp_path.chmod(0o777)
+    with pytest.raises(StoreError, match="every user of this machine may write into it"):
+        Database(tmp_path)

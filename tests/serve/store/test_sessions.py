@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from imprint.serve.store import COMMAND_LINE, Store, StoreError
+from imprint.serve.store import COMMAND_LINE, Limits, Store, StoreError
 from imprint.serve.store.sessions import hash_of
-from tests.serve.stores import HOME, PASSWORD, Clock, admin, user
+from tests.serve.stores import HOME, PASSWORD, Clock, admin, open_store, user
 
 
 def test_every_login_is_a_session_that_was_never_there_before(store: Store) -> None:
@@ -162,3 +164,13 @@ def test_who_was_disabled_while_the_password_was_verified_does_not_come_in(store
     store.accounts.reset_password(principal.account_id, COMMAND_LINE)
     with pytest.raises(StoreError, match="name or password is wrong"):
         store.sessions.login("小明", PASSWORD, HOME)
+
+
+def test_so_many_guests_are_here_at_a_time_from_everywhere(tmp_path: Path) -> None:
+    with open_store(tmp_path, limits=Limits(guest_sessions=2)) as store:
+        first = store.sessions.guest("192.0.2.1")
+        store.sessions.guest("192.0.2.2")
+        with pytest.raises(StoreError, match="too many guests are here"):
+            store.sessions.guest("192.0.2.3")
+        store.sessions.end(first.token)
+        assert store.sessions.guest("192.0.2.3")

@@ -89,6 +89,7 @@ FAULTS: Mapping[str, tuple[Behaviour, str, str]] = {
     "a line without an end": (endless_line, "unavailable", "more than was asked"),
     "an event without an end": (streamed(b"data: 1\n" * (MAX_EVENT_BYTES // 6)), "unavailable", "more than was asked"),
     "more than was asked for": (chatter, "unavailable", "more than was asked"),
+    "a count of more tokens than were asked for": (streamed(chunk("a", tokens=2**30)), "unavailable", "more than was asked"),
     "slow first byte": (slow, "unavailable", "did not begin"),
     "silence": (hang, "unavailable", "said nothing more"),
     "comments alone": (pings, "unavailable", "said nothing more"),

@@ -8,6 +8,8 @@ from imprint.serve.web.errors import ApiError
 def test_null_and_absent_are_two_things() -> None:
     assert given(ChangeBody.model_validate({"models": None})) == {"models": None}
     assert given(ChangeBody.model_validate({})) == {}
+    with pytest.raises(ValidationError, match="has no concurrency: null changes nothing"):
+        ChangeBody.model_validate({"concurrency": None})
     assert (as_set(None), as_set(["a"])) == (None, frozenset({"a"}))
 
 

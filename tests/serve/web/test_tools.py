@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -81,3 +82,9 @@ def test_a_call_cannot_be_forced_and_tools_need_names() -> None:
         assert caught.value.param == param
     assert tool_use(body(tools=[TOOL], tool_choice="none"), MODELS[0]) is None
     assert tool_use(body(tools=[TOOL]), MODELS[0]) == OFFERED
+
+
+def test_tags_without_an_end_take_no_time() -> None:
+    begun = time.monotonic()
+    assert as_tool_calls("<tool_call>{}" * 20_000, OFFERED) == []
+    assert time.monotonic() - begun < 1

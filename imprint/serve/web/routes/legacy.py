@@ -25,6 +25,7 @@ from imprint.serve.web.services import Services, services_of
 from imprint.serve.web.sse import EventStream, data_event, watching
 
 LOCAL_OWNER = "(this machine)"
+NO_MODEL = Bilingual("There is no model that you may use.", "没有可用的模型。")
 
 
 def routes() -> list[GuardedRoute]:
@@ -67,6 +68,8 @@ async def _events(request: Request, answers: AnswerSet, body: LegacyBody) -> Asy
 async def _job(services: Services, principal: Principal | None, body: LegacyBody) -> Job:
     """The job: the tuned model where one is served, as the demo of 2023 had one."""
     models = usable_models(services, principal)
+    if not models:
+        raise ApiError("model_not_found", NO_MODEL, param="model")
     model = next((model for model in models if model.parent is not None), models[0])
     messages: list[dict[str, object]] = []
     for question, said in body.history:

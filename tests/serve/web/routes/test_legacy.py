@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from imprint.serve.web.settings import WebSettings
-from tests.serve.web.scripted import KEY, Running, serving
+from tests.serve.web.scripted import KEY, Running, ScriptedStore, principal, serving
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,11 @@ def test_a_public_service_wants_a_key() -> None:
     with serving(settings=WebSettings(legacy=True, hosts=("chat.example",), grace=0.5)) as running, running.client() as client:
         assert client.post("/", json={"prompt": "hi"}, headers={"Authorization": ""}).status_code == 401
         assert client.post("/", json={"prompt": "hi"}, headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+def test_where_nobody_may_use_a_model_that_is_said() -> None:
+    store = ScriptedStore()
+    store.keys.principals["sk-of-nobody"] = principal("nobody", "user", models=frozenset())
+    settings = WebSettings(legacy=True, hosts=("chat.example",), grace=0.5)
+    with serving(store=store.as_store(), settings=settings) as running, running.client("sk-of-nobody") as client:
+        assert client.post("/", json={"prompt": "hi"}).status_code == 404
