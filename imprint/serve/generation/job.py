@@ -37,6 +37,8 @@ class Job:
     """A text to continue, without a template. No text becomes a special token, whatever it says."""
     concurrency: int = 1
     """Most answers of this owner at a time; more wait."""
+    queue_share: float = 1.0
+    """Share of the queue, 0 to 1, beyond which it is refused: so those who matter less leave room for the others."""
     max_new_tokens: int | None = None
     """Most new tokens; None, and more than fits, means as many as fit into the context."""
     temperature: float = 0.0

@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.fair_queue import FairQueue, Waiter
-from imprint.serve.generation.job import RefusedError
+from imprint.serve.generation.job import Job, RefusedError
 
 OWNER_SHARE: Final = 4
 """No owner has more than one in so many places of the queue."""
@@ -111,9 +111,10 @@ class Coming:
                 del self._of[owner], self._turns[owner]
 
 
-def refuse_if_full(queue: FairQueue[W], owner: str, limit: int, *, coming: Coming, seconds: float) -> None:
-    """Raise RefusedError where no further job of this owner may wait. `coming`: jobs that come; `seconds`: until the queue is free."""
-    waiting, own = len(queue) + len(coming), queue.waiting_of(owner) + coming.of(owner)
+def refuse_if_full(queue: FairQueue[W], job: Job, most: int, *, coming: Coming, seconds: float) -> None:
+    """Raise RefusedError where this job may not wait. `most`: of all; `coming`: jobs that come; `seconds`: until the queue is free."""
+    waiting, own = len(queue) + len(coming), queue.waiting_of(job.owner) + coming.of(job.owner)
+    limit = max(1, int(most * job.queue_share))
     if waiting < limit and own < max(1, limit // OWNER_SHARE):
         return
     message = Bilingual(

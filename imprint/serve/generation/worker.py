@@ -147,12 +147,12 @@ class Worker:
         served = self._find(job.model)
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._refuse_if_full(job.owner)
+            self._refuse_if_full(job)
         async with self._coming.one_of(job.owner):
             request = await loop.run_in_executor(self._encoder, request_for, job, served)
         answer = Answer(job, served, request, Generation(len(request.ids), lambda: self._cancel(answer)), loop)
         with self._lock:
-            self._refuse_if_full(job.owner)
+            self._refuse_if_full(job)
             if not (len(self._queue) or self._running or self._again):
                 self._counts.last_sign = time.monotonic()
             self._queue.push(answer)
@@ -164,7 +164,7 @@ class Worker:
         """See Backend."""
         served = self._find(job.model)
         with self._lock:
-            self._refuse_if_full(job.owner)
+            self._refuse_if_full(job)
         async with self._coming.one_of(job.owner):
             return len(await asyncio.get_running_loop().run_in_executor(self._encoder, prompt_of, job, served.model))
 
@@ -196,14 +196,14 @@ class Worker:
             raise RefusedError("model_not_found", message)
         return served
 
-    def _refuse_if_full(self, owner: str) -> None:
-        """Raise RefusedError where no further job of this owner is taken."""
+    def _refuse_if_full(self, job: Job) -> None:
+        """Raise RefusedError where no further job of its owner is taken."""
         if self._closing or self._broken:
             raise RefusedError("unavailable", STOPPING if self._closing else BROKEN, retry_after=LONGEST_PAUSE)
         if self._hangs:
             raise RefusedError("unavailable", HANGS, retry_after=LONGEST_PAUSE)
         seconds = self._counts.times.until_free(len(self._queue), self._limits.slots)
-        refuse_if_full(self._queue, owner, self._limits.waiting, coming=self._coming, seconds=seconds)
+        refuse_if_full(self._queue, job, self._limits.waiting, coming=self._coming, seconds=seconds)
 
     def _cancel(self, answer: Answer) -> None:
         """End an answer, on the event loop; its last event is there already."""

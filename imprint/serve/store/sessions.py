@@ -106,10 +106,13 @@ class Sessions:
             row = connection.execute(BY_ID, {"wanted": session_id}).first()
         return None if row is None else self._principal_now(row)
 
-    def end(self, token: str) -> None:
+    def end(self, token: str, address: str | None = None) -> None:
         """Sign out: the session ends, and a guest's chats with it."""
         with self._database.writing() as connection:
+            row = connection.execute(BY_TOKEN, {"wanted": hash_of(token)}).first()
             self._end(connection, token)
+            if row is not None and row.role != "guest":
+                record(connection, self._database.now(), "logout", Actor(row.name, address), row.name)
 
     def list(self, principal: Principal) -> tuple[Session, ...]:
         """The sessions of an account, newest first; a guest sees its own only."""

@@ -146,10 +146,10 @@ class UpstreamBackend:
     async def submit(self, job: Job) -> Generation:
         """See Backend."""
         model = self._find(job)
-        self._refuse_if_full(job.owner)
+        self._refuse_if_full(job)
         async with self._coming.one_of(job.owner):
             counted = await self._count(job)
-        self._refuse_if_full(job.owner)
+        self._refuse_if_full(job)
         most = job.max_new_tokens
         if counted is not None:
             if counted >= model.max_length:
@@ -165,7 +165,7 @@ class UpstreamBackend:
     async def count(self, job: Job) -> int:
         """See Backend; an estimate where no server counts."""
         self._find(job)
-        self._refuse_if_full(job.owner)
+        self._refuse_if_full(job)
         async with self._coming.one_of(job.owner):
             counted = await self._count(job)
         return estimated_tokens(job) if counted is None else counted
@@ -211,11 +211,11 @@ class UpstreamBackend:
             raise RefusedError("unavailable", FAULTS["unreachable"].message, retry_after=RETRY_SECONDS)
         return models[job.model]
 
-    def _refuse_if_full(self, owner: str) -> None:
+    def _refuse_if_full(self, job: Job) -> None:
         if self._closing:
             raise RefusedError("unavailable", STOPPING, retry_after=RETRY_SECONDS)
         seconds = self._times.until_free(len(self._queue), self._limits.slots * self._servers.usable)
-        refuse_if_full(self._queue, owner, self._limits.waiting, coming=self._coming, seconds=seconds)
+        refuse_if_full(self._queue, job, self._limits.waiting, coming=self._coming, seconds=seconds)
 
     async def _count(self, job: Job) -> int | None:
         """The tokens of a prompt; None where no server counts them."""

@@ -120,17 +120,21 @@ async def identify(request: Request, kind: Literal["key", "session"]) -> Princip
 
 def is_here(request: Request, services: Services) -> bool:
     """Whether a request comes from this machine, and the service is for this machine alone: a proxy's requests come from here, too."""
-    return not services.settings.public and is_loopback(address_of(request)) and not is_passed_on(request)
+    outside = services.settings.public or is_passed_on(request) or is_foreign(request)
+    return not outside and is_loopback(address_of(request))
 
 
 def check_same_site(request: Request) -> None:
     """Raise ApiError for what a page of another site could have sent."""
-    headers = request.headers
-    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-    own = f"{request.url.scheme}://{headers.get('host', '')}".lower()
-    foreign = (origin is not None and not _same_origin(origin, own)) or site not in {None, "same-origin", "none"}
-    if foreign or not headers.get("x-requested-with"):
+    if is_foreign(request) or not request.headers.get("x-requested-with"):
         raise ApiError("cross_site_request", CROSS_SITE)
+
+
+def is_foreign(request: Request) -> bool:
+    """Whether a browser says that a page of another site sends this."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    own = f"{request.url.scheme}://{request.headers.get('host', '')}".lower()
+    return (origin is not None and not _same_origin(origin, own)) or site not in {None, "same-origin", "none"}
 
 
 def _same_origin(origin: str, own: str) -> bool:

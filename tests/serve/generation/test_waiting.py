@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from imprint.serve.generation.fair_queue import FairQueue
-from imprint.serve.generation.job import RefusedError
+from imprint.serve.generation.job import Job, RefusedError
 from imprint.serve.generation.waiting import FEW, REMEMBERED_SECONDS, Coming, Times, moved_up, refuse_if_full
 
 
@@ -25,15 +25,22 @@ def filled(*owners: str) -> FairQueue[Waiter]:
 
 def test_a_full_queue_takes_no_job_and_one_owner_fills_a_quarter_of_it() -> None:
     queue = filled("a", "a", "b")
-    refuse_if_full(queue, "b", 8, coming=Coming(), seconds=3)
+    refuse_if_full(queue, Job("base", "b"), 8, coming=Coming(), seconds=3)
     with pytest.raises(RefusedError, match=r"3 requests wait already, 2 of them yours\. Try again in 3 seconds") as caught:
-        refuse_if_full(queue, "a", 8, coming=Coming(), seconds=3)
+        refuse_if_full(queue, Job("base", "a"), 8, coming=Coming(), seconds=3)
     assert (caught.value.kind, caught.value.retry_after, caught.value.limit) == ("queue_full", 3, 8)
     coming = coming_of("d", "d", "d", "d", "c")
     with pytest.raises(RefusedError, match="8 requests wait already, 1 of them yours"):
-        refuse_if_full(queue, "c", 8, coming=coming, seconds=3)
+        refuse_if_full(queue, Job("base", "c"), 8, coming=coming, seconds=3)
     with pytest.raises(RefusedError, match="5 requests wait already, 2 of them yours"):
-        refuse_if_full(queue, "b", 8, coming=coming_of("b", "a"), seconds=3)
+        refuse_if_full(queue, Job("base", "b"), 8, coming=coming_of("b", "a"), seconds=3)
+
+
+def test_a_guest_leaves_half_of_the_queue_to_the_others() -> None:
+    queue = filled(*"abcd")
+    refuse_if_full(queue, Job("base", "e"), 8, coming=Coming(), seconds=3)
+    with pytest.raises(RefusedError, match="4 requests wait already"):
+        refuse_if_full(queue, Job("base", "e", queue_share=0.5), 8, coming=Coming(), seconds=3)
 
 
 def coming_of(*owners: str) -> Coming:

@@ -32,7 +32,8 @@ def test_a_session_ends_at_logout_and_live_streams_hear_of_it(store: Store) -> N
     login = store.sessions.login("小明", PASSWORD, HOME)
     before = store.revocations()
     assert store.is_valid(login.principal)
-    store.sessions.end(login.token)
+    store.sessions.end(login.token, HOME)
+    assert [(one.action, one.actor, one.address) for one in store.audit.list(limit=1)] == [("logout", "小明", HOME)]
     assert store.revocations() > before
     assert not store.is_valid(login.principal)
     assert store.sessions.of(login.token) is None

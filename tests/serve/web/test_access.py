@@ -80,3 +80,10 @@ def test_a_proxy_on_this_machine_is_not_this_machine() -> None:
         (WebSettings(), "10.0.0.1", False),
     ):
         assert is_here(request({}, address=address), SimpleNamespace(settings=settings)) is here  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("header", [{"X-Forwarded-For": "192.0.2.1"}, {"Via": "1.1 x"}, {"Origin": "https://evil.example"}])
+def test_what_a_proxy_or_another_site_sends_is_not_of_this_machine(header: dict[str, str]) -> None:
+    services = SimpleNamespace(settings=WebSettings())
+    assert is_here(request({"Host": "localhost"}), services)  # type: ignore[arg-type]
+    assert not is_here(request({"Host": "localhost", **header}), services)  # type: ignore[arg-type]

@@ -19,6 +19,8 @@ from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME, STREAMED
 from imprint.serve.web.services import principal_of, services_of
 from imprint.serve.web.sse import EventStream
 
+GUEST_SHARE = 0.5
+"""Share of the queue that all guests together may fill."""
 SIDE_BY_SIDE = 2
 """Answers of a comparison that count as one."""
 
@@ -70,6 +72,7 @@ def job_for(request: Request, body: Sampling, model: str, messages: tuple[Mappin
         principal.owner,
         messages=messages,
         concurrency=max(principal.concurrency, min(len(body.models), SIDE_BY_SIDE)),
+        queue_share=GUEST_SHARE if principal.role == "guest" else 1.0,
         max_new_tokens=body.max_tokens,
         temperature=TEMPERATURE if body.temperature is None else body.temperature,
         top_p=TOP_P if body.top_p is None else body.top_p,

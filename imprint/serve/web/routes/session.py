@@ -105,7 +105,7 @@ async def logout(request: Request) -> Response:
     """End the session, and a guest's chats with it."""
     credential = credential_of(request, "session")
     assert credential is not None
-    await run_in_threadpool(services_of(request).store.sessions.end, credential.secret)
+    await run_in_threadpool(services_of(request).store.sessions.end, credential.secret, address_of(request))
     response = JSONResponse({"me": None})
     response.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="lax", secure=request.url.scheme == "https")
     return response

@@ -142,6 +142,12 @@ def test_an_exported_chat_can_be_imported_by_whoever_has_an_account(shown: Page)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "owner")
 
 
+def test_guests_leave_room_in_the_queue(shown: Page) -> None:
+    for browser, share in ((shown.guest(), 0.5), (shown.user("member"), 1.0)):
+        browser.ask(browser.new_chat(), "hi")
+        assert shown.backend.jobs[-1].queue_share == share
+
+
 def test_a_guest_s_comparison_is_written_side_by_side(shown: Page) -> None:
     guest = shown.guest()
     guest.ask(guest.new_chat(), "hi", models=["base", "tuned"])
