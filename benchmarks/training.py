@@ -30,6 +30,7 @@ from imprint.engine.section import OptimizerSection
 from imprint.models import hf
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.network import Network
+from imprint.models.vocabulary import arrange_vocabulary
 from imprint.runtime import peak_memory_bytes
 from imprint.training.graphs import GradientGraphs, graphs_for, refusal
 from imprint.training.memory import MicroBatch, TokenBudget, num_targets, probe_memory
@@ -57,6 +58,8 @@ class Case:
     dtype: torch.dtype = torch.bfloat16
     shape: str = "chatglm-6b"
     """Whose sizes the network has."""
+    smallest: bool = False
+    """Whether the head is quantized, too, and the embedding stays on the host."""
 
 
 GEMMA = {
@@ -101,6 +104,7 @@ CASES = {
     "int4": Case(PREFIX, format="4", checkpointing=True),
     "int4-kept": Case(PREFIX, format="4"),
     "int4-1x16-merged": Case(PREFIX, format="4", micro_batch=1, at_once=ROWS, checkpointing=True),
+    "int4-smallest": Case(PREFIX, format="4", micro_batch=1, checkpointing=True, smallest=True),
     "int8": Case(PREFIX, format="8", checkpointing=True),
     "full": Case(FullSection(method="full")),
     "chatglm2-6b": Case(PREFIX, shape="chatglm2-6b"),
@@ -122,14 +126,14 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     tiny, device = options.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
     network: Network | None = None
-    built: tuple[str, str, torch.dtype] | None = None
+    built: tuple[object, ...] | None = None
     for name in options.case or CASES:
         case = CASES[name]
         dtype = case.dtype if gpu else torch.float32
-        if network is None or built != (case.shape, case.format, dtype):
+        if network is None or built != (case.shape, case.format, case.smallest, dtype):
             network = None
             gc.collect()
-            network, built = build(case, dtype, device, tiny=tiny), (case.shape, case.format, dtype)
+            network, built = build(case, dtype, device, tiny=tiny), (case.shape, case.format, case.smallest, dtype)
         for values in measure(network, case, profile=options.profile and gpu, tiny=tiny):
             line = json.dumps(
                 {"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, "case": name, **values}
@@ -146,7 +150,11 @@ def main() -> None:
 def build(case: Case, dtype: torch.dtype, device: torch.device, *, tiny: bool) -> Network:
     """The network of a case with random weights."""
     if tiny or case.shape == "chatglm-6b":
-        return random_network(PRECISIONS[case.format], dtype, device, tiny=tiny)
+        chatglm = random_network(PRECISIONS[case.format], dtype, device, tiny=tiny)
+        if case.smallest:
+            arrange_vocabulary(chatglm, quantize_head=True, embedding_on_host=True)
+            chatglm.use_kernels("auto")
+        return chatglm
     with torch.device(device):
         network = SHAPES[case.shape]().to(dtype).requires_grad_(requires_grad=False).eval()
     for parameter in network.parameters():

@@ -1,0 +1,157 @@
+"""Whole commands on a base of ChatGLM-6B's exact shape: how long until it is ready, until the first answer, the first step, the end.
+
+    python benchmarks/commands.py FOLDER --vocabulary CHATGLM [--train train.jsonl --dev dev.jsonl --steps 3000] [--out FILE] [--tiny]
+
+Writes 12 GB of random fp16 weights into FOLDER/base, beside the configuration and the vocabulary of CHATGLM (a folder of the original,
+without weights). Then new processes load it, in 16 bit and rounded to INT4, twice each, so that the files are in the page cache; `imprint
+chat` answers one question; and, with rows, `imprint train` runs the recipe of `scripts/train.sh` in bf16 with 16 rows a step. Prints one
+JSON line per case. `--tiny`, the default without a GPU, only checks that the script runs, on the toy base.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+LOAD = """
+import sys, time
+started = time.perf_counter()
+import torch, imprint
+imported = time.perf_counter()
+model = imprint.load(sys.argv[1], quantize=int(sys.argv[2]) if sys.argv[2] != "16" else None)
+if torch.cuda.is_available():
+    torch.cuda.synchronize()
+print(round(imported - started, 2), round(time.perf_counter() - imported, 2))
+"""
+QUESTION = "写一段连衣裙的广告文案。"
+ANSWER_TOKENS = 16
+TINY_STEPS = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the base and the run are written")
+    parser.add_argument("--vocabulary", type=Path, help="a folder with the original's config.json and vocabulary")
+    parser.add_argument("--train", type=Path, help="rows with content and summary")
+    parser.add_argument("--dev", type=Path)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--out", type=Path, help="append the lines to this file too")
+    parser.add_argument("--tiny", action="store_true", help="the toy base, two steps")
+    options = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    tiny = options.tiny or not gpu
+    base = "embedded" if tiny else str(write_base(options.folder / "base", options.vocabulary))
+
+    def report(**values: object) -> None:
+        line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, **values})
+        print(line, flush=True)
+        if options.out:
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+    for bits in ("16", "4"):
+        for number in (1, 2):
+            imported, ready = map(float, run("-c", LOAD, base, bits).split())
+            report(case="load", bits=int(bits), call=number, import_seconds=imported, ready_seconds=ready)
+    for number in (1, 2):
+        report(case="chat", call=number, **first_answer(base))
+    if options.train:
+        report(case="train", **train(base, options.folder / "run", options.train, options.dev, TINY_STEPS if tiny else options.steps))
+
+
+def run(*words: str) -> str:
+    """Run Python in a new process; returns what it prints."""
+    return subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def write_base(folder: Path, vocabulary: Path) -> Path:
+    """Random weights of the shape that `vocabulary` describes, beside its files."""
+    from imprint.models.checkpoint import save_network
+    from imprint.models.families import build_network, read_config
+
+    if not folder.is_dir():
+        source = folder.with_name("source")
+        shutil.copytree(vocabulary, source)
+        with torch.device("meta"):
+            network = build_network(read_config(source), source).half()
+        network.to_empty(device="cuda")
+        for name, parameter in network.named_parameters():
+            torch.nn.init.normal_(parameter.data, std=0.02) if parameter.dim() > 1 else parameter.data.fill_(name.endswith("norm.weight"))
+        save_network(network, source, folder)
+    return folder
+
+
+def first_answer(base: str) -> dict[str, object]:
+    """Seconds from the start of `imprint chat` until it is ready, from then to the first characters, and to the end of the answer."""
+    words = [sys.executable, "-m", "imprint", "chat", base, f"max_new_tokens={ANSWER_TOKENS}", "temperature=0"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    started = time.perf_counter()
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while b"loaded" not in (line := process.stderr.readline()) and line:
+            pass
+        ready = time.perf_counter()
+        process.stdin.write(f"{QUESTION}\n".encode())
+        process.stdin.close()
+        process.stdout.read(1)
+        first = time.perf_counter()
+        process.stdout.read()
+    ended = time.perf_counter()
+    return {
+        "ready_seconds": round(ready - started, 2),
+        "first_character_seconds": round(first - ready, 2),
+        "answered_seconds": round(ended - ready, 2),
+    }
+
+
+def train(base: str, output: Path, rows: Path, dev: Path, steps: int) -> dict[str, object]:
+    """Seconds of a whole run: of the command, until the first step has ended, of the other steps, and of what is behind them."""
+    settings = {
+        "model.path": base,
+        "data.train": rows,
+        "data.dev": dev,
+        "data.prompt_column": "content",
+        "data.response_column": "summary",
+        "data.max_source_length": 64,
+        "data.max_target_length": 64,
+        "tune.method": "prefix",
+        "tune.start": "random",
+        "tune.length": 128,
+        "optimizer.learning_rate": 2e-2,
+        "train.steps": steps,
+        "train.batch_size": 16,
+        "train.micro_batch_size": 16,
+        "train.evaluate_every": "null",
+        "train.watch_every": "null",
+        "train.save_every": 1000,
+        "output": output,
+    }
+    recipe = output.with_suffix(".yaml")
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text("{}\n", encoding="utf-8")
+    started = time.time()
+    command = [sys.executable, "-m", "imprint", "train", str(recipe), *(f"{name}={value}" for name, value in settings.items())]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    ended = time.time()
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    step_lines = [line for line in lines if line["event"] == "step"]
+    return {
+        "steps": steps,
+        "seconds": round(ended - started, 1),
+        "in_steps_seconds": round(sum(line["seconds"] for line in step_lines), 1),
+        "first_step_seconds": step_lines[0]["seconds"],
+        "last_loss": step_lines[-1]["loss"],
+        "memory_gib": max(line["memory_gib"] for line in step_lines),
+    }
+
+
+if __name__ == "__main__":
+    main()
