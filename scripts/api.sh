@@ -3,5 +3,4 @@
 #   bash scripts/api.sh runs/demo
 #   curl -X POST http://127.0.0.1:8000 -H 'Content-Type: application/json' -d '{"prompt": "你好", "history": []}'
 set -euo pipefail
-[ $# -gt 0 ] || set -- runs/demo
-exec ${IMPRINT:-imprint} serve legacy=true port=8000 "$@"
+exec bash "$(dirname "$0")/web_demo.sh" legacy=true port=8000 "$@"

@@ -35,7 +35,6 @@ Open  runs/demo/compare.html      what tuning changed, answer by answer / 微调
       runs/demo/loss.png          how it learned / 损失曲线
 First source .venv/bin/activate   in each new terminal, or `imprint` is not found / 新开的终端里先运行这一句
 Talk  imprint chat runs/demo   /prefix off lets the base answer / 与它对话，/prefix off 换回底座
-Serve imprint serve runs/demo   a chat page and an API for others / 网页对话与接口，供他人使用
 Next  other knobs, another name, your own rows / 换几个选项、换个名字、换成自己的数据：
       imprint train recipes/demo.yaml tune.start=random tune.length=8 output=runs/short
       imprint train recipes/identity-lora.yaml data.fill.name=YOURS data.fill.author=YOURS output=runs/named

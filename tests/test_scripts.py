@@ -62,8 +62,12 @@ def test_the_demo_keeps_its_promises_on_rows_it_never_saw(repo: Path, tmp_path: 
     assert "12+30=42" in answers
 
 
-def test_the_service_is_started_under_the_names_of_2023(repo: Path) -> None:
+def test_the_service_is_started_under_the_names_of_2023(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words_of(repo / "scripts/web_demo.sh") == ["serve", "embedded"], "a fresh clone has no run yet"
+    (tmp_path / "runs/demo").mkdir(parents=True)
     assert words_of(repo / "scripts/web_demo.sh") == ["serve", "runs/demo"]
+    assert words_of(repo / "scripts/api.sh", "port=1") == ["serve", "runs/demo", "legacy=true", "port=8000", "port=1"]
     assert words_of(repo / "scripts/web_demo.sh", "runs/a", "port=1") == ["serve", "runs/a", "port=1"]
     assert words_of(repo / "scripts/api.sh", "runs/a") == ["serve", "legacy=true", "port=8000", "runs/a"]
 

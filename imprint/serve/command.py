@@ -27,6 +27,10 @@ POLL_SECONDS: Final = 0.05
 def serve_command(paths: Sequence[str], section: ServeSection) -> None:
     """Serve the models at these paths, or those of other servers. Returns after the signal to end."""
     check_source(paths, section)
+    if paths:
+        from imprint.serve.generation.models import find_models
+
+        find_models(paths, section)  # a wrong path leaves no database behind, and no password above its error
     settings = web_settings(section)
     with ExitStack() as stack:
         bound = stack.enter_context(bind_or_say(section.host, section.port))

@@ -92,6 +92,12 @@ def test_an_address_that_cannot_be_listened_on_is_said() -> None:
         bind_or_say("203.0.113.1", 0)
 
 
+def test_a_wrong_path_leaves_no_database_behind_whose_password_nobody_saw(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        serve_command([str(tmp_path / "none")], ServeSection(port=0, data=str(tmp_path / "data")))
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_command_without_a_model_says_what_to_name() -> None:
     with pytest.raises(UserError, match="imprint serve runs/demo"):
         serve_command([], ServeSection())

@@ -42,13 +42,18 @@ def open_worker(paths: Sequence[str], section: ServedModelsSection) -> Worker:
     return Worker([replace(one, info=replace(one.info, max_length=_max_length(network, section, limits))) for one in served], limits)
 
 
+def find_models(paths: Sequence[str], section: ServedModelsSection) -> list[ModelSource]:
+    """What stands at these paths. Raises UserError where it is nothing that can be opened."""
+    return [resolve_source(path, section.base_path) for path in paths]
+
+
 def open_models(paths: Sequence[str], section: ServedModelsSection) -> list[Served]:
     """The base of these runs, model folders or bundles, and each run by its name; all of them share the weights of the base.
 
     A model folder, or a run that tuned all weights, is the base itself; a run of full tuning can be asked for by its own name, too. Raises
     UserError for several bases, for names that are not different, and for what `imprint.load` cannot open.
     """
-    sources = [resolve_source(path, section.base_path) for path in paths]
+    sources = find_models(paths, section)
     whole = [source for source in sources if source.run is None or source.require_result() == "full"]
     if len(whole) > 1:
         raise _several_bases(whole[0].path, whole[1].path)

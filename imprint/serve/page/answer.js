@@ -8,13 +8,17 @@ const SENTENCE = /[^。！？.!?\n]*[。！？.!?\n]+/gu;
 const ENDS = { length: "endLength", cancelled: "endCancelled" };
 
 export class Answer {
-  /** `message`: as the service describes it; `generation` is there while it is being written. `isTuned`: whether it is no base. */
+  /**
+   * @param {import("./tree.js").Message} message
+   * @param {boolean} isTuned whether it is no base
+   */
   constructor(message, isTuned) {
     this.id = message.id;
     this.model = message.model;
     this.text = "";
     this.tokens = 0;
     this.live = false;
+    this.isWatched = false;
     this.isStopped = false;
     this.isEndedElsewhere = false;
     this.said = "";
@@ -36,7 +40,10 @@ export class Answer {
       h("footer", {}, copy, this.count, this.choice));
   }
 
-  /** Take what the service has of it. */
+  /**
+   * Take what the service has of it.
+   * @param {import("./tree.js").Message} message
+   */
   take(message) {
     this.text = message.text;
     this.words.data = message.text;
@@ -53,7 +60,7 @@ export class Answer {
   }
 
   /** Show how it ended, if that is worth a sentence. */
-  end(state, finish = null, error = null, tokens = 0) {
+  end(state, finish = null, /** @type {?import("./words.js").Saying} */ error = null, tokens = 0) {
     this.live = false;
     this.generation = null;
     this.element.dataset.state = state;
@@ -122,7 +129,7 @@ export class Answer {
     }
     if (name === "end") {
       this.end(data.error ? "error" : "done", data.finish, data.error && halves(data.error.message), data.new_tokens);
-      this.isEndedElsewhere = data.finish === "cancelled" && !this.isStopped;
+      this.isEndedElsewhere = data.error?.code === "invalid_session" || (data.finish === "cancelled" && !this.isStopped);
       if (this.isEndedElsewhere) this.show("endElsewhere", "problem");
       announce(this.status.hidden ? this.said : `${this.said} ${this.status.textContent}`);
     }

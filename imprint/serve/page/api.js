@@ -6,8 +6,14 @@ const SAYS_WHEN = /\b(try|send it) again\b|\bwait until\b/i;
 
 /** Why a request failed; `said` is a sentence in either language. */
 export class Failure extends Error {
+  /**
+   * @param {number} status of HTTP; 0 where there was no answer
+   * @param {string} code
+   * @param {import("./words.js").Saying} said
+   * @param {?number} retryAfter seconds
+   */
   constructor(status, code, said, retryAfter = null) {
-    const later = retryAfter !== null && retryAfter > 1 && !SAYS_WHEN.test(said.en ?? "");
+    const later = retryAfter !== null && retryAfter > 1 && !SAYS_WHEN.test(typeof said === "object" && "en" in said ? said.en : "");
     super(code);
     this.status = status;
     this.code = code;
@@ -16,12 +22,18 @@ export class Failure extends Error {
   }
 }
 
+/** @type {((failure: Failure) => void)[]} */
 const listeners = [];
 
-/** Call a function for each failure that ends the session or asks for a new password. */
+/**
+ * Call a function for each failure that ends the session or asks for a new password.
+ * @param {(failure: Failure) => void} listener
+ */
 export function onSessionFailure(listener) { listeners.push(listener); }
 
+/** @param {Response} response */
 async function failureOf(response) {
+  /** @type {{ message?: string, code?: string }} */
   let error = {};
   try { error = (await response.json()).error ?? {}; } catch { /* no JSON: the sentence below */ }
   const said = error.message ? halves(error.message) : "noAnswer";
@@ -31,7 +43,13 @@ async function failureOf(response) {
   return failure;
 }
 
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {{ body?: unknown, headers?: Object<string, string>, signal?: AbortSignal }} rest
+ */
 async function request(method, path, { body, headers = {}, signal } = {}) {
+  /** @type {Object<string, string>} */
   const sent = { "X-Requested-With": "imprint", ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let response;
@@ -45,13 +63,24 @@ async function request(method, path, { body, headers = {}, signal } = {}) {
   return response;
 }
 
-/** Send a request, and the JSON of its answer. Throws `Failure`. */
+/**
+ * Send a request, and the JSON of its answer. Throws `Failure`.
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ * @returns {Promise<any>}
+ */
 export async function call(method, path, body) {
   const response = await request(method, path, { body });
   try { return await response.json(); } catch { throw new Failure(response.status, "unreadable", "noAnswer"); }
 }
 
-/** The events of a generation, after as many characters as are there already. Throws `Failure`, also where the stream breaks. */
+/**
+ * The events of a generation, after as many characters as are there already. Throws `Failure`, also where the stream breaks.
+ * @param {string} generation
+ * @param {number} after
+ * @param {AbortSignal} signal
+ */
 export async function* follow(generation, after, signal) {
   const headers = after > 0 ? { "Last-Event-ID": String(after) } : {};
   const response = await request("GET", `/api/generations/${encodeURIComponent(generation)}/events`, { headers, signal });

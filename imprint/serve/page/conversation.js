@@ -15,6 +15,7 @@ export class Conversation {
     this.onchange = onchange;
     this.onrights = onrights;
     this.opened = 0;
+    /** @type {Map<string, AbortController>} */
     this.watching = new Map();
     this.list = h("div", { class: "rounds", role: "log", "aria-live": "off" });
     this.element = h("div", { class: "conversation", tabindex: "-1" }, this.list);
@@ -26,6 +27,7 @@ export class Conversation {
     this.opened += 1;
     this.chat = null;
     this.tree = new Tree();
+    /** @type {Map<string, Answer>} */
     this.answers = new Map();
     this.render();
   }
@@ -238,6 +240,7 @@ export class Conversation {
 let made = 0;
 function local() { made += 1; return `local-${Date.now()}-${made}`; }
 
+/** @returns {import("./tree.js").Message} */
 function message(id, parent, role, { text = "", model = null, generation = null }) {
   const state = generation ? "writing" : "done";
   return { id, parent_id: parent, role, text, model, generation, state, finish: null, error: null, new_tokens: 0, created_at: Date.now() / 1000 };

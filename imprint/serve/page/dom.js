@@ -4,7 +4,13 @@ import { say } from "./words.js";
 const SAID = { said: "text", label: "aria-label", hint: "placeholder", tip: "title", head: "data-head" };
 const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "hidden", "inert", "open"]);
 
-/** An element with attributes, listeners (onclick) and children; `said`, `label`, `hint`, `tip` and `head` are said in the chosen language. */
+/**
+ * An element with attributes, listeners (onclick) and children; `said`, `label`, `hint`, `tip` and `head` are said in the chosen language.
+ * @param {string} tag
+ * @param {Object<string, any>} attributes
+ * @param {...any} children
+ * @returns {any}
+ */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -64,12 +70,21 @@ export function iconButton(name, label, onclick, attributes = {}) {
   return h("button", { type: "button", class: "quiet", label, tip: label, onclick, ...attributes }, icon(name));
 }
 
-/** A labelled field of a form. */
+/**
+ * A labelled field of a form.
+ * @param {import("./words.js").Saying} label
+ * @param {HTMLElement} control
+ * @param {?import("./words.js").Saying} note
+ */
 export function field(label, control, note = null) {
   return h("label", { class: "field" }, h("span", { said: label }), control, note && h("small", { said: note }));
 }
 
-/** Show a sentence for a while at the edge of the page. */
+/**
+ * Show a sentence for a while at the edge of the page.
+ * @param {import("./words.js").Saying} what
+ * @param {"plain" | "problem"} kind
+ */
 export function notice(what, kind = "plain") {
   const element = h("div", { class: `notice ${kind}`, said: what });
   document.getElementById("notices").append(element);
@@ -97,7 +112,7 @@ export function problemLine() { return h("p", { class: "problem", role: "alert",
 /** A dialog; resolves when it is closed, with what `close` was given. */
 export function dialog(title, build, { wide = false } = {}) {
   return new Promise((resolve) => {
-    const before = document.activeElement;
+    const before = /** @type {?HTMLElement} */ (document.activeElement);
     let result;
     const element = h("dialog", { class: wide ? "wide" : "", onclose: () => { element.remove(); before?.focus?.(); resolve(result); } });
     const close = (value) => { result = value; element.close(); };

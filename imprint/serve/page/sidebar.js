@@ -79,7 +79,7 @@ export class Sidebar {
   async load(isMore = false) {
     const words = this.search.value.trim();
     const number = ++this.asked;
-    const query = new URLSearchParams({ limit: PAGE, ...(words && { q: words }), ...(isMore && this.cursor && { cursor: this.cursor }) });
+    const query = new URLSearchParams({ limit: String(PAGE), ...(words && { q: words }), ...(isMore && this.cursor && { cursor: this.cursor }) });
     try {
       const { chats, next_cursor: cursor } = await call("GET", `/api/chats?${query}`);
       if (number !== this.asked) return;

@@ -4,8 +4,14 @@ import { store, stored } from "./words.js";
 
 export const DEFAULTS = { temperature: 0.95, topP: 0.7, length: null };
 
+/** @typedef {{ name: string, role: "guest" | "user" | "admin", must_change_password: boolean, tokens_a_day: number, concurrency: number }} Me */
+/** @typedef {{ id: string, root: string, parent: ?string, max_model_len: number, licence: ?string, note: ?string }} Model */
+/** @typedef {{ limit: number, used: number, left: number, resets_at: number }} Usage */
+
+/** @type {{ me: ?Me, guests: boolean, version: string, models: Model[], usage: ?Usage }} */
 export const session = { me: null, guests: false, version: "", models: [], usage: null };
 
+/** @type {{ model: ?string, compare: boolean, mode: "single" | "multi", temperature: number, topP: number, length: ?number }} */
 export const choices = { model: null, compare: false, mode: "multi", ...DEFAULTS, ...keptChoices() };
 
 function keptChoices() {

@@ -1,15 +1,27 @@
 // The messages of a chat as a tree, and the branch of it that is shown.
 
+/**
+ * A message as the service describes it; `generation` is there while it is being written, `batch` while its answers are new.
+ * @typedef {{ id: string, parent_id: ?string, role: "system" | "user" | "assistant", text: string, model: ?string, generation: ?string,
+ *   state: "writing" | "done" | "interrupted" | "error", finish: ?string, error: ?string, new_tokens: ?number, created_at: number, batch?: string }} Message
+ * @typedef {{ question: Message, batches: Message[][], batch: number, chosen: ?Message }} Round
+ */
+
 const TOGETHER = 1.5;  // seconds between the first and the last answer of models that were asked together
 
 /** The rounds of the shown branch: a question, and the answers to it in batches, one batch for each time that it was asked. */
 export class Tree {
+  /** @param {Message[]} messages */
   constructor(messages = []) {
     this.messages = [...messages];
+    /** @type {Map<?string, string>} */
     this.picked = new Map();
   }
 
-  /** Add a question and the answers that have just begun. */
+  /**
+   * Add a question and the answers that have just begun.
+   * @param {Message[]} messages
+   */
   add(messages) { this.messages.push(...messages); }
 
   /** Show this message in place of those beside it. */
@@ -18,7 +30,10 @@ export class Tree {
     this.picked.set(message.parent_id, id);
   }
 
-  /** All rounds of the branch, from the beginning. */
+  /**
+   * All rounds of the branch, from the beginning.
+   * @returns {Round[]}
+   */
   rounds() {
     const children = grouped(this.messages);
     const newest = this.newest();
@@ -58,13 +73,17 @@ export class Tree {
   }
 }
 
+/** @param {Message[]} messages */
 function grouped(messages) {
+  /** @type {Map<?string, Message[]>} */
   const groups = new Map();
   for (const one of messages) groups.set(one.parent_id, [...(groups.get(one.parent_id) ?? []), one]);
   return groups;
 }
 
+/** @param {Message[]} answers */
 function batched(answers) {
+  /** @type {Message[][]} */
   const batches = [];
   for (const answer of answers) {
     const last = batches.at(-1);

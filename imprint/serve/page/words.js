@@ -245,6 +245,11 @@ export function store(name, value) {
 /** "en" or "zh". */
 export function languageNow() { return language; }
 
+/**
+ * What can be said in either language: a key of the table, a [key, values], both sentences, or a function that says it.
+ * @typedef {string | [string, Object<string, unknown>] | { en: string, zh: string } | (() => string)} Saying
+ */
+
 /** The sentence of a key, with values in place of {names}. */
 export function t(key, values = {}) {
   const pair = Object.hasOwn(WORDS, key) ? WORDS[key] : null;
@@ -255,7 +260,11 @@ export function t(key, values = {}) {
   });
 }
 
-/** What is said by a key, a [key, values], a pair of sentences {en, zh}, or a function. */
+/**
+ * What is said in the chosen language.
+ * @param {Saying} what
+ * @returns {string}
+ */
 export function saying(what) {
   if (typeof what === "function") return what();
   if (Array.isArray(what)) return t(what[0], what[1]);
@@ -263,9 +272,18 @@ export function saying(what) {
   return t(what);
 }
 
-/** Let an attribute (or the text) of an element say something, also after the language changes. */
+/** @type {WeakMap<Element, Map<string, Saying>>} */
+const sayings = new WeakMap();  // element -> its attributes, or "text" -> what each of them says
+
+/**
+ * Let an attribute (or the text) of an element say something, also after the language changes.
+ * @param {HTMLElement} element
+ * @param {string} place
+ * @param {Saying} what
+ */
 export function say(element, place, what) {
-  (element.sayings ??= {})[place] = what;
+  if (!sayings.has(element)) sayings.set(element, new Map());
+  sayings.get(element).set(place, what);
   element.dataset.said = "";
   put(element, place, saying(what));
 }
@@ -281,11 +299,15 @@ export function setLanguage(next) {
   store("imprint.language", next);
   document.documentElement.lang = next === "zh" ? "zh-CN" : "en";
   for (const element of document.querySelectorAll("[data-said]")) {
-    for (const [place, what] of Object.entries(element.sayings ?? {})) put(element, place, saying(what));
+    for (const [place, what] of sayings.get(element) ?? []) put(element, place, saying(what));
   }
 }
 
-/** The two halves of a message that has both languages on one line; what both quote may have a slash, too. */
+/**
+ * The two halves of a message that has both languages on one line; what both quote may have a slash, too.
+ * @param {string} message
+ * @returns {{ en: string, zh: string }}
+ */
 export function halves(message) {
   const parts = String(message).replace(/^[a-z]+(?= )/, (word) => word[0].toUpperCase() + word.slice(1)).split(" / ");
   if (parts.length % 2) return { en: parts.join(" / "), zh: parts.join(" / ") };
@@ -315,6 +337,7 @@ export function duration(seconds) {
 /** A time from now in words, of seconds since 1970. */
 export function fromNow(seconds) {
   const left = seconds - Date.now() / 1000;
+  /** @type {[number, Intl.RelativeTimeFormatUnit]} */
   const [value, unit] = Math.abs(left) < 5400 ? [left / 60, "minute"] : Math.abs(left) < 129600 ? [left / 3600, "hour"] : [left / 86400, "day"];
   return new Intl.RelativeTimeFormat(locale(), { numeric: "auto" }).format(Math.round(value), unit);
 }
