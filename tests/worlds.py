@@ -55,6 +55,7 @@ IMPORTED_ONCE = ("imprint.training.run", "torch._dynamo", "torch.distributed")
 IF_ASKED_FOR = {
     "engine.deepspeed": (
         "deepspeed",
+        "deepspeed.ops.op_builder.all_ops",  # which imports setuptools
         "deepspeed.runtime.zero.muon.muon_optimizer",  # which imports torch's compiler, for seconds
         "deepspeed.runtime.superoffload.superoffload_stage3",
         "deepspeed.module_inject.auto_ep_layer",
