@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -171,8 +171,8 @@ class Viewer:
     """Somebody who looks at a job."""
 
     def __init__(self, job: GenerationJob, principal: Principal) -> None:
-        self.principal: Principal | None = principal
-        """Who looks: perhaps by another session than the one that asked."""
+        self.principal: Principal | None = replace(principal, models=frozenset())
+        """Who looks, perhaps by another session than the one that asked. With the right to a model the answer ends, not the look."""
         self.gone = False
         self.may_not = False
         """Whether the right to look has ended."""

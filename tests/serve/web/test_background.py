@@ -93,6 +93,7 @@ def test_every_live_stream_ends_within_a_second_of_the_right_to_it(tmp_path: Pat
         assert time.monotonic() - begun < 1.5  # a second, and the requests that end them
         assert "[DONE]" in said.pop("key")
         assert all(text.count("event: end") == 1 for text in said.values())
+        assert '"finish":"cancelled"' in said["rights"]
         assert next(first)  # who asked goes on
 
 
