@@ -31,6 +31,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
+from stream_client import connect
 
 from imprint.serve.generation.job import Ended, Generation, Job, Piece, ServedModel, Statistics
 from imprint.serve.store import COMMAND_LINE, Hashing, Store
@@ -38,7 +39,7 @@ from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.server import bind, build_server
 from imprint.serve.web.settings import WebSettings
 
-MADE = re.compile(rb"at (\d+)!")
+MADE = re.compile(r"at (\d+)!")
 """When an event was made, in nanoseconds of the monotonic clock, which all processes of a machine share."""
 TICKS = os.sysconf("SC_CLK_TCK")
 SERVERS = ("bare", "ours")
@@ -84,7 +85,7 @@ async def serve_bare(events: int, rate: float) -> None:
             begun = time.monotonic()
             for number in range(events):
                 await asyncio.sleep(begun + number / rate - time.monotonic())
-                yield f"data: {event_text()}\n\n"
+                yield f'data: {{"choices":[{{"delta":{{"content":"{event_text()}"}}}}]}}\n\n'
             yield "data: [DONE]\n\n"
 
         return StreamingResponse(parts(), media_type="text/event-stream")
@@ -162,72 +163,31 @@ def measure(name: str, options: Any) -> dict[str, Any]:
             server.terminate()
 
 
-class Reader(asyncio.Protocol):
-    """One stream: it asks when it is connected, and notes when each event was made and when it came."""
-
-    def __init__(self, request: bytes) -> None:
-        self.request = request
-        self.delays: list[int] = []
-        self.transport: asyncio.Transport | None = None
-        self.begun = asyncio.Event()
-        self.done = asyncio.Event()
-        self.seen = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def ask(self) -> None:
-        assert self.transport is not None
-        self.transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        now = time.monotonic_ns()
-        self.delays += [now - int(made) for made in MADE.findall(data)]
-        if self.delays:
-            self.begun.set()
-        self.seen = (self.seen + data)[-2000:]
-        if b"[DONE]" in data:
-            self.done.set()
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self.done.set()
-        self.begun.set()
-
-
-def request_of(port: int, key: str) -> bytes:
-    body = json.dumps({"model": "base", "messages": [{"role": "user", "content": "你好"}], "stream": True, "max_tokens": 100}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
-    return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-
-
 async def read_all(pid: int, port: int, key: str, options: Any) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
-    readers = []
-    for _ in range(options.streams):
-        _, reader = await loop.create_connection(partial(Reader, request_of(port, key)), "127.0.0.1", port)
-        readers.append(reader)
+    body = {"model": "base", "messages": [{"role": "user", "content": "你好"}], "max_tokens": 100}
+    streams = [await connect(port, key, body) for _ in range(options.streams)]
     await asyncio.sleep(0.2)
     begun, processor = time.monotonic(), [processor_seconds(pid)]
-    for reader in readers:
-        reader.ask()
-    for reader in readers:
-        await reader.begun.wait()
+    for stream in streams:
+        stream.ask()
+    for stream in streams:
+        await stream.begun.wait()
     started = time.monotonic()
-    before = sum(len(reader.delays) for reader in readers)
+    before = sum(len(stream.parts) for stream in streams)
     processor.append(processor_seconds(pid))
-    await asyncio.wait([asyncio.create_task(reader.done.wait()) for reader in readers], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([asyncio.create_task(stream.done.wait()) for stream in streams], return_when=asyncio.FIRST_COMPLETED)
     processor.append(processor_seconds(pid))
-    between = sum(len(reader.delays) for reader in readers) - before
-    for reader in readers:
-        await reader.done.wait()
+    between = sum(len(stream.parts) for stream in streams) - before
+    for stream in streams:
+        await stream.done.wait()
     seconds = time.monotonic() - begun
-    delays = [delay / 1e6 for reader in readers for delay in reader.delays]
+    delays = [1e3 * came - int(made) / 1e6 for stream in streams for came, text in stream.texts() for made in MADE.findall(text)]
     cuts = quantiles(delays, n=100)
     ideal = (options.events - 1) / options.rate
     return {
         "streams": options.streams,
-        "complete": sum(len(reader.delays) == options.events and b"[DONE]" in reader.seen for reader in readers),
+        "complete": sum(stream.is_whole for stream in streams),
+        "events_lost": options.streams * options.events - len(delays),
         "seconds": round(seconds, 2),
         "of_ideal": round(seconds / ideal, 3),
         "seconds_until_all_run": round(started - begun, 2),

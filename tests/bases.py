@@ -59,11 +59,21 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, object]]] = MappingProxyType(
     }
 )
 """Family -> whose tokenizer it has, and the fields of its config.json."""
+OTHER_CLASSES: Mapping[str, tuple[str, Mapping[str, object]]] = MappingProxyType(
+    {
+        "GLM-4-9B of transformers": ("own", {**CLASSES, "model_type": "glm", "partial_rotary_factor": 0.5, "attention_bias": True}),
+        "Llama": ("own", {**CLASSES, "model_type": "llama"}),
+        "Mistral": ("own", {**CLASSES, "model_type": "mistral"}),
+        "Qwen2": ("own", {**CLASSES, "model_type": "qwen2"}),
+        "Gemma 3": ("own", {**CLASSES, "model_type": "gemma3_text", "tie_word_embeddings": True}),
+    }
+)
+"""The same for other classes of transformers."""
 
 
 def base_of(family: str, folder: Path, *, seed: int = 0, std: float = 0.1) -> Path:
     """A model folder of a family; `std` is that of its matrices."""
-    tokenizer, shape = FAMILIES[family]
+    tokenizer, shape = {**FAMILIES, **OTHER_CLASSES}[family]
     source = FOLDERS[tokenizer](folder.with_name(f"{folder.name}-source"))
     (source / "config.json").write_text(json.dumps({**read_config(source), **shape, "torch_dtype": "float32"}), encoding="utf-8")
     network = build_network(read_config(source), source)

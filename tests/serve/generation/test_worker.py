@@ -13,7 +13,7 @@ from imprint.model import Model
 from imprint.serve.generation.answer import request_for
 from imprint.serve.generation.job import Ended, Job, Piece, RefusedError
 from imprint.serve.generation.worker import Limits, Worker
-from tests.bases import FAMILIES
+from tests.bases import FAMILIES, OTHER_CLASSES
 from tests.serve.generation.workers import (
     Outcome,
     alone,
@@ -56,7 +56,7 @@ class TestSchedules:
         assert schedules(family, tmp_path, range(5)) > 12
 
     @pytest.mark.long
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("family", [*FAMILIES, *OTHER_CLASSES])
     def test_also_in_a_thousand_schedules(self, family: str, tmp_path: Path) -> None:
         assert schedules(family, tmp_path, range(1000)) > 2500
 
