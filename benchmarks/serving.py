@@ -32,7 +32,7 @@ from typing import Any, cast
 
 import torch
 from quantized import CONFIG, random_network
-from stream_client import Stream, answer, connect
+from stream_client import Stream, answer, connect, processor_seconds
 
 import imprint
 from imprint.inference import Decoder, Request
@@ -86,7 +86,9 @@ def main() -> None:
                 file.write(line + "\n")
 
     if options.http:
-        report(case="http", **asyncio.run(compare(options)))
+        told = asyncio.run(compare(options))
+        del told["processor_ms_a_token"]  # of the shell that has started this
+        report(case="http", **told)
     else:
         measure(options, report)
 
@@ -96,7 +98,7 @@ def measure(options: Any, report: Report) -> None:
     served = random_model(options) if options.full_size else open_models([options.model or "embedded"], ServedModelsSection())
     model, cases = served[0].model, set(options.cases)
     model.network.stop_ids = frozenset()
-    limits = Limits(slots=options.users, waiting=16 * options.users + 64)
+    limits = Limits(slots=options.users, waiting=16 * options.users + 64, kv_tokens=2**18)
     rate, answers = bare_decoder(model, options.users, options.tokens)
     if "bare" in cases:
         report(case="bare decoder", tokens_per_second=round(rate, 1))
@@ -180,7 +182,7 @@ async def through_worker(served: Sequence[Served], limits: Limits, options: Any)
                 count += len(event.tokens)
         return count, first
 
-    told = await one_by_one_and_together(ask, options.users, single=not options.full_size)
+    told = await one_by_one_and_together(ask, options.users, os.getpid(), single=not options.full_size)
     await worker.close(0)
     return told
 
@@ -238,23 +240,26 @@ def first_of(stream: Stream) -> float:
 
 
 async def compare(options: Any) -> dict[str, Any]:
-    return await one_by_one_and_together(partial(ask, options), options.users, single=True)
+    return await one_by_one_and_together(partial(ask, options), options.users, os.getppid(), single=True)
 
 
 async def together(options: Any) -> dict[str, Any]:
-    return await one_by_one_and_together(partial(ask, options), options.users, single=False)
+    return await one_by_one_and_together(partial(ask, options), options.users, os.getppid(), single=False)
 
 
-async def one_by_one_and_together(ask: Callable[[int], Awaitable[tuple[int, float]]], users: int, *, single: bool) -> dict[str, Any]:
-    """The same questions all at a time, after a round for warmth, and one by one, if `single`."""
+async def one_by_one_and_together(
+    ask: Callable[[int], Awaitable[tuple[int, float]]], users: int, server: int, *, single: bool
+) -> dict[str, Any]:
+    """The same questions all at a time, after a round for warmth, and one by one, if `single`. `server`: the process that answers."""
     if not single:
         await asyncio.gather(*(ask(user) for user in range(users)))
     else:
         await ask(0)
         begin = time.perf_counter()
         alone = summary([await ask(user) for user in range(users)], begin)
-    begin = time.perf_counter()
+    begin, processor = time.perf_counter(), processor_seconds(server)
     told = summary(await asyncio.gather(*(ask(user) for user in range(users))), begin)
+    told["processor_ms_a_token"] = round(1e3 * (processor_seconds(server) - processor) / told["answered_tokens"], 3)
     ratio = {"one_by_one": alone, "ratio": round(told["tokens_per_second"] / alone["tokens_per_second"], 2)} if single else {}
     return {**told, **ratio}
 

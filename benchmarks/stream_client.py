@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 EVENT = re.compile(rb"data: (\{.*?\})\n\n")
@@ -69,6 +71,12 @@ class Stream(asyncio.Protocol):
             for choice in event["choices"]:
                 if choice["delta"].get("content"):
                     yield seconds, choice["delta"]["content"]
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of the processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def connect(port: int, key: str, body: dict[str, Any]) -> Stream:

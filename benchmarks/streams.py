@@ -1,12 +1,13 @@
 """What a streamed event costs the HTTP layer: answers to many clients at a time, beside the same events of bare Starlette and uvicorn.
 
-    python benchmarks/streams.py [--out FILE] [--streams 1000] [--events 100] [--rate 20] [--rounds 3] [--only ours]
+    python benchmarks/streams.py [--out FILE] [--streams 1000] [--events 100] [--rate 20] [--rounds 3] [--only ours] [--ramp 0]
 
 Each stream has so many events, at so many a second. Ours pass the whole service: a key, a quota, the store, the form of OpenAI's API; a
-backend that plays a script stands for the engine. Server and clients are two processes. One JSON line a round: seconds from the first
-request to the last event over the shortest possible, milliseconds from the moment when an event is made until its client has it, and
-microseconds of the server's processor for an event, once all streams run, and milliseconds for a request until its stream runs. Others
-who use the cores lengthen the seconds, and the time of the processor much less.
+backend that plays a script stands for the engine. Server and clients are two processes. All streams are asked at once, or within `--ramp`
+seconds. One JSON line a round: seconds from the first request to the last event over the shortest possible, and of the slowest stream from
+its first event to its last; milliseconds from the moment when an event is made until its client has it, of all, and of those since all
+streams run; microseconds of the server's processor for an event, once all streams run, and milliseconds for a request until its stream
+runs. Others who use the cores lengthen the seconds, and the time of the processor much less.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
-from stream_client import connect
+from stream_client import connect, processor_seconds
 
 from imprint.serve.generation.job import Ended, Generation, Job, Piece, ServedModel, Statistics
 from imprint.serve.store import COMMAND_LINE, Hashing, Store
@@ -41,7 +42,6 @@ from imprint.serve.web.settings import WebSettings
 
 MADE = re.compile(r"at (\d+)!")
 """When an event was made, in nanoseconds of the monotonic clock, which all processes of a machine share."""
-TICKS = os.sysconf("SC_CLK_TCK")
 SERVERS = ("bare", "ours")
 
 
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--events", type=int, default=100, help="of each stream")
     parser.add_argument("--rate", type=float, default=20.0, help="events of a stream a second")
+    parser.add_argument("--ramp", type=float, default=0.0, help="seconds within which the streams are asked")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", choices=SERVERS)
     parser.add_argument("--serve", choices=SERVERS, help=argparse.SUPPRESS)
@@ -168,7 +169,9 @@ async def read_all(pid: int, port: int, key: str, options: Any) -> dict[str, Any
     streams = [await connect(port, key, body) for _ in range(options.streams)]
     await asyncio.sleep(0.2)
     begun, processor = time.monotonic(), [processor_seconds(pid)]
-    for stream in streams:
+    for number, stream in enumerate(streams):
+        if (early := begun + options.ramp * number / options.streams - time.monotonic()) > 0:
+            await asyncio.sleep(early)
         stream.ask()
     for stream in streams:
         await stream.begun.wait()
@@ -181,7 +184,10 @@ async def read_all(pid: int, port: int, key: str, options: Any) -> dict[str, Any
     for stream in streams:
         await stream.done.wait()
     seconds = time.monotonic() - begun
-    delays = [1e3 * came - int(made) / 1e6 for stream in streams for came, text in stream.texts() for made in MADE.findall(text)]
+    told = [[(came, int(made) / 1e9) for came, text in stream.texts() for made in MADE.findall(text)] for stream in streams]
+    delays = [1e3 * (came - made) for one in told for came, made in one]
+    later = [1e3 * (came - made) for one in told for came, made in one if made > started]
+    slowest = max(one[-1][0] - one[0][0] for one in told)
     cuts = quantiles(delays, n=100)
     ideal = (options.events - 1) / options.rate
     return {
@@ -189,19 +195,15 @@ async def read_all(pid: int, port: int, key: str, options: Any) -> dict[str, Any
         "complete": sum(stream.is_whole for stream in streams),
         "events_lost": options.streams * options.events - len(delays),
         "seconds": round(seconds, 2),
-        "of_ideal": round(seconds / ideal, 3),
+        "of_ideal": round(seconds / (ideal + options.ramp), 3),
+        "slowest_of_ideal": round(slowest / ideal, 3),
         "seconds_until_all_run": round(started - begun, 2),
         "delay_ms_p50": round(cuts[49], 1),
         "delay_ms_p99": round(cuts[98], 1),
+        "delay_ms_p99_since_all_run": round(quantiles(later, n=100)[98], 1),
         "processor_us_an_event": round(1e6 * (processor[2] - processor[1]) / max(between, 1), 1),
         "processor_ms_a_request": round(1e3 * (processor[1] - processor[0]) / options.streams, 2),
     }
-
-
-def processor_seconds(pid: int) -> float:
-    """Seconds of the processor that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 if __name__ == "__main__":
