@@ -20,9 +20,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +31,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from quantized import CONFIG, random_network
+from full_size import CONFIG
+from quantized import random_network
 from stream_client import Stream, answer, connect, processor_seconds
 
 import imprint
@@ -127,12 +128,9 @@ class FoldedTokenizer(ChatGLMTokenizer):
     def token_text(self, token: int) -> str:
         return self._texts[token % len(self._texts)]
 
-    @property
+    @cached_property
     def _texts(self) -> list[str]:
-        if "texts" not in self.__dict__:
-            plain = super().token_text
-            self.__dict__["texts"] = [text for index in range(200, len(self)) if (text := plain(index))]
-        return cast("list[str]", self.__dict__["texts"])
+        return [text for index in range(200, len(self)) if (text := ChatGLMTokenizer.token_text(self, index))]
 
 
 def random_model(options: Any) -> list[Served]:
@@ -342,7 +340,7 @@ async def texts(options: Any) -> dict[str, Any]:
     return {"texts": ["".join(text for _, text in stream.texts()) for stream in streams]}
 
 
-PLANS: dict[str, Callable[[Any], Awaitable[dict[str, Any]]]] = {
+PLANS: dict[str, Callable[[Any], Coroutine[Any, Any, dict[str, Any]]]] = {
     "compare": compare,
     "together": together,
     "first": first,

@@ -1,6 +1,7 @@
 """`imprint serve RUN|MODEL|BUNDLE [...]`: open the store and the models, and serve until a signal."""
 
 import asyncio
+import gc
 import resource
 import socket
 from collections.abc import Sequence
@@ -147,6 +148,8 @@ async def serve(bound: socket.socket, store: Store, settings: WebSettings, backe
     """Serve until a signal; the backend is closed at the end."""
     try:
         app = create_app(backend, store, settings)
+        gc.collect()
+        gc.freeze()  # what is there stays: to walk over it again and again would stop all streams for a tenth of a second
         server = build_server(app, partial(drain, app), proxies=settings.proxies)
         told = asyncio.create_task(_tell_ready(bound, backend, server))
         await server.serve([bound])
