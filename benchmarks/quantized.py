@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from full_size import CONFIG, answer, synchronize, timed, train_steps
 
+from imprint.kernels.round_rows import FP8, LARGEST
 from imprint.models.chatglm import ChatGLM
 from imprint.quant.formats import FORMATS
 from imprint.quant.weight_format import SCALE, WeightFormat
@@ -26,6 +27,8 @@ CASES = ((16, True), (16, False), (1, True), (1, False))
 TINY = replace(CONFIG, hidden_size=32, num_layers=2, num_attention_heads=2, inner_hidden_size=64)
 STD = 0.02
 """Standard deviation of the random weights, in any format."""
+FP8_STD = 100.0
+"""Standard deviation of random numbers of FP8, of which each row has one near 448."""
 PRECISIONS: dict[str, WeightFormat | None] = {"16": None, **{str(one.name): one for one in FORMATS}}
 
 
@@ -74,6 +77,10 @@ def random_network(weight_format: WeightFormat | None, dtype: torch.dtype, devic
     for name, tensor in network.state_dict().items():
         if tensor.dtype == torch.int8:
             tensor.random_(-128, 128)
+        elif tensor.dtype == torch.uint8:
+            tensor.copy_(torch.randn(tensor.shape, device=device).mul_(FP8_STD).clamp_(-LARGEST, LARGEST).to(FP8).view(torch.uint8))
+        elif name.endswith(SCALE) and weight_format and weight_format.name == "fp8":
+            tensor.fill_(STD / FP8_STD)
         elif name.endswith(SCALE):
             bits = 8 if weight_format and weight_format.name == 8 else 4
             tensor.fill_(STD * 12**0.5 / 2**bits)  # scale at which uniform integers of this many bits have this deviation

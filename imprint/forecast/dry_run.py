@@ -16,6 +16,7 @@ from imprint.forecast.stand_ins import FusedAttention, gpu_kernels
 from imprint.forecast.trace import PHASES, InUse, Kernel, Phase, Trace
 from imprint.models.network import Network
 from imprint.pack import pack
+from imprint.quant.linear import QuantizedWeight, prepare_gradients
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.section import AnySection, PrefixSection
 from imprint.tune.tuner import build_tuner
@@ -42,6 +43,8 @@ class Setting:
     """Whether attention is one kernel (see stand_ins)."""
     triton: bool = False
     """Whether kernels in Triton compute the loss and dequantize weights."""
+    fp8: bool = False
+    """Whether weights of FP8 are multiplied as they are."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +78,24 @@ class BaseSize:
     """Number of blocks."""
 
 
-def base_size(build: Callable[[], Network]) -> BaseSize:
-    """The size of the network that `build` makes."""
-    with torch.device("meta"):
+def base_size(build: Callable[[], Network], *, fp8: bool = False) -> BaseSize:
+    """The size of the network that `build` makes, with what it keeps to be tuned; `fp8` as in Setting."""
+    with torch.device("meta"), gpu_kernels(fp8=fp8):
         network = build()
+        prepare_gradients(network, network.dtype)
     return BaseSize(weight_bytes(network), network.shape.num_layers)
 
 
 def weight_bytes(network: Network) -> int:
-    """Bytes of a network's weights as they are stored; tied ones count once."""
-    return sum({tensor.untyped_storage()._cdata: tensor.nbytes for tensor in (*network.parameters(), *network.buffers())}.values())
+    """Bytes of a network's weights as they are kept; tied ones count once."""
+    tensors = (*network.parameters(), *network.buffers(), *_second_copies(network))
+    return sum({tensor.untyped_storage()._cdata: tensor.nbytes for tensor in tensors}.values())
+
+
+def _second_copies(network: Network) -> list[Tensor]:
+    """What quantized weights keep for the gradient of what they multiply."""
+    layers = (layer for layer in network.modules() if isinstance(layer, QuantizedWeight))
+    return [tensor for layer in layers for tensor in layer.of_gradients.values()]
 
 
 def dry_run(setting: Setting, depth: int, texts: Texts) -> DryRun:
@@ -118,12 +129,13 @@ def _run(setting: Setting, texts: Texts, depth: int) -> DryRun:
     network.shape = replace(network.shape, num_layers=depth)
     if setting.fused_attention:
         network.attention_backends = (FusedAttention(), *network.attention_backends)
-    with torch.device("meta"):
+    with torch.device("meta"), gpu_kernels(fp8=setting.fp8):
         tuner = build_tuner(network, _without_numbers(setting.tune), lambda _text: [0], checkpointing=setting.checkpointing).train()
     trained = list(tuner.trainable_parameters().values())
     batch = pack([ids for ids, _ in texts], network, [labels for _, labels in texts]).to("meta")
     trace, kept = Trace(), list[int]()
-    trace.ignore([*tuner.parameters(), *tuner.buffers(), *(value for value in vars(batch).values() if isinstance(value, Tensor))])
+    inputs = [value for value in vars(batch).values() if isinstance(value, Tensor)]
+    trace.ignore([*tuner.parameters(), *tuner.buffers(), *_second_copies(network), *inputs])
     for parameter in trained:
         if setting.accumulates:
             parameter.grad = torch.empty_like(parameter)
@@ -142,7 +154,7 @@ def _run(setting: Setting, texts: Texts, depth: int) -> DryRun:
 
     network.register_forward_hook(enter_head)
     blocks[0].register_forward_hook(enter_backward_end)
-    with gpu_kernels(triton=setting.triton), trace:
+    with gpu_kernels(triton=setting.triton, fp8=setting.fp8), trace:
         loss = tuner(batch)
         trace.enter("backward")
         loss.backward()

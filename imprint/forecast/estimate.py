@@ -161,8 +161,9 @@ def estimate(plan: Plan, choice: Choice) -> Estimate:
         accumulates=micro_batches > 1 or plan.path.graphs,
         fused_attention=plan.path.fused_attention,
         triton=plan.path.triton,
+        fp8=plan.path.fp8,
     )
-    base = _base_size(plan.build, choice.quantize)
+    base = _base_size(plan.build, choice.quantize, fp8=plan.path.fp8)
     run = dry_run(setting, base.depth, [text for row in rows for text in row])
     terms = (*_lasting_terms(plan, choice, run, base.weights), *_step_terms(plan, run))
     tokens = sum(len(ids) for row in rows for ids, _ in row) / len(rows)
@@ -180,9 +181,9 @@ def estimate(plan: Plan, choice: Choice) -> Estimate:
 
 
 @cache
-def _base_size(build: Build, quantize: FormatName | None) -> BaseSize:
+def _base_size(build: Build, quantize: FormatName | None, *, fp8: bool) -> BaseSize:
     """The size of the base in a weight format; the same for all other settings."""
-    return base_size(lambda: build(quantize))
+    return base_size(lambda: build(quantize), fp8=fp8)
 
 
 def _lasting_terms(plan: Plan, choice: Choice, run: DryRun, weights: int) -> list[Term]:

@@ -14,22 +14,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from imprint.kernels import round_rows
 from imprint.models import loss
 from imprint.models.attention import ForwardContext
+from imprint.quant import scaled_matmul
 from imprint.quant.weight_format import StoredWeight
 
 
 @contextmanager
-def gpu_kernels(*, triton: bool = False) -> Iterator[None]:
+def gpu_kernels(*, triton: bool = False, fp8: bool = False) -> Iterator[None]:
     """Inside this block RMSNorm and dropout allocate and keep what they do on a GPU, in a recomputation too.
 
     `triton`: the gradient of the loss takes the place of the logits, as in kernels/cross_entropy.py, and a dequantized weight is all that
-    dequantizing it takes.
+    dequantizing it takes. `fp8`: weights of FP8 are multiplied as they are by numbers that one kernel has rounded.
     """
     replaced: list[tuple[Any, str, Any]] = [(functional, name, one) for name, one in REPLACED.items()]
     replaced.append((loss, "has_kernel", lambda _device, dtype: triton and loss.FUSED and dtype.itemsize == 2))
     if triton:
         replaced.append((StoredWeight, "dequantize", _dequantize))
+    if fp8:
+        replaced += [(scaled_matmul, "_usable", lambda _device: True), (round_rows, "by_kernel", _rounded)]
     originals = [(place, name, getattr(place, name)) for place, name, _ in replaced]
     for place, name, one in replaced:
         setattr(place, name, one)
@@ -42,6 +46,14 @@ def gpu_kernels(*, triton: bool = False) -> Iterator[None]:
 
 def _dequantize(weight: StoredWeight, dtype: torch.dtype) -> Tensor:
     return torch.zeros((len(weight.rows), weight.columns), dtype=dtype, device=weight.device)
+
+
+def _rounded(x: Tensor, _factors: object, kind: torch.dtype, *, before: Tensor | None = None, **_: object) -> tuple[Tensor, Tensor]:
+    read = (x,) if before is None else (x, before)
+    numbers, scales = x.new_empty(x.shape, dtype=kind), x.new_empty((len(x), 1), dtype=torch.float32)
+    for one in read:  # as much memory traffic as the kernel has
+        numbers.copy_(one)
+    return numbers, scales
 
 
 def _rms_norm(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:  # noqa: ARG001
@@ -83,11 +95,13 @@ class ComputePath:
     """Kernels in Triton compute the loss of logits, whose gradient takes their place, and dequantize a weight in one pass."""
     graphs: bool = False
     """The kernels of a micro-batch are repeated as one CUDA graph, and gradients have memory of their own from the start."""
+    fp8: bool = False
+    """Weights of FP8 are multiplied by tensor cores, and kept a second time for the gradient of what they multiply."""
     split_masters: bool = False
     """Trained bfloat16 weights are updated in one pass, and half of each fp32 master is the weight itself."""
 
 
-PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, triton=True, graphs=True)
+PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, triton=True, graphs=True, fp8=True)
 
 
 class FusedAttention:

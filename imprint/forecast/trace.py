@@ -12,6 +12,9 @@ from torch.utils._pytree import tree_leaves
 ALLOCATION_BYTES: Final = 512
 """PyTorch's allocator rounds each tensor on a GPU up to a multiple of this."""
 PRODUCTS: Final = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+FP8_PRODUCT: Final = "_scaled_mm"
+FP8_SPEED: Final = 1.65
+"""How much faster it is than a product in 16 bits: 52.0 against 31.6 ms for all linears of a step of ChatGLM-6B on an H200."""
 NO_KERNEL: Final = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "detach", "alias", "lift_fresh"})
 """Operations that compute nothing."""
 
@@ -98,7 +101,9 @@ class Trace(TorchDispatchMode):
 
 
 def _operations(name: str, inputs: list[Tensor]) -> int:
-    """Multiplications and additions of a matrix product; 0 of anything else."""
+    """Multiplications and additions of a matrix product, of FP8 as many as take so long in 16 bits; 0 of anything else."""
+    if name == FP8_PRODUCT:
+        return int(2 * inputs[0].numel() * inputs[1].shape[-1] / FP8_SPEED)
     if name not in PRODUCTS:
         return 0
     first, second = inputs[-2:] if name in ("mm", "bmm") and len(inputs) == 2 else (inputs[-2], inputs[-1])

@@ -30,7 +30,7 @@ def rounded(
     multiply that before it is rounded.
     """
     flat, before = x.reshape(-1, x.shape[-1]), None if before is None else before.reshape(-1, before.shape[-1])
-    if flat.is_cuda:
+    if flat.device.type != "cpu":
         return by_kernel(flat, factors, kind, activated=activated, before=before)
     values = flat.float()
     if activated:

@@ -88,7 +88,7 @@ class ScaledMlp(torch.autograd.Function):
 
 def _product(x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
     """Rounded rows times a weight (N, K), in the shape and dtype of the rows before they were rounded."""
-    product = _on_gpu if like.is_cuda else _plain
+    product = _plain if like.device.type == "cpu" else _on_gpu
     out = product(*x, numbers.view(FP8), scales, bias).to(like.dtype)
     return out if like.dim() == 2 else out.view(*like.shape[:-1], len(numbers))
 

@@ -26,6 +26,7 @@ from imprint.models.loss import has_kernel
 from imprint.models.network import Network
 from imprint.models.packed_attention import PackedAttention
 from imprint.progress import Progress
+from imprint.quant.scaled_matmul import dequantizes
 from imprint.runtime import choose_dtype
 from imprint.terminal import say
 from imprint.training.fit_lines import forecast_lines
@@ -126,9 +127,12 @@ def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
     if network.device.type == "meta":
         triton = network.dtype.itemsize == 2 and recipe.model.kernels == "auto"
         fused = triton and PackedAttention.fits(network.shape.head_dim)
+        fp8 = triton
+    else:
+        fp8 = triton and dequantizes(network.device, network.dtype) is None
     alone = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
     split = alone and recipe.model.kernels == "auto" and _splits(network)
-    return ComputePath(fused, triton, graphs=fused and alone and recipe.train.cuda_graphs, split_masters=split)
+    return ComputePath(fused, triton, graphs=fused and alone and recipe.train.cuda_graphs, fp8=fp8, split_masters=split)
 
 
 def _splits(network: Network) -> bool:

@@ -14,7 +14,8 @@ from imprint.models.loss import target_loss
 from imprint.models.network import Network
 from imprint.models.vocabulary import arrange_vocabulary
 from imprint.pack import pack
-from imprint.quant.linear import QuantizedLinear
+from imprint.quant.fp8 import Fp8
+from imprint.quant.linear import QuantizedLinear, prepare_gradients
 from imprint.quant.names import FormatName
 from imprint.quant.row_int import RowInt
 from imprint.tune.section import PrefixSection
@@ -90,6 +91,32 @@ def test_a_weight_that_triton_dequantizes_takes_its_own_memory_alone() -> None:
 
     weight = 2 * 1024 * 2048
     assert weight <= peaks[True] < 1.02 * weight < peaks[False]
+
+
+def test_a_product_of_fp8_takes_its_rounded_numbers_beside_its_result() -> None:
+    with torch.device("meta"), gpu_kernels(fp8=True):
+        layer = QuantizedLinear(1024, 2048, Fp8(), bias=False)
+        prepare_gradients(layer, torch.bfloat16)
+    x, trace = torch.empty(8, 1024, dtype=torch.bfloat16, device="meta", requires_grad=True), Trace()
+    trace.ignore([x, *layer.buffers(), *layer.of_gradients.values()])
+
+    with gpu_kernels(fp8=True), trace:
+        out = layer(x)
+        out.sum().backward()
+
+    assert x.grad is not None
+    assert trace.peaks["forward"].total() < 2**17  # nothing is dequantized
+    assert sum(operations > 0 for operations, _ in trace.kernels.elements()) == 2
+
+
+def test_fp8_takes_as_much_memory_as_16_bits_and_less_time() -> None:
+    choices = [Choice(PrefixSection(length=128, start="random"), name, checkpointing=False, micro_batch=16) for name in (None, "fp8")]
+
+    plain, fp8 = (estimate(replace(plan(), path=FAST), choice) for choice in choices)
+
+    card = find_card("H200")
+    assert 0.95 < fp8.allocated_bytes(card) / plain.allocated_bytes(card) < 1.05
+    assert 0.6 < fp8.step_seconds(card) / plain.step_seconds(card) < 0.85
 
 
 def test_the_head_quantized_and_the_embedding_on_the_host_leave_4_bits_under_4_5_gb() -> None:

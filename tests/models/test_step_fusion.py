@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import imprint
 from imprint.inference.decode_batch import DecodeBatch
@@ -15,8 +15,10 @@ from imprint.models.network import Network
 from imprint.models.packed_attention import PackedAttention
 from imprint.models.step_fusion import FusedStep, computed
 from imprint.pack import pack
-from imprint.quant import dense
+from imprint.quant import dense, scaled_matmul
 from imprint.quant.dense import choose_kernels
+from imprint.quant.fp8 import Fp8
+from imprint.quant.linear import QuantizedLinear, prepare_gradients
 from tests.bases import FAMILIES, base_of
 from tests.cases import difference, small_chatglm2, small_network
 from tests.inference.reference import short_prompts
@@ -115,6 +117,27 @@ class TestTraining:
         assert all(difference(one, other) < 1e-4 for one, other in zip(found, expected, strict=True))
         assert mode is not None
         assert mode.fused >= network.shape.num_layers
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_two_products_of_fp8_and_gelu_are_one_operation(self, monkeypatch: pytest.MonkeyPatch, *, checkpointing: bool) -> None:
+        monkeypatch.setattr(scaled_matmul, "_usable", lambda _: True)
+        monkeypatch.setattr(scaled_matmul, "DTYPES", {torch.float32})
+        network = small_network()
+        _, plain = gradients(network, fused=True)
+        for name, linear in [*network.named_modules()]:
+            if isinstance(linear, nn.Linear):
+                fp8 = QuantizedLinear(linear.in_features, linear.out_features, Fp8())
+                fp8.tensors, fp8.bias = Fp8().quantize(linear.weight), linear.bias
+                network.set_submodule(name, fp8)
+        prepare_gradients(network, torch.float32)
+        expected, _ = gradients(network, fused=False, checkpointing=checkpointing)
+
+        found, mode = gradients(network, fused=True, checkpointing=checkpointing)
+
+        assert mode is not None
+        assert plain is not None
+        assert mode.fused == plain.fused + 2
+        assert all(difference(one, other) < 0.05 * float(other.abs().max()) for one, other in zip(found, expected, strict=True))
 
     @pytest.mark.parametrize("checkpointing", [False, True])
     @pytest.mark.parametrize(("make", "fused"), [(small_network, 2 * 3), (small_chatglm2, 2 * 4)])
