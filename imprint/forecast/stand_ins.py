@@ -48,7 +48,14 @@ def _dequantize(weight: StoredWeight, dtype: torch.dtype) -> Tensor:
     return torch.zeros((len(weight.rows), weight.columns), dtype=dtype, device=weight.device)
 
 
-def _rounded(x: Tensor, _factors: object, kind: torch.dtype, *, before: Tensor | None = None, **_: object) -> tuple[Tensor, Tensor]:
+def _rounded(
+    x: Tensor,
+    _factors: object,
+    kind: torch.dtype,
+    *,
+    activated: bool = False,  # noqa: ARG001 - as round_rows.by_kernel
+    before: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     read = (x,) if before is None else (x, before)
     numbers, scales = x.new_empty(x.shape, dtype=kind), x.new_empty((len(x), 1), dtype=torch.float32)
     for one in read:  # as much memory traffic as the kernel has

@@ -32,7 +32,7 @@ from imprint.models.network import ModelShape, Network, checkpoint_block
 from imprint.models.step_fusion import computed, fused_pass
 from imprint.pack import Pack, pack
 from imprint.quant.formats import QUANTIZATION_FIELDS, has_foreign_config
-from imprint.quant.linear import QuantizedLinear, make_linear
+from imprint.quant.linear import QuantizedLinear, dequantized_products, make_linear
 from imprint.quant.weight_format import WeightFormat
 
 ATTENTION = "imprint"
@@ -369,7 +369,8 @@ class TransformersNetwork(Network):
         (model,) = self._model
         model.get_output_embeddings().weight = self.get_parameter(f"{self._head}.weight")
         if self.config.model_type not in VERIFIED:
-            self._verify(device)
+            with dequantized_products(self):  # others round what they multiply, in one computation otherwise than in another
+                self._verify(device)
 
     @torch.no_grad()
     def _verify(self, device: torch.device) -> None:

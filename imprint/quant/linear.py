@@ -3,7 +3,8 @@
 Legend: N rows (output features), K columns (input features), V vocabulary size, C hidden size, T tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -110,6 +111,19 @@ def prepare_gradients(network: nn.Module, dtype: torch.dtype) -> None:
     for module in network.modules():
         if isinstance(module, QuantizedWeight):
             module.prepare_gradients(dtype)
+
+
+@contextmanager
+def dequantized_products(network: nn.Module) -> Iterator[None]:
+    """Inside this block every product is computed from dequantized weights, without other rounding, by plain PyTorch."""
+    before = [(module, module.kernels) for module in network.modules() if isinstance(module, QuantizedWeight)]
+    for module, _ in before:
+        module.kernels = PLAIN_KERNELS
+    try:
+        yield
+    finally:
+        for module, kernels in before:
+            module.kernels = kernels
 
 
 class QuantizedEmbedding(QuantizedWeight):

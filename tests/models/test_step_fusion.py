@@ -123,7 +123,7 @@ class TestTraining:
         monkeypatch.setattr(scaled_matmul, "_usable", lambda _: True)
         monkeypatch.setattr(scaled_matmul, "DTYPES", {torch.float32})
         network = small_network()
-        _, plain = gradients(network, fused=True)
+        _, plain = gradients(network, fused=True, checkpointing=checkpointing)
         for name, linear in [*network.named_modules()]:
             if isinstance(linear, nn.Linear):
                 fp8 = QuantizedLinear(linear.in_features, linear.out_features, Fp8())

@@ -8,7 +8,7 @@ from imprint.quant import scaled_matmul
 from imprint.quant.dense import choose_kernels
 from imprint.quant.fp8 import TRANSPOSED, Fp8
 from imprint.quant.kernels import KERNELS
-from imprint.quant.linear import QuantizedLinear, prepare_gradients
+from imprint.quant.linear import QuantizedLinear, dequantized_products, prepare_gradients
 from imprint.quant.row_int import RowInt
 from imprint.quant.scaled_matmul import ScaledMatmul
 from imprint.quant.weight_format import StoredWeight, WeightFormat
@@ -95,3 +95,14 @@ def test_without_such_a_card_weights_are_dequantized(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(available, "fp8_problem", lambda index: Bilingual("too old", "太旧"))
     assert not scaled_matmul._usable(torch.device("cuda", 0))
     assert not ScaledMatmul().supports(tokens(), StoredWeight(Fp8(), one.tensors, 48, range(32)))
+
+
+@pytest.mark.usefixtures("_card")
+def test_a_network_can_be_checked_without_rounding_what_it_multiplies() -> None:
+    one, x = linear(), tokens()
+    rounded, exact = one(x), x.float() @ one.dequantize(torch.float32).t()
+
+    with dequantized_products(torch.nn.Sequential(one)):
+        assert difference(one(x), exact) < 0.1 < difference(rounded, exact)
+
+    assert torch.equal(one(x), rounded)
