@@ -15,13 +15,6 @@ MAX_NODES: Final = 100_000
 """Maximum values of a YAML text with its aliases written out."""
 MAX_DIGITS: Final = 100
 """Maximum digits of an integer."""
-QUICK_CHARACTERS: Final = 20_000
-"""Maximum characters of a text that libyaml reads; it would overflow the stack where brackets nest without end."""
-QUICK_NESTING: Final = 300
-"""Maximum beginnings of a nested value in it."""
-NESTING: Final = ("[", "{", "- ", "? ")
-QUICK: Final = re.compile(r"(?:(?![|>][-+0-9]*#)[\n\x20-\x7e\xa1-\u2027\u2030-\ud7ff\ue000-\ufefe\uff00-\ufffd])*")
-"""Texts without tabs, a comment that touches its `|`, and other characters that libyaml takes where PyYAML refuses them."""
 DIGITS = tuple("-+0123456789")
 # YAML 1.2's core schema. PyYAML follows 1.1, which reads `1e-3` as text, `no` as false and 1:30 as 90.
 SCALARS = (
@@ -43,8 +36,8 @@ def _resolvers(base: Rules) -> Rules:
     return table
 
 
-class _Rules(yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
-    """PyYAML's safe values with the resolvers above."""
+class Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the resolvers above."""
 
     yaml_implicit_resolvers = _resolvers({})
 
@@ -72,19 +65,6 @@ class _Rules(yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
     }
 
 
-class Loader(_Rules, yaml.SafeLoader):
-    """PyYAML's loader, whose errors are told."""
-
-
-if yaml.__with_libyaml__:
-
-    class QuickLoader(_Rules, yaml.CSafeLoader):
-        """The same rules behind the parser of libyaml, which takes a tenth of the time."""
-
-else:
-    QuickLoader = Loader  # type: ignore[misc,assignment]
-
-
 class Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper; quotes text that YAML 1.1 or 1.2 would read as another type."""
 
@@ -101,17 +81,9 @@ def parse(text: str, source: str) -> Any:
             )
         )
     with _translate_yaml_errors(source):
-        value = _load(text)
+        value = yaml.load(text, Loader)
         _refuse_many_nodes(value, source)
     return value
-
-
-def _load(text: str) -> Any:
-    """What a text says: what libyaml refuses or may read otherwise, and what could nest deeply, PyYAML's own parser reads."""
-    if len(text) <= QUICK_CHARACTERS and QUICK.fullmatch(text) and sum(map(text.count, NESTING)) <= QUICK_NESTING:
-        with suppress(yaml.YAMLError, ValueError, LookupError, RecursionError):
-            return yaml.load(text, QuickLoader)
-    return yaml.load(text, Loader)
 
 
 def parse_scalar(text: str, source: str) -> Any:

@@ -1,9 +1,8 @@
 import math
 
 import pytest
-import yaml
 
-from imprint.config.syntax import Loader, parse, parse_scalar, render
+from imprint.config.syntax import parse, parse_scalar, render
 from imprint.messages import UserError
 from tests.bounded import cpu_time
 
@@ -89,26 +88,3 @@ def test_an_alias_is_a_value_that_is_written_once() -> None:
 def test_a_number_of_many_digits_and_a_letter_is_a_text_at_once() -> None:
     with cpu_time(at_most=20):
         assert parse("a: " + "1" * 100_000 + "x", "recipe.yaml") == {"a": "1" * 100_000 + "x"}
-
-
-AS_PYYAML = ["a: |# b", "a: >-#b\n", "a: \tb", "a: \x07", "a: \ud800", "\ufeffa: 1", "a: [" * 400 + "]" * 400, "- " * 400 + "a"]
-
-
-@pytest.mark.parametrize("text", [*AS_PYYAML, "a: [1, {b: 2e-2}, &c 'x']\nd: |-\n  你好\n  😀\ne: *c\n"])
-def test_a_text_means_what_it_means_to_pyyaml_whichever_parser_reads_it(text: str) -> None:
-    try:
-        expected = repr(yaml.load(text, Loader))
-    except (yaml.YAMLError, RecursionError):
-        with pytest.raises(UserError):
-            parse(text, "here")
-    else:
-        assert repr(parse(text, "here")) == expected
-
-
-def test_a_recipe_is_read_by_the_quicker_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert yaml.__with_libyaml__
-    monkeypatch.setattr(Loader, "get_single_data", pytest.fail)
-    assert parse("output: runs/a  # here\ntrain: {steps: 2, dates: [2024-01-01]}\n", "here") == {
-        "output": "runs/a",
-        "train": {"steps": 2, "dates": ["2024-01-01"]},
-    }
