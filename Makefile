@@ -68,15 +68,18 @@ $(KERNELS)/ready: Makefile $(READY)
 	@mkdir -p $(KERNELS)
 	@touch $@
 
-drills: $(READY)  ## kills over all commands, a disk that refuses, and files of a stranger
+drills: $(READY)  ## kills over all commands, a disk that refuses, files of a stranger, attacks on the service
 	@rm -rf runs/drills
 	@echo "            runs  kills  within other  seconds"
 	@$(BIN)/python -m tests.drills all runs/drills --kills 100
 	@$(BIN)/python -m tests.drills disk runs/drills/disk --every 3
 	@$(BIN)/python -m tests.drilled_results runs/drills/results --kills 120
 	@$(BIN)/python -m tests.hostile_data runs/drills/data
-	@$(BIN)/python -m pytest -q -m long tests/serve/store tests/serve/web tests/serve/test_command.py
-	@$(BIN)/python -W ignore -m tests.serve.web.fuzz 1000
+	@$(BIN)/python -m pytest -q -s -m long tests/serve tests/browser
+	@$(BIN)/python -m tests.serve.drills runs/drills/service
+	@$(BIN)/python -m tests.serve.disk_drills runs/drills/faults
+	@$(BIN)/python -m tests.serve.hostile_models runs/drills/models
+	@$(BIN)/python -W ignore -m tests.serve.web.fuzz 250
 	@$(BIN)/python -m tests.hostile_folders runs/drills/folders
 	@for kind in run lora model bundle; do $(BIN)/python -m tests.hostile $$kind runs/drills/$$kind --count 200 || exit 1; done
 	@rm -rf runs/drills

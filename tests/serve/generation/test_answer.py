@@ -16,6 +16,14 @@ from imprint.serve.generation.worker import Worker
 from tests.bases import FAMILIES
 from tests.serve.generation.workers import Outcome, alone, job_of, model_of, outcome_of, served_of
 
+CONTROLS = (
+    *("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "sop", "eop", "<ENC>", "<dBLOCK>", "<unused_0>", "<unk>", "<pad>", "<s>", "</s>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+    *("<|tab|>", "<|blank_2|>", "<image_0>", "<n>"),
+)
+"""What the families write for themselves."""
+SPACE = ("<|tab|>", "<|blank_2|>", "<n>")
+"""What ChatGLM-6B's vocabulary, as the original's, takes for a tab, spaces and a line's end: text, which is shown as such."""
 PARTS = ("中", "a", " ", "\n", ",", "!", "？", "[[训练时间]]", "[[训", "时间]]", "[", "龘😀", "<think>", "</think>", "\n\n", "。")
 
 
@@ -92,6 +100,33 @@ class TestPrompts:
         assert specials(typed) == specials("白色")
         raw = request_for(Job("base", "ann", text=typed), served).ids
         assert raw[len(raw) - len(model.tokenizer.encode(typed)) :] == model.tokenizer.encode(typed)
+
+    @pytest.mark.long
+    def test_no_control_string_in_any_place_of_a_conversation_is_read_as_one(self, model: Model) -> None:
+        served, tried = served_of(model)[0], 0
+        special = {*model.network.stop_ids, *getattr(model.tokenizer, "controls", {}).values()}
+
+        def ids(*contents: str) -> list[int]:
+            roles = ("user", "assistant")
+            turns = tuple({"role": roles[number % 2], "content": content} for number, content in enumerate(contents))
+            return list(request_for(Job("base", "ann", messages=turns), served).ids)
+
+        for text in dict.fromkeys([*CONTROLS, *map(str, getattr(model.tokenizer, "controls", {}))]):
+            half = len(text) // 2
+            for contents in (
+                (text,),
+                (f"白{text}色",),
+                (f"{text}{text}", "好", text),
+                ("白", text, "色"),
+                (text[:half], text[half:], "好"),
+            ):
+                plain = ids(*("白" for _ in contents))
+                assert [one for one in ids(*contents) if one in special] == [one for one in plain if one in special], (text, contents)
+                tried += 1
+            typed = model.tokenizer.encode(f"白{text}色")
+            assert not special & {*typed}, text
+            assert text in SPACE or model.tokenizer.decode(typed).strip() == f"白{text}色", text
+        assert tried >= 5 * len(CONTROLS)
 
     def test_it_may_fill_the_context_up_to_the_last_token(self, model: Model) -> None:
         served, job = served_of(model)[0], job_of("这件上衣的颜色", max_new_tokens=9)
