@@ -52,7 +52,7 @@ def render_chat_template(
         return render(special_tokens.chat_template or "", variables, size=size, moment=special_tokens.moment, deadline=_DEADLINE.get())
     except Exception as error:  # a template can raise anything
         roles = " ".join(str(message.get("role")) for message in messages)
-        reason = well_formed(" ".join(f"{error or type(error).__name__}".split())[:MAX_REASON])
+        reason = well_formed(" ".join(f"{error or type(error).__name__}".split())[:MAX_REASON]).rstrip(".")
         raise UserError(
             Bilingual(
                 f"the model's own chat template cannot write this conversation ({roles}): {reason}. Leave out what it does not support, "

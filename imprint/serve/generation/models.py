@@ -101,6 +101,8 @@ def _mount(source: ModelSource, name: str, model: Model, first: ModelSource, sec
     try:
         model.mount(name, source.path)
     except UserError as error:
+        if source.path == first.path:  # its own base
+            raise
         message = error.message
         raise UserError(
             Bilingual(

@@ -101,6 +101,12 @@ class TestRefusals:
         with pytest.raises(UserError, match=r"all models of a service share one base, here that of .*other"):
             open_models([str(other), str(runs / "prefix")], CPU)
 
+    def test_a_run_without_its_weights_is_told_as_it_is(self, runs: Path, tmp_path: Path) -> None:
+        shutil.copytree(runs / "prefix", tmp_path / "cut")
+        (tmp_path / "cut" / "adapter" / "prefix.safetensors").unlink()
+        with pytest.raises(UserError, match=r"^\S*/cut/adapter/prefix\.safetensors: cannot be read"):
+            open_models([str(tmp_path / "cut")], CPU)
+
     def test_the_same_name_twice(self, runs: Path) -> None:
         with pytest.raises(UserError, match='another model of this service is called "prefix" already'):
             open_models(paths(runs, "prefix", "prefix"), CPU)
