@@ -13,8 +13,9 @@ from starlette.requests import Request
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, ServedModel
+from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
-from imprint.serve.web.errors import REFUSALS, ApiError
+from imprint.serve.web.errors import REFUSALS, ApiError, log_store
 from imprint.serve.web.services import ENDING, Services, address_of, services_of
 
 SHARED_SECONDS = 0.02
@@ -212,14 +213,19 @@ class AnswerSet:
         return event
 
     async def pay(self) -> None:
-        """Count what the answers took; they have ended or been cancelled."""
+        """Count what the answers took; they have ended or been cancelled. A disk that cannot say it spoils no answer: it is paid later."""
         if self._reserved is None:
             return
         reserved, self._reserved = self._reserved, None
         for answer in self.answers:
             async for event in answer.generation:  # the last event is there already: all have ended or been cancelled
                 answer.take(event)
-        await run_in_threadpool(self.services.store.quota.settle, reserved, sum(answer.tokens for answer in self.answers))
+        tokens = sum(answer.tokens for answer in self.answers)
+        try:
+            await run_in_threadpool(self.services.store.quota.settle, reserved, tokens)
+        except StoreError as error:
+            log_store(error)
+            self.services.unpaid.append((reserved, tokens))
 
 
 async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, Event]]:

@@ -45,6 +45,7 @@ async def _watch(services: Services) -> None:
             if time.monotonic() - tidied > TIDY_SECONDS:
                 tidied = time.monotonic()
                 await run_in_threadpool(services.store.tidy)
+            await pay_what_is_due(services)
             services.has_store, told = True, ""
         except StoreError as error:
             services.has_store = error.kind != "unavailable"
@@ -54,6 +55,13 @@ async def _watch(services: Services) -> None:
         except Exception as error:  # without it no right would ever end again
             log("watch", {}, level=logging.ERROR, problem=error)
             seen = -1
+
+
+async def pay_what_is_due(services: Services) -> None:
+    """Count what the database could not count before. Raises StoreError where it still cannot."""
+    while services.unpaid:
+        await run_in_threadpool(services.store.quota.settle, *services.unpaid[0])
+        services.unpaid.pop(0)
 
 
 async def end_what_may_not_go_on(services: Services) -> None:

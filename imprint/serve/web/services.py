@@ -12,6 +12,7 @@ from starlette.requests import Request
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Backend
 from imprint.serve.store.principal import Principal
+from imprint.serve.store.quota import Reservation
 from imprint.serve.store.store import Store
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
@@ -62,6 +63,8 @@ class Services:
     """Whether the signal to end has come."""
     has_store: bool = field(default=True, init=False)
     """Whether the database could be read when that was last tried."""
+    unpaid: list[tuple[Reservation, int]] = field(default_factory=list, init=False)
+    """What answers took that the database could not count yet."""
     live: set[Live] = field(default_factory=set, init=False)
     """What goes on now."""
     hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(HASHING_THREADS), init=False)

@@ -164,3 +164,30 @@ def _revocations(problem: StoreError | None) -> int:
     if problem is not None:
         raise problem
     return 0
+
+
+def test_what_a_full_disk_could_not_count_is_counted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "WATCH_SECONDS", 0.002)
+
+    def refuse(*_: object) -> None:
+        raise StoreError("unavailable", Bilingual("no space", "没有空间"))
+
+    async def answer() -> tuple[str, int]:
+        backend, store = ScriptedBackend(), ScriptedStore()
+        services = Services(backend, store.as_store(), WebSettings(), Metrics(backend))
+        answers = AnswerSet(services, principal("ada", "user"), "")
+        await answers.start([Job("base", "ada", text="hi")])
+        with monkeypatch.context() as patched:
+            patched.setattr(store.quota, "settle", refuse)
+            await answers.collect()
+        reserved = store.quota.reserved
+        async with watching_rights(services):
+            while services.unpaid:
+                await asyncio.sleep(0.002)
+        assert store.quota.settled == [10]
+        assert store.quota.reserved == 0
+        return answers.answers[0].text, reserved
+
+    text, reserved = asyncio.run(asyncio.wait_for(answer(), 5))
+    assert text == "echo: hi"
+    assert reserved > 0
