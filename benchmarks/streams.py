@@ -12,6 +12,7 @@ runs. Others who use the cores lengthen the seconds, and the time of the process
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import re
@@ -103,6 +104,8 @@ async def serve_ours(events: int, rate: float) -> None:
         account = store.accounts.create("ada", actor=COMMAND_LINE, tokens_a_day=10**9).account
         key = store.keys.create(account.id, actor=COMMAND_LINE).key
         app = create_app(Scripted(events, rate), store, WebSettings())
+        gc.collect()
+        gc.freeze()  # as `imprint serve` does
         bound = bind("127.0.0.1", 0)
         tell(bound, key)
         await build_server(app, partial(drain, app)).serve([bound])

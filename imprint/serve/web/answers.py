@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, ServedModel
+from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, ServedModel, TokenPiece
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import REFUSALS, ApiError, log_store
@@ -51,22 +51,27 @@ class Answer:
     """Its events."""
     text: str = ""
     """What has come so far."""
-    pieces: list[Piece] = field(default_factory=list)
-    """The parts so far."""
+    keeps_tokens: bool = False
+    """Whether the tokens are asked for, beside the text."""
+    kept: list[TokenPiece] = field(default_factory=list)
+    """The tokens so far, if they are."""
+    new_tokens: int = 0
+    """How many came so far."""
     ended: Ended | None = None
     """How it ended."""
 
     @property
     def tokens(self) -> int:
         """Tokens of prompt and answer so far."""
-        new = sum(piece.new_tokens for piece in self.pieces) if self.ended is None else self.ended.new_tokens
-        return self.generation.prompt_tokens + new
+        return self.generation.prompt_tokens + (self.new_tokens if self.ended is None else self.ended.new_tokens)
 
     def take(self, event: Event) -> None:
         """Add an event."""
         if isinstance(event, Piece):
             self.text += event.text
-            self.pieces.append(event)
+            self.new_tokens += event.new_tokens
+            if self.keeps_tokens:
+                self.kept += event.tokens
         elif isinstance(event, Ended):
             self.ended = event
 
@@ -80,6 +85,8 @@ class AnswerSet:
         self.address = address
         self.answers: list[Answer] = []
         self.left = False
+        self.keeps_tokens = False
+        """Whether the answers keep their tokens, beside their text."""
         self._begun = time.monotonic()
         self._first = False
         self._reserved: Any = None
@@ -92,7 +99,7 @@ class AnswerSet:
         try:
             tokens = 0
             for job in await self._within_quota(jobs):
-                answer = Answer(await self.services.backend.submit(job))
+                answer = Answer(await self.services.backend.submit(job), keeps_tokens=self.keeps_tokens)
                 answer.generation.spacing = SHARED_SECONDS
                 self.answers.append(answer)
                 room = limits[job.model] - answer.generation.prompt_tokens

@@ -57,10 +57,9 @@ class AnswerForm:
 
     def _choice(self, number: int, answer: Answer) -> dict[str, Any]:
         assert answer.ended is not None
-        tokens = tuple(token for piece in answer.pieces for token in piece.tokens)
         calls = as_tool_calls(answer.text, self.tools)
         reason = "tool_calls" if calls else answer.ended.reason
-        logprobs = self._logprobs(tokens, 0)
+        logprobs = self._logprobs(answer.kept, 0)
         if self.kind == "text":
             return {"index": number, "text": answer.text, "logprobs": logprobs, "finish_reason": reason}
         message: dict[str, Any] = {"role": "assistant", "content": None if calls else answer.text, "refusal": None}
@@ -106,6 +105,7 @@ def _named(token: Alternative) -> dict[str, Any]:
 
 async def answer_request(request: Request, answers: AnswerSet, jobs: Sequence[Job], form: AnswerForm, *, stream: bool) -> Response:
     """The response to a request for answers, in either form. Raises ApiError, which tells the quota, too, where it is about a limit."""
+    answers.keeps_tokens = form.logprobs
     try:
         await answers.start(jobs)
     except (RefusedError, StoreError) as refused:
@@ -172,7 +172,6 @@ def _last(form: AnswerForm, number: int, answer: Answer) -> list[bytes]:
         delta = {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]}
         chunks.append(form.chunk([{"index": number, "delta": delta, "logprobs": None, "finish_reason": None}]))
     elif form.tools is not None and answer.text:
-        tokens = [token for piece in answer.pieces for token in piece.tokens]
-        chunks.append(form.chunk([form.part(number, answer.text, tokens, 0)]))
+        chunks.append(form.chunk([form.part(number, answer.text, answer.kept, 0)]))
     reason = "tool_calls" if calls else answer.ended.reason
     return [*chunks, form.chunk([form.part(number, "", (), 0, reason)])]
