@@ -63,7 +63,7 @@ def weights(rows: int, columns: int) -> list[tuple[Tensor, scaled.ScaledWeight]]
 def product(x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor, *, fast: bool) -> Tensor:
     """As training computes it, without a bias."""
     with patch.object(scaled, "FAST_SUMS", fast):
-        return scaled._on_gpu(*x, numbers.view(round_rows.FP8), scales, None)
+        return scaled.multiply(x, numbers.view(round_rows.FP8), scales)
 
 
 def share(found: Tensor, x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor) -> float:

@@ -88,18 +88,19 @@ class ScaledMlp(torch.autograd.Function):
 
 def _product(x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
     """Rounded rows times a weight (N, K), in the shape and dtype of the rows before they were rounded."""
-    product = _plain if like.device.type == "cpu" else _on_gpu
-    out = product(*x, numbers.view(FP8), scales, bias).to(like.dtype)
+    product = _plain if like.device.type == "cpu" else multiply
+    out = product(x, numbers.view(FP8), scales, bias).to(like.dtype)
     return out if like.dim() == 2 else out.view(*like.shape[:-1], len(numbers))
 
 
-def _on_gpu(x: Tensor, of_x: Tensor, numbers: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+def multiply(x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Rounded rows (T, K), with scales (T, 1), times numbers (N, K) with scales (N,), plus the bias (N,), by a GPU -> bfloat16 (T, N)."""
     of_16_bits = None if bias is None else bias.bfloat16()  # scales of rows give bfloat16 on every card
     return torch._scaled_mm(
-        x, numbers.t(), scale_a=of_x, scale_b=scales[None], bias=of_16_bits, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS
+        x[0], numbers.t(), scale_a=x[1], scale_b=scales[None], bias=of_16_bits, out_dtype=torch.bfloat16, use_fast_accum=FAST_SUMS
     )
 
 
-def _plain(x: Tensor, of_x: Tensor, numbers: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
-    out = functional.linear(x.float(), numbers.float()).mul_(of_x).mul_(scales)
+def _plain(x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+    out = functional.linear(x[0].float(), numbers.float()).mul_(x[1]).mul_(scales)
     return out if bias is None else out.add_(bias)

@@ -11,7 +11,11 @@ from typing import Final
 
 import torch
 
+from imprint.kernels.round_rows import FP8
+from imprint.kernels.scaled import multiply
 from imprint.models.network import Network
+from imprint.quant.fp8 import TRANSPOSED
+from imprint.quant.linear import QuantizedLinear
 from imprint.runtime import free_cached_memory
 from imprint.tune.lora.shape import linears_of
 
@@ -24,6 +28,7 @@ SMALLEST_WEIGHT: Final = 2**20
 REPEATS: Final = 3
 EQUAL_SHARE: Final = 1.005
 """Times up to this factor apart are equal."""
+Compute = Callable[[], None]
 
 
 def rounded_up(count: int) -> int:
@@ -56,22 +61,53 @@ class FastestSizes:
 def product_seconds(network: Network, tokens: int) -> float:
     """Seconds that a GPU takes for the products of a network with so many tokens, and for those of the gradients of its inputs."""
     linears = linears_of(network).values()
-    shapes = Counter((one.out_features, one.in_features) for one in linears if one.out_features * one.in_features >= SMALLEST_WEIGHT)
-    seconds = sum(count * _product_seconds(shape, tokens, network.dtype, network.device) for shape, count in shapes.items())
+    shapes = Counter(
+        (one.out_features, one.in_features, isinstance(one, QuantizedLinear) and TRANSPOSED in one.of_gradients)
+        for one in linears
+        if one.out_features * one.in_features >= SMALLEST_WEIGHT
+    )
+    seconds = 0.0
+    for (rows, columns, fp8), count in shapes.items():
+        make = _fp8_products if fp8 else _products
+        seconds += count * _seconds(make(rows, columns, tokens, network.dtype, network.device))
     free_cached_memory(network.device)
     return seconds
 
 
-def _product_seconds(shape: tuple[int, int], tokens: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Seconds for X (T, K) times the transposed weight (N, K), and for a gradient (T, N) times the weight."""
-    weight = torch.zeros(shape, dtype=dtype, device=device)
-    x, grad = (torch.zeros((tokens, size), dtype=dtype, device=device) for size in reversed(shape))
+def _products(rows: int, columns: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Compute:
+    """X (T, K) times the transposed weight (N, K), and a gradient (T, N) times the weight."""
+    weight = torch.zeros((rows, columns), dtype=dtype, device=device)
+    x, grad = (torch.zeros((tokens, size), dtype=dtype, device=device) for size in (columns, rows))
+
+    def compute() -> None:
+        x @ weight.t()
+        grad @ weight
+
+    return compute
+
+
+def _fp8_products(rows: int, columns: int, tokens: int, _dtype: torch.dtype, device: torch.device) -> Compute:
+    """The same of FP8, whose gradient takes the weight along the other axis."""
+    weight, transposed, x, grad = (
+        torch.zeros(shape, device=device, dtype=torch.uint8).view(FP8)
+        for shape in ((rows, columns), (columns, rows), (tokens, columns), (tokens, rows))
+    )
+    of_rows, of_columns, of_tokens = (torch.ones(shape, device=device) for shape in ((rows,), (columns,), (tokens, 1)))
+
+    def compute() -> None:
+        multiply((x, of_tokens), weight, of_rows)
+        multiply((grad, of_tokens), transposed, of_columns)
+
+    return compute
+
+
+def _seconds(compute: Compute) -> float:
+    """Seconds that a GPU takes to compute something."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     for repeat in range(REPEATS + 1):
         if repeat == 1:  # the first one chooses the kernels
             start.record()
-        x @ weight.t()
-        grad @ weight
+        compute()
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) / 1e3 / REPEATS

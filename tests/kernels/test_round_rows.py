@@ -15,7 +15,7 @@ def test_every_row_has_a_scale_of_its_own_for_its_largest_magnitude() -> None:
 
     assert numbers.dtype is FP8
     assert numbers.float().abs().amax(-1).tolist() == [448, 448, 0]
-    assert difference(numbers.float() * scales, x) < 1e-2
+    assert ((numbers.float() * scales - x).abs() <= 1e-6 * x.abs().amax(-1, keepdim=True)).all()
     assert (scales > 0).all()
 
 

@@ -1,6 +1,9 @@
 import pytest
 import torch
 
+from imprint.kernels import available
+from imprint.quant.fp8 import Fp8
+from imprint.quant.linear import QuantizedLinear
 from imprint.training.pack_sizes import FastestSizes, product_seconds, rounded_up
 from tests.cases import small_network
 
@@ -45,3 +48,17 @@ def test_more_products_take_longer() -> None:
     network.add_module("wide", wide)
 
     assert product_seconds(network, 8192) > product_seconds(network, 64) > 0
+
+
+@pytest.mark.gpu
+def test_those_of_fp8_are_measured_where_they_are_computed() -> None:
+    if (why := available.fp8_problem(0)) is not None:
+        pytest.skip(why.english)
+    network = small_network().cuda().bfloat16()
+    wide = QuantizedLinear(8192, 8192, Fp8(), bias=False)
+    wide.tensors = Fp8().quantize(torch.randn(8192, 8192))
+    network.add_module("wide", wide.cuda())
+    dequantized = product_seconds(network, 4096)
+    wide.prepare_gradients(torch.bfloat16)
+
+    assert product_seconds(network, 4096) < 0.8 * dequantized
