@@ -85,7 +85,8 @@ def run(variant: str, seed: int, options: argparse.Namespace) -> dict[str, float
             f" max_source_length: {options.tokens[0]}, max_target_length: {options.tokens[1]}}}\n"
             f"optimizer: {{learning_rate: {options.rate or RATES[options.method]}, warmup_steps: {options.steps // 20}}}\n"
             f"train: {{steps: {options.steps}, batch_size: {options.rows}, micro_batch_size: {options.rows}, seed: {seed},"
-            f" watch_prompts: 0, evaluate_every: {options.steps}, save_every: {options.steps}, checkpointing: false}}\n",
+            f" watch_prompts: 0, evaluate_every: {options.steps}, save_every: {options.steps}, checkpointing: false}}\n"
+            "forgetting: {measure: false}\n",
             encoding="utf-8",
         )
         knobs = [] if variant == "bf16" else ["model.quantize=fp8", *(["model.kernels=plain"] if variant == "fp8-weights" else [])]

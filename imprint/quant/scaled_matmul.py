@@ -3,13 +3,14 @@
 Legend: N rows (output features), K columns (input features) of a weight, T tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from imprint.kernels import available
-from imprint.kernels.scaled import ScaledWeight, scaled_linear
+from imprint.kernels.round_rows import FP8
+from imprint.kernels.scaled import ScaledWeight, multiply, scaled_linear
 from imprint.messages import Bilingual
 from imprint.quant.fp8 import ONES, TRANSPOSED, Fp8
 from imprint.quant.weight_format import SCALE, WEIGHT, StoredWeight, WeightFormat
@@ -41,6 +42,21 @@ def gradient_tensors(weight_format: WeightFormat, tensors: Mapping[str, Tensor],
     if not isinstance(weight_format, Fp8) or not _multiplies(tensors[WEIGHT], dtype):
         return {}
     return weight_format.gradient_tensors(tensors)
+
+
+def empty_products(rows: int, columns: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
+    """Computes a product with a weight (N, K) of zeros and the gradient of T tokens, to be timed; numbers are rounded before."""
+    weight, transposed, x, grad = (
+        torch.zeros(shape, dtype=torch.uint8, device=device).view(FP8)
+        for shape in ((rows, columns), (columns, rows), (tokens, columns), (tokens, rows))
+    )
+    of_rows, of_columns, of_tokens = (torch.ones(shape, device=device) for shape in ((rows,), (columns,), (tokens, 1)))
+
+    def compute() -> None:
+        multiply((x, of_tokens), weight, of_rows).to(dtype)
+        multiply((grad, of_tokens), transposed, of_columns).to(dtype)
+
+    return compute
 
 
 def dequantizes(device: torch.device, dtype: torch.dtype) -> Bilingual | None:

@@ -11,11 +11,10 @@ from typing import Final
 
 import torch
 
-from imprint.kernels.round_rows import FP8
-from imprint.kernels.scaled import multiply
 from imprint.models.network import Network
 from imprint.quant.fp8 import TRANSPOSED
 from imprint.quant.linear import QuantizedLinear
+from imprint.quant.scaled_matmul import empty_products
 from imprint.runtime import free_cached_memory
 from imprint.tune.lora.shape import linears_of
 
@@ -68,8 +67,8 @@ def product_seconds(network: Network, tokens: int) -> float:
     )
     seconds = 0.0
     for (rows, columns, fp8), count in shapes.items():
-        make = _fp8_products if fp8 else _products
-        seconds += count * _seconds(make(rows, columns, tokens, network.dtype, network.device))
+        products = empty_products if fp8 else _products
+        seconds += count * _seconds(products(rows, columns, tokens, network.dtype, network.device))
     free_cached_memory(network.device)
     return seconds
 
@@ -82,21 +81,6 @@ def _products(rows: int, columns: int, tokens: int, dtype: torch.dtype, device: 
     def compute() -> None:
         x @ weight.t()
         grad @ weight
-
-    return compute
-
-
-def _fp8_products(rows: int, columns: int, tokens: int, _dtype: torch.dtype, device: torch.device) -> Compute:
-    """The same of FP8, whose gradient takes the weight along the other axis."""
-    weight, transposed, x, grad = (
-        torch.zeros(shape, device=device, dtype=torch.uint8).view(FP8)
-        for shape in ((rows, columns), (columns, rows), (tokens, columns), (tokens, rows))
-    )
-    of_rows, of_columns, of_tokens = (torch.ones(shape, device=device) for shape in ((rows,), (columns,), (tokens, 1)))
-
-    def compute() -> None:
-        multiply((x, of_tokens), weight, of_rows)
-        multiply((grad, of_tokens), transposed, of_columns)
 
     return compute
 
