@@ -9,7 +9,7 @@ from imprint.serve.web.access import GuardedRoute
 from imprint.serve.web.app import create_app
 from imprint.serve.web.settings import WebSettings
 from tests.serve.stores import PASSWORD
-from tests.serve.web.fuzz import OPEN_ROUTES, SETTINGS, fuzz
+from tests.serve.web.fuzz import OPEN_ROUTES, SETTINGS, UNBOUNDED, fuzz
 from tests.serve.web.page import Browser, Page, page
 from tests.serve.web.scripted import KEY, ScriptedBackend, ScriptedStore
 
@@ -31,7 +31,7 @@ def client() -> TestClient:
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with page(tmp_path_factory.mktemp("walked"), SETTINGS) as made:
+    with page(tmp_path_factory.mktemp("walked"), SETTINGS, UNBOUNDED) as made:
         yield made
 
 
