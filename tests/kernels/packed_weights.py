@@ -19,9 +19,9 @@ needs_triton = pytest.mark.skipif(not TRITON, reason="Triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = (torch.float16, torch.bfloat16) if DEVICE.type == "cuda" else (torch.float16,)
 """In the interpreter only fp16: it has no matrix products in bf16, and truncates to bf16 instead of rounding."""
-every_format = pytest.mark.parametrize(
-    "weight_format", [one for one in FORMATS if isinstance(one, RowInt | GroupInt4)], ids=lambda one: str(one.title)
-)
+PACKED_FORMATS = [one for one in FORMATS if isinstance(one, RowInt | GroupInt4)]
+"""Those of integers, which these kernels read."""
+every_format = pytest.mark.parametrize("weight_format", PACKED_FORMATS, ids=lambda one: str(one.title))
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 

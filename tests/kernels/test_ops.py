@@ -8,11 +8,10 @@ from torch.utils.checkpoint import checkpoint
 
 from imprint.kernels import ops
 from imprint.models.step_fusion import FusedStep
-from imprint.quant.formats import FORMATS
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import StoredWeight, WeightFormat
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, DTYPES, every_format, needs_triton, packed, stored
+from tests.kernels.packed_weights import DEVICE, DTYPES, PACKED_FORMATS, every_format, needs_triton, packed, stored
 
 pytestmark = needs_triton
 DTYPE = DTYPES[0]
@@ -96,7 +95,7 @@ def test_a_checkpointed_block_has_the_same_gradient() -> None:
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (2, 3)])
 def test_few_tokens_of_any_shape_are_multiplied_by_the_integers(shape: tuple[int, ...]) -> None:
-    for weight_format in FORMATS:
+    for weight_format in PACKED_FORMATS:
         weight = stored(weight_format, 12, 128)
         x = torch.randn(*shape, 128, device=DEVICE, dtype=DTYPE)
 

@@ -11,7 +11,7 @@ from imprint.quant.row_int import RowInt
 from imprint.quant.triton_kernels import PackedMatmul, TritonDequantMatmul
 from imprint.quant.weight_format import StoredWeight, WeightFormat
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, needs_triton, stored
+from tests.kernels.packed_weights import DEVICE, every_format, needs_triton, stored
 
 FP16 = torch.float16
 
@@ -60,7 +60,7 @@ class TestOnAGPU:
         assert first(random(0, 16), stored(RowInt(4), 4, 16)) == "DequantMatmul"
 
     @needs_triton
-    @pytest.mark.parametrize("weight_format", FORMATS, ids=lambda one: str(one.title))
+    @every_format
     @pytest.mark.parametrize("tokens", [1, 5, 40])
     def test_products_are_those_of_plain_pytorch(self, weight_format: WeightFormat, tokens: int) -> None:
         weight, x, bias = stored(weight_format, 20, 264, range(4, 20)), random(tokens, 264), random(1, 16)[0]
@@ -71,7 +71,7 @@ class TestOnAGPU:
                 assert difference(kernel.matmul(x, weight, bias), wanted) < 2e-3 * float(wanted.abs().max())
 
     @needs_triton
-    @pytest.mark.parametrize("weight_format", FORMATS, ids=lambda one: str(one.title))
+    @every_format
     def test_a_layer_is_compiled_in_one_graph_with_the_same_gradient(self, weight_format: WeightFormat) -> None:
         layer = QuantizedLinear(64, 8, weight_format).to(DEVICE, FP16)
         layer.tensors = {name: one.to(DEVICE) for name, one in weight_format.quantize(torch.randn(8, 64)).items()}
