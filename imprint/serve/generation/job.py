@@ -1,6 +1,6 @@
 """What the service asks of a backend, and what it gets: a job for one answer, and its events until the answer has ended.
 
-`Worker` (worker.py) is the backend that owns a model; a test has one that plays a script.
+`Worker` (worker.py) is the backend that owns a model; `UpstreamBackend` (serve/upstream) asks other servers.
 """
 
 import asyncio
@@ -126,23 +126,11 @@ Event = Waiting | Piece | Ended
 class RefusedError(UserError):
     """Raised where a job is not taken: it has no generation and no events."""
 
-    def __init__(
-        self,
-        kind: RefusalKind,
-        message: Bilingual,
-        *,
-        retry_after: float | None = None,
-        prompt_tokens: int | None = None,
-        limit: int | None = None,
-    ) -> None:
+    def __init__(self, kind: RefusalKind, message: Bilingual, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.kind: RefusalKind = kind
         self.retry_after = retry_after
         """Seconds after which another try is worth it; None where none is."""
-        self.prompt_tokens = prompt_tokens
-        """Tokens of the prompt, where it is too long."""
-        self.limit = limit
-        """Most tokens of prompt and answer, where the prompt is too long; most jobs that wait, where the queue is full."""
 
 
 def context_exceeded(tokens: int, limit: int) -> RefusedError:
@@ -151,7 +139,7 @@ def context_exceeded(tokens: int, limit: int) -> RefusedError:
         f"the prompt has {tokens} tokens, and prompt and answer together may have {limit}. Shorten it, or leave out the oldest messages.",
         f"提示有 {tokens} 个词元，而提示与回答合计最多 {limit} 个：请缩短提示，或去掉最早的消息。",
     )
-    return RefusedError("context_length_exceeded", message, prompt_tokens=tokens, limit=limit)
+    return RefusedError("context_length_exceeded", message)
 
 
 class Generation:

@@ -121,7 +121,7 @@ def refuse_if_full(queue: FairQueue[W], job: Job, most: int, *, coming: Coming, 
         f"{waiting} requests wait already, {own} of them yours. Try again in {seconds:.0f} seconds.",
         f"已有 {waiting} 个请求在排队，其中 {own} 个是您的：请 {seconds:.0f} 秒后再试。",
     )
-    raise RefusedError("queue_full", message, retry_after=seconds, limit=limit)
+    raise RefusedError("queue_full", message, retry_after=seconds)
 
 
 def moved_up(queue: FairQueue[P]) -> list[tuple[P, int]]:

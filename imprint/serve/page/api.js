@@ -107,13 +107,12 @@ export async function* follow(generation, after, signal) {
 }
 
 function parsed(block) {
-  const event = { name: "message", data: "", id: null };
+  const event = { name: "message", data: "" };
   for (const line of block.split("\n")) {
     const colon = line.indexOf(":");
     const value = line.slice(colon + 1).replace(/^ /, "");
     if (colon > 0) {
       if (line.startsWith("event:")) event.name = value;
-      if (line.startsWith("id:")) event.id = Number(value);
       if (line.startsWith("data:")) event.data += value;
     }
   }

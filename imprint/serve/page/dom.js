@@ -46,7 +46,6 @@ const ICONS = {
   enter: "M10 5h8v14h-8M4 12h9M9.5 8.5L13 12l-3.5 3.5",
   close: "M6 6l12 12M18 6L6 18",
   more: "M6 12h.01M12 12h.01M18 12h.01",
-  pencil: "M5 19l1-4L16 5l3 3L9 18zM14 7l3 3",
   check: "M5 12.5l4.5 4.5L19 7.5",
 };
 
@@ -110,11 +109,11 @@ export function announce(text) { document.getElementById("announcer").textConten
 export function problemLine() { return h("p", { class: "problem", role: "alert", hidden: true }); }
 
 /** A dialog; resolves when it is closed, with what `close` was given. */
-export function dialog(title, build, { wide = false } = {}) {
+export function dialog(title, build) {
   return new Promise((resolve) => {
     const before = /** @type {?HTMLElement} */ (document.activeElement);
     let result;
-    const element = h("dialog", { class: wide ? "wide" : "", onclose: () => { element.remove(); before?.focus?.(); resolve(result); } });
+    const element = h("dialog", { onclose: () => { element.remove(); before?.focus?.(); resolve(result); } });
     const close = (value) => { result = value; element.close(); };
     const heading = h("h2", { said: title, id: "dialog-title" });
     element.setAttribute("aria-labelledby", "dialog-title");

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, select
 
 from imprint.serve.store.database import Database
 from imprint.serve.store.limits import Limits
@@ -80,11 +80,6 @@ class Audit:
             oldest = connection.execute(select(AUDIT.c.id).where(kind).order_by(AUDIT.c.id.desc()).offset(most).limit(1)).scalar()
             if oldest is not None:
                 connection.execute(delete(AUDIT).where(kind, AUDIT.c.id <= oldest))
-
-    def count(self, action: Action) -> int:
-        """How many entries there are of an action."""
-        with self._database.reading() as connection:
-            return connection.execute(select(func.count()).select_from(AUDIT).where(AUDIT.c.action == action)).scalar_one()
 
 
 def record(connection: Connection, now: float, action: Action, actor: Actor, subject: str = "", detail: str = "") -> None:

@@ -15,7 +15,6 @@ from imprint.serve.store.chat_export import ChatExport
 from imprint.serve.store.chat_import import ChatImport
 from imprint.serve.store.chats import Chats
 from imprint.serve.store.database import BUSY_SECONDS, Database
-from imprint.serve.store.errors import StoreError
 from imprint.serve.store.keys import Keys
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.passwords import Hashing, Passwords
@@ -116,14 +115,6 @@ class Store:
         if now is None or now.role != principal.role:
             return False
         return now.models is None or (principal.models is not None and principal.models <= now.models)
-
-    def is_ready(self) -> bool:
-        """Whether the database can be read."""
-        try:
-            self._database.revocations()
-        except StoreError:
-            return False
-        return True
 
     def backup(self, file: Path) -> None:
         """Write a copy of everything to one file, also while the service runs. Raises UserError for what cannot be written."""

@@ -26,18 +26,17 @@ NO_JSON_TYPE: Final = Bilingual("Send JSON, with Content-Type: application/json.
 COMPRESSED: Final = Bilingual("Send the body without Content-Encoding.", "请求体不要使用 Content-Encoding。")
 
 
-async def read_json(scope: Scope, receive: Receive, max_bytes: int = MAX_BODY_BYTES) -> tuple[bytes, Any]:
+async def read_json(scope: Scope, receive: Receive) -> tuple[bytes, Any]:
     """The body, and what its JSON says. Raises ApiError for what breaks a bound, ClientDisconnect if the client leaves."""
-    headers = scope["headers"]
-    _check_headers(headers, max_bytes)
-    body = await read_body(receive, max_bytes)
+    _check_headers(scope["headers"])
+    body = await _read_body(receive)
     return body, parse_json(body)
 
 
-def _check_headers(headers: list[tuple[bytes, bytes]], max_bytes: int) -> None:
+def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
     content_type = header(headers, b"content-type").partition(b";")[0].strip().lower()
     length = header(headers, b"content-length")
-    if length.isdigit() and int(length[:20]) > max_bytes:
+    if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
         raise ApiError("payload_too_large", TOO_LARGE)
     if content_type != b"application/json":
         raise ApiError("unsupported_media_type", NO_JSON_TYPE)
@@ -50,7 +49,7 @@ def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
     return next((value for key, value in headers if key == name), b"")
 
 
-async def read_body(receive: Receive, max_bytes: int) -> bytes:
+async def _read_body(receive: Receive) -> bytes:
     """The whole body; what follows the bound is not kept."""
     body = bytearray()
     while True:
@@ -58,7 +57,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
-        if len(body) > max_bytes:
+        if len(body) > MAX_BODY_BYTES:
             raise ApiError("payload_too_large", TOO_LARGE)
         if not message.get("more_body", False):
             return bytes(body)

@@ -57,7 +57,6 @@ ONE_LIMIT: Final = Bilingual(
 )
 UNSUPPORTED: Final = Bilingual("would change the answer and is not supported; leave it out.", "会改变回答，而本服务不支持；请去掉。")
 EMPTY_STOP: Final = Bilingual(f"must be 1 to {MAX_STOP_CHARACTERS} characters each", f"每个须为 1 至 {MAX_STOP_CHARACTERS} 个字符")
-TEXT_ONLY: Final = Bilingual("must be text, or parts of the type text", "须为文本，或类型为 text 的部分")
 NO_CONTENT: Final = Bilingual("must have content", "须有 content")
 
 

@@ -138,7 +138,7 @@ class TestPrompts:
         assert request_for(job, with_context(tokens + 1)).max_new_tokens == 1
         with pytest.raises(RefusedError, match=f"has {tokens} tokens, and prompt and answer together may have {tokens}") as caught:
             request_for(job, with_context(tokens))
-        assert (caught.value.kind, caught.value.prompt_tokens, caught.value.limit) == ("context_length_exceeded", tokens, tokens)
+        assert caught.value.kind == "context_length_exceeded"
 
 
 def test_an_error_tells_the_tokens_that_came_before_it(tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
 import asyncio
 import time
 
-import pytest
-
-from imprint.messages import Bilingual
-from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, RefusedError, TokenPiece, Waiting
-from tests.serve.scripted import ANSWER, Script, ScriptedBackend
+from imprint.serve.generation.job import Ended, Event, Generation, Piece, TokenPiece, Waiting
 
 
 async def events_of(generation: Generation) -> list[Event]:
@@ -88,35 +84,3 @@ class TestGeneration:
 
         assert isinstance(first, Piece)
         assert (first.text, seconds >= 0.019) == ("白色上", True)
-
-
-class TestScriptedBackend:
-    def test_plays_what_the_prompt_says(self) -> None:
-        async def run() -> tuple[list[Event], list[Event]]:
-            failed = Script(("白",), positions=(2, 1), reason="error", error=Bilingual("broken.", "坏了。"), kind="unavailable")
-            backend = ScriptedBackend({"fail": failed})
-            good = await backend.submit(Job("base", "ann", messages=({"role": "user", "content": "hello"},)))
-            bad = await backend.submit(Job("base", "bob", text="fail"))
-            return await events_of(good), await events_of(bad)
-
-        good, bad = asyncio.run(run())
-
-        assert "".join(event.text for event in good if isinstance(event, Piece)) == "".join(ANSWER)
-        assert good[-1] == Ended("stop", 5, len(ANSWER))
-        assert [event for event in bad if isinstance(event, Waiting)][-1].position == 1
-        assert bad[-1] == Ended("error", 4, 1, Bilingual("broken.", "坏了。"), "unavailable")
-
-    def test_refuses_and_hangs_as_scripted(self) -> None:
-        async def run() -> list[Event]:
-            refusal = RefusedError("queue_full", Bilingual("full.", "已满。"), retry_after=2.0)
-            backend = ScriptedBackend({"full": Script(refusal=refusal), "hang": Script(("白",), hangs=True)})
-            with pytest.raises(RefusedError, match="full"):
-                await backend.submit(Job("base", "ann", text="full"))
-            with pytest.raises(RefusedError, match="no model"):
-                await backend.submit(Job("other", "ann", text="hello"))
-            generation = await backend.submit(Job("base", "ann", text="hang"))
-            first = await anext(generation)
-            await backend.close(0)
-            return [first, *await events_of(generation)]
-
-        assert asyncio.run(run()) == [Piece("白", (TokenPiece(100, "白".encode(), -0.5, "白"),)), Ended("cancelled", 4, 1)]

@@ -1,8 +1,12 @@
 from pathlib import Path
 
-from imprint.serve.store import Actor, Limits
+from imprint.serve.store import Actor, Limits, Store
 from imprint.serve.store.audit import record
 from tests.serve.stores import NOON, open_store
+
+
+def count(store: Store, action: str) -> int:
+    return [entry.action for entry in store.audit.list()].count(action)
 
 
 def test_the_newest_entries_come_first_and_the_list_goes_on(tmp_path: Path) -> None:
@@ -22,12 +26,12 @@ def test_a_flood_of_failed_logins_pushes_nothing_else_out(tmp_path: Path) -> Non
     for _ in range(20):
         store.audit.add("login_failed", Actor("x"))
     store.tidy()
-    assert store.audit.count("login_failed") == 2
-    assert store.audit.count("account_created") == 1
+    assert count(store, "login_failed") == 2
+    assert count(store, "account_created") == 1
     for _ in range(20):
         store.audit.add("login", Actor("x"))
     store.tidy()
-    assert (store.audit.count("login"), store.audit.count("account_created")) == (10, 0)
+    assert (count(store, "login"), count(store, "account_created")) == (10, 0)
     store.close()
 
 
@@ -36,7 +40,7 @@ def test_an_entry_is_bounded_and_stands_or_falls_with_its_transaction(tmp_path: 
     with vars(store)["_database"].writing() as connection:
         record(connection, NOON, "backup", Actor("admin"), detail="x" * 10_000)
         connection.rollback()
-    assert store.audit.count("backup") == 0
+    assert store.audit.list() == ()
     store.audit.add("backup", Actor("admin"), detail="x" * 10_000)
     assert len(store.audit.list()[0].detail) == 500
     store.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imprint.messages import UserError
-from imprint.serve.store import COMMAND_LINE, Store
+from imprint.serve.store import COMMAND_LINE, Store, StoreError
 from imprint.serve.store.store import hold_folder
 from tests.serve.stores import HOME, open_store, user
 
@@ -93,10 +93,11 @@ def test_a_session_that_another_process_ends_is_closed_within_a_second(tmp_path:
         assert time.perf_counter() - began < 0.5
 
 
-def test_a_store_without_its_database_is_not_ready(store: Store) -> None:
-    assert store.is_ready()
+def test_a_store_without_its_database_says_so(store: Store) -> None:
+    assert store.revocations() >= 0
     (store.folder / "service.db").unlink()
-    assert not store.is_ready()
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        store.revocations()
 
 
 def test_a_principal_without_a_session_and_without_a_key_is_nobody(store: Store) -> None:

@@ -73,12 +73,12 @@ class ScriptedBackend:
         self.jobs.append(job)
         text = prompt_text(job)
         if text == "full":
-            raise RefusedError("queue_full", Bilingual("Too many wait.", "排队已满。"), retry_after=3, limit=10)
+            raise RefusedError("queue_full", Bilingual("Too many wait.", "排队已满。"), retry_after=3)
         if text == "bug":
             raise ZeroDivisionError("secret detail")
         if len(text) >= 128 or len(job.messages or ()) > self.max_messages:
             message = Bilingual(f"The prompt has {len(text)} tokens, the context 128.", f"输入 {len(text)} 个词元，上下文 128 个。")
-            raise RefusedError("context_length_exceeded", message, prompt_tokens=len(text), limit=128)
+            raise RefusedError("context_length_exceeded", message)
         generation = Generation(len(text))
         self.generations.append(generation)
         task = asyncio.create_task(self._play(generation, job, text))

@@ -42,7 +42,7 @@ async def answer(request: Request, body: LegacyBody) -> Response:
     await answers.start([await _job(services_of(request), answers.principal, body)])
     async with watching(request.receive, answers.leave):
         await answers.collect()
-    return JSONResponse(_result(body, answers.answers[0], 200))
+    return JSONResponse(_result(body, answers.answers[0]))
 
 
 async def stream(request: Request, body: LegacyBody) -> Response:
@@ -57,12 +57,10 @@ async def _events(request: Request, answers: AnswerSet, body: LegacyBody) -> Asy
     async with aclosing(answers.events()) as events:
         async for _, event in events:
             if isinstance(event, Piece) and event.text:
-                yield data_event({**_result(body, answer, 200), "finish": False})
+                yield data_event({**_result(body, answer), "finish": False})
             elif isinstance(event, Ended):
                 problem = answers.problem(answer)
-                yield data_event(
-                    {**_result(body, answer, 200), "finish": True} if problem is None else problem.body(request.state.request_id)
-                )
+                yield data_event({**_result(body, answer), "finish": True} if problem is None else problem.body(request.state.request_id))
 
 
 async def _job(services: Services, principal: Principal | None, body: LegacyBody) -> Job:
@@ -91,10 +89,10 @@ async def _job(services: Services, principal: Principal | None, body: LegacyBody
     return replace(job, max_new_tokens=room, concurrency=concurrency)
 
 
-def _result(body: LegacyBody, answer: Answer, status: int) -> dict[str, Any]:
+def _result(body: LegacyBody, answer: Answer) -> dict[str, Any]:
     return {
         "response": answer.text,
         "history": [*body.history, [body.prompt, answer.text]],
-        "status": status,
+        "status": 200,
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
