@@ -16,6 +16,7 @@ from imprint.messages import Bilingual
 from imprint.serve.store.principal import Principal, Role
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.limits import read_json
+from imprint.serve.web.openapi import ERRORS, SCHEMES
 from imprint.serve.web.services import Services, address_of, is_passed_on, services_of
 from imprint.serve.web.settings import is_loopback
 
@@ -173,12 +174,11 @@ class GuardedRoute(APIRoute):
         self,
         path: str,
         endpoint: Callable[..., Any],
-        *,
-        access: Access = ADMIN,
+        access: Access,
+        summary: str,
         method: str = "GET",
-        summary: str = "",
-        responses: dict[int | str, dict[str, Any]] | None = None,
-        openapi_extra: dict[str, Any] | None = None,
+        *,
+        responses: dict[int | str, dict[str, Any]] = ERRORS,
         in_schema: bool = True,
     ) -> None:
         self.access = access
@@ -189,7 +189,7 @@ class GuardedRoute(APIRoute):
             summary=summary,
             response_model=None,
             responses=responses,
-            openapi_extra=openapi_extra,
+            openapi_extra={"security": [{access.credential: []}]} if access.credential in SCHEMES else None,
             include_in_schema=in_schema,
         )
 

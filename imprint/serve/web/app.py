@@ -20,8 +20,8 @@ from imprint.serve.web.entry import Entry
 from imprint.serve.web.errors import ApiError, answer_error
 from imprint.serve.web.generations import GenerationJobs
 from imprint.serve.web.metrics import Metrics
+from imprint.serve.web.openapi import SCHEMES
 from imprint.serve.web.routes import admin, chats, generations, legacy, me, openai, operations, page, session
-from imprint.serve.web.routes.schema import SCHEMES
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
 
@@ -76,7 +76,7 @@ def all_routes(settings: WebSettings) -> list[GuardedRoute]:
         *generations.routes(),
         *admin.routes(),
         *(legacy.routes() if settings.legacy else ()),
-        GuardedRoute("/openapi.json", document, access=OPEN, in_schema=False),
+        GuardedRoute("/openapi.json", document, OPEN, "The OpenAPI document", in_schema=False),
     ]
 
 

@@ -17,7 +17,6 @@ from imprint.serve.web.bodies import ApproveBody, ChangeBody, NewUserBody, Setti
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.hints import hint_for
 from imprint.serve.web.routes.openai import describe_model
-from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
 from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
 
 NO_BACKUP = Bilingual("The backup cannot be written; is the disk full?", "无法写入备份；磁盘是否已满？")
@@ -29,9 +28,7 @@ def routes() -> list[GuardedRoute]:
     """All of them."""
 
     def route(path: str, endpoint: Any, summary: str, method: str = "GET") -> GuardedRoute:
-        return GuardedRoute(
-            f"/api/admin{path}", endpoint, access=ADMIN, method=method, summary=summary, responses=ERRORS, openapi_extra=SESSION_SCHEME
-        )
+        return GuardedRoute(f"/api/admin{path}", endpoint, ADMIN, summary, method)
 
     return [
         route("/users", list_users, "The accounts"),

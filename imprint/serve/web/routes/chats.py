@@ -14,12 +14,11 @@ from imprint.serve.store.chat_import import ImportedMessage
 from imprint.serve.store.chats import Chat, Message
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.store import Store
-from imprint.serve.web.access import MEMBER, SESSION, Access, GuardedRoute
+from imprint.serve.web.access import MEMBER, SESSION, GuardedRoute
 from imprint.serve.web.answers import AnswerSet, answers_for
 from imprint.serve.web.bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.generations import GenerationJob, Kept
 from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
-from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
 from imprint.serve.web.services import in_slow_thread, principal_of, services_of
 
 MAX_TITLE = 60
@@ -27,22 +26,18 @@ MAX_TITLE = 60
 
 def routes() -> list[GuardedRoute]:
     """All of them."""
-
-    def route(path: str, endpoint: Any, summary: str, method: str = "GET", access: Access = SESSION) -> GuardedRoute:
-        return GuardedRoute(path, endpoint, access=access, method=method, summary=summary, responses=ERRORS, openapi_extra=SESSION_SCHEME)
-
     return [
-        route("/api/chats", list_chats, "One's own chats, those changed last first"),
-        route("/api/chats", create_chat, "Begin a chat", "POST"),
-        route("/api/chats", delete_all, "Delete all one's chats", "DELETE"),
-        route("/api/chats/{chat_id}", show_chat, "A chat"),
-        route("/api/chats/{chat_id}", rename_chat, "Change its title", "PATCH"),
-        route("/api/chats/{chat_id}", delete_chat, "Delete it with its messages", "DELETE"),
-        route("/api/chats/{chat_id}/messages", list_messages, "Its tree of messages"),
-        route("/api/chats/{chat_id}/messages", ask, "Ask, or answer a question again", "POST"),
-        route("/api/chats/{chat_id}/export", export_chat, "A chat as a file", access=MEMBER),
-        route("/api/chats/import", import_chat, "Take an exported chat in again, as a new one", "POST", MEMBER),
-        route("/api/export", export_all, "All chats, each as a line of JSON", access=MEMBER),
+        GuardedRoute("/api/chats", list_chats, SESSION, "One's own chats, those changed last first"),
+        GuardedRoute("/api/chats", create_chat, SESSION, "Begin a chat", "POST"),
+        GuardedRoute("/api/chats", delete_all, SESSION, "Delete all one's chats", "DELETE"),
+        GuardedRoute("/api/chats/{chat_id}", show_chat, SESSION, "A chat"),
+        GuardedRoute("/api/chats/{chat_id}", rename_chat, SESSION, "Change its title", "PATCH"),
+        GuardedRoute("/api/chats/{chat_id}", delete_chat, SESSION, "Delete it with its messages", "DELETE"),
+        GuardedRoute("/api/chats/{chat_id}/messages", list_messages, SESSION, "Its tree of messages"),
+        GuardedRoute("/api/chats/{chat_id}/messages", ask, SESSION, "Ask, or answer a question again", "POST"),
+        GuardedRoute("/api/chats/{chat_id}/export", export_chat, MEMBER, "A chat as a file"),
+        GuardedRoute("/api/chats/import", import_chat, MEMBER, "Take an exported chat in again, as a new one", "POST"),
+        GuardedRoute("/api/export", export_all, MEMBER, "All chats, each as a line of JSON"),
     ]
 
 

@@ -14,8 +14,8 @@ from imprint.serve.web.access import SESSION, GuardedRoute
 from imprint.serve.web.answers import AnswerSet, answers_for, find_model
 from imprint.serve.web.bodies import Sampling, SingleBody
 from imprint.serve.web.generations import GenerationJob, GenerationJobs, Viewer
+from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.routes.openai import TEMPERATURE, TOP_P
-from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME, STREAMED
 from imprint.serve.web.services import principal_of, services_of
 from imprint.serve.web.sse import EventStream
 
@@ -28,32 +28,15 @@ SIDE_BY_SIDE = 2
 def routes() -> list[GuardedRoute]:
     """All of them."""
     return [
-        GuardedRoute(
-            "/api/generations",
-            ask_once,
-            access=SESSION,
-            method="POST",
-            summary="Ask a single question, of which nothing is kept",
-            responses=ERRORS,
-            openapi_extra=SESSION_SCHEME,
-        ),
+        GuardedRoute("/api/generations", ask_once, SESSION, "Ask a single question, of which nothing is kept", "POST"),
         GuardedRoute(
             "/api/generations/{generation_id}/events",
             watch,
-            access=SESSION,
-            summary="The answer as it is written, after the event that Last-Event-ID names",
+            SESSION,
+            "The answer as it is written, after the event that Last-Event-ID names",
             responses=STREAMED,
-            openapi_extra=SESSION_SCHEME,
         ),
-        GuardedRoute(
-            "/api/generations/{generation_id}/cancel",
-            cancel,
-            access=SESSION,
-            method="POST",
-            summary="End the answer where it is",
-            responses=ERRORS,
-            openapi_extra=SESSION_SCHEME,
-        ),
+        GuardedRoute("/api/generations/{generation_id}/cancel", cancel, SESSION, "End the answer where it is", "POST"),
     ]
 
 

@@ -19,7 +19,7 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import LOCAL, GuardedRoute
 from imprint.serve.web.answers import Answer, AnswerSet, answers_for, usable_models
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.routes.schema import ERRORS, STREAMED
+from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.schemas import LegacyBody
 from imprint.serve.web.services import Services, services_of
 from imprint.serve.web.sse import EventStream, data_event, watching
@@ -31,8 +31,8 @@ NO_MODEL = Bilingual("There is no model that you may use.", "没有可用的模�
 def routes() -> list[GuardedRoute]:
     """Both; only where they are asked for."""
     return [
-        GuardedRoute("/", answer, access=LOCAL, method="POST", summary="Answer, in the form of ChatGLM-6B's api.py", responses=ERRORS),
-        GuardedRoute("/stream", stream, access=LOCAL, method="POST", summary="The same as a stream", responses=STREAMED),
+        GuardedRoute("/", answer, LOCAL, "Answer, in the form of ChatGLM-6B's api.py", "POST"),
+        GuardedRoute("/stream", stream, LOCAL, "The same as a stream", "POST", responses=STREAMED),
     ]
 
 

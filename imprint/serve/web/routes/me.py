@@ -10,11 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from imprint.serve.store.keys import Key
 from imprint.serve.store.principal import Actor
-from imprint.serve.web.access import MEMBER, OWN_SESSION, PASSWORD, SESSION, Access, GuardedRoute
+from imprint.serve.web.access import MEMBER, OWN_SESSION, PASSWORD, SESSION, GuardedRoute
 from imprint.serve.web.answers import usable_models
 from imprint.serve.web.bodies import KeyBody, PasswordBody, as_set
 from imprint.serve.web.routes.openai import describe_model
-from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
 from imprint.serve.web.routes.session import describe, with_cookie
 from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
 
@@ -23,20 +22,16 @@ DAY = 86_400
 
 def routes() -> list[GuardedRoute]:
     """All of them."""
-
-    def route(path: str, endpoint: Any, access: Access, summary: str, method: str = "GET") -> GuardedRoute:
-        return GuardedRoute(path, endpoint, access=access, method=method, summary=summary, responses=ERRORS, openapi_extra=SESSION_SCHEME)
-
     return [
-        route("/api/me", show, OWN_SESSION, "Who is signed in"),
-        route("/api/me/password", change_password, PASSWORD, "Change the password; all other sessions end", "POST"),
-        route("/api/me/usage", usage, SESSION, "The tokens of today"),
-        route("/api/me/keys", list_keys, MEMBER, "The API keys"),
-        route("/api/me/keys", create_key, MEMBER, "Make an API key, which is shown once", "POST"),
-        route("/api/me/keys/{key_id}", revoke_key, MEMBER, "End an API key", "DELETE"),
-        route("/api/me/sessions", list_sessions, SESSION, "The sessions"),
-        route("/api/me/sessions/{session_id}", end_session, SESSION, "End a session", "DELETE"),
-        route("/api/models", list_models, SESSION, "The models that may be used"),
+        GuardedRoute("/api/me", show, OWN_SESSION, "Who is signed in"),
+        GuardedRoute("/api/me/password", change_password, PASSWORD, "Change the password; all other sessions end", "POST"),
+        GuardedRoute("/api/me/usage", usage, SESSION, "The tokens of today"),
+        GuardedRoute("/api/me/keys", list_keys, MEMBER, "The API keys"),
+        GuardedRoute("/api/me/keys", create_key, MEMBER, "Make an API key, which is shown once", "POST"),
+        GuardedRoute("/api/me/keys/{key_id}", revoke_key, MEMBER, "End an API key", "DELETE"),
+        GuardedRoute("/api/me/sessions", list_sessions, SESSION, "The sessions"),
+        GuardedRoute("/api/me/sessions/{session_id}", end_session, SESSION, "End a session", "DELETE"),
+        GuardedRoute("/api/models", list_models, SESSION, "The models that may be used"),
     ]
 
 

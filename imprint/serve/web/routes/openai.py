@@ -12,7 +12,7 @@ from imprint.serve.web.access import KEY, GuardedRoute
 from imprint.serve.web.answers import answers_for, find_model, usable_models
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openai_form import AnswerForm, answer_request
-from imprint.serve.web.routes.schema import ERRORS, KEY_SCHEME, STREAMED
+from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.schemas import AnswerBody, ChatBody, CompletionBody, TokenizeBody
 from imprint.serve.web.services import principal_of, services_of
 from imprint.serve.web.tools import as_messages, tool_use
@@ -26,35 +26,11 @@ NO_COUNT = Bilingual("The server behind this model counts no tokens.", "该模�
 def routes() -> list[GuardedRoute]:
     """All of them."""
     return [
-        GuardedRoute("/v1/models", list_models, access=KEY, summary="List the models", responses=ERRORS, openapi_extra=KEY_SCHEME),
-        GuardedRoute("/v1/models/{model:path}", show_model, access=KEY, summary="One model", responses=ERRORS, openapi_extra=KEY_SCHEME),
-        GuardedRoute(
-            "/v1/chat/completions",
-            chat_completions,
-            access=KEY,
-            method="POST",
-            summary="Answer a conversation",
-            responses=STREAMED,
-            openapi_extra=KEY_SCHEME,
-        ),
-        GuardedRoute(
-            "/v1/completions",
-            completions,
-            access=KEY,
-            method="POST",
-            summary="Continue a text",
-            responses=STREAMED,
-            openapi_extra=KEY_SCHEME,
-        ),
-        GuardedRoute(
-            "/v1/tokenize",
-            tokenize,
-            access=KEY,
-            method="POST",
-            summary="Count the tokens of a prompt",
-            responses=ERRORS,
-            openapi_extra=KEY_SCHEME,
-        ),
+        GuardedRoute("/v1/models", list_models, KEY, "List the models"),
+        GuardedRoute("/v1/models/{model:path}", show_model, KEY, "One model"),
+        GuardedRoute("/v1/chat/completions", chat_completions, KEY, "Answer a conversation", "POST", responses=STREAMED),
+        GuardedRoute("/v1/completions", completions, KEY, "Continue a text", "POST", responses=STREAMED),
+        GuardedRoute("/v1/tokenize", tokenize, KEY, "Count the tokens of a prompt", "POST"),
     ]
 
 

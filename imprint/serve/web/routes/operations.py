@@ -4,16 +4,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from imprint.serve.web.access import OPEN, OPERATOR, GuardedRoute
-from imprint.serve.web.routes.schema import ERRORS
 from imprint.serve.web.services import services_of
 
 
 def routes() -> list[GuardedRoute]:
     """All of them."""
     return [
-        GuardedRoute("/health/live", live, access=OPEN, summary="Whether the process answers"),
-        GuardedRoute("/health/ready", ready, access=OPEN, summary="Whether models answer", responses={503: {"description": "Not now"}}),
-        GuardedRoute("/metrics", metrics, access=OPERATOR, summary="Figures for Prometheus", responses=ERRORS, in_schema=False),
+        GuardedRoute("/health/live", live, OPEN, "Whether the process answers"),
+        GuardedRoute("/health/ready", ready, OPEN, "Whether models answer", responses={503: {"description": "Not now"}}),
+        GuardedRoute("/metrics", metrics, OPERATOR, "Figures for Prometheus", in_schema=False),
     ]
 
 

@@ -40,8 +40,8 @@ class PageFile:
 def routes() -> list[GuardedRoute]:
     """All of them."""
     return [
-        GuardedRoute("/", show_page, access=OPEN, summary="The page", in_schema=False),
-        GuardedRoute("/page/{name}", show_file, access=OPEN, summary="A file of the page", in_schema=False),
+        GuardedRoute("/", show_page, OPEN, "The page", in_schema=False),
+        GuardedRoute("/page/{name}", show_file, OPEN, "A file of the page", in_schema=False),
     ]
 
 

@@ -14,7 +14,6 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import OPEN, OWN_SESSION, VISITOR, GuardedRoute, cookie_name, credential_of
 from imprint.serve.web.bodies import AskBody, LoginBody
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.routes.schema import ERRORS, SESSION_SCHEME
 from imprint.serve.web.services import address_of, in_hashing_thread, is_passed_on, services_of
 
 SESSION_SECONDS = 7 * 86_400
@@ -24,13 +23,11 @@ NO_GUESTS = Bilingual("Guests are not let in here. Sign in, or ask for an accoun
 def routes() -> list[GuardedRoute]:
     """All of them."""
     return [
-        GuardedRoute("/api/session", show, access=OPEN, summary="Who is signed in, and whether guests are let in"),
-        GuardedRoute("/api/session", login, access=VISITOR, method="POST", summary="Sign in", responses=ERRORS),
-        GuardedRoute("/api/session/guest", guest, access=VISITOR, method="POST", summary="Come as a guest", responses=ERRORS),
-        GuardedRoute(
-            "/api/session", logout, access=OWN_SESSION, method="DELETE", summary="Sign out", responses=ERRORS, openapi_extra=SESSION_SCHEME
-        ),
-        GuardedRoute("/api/requests", ask, access=VISITOR, method="POST", summary="Ask for an account", responses=ERRORS),
+        GuardedRoute("/api/session", show, OPEN, "Who is signed in, and whether guests are let in"),
+        GuardedRoute("/api/session", login, VISITOR, "Sign in", "POST"),
+        GuardedRoute("/api/session/guest", guest, VISITOR, "Come as a guest", "POST"),
+        GuardedRoute("/api/session", logout, OWN_SESSION, "Sign out", "DELETE"),
+        GuardedRoute("/api/requests", ask, VISITOR, "Ask for an account", "POST"),
     ]
 
 

@@ -34,11 +34,10 @@ STREAMED: Final[dict[int | str, dict[str, Any]]] = {
     },
     **ERRORS,
 }
-KEY_SCHEME: Final[dict[str, Any]] = {"security": [{"key": []}]}
-SESSION_SCHEME: Final[dict[str, Any]] = {"security": [{"session": []}]}
 SCHEMES: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "key": {"type": "http", "scheme": "bearer", "description": "An API key of an account"},
         "session": {"type": "apiKey", "in": "cookie", "name": "imprint_session", "description": "The page's session"},
     }
 )
+"""Credential of a route's access -> how it is shown."""

@@ -1,6 +1,6 @@
 from imprint.messages import Bilingual
 from imprint.serve.web.errors import CODES, ApiError
-from imprint.serve.web.routes.schema import ErrorBody
+from imprint.serve.web.openapi import ErrorBody
 
 
 def test_the_documented_error_is_the_one_that_is_sent() -> None:
