@@ -10,6 +10,7 @@ from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.serve.generation.job import (
+    BROKEN_TEXT,
     Alternative,
     Ended,
     Event,
@@ -21,6 +22,7 @@ from imprint.serve.generation.job import (
     ServedModel,
     TokenPiece,
     context_exceeded,
+    refuse_no_prompt,
 )
 
 UNLIMITED = 2**40
@@ -30,8 +32,6 @@ NOT_FINITE = Bilingual(
     "service.",
     "模型算出了非有限的数值，回答到此为止：请换一组参数再试；若仍如此，请告知管理员。",
 )
-NOTHING_TO_ANSWER = Bilingual("give either messages or a text to continue.", "请给出 messages 或要续写的文本，二者之一。")
-BROKEN_TEXT = Bilingual("the text holds a half of a surrogate pair, which is no character.", "文本含有单独的代理码位，不是完整字符。")
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,8 @@ def request_for(job: Job, served: Served) -> Request:
 
 def prompt_of(job: Job, model: Model) -> list[int]:
     """All ids of the prompt: nothing is left out, however long it is. Raises RefusedError for what is no prompt."""
-    if (job.messages is None) == (job.text is None):
-        raise RefusedError("invalid", NOTHING_TO_ANSWER)
+    refuse_no_prompt(job)
     try:
-        for text in (job.text, *(value for message in job.messages or () for value in message.values())):
-            if isinstance(text, str):
-                text.encode()  # raises UnicodeEncodeError for what is no character; not every tokenizer does
         if job.text is not None:
             return model.prompt_of_text(job.text)
         return model.prompt_of(job.messages or (), max_source_length=UNLIMITED)

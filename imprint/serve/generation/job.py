@@ -5,7 +5,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
@@ -19,6 +19,10 @@ NOTE: Final = Bilingual(
     "回答由语言模型生成，可能有误；可用于何种用途，以底座的许可证为准。",
 )
 """What users of any model are told."""
+NOTHING_TO_ANSWER: Final = Bilingual("give either messages or a text to continue.", "请给出 messages 或要续写的文本，二者之一。")
+BROKEN_TEXT: Final = Bilingual(
+    "the text holds a half of a surrogate pair, which is no character.", "文本含有单独的代理码位，不是完整字符。"
+)
 EndReason = Literal["stop", "length", "cancelled", "error"]
 """Why an answer ended: at a stop id or a stop text, at its longest, by `Generation.cancel`, or because of an error."""
 
@@ -140,6 +144,26 @@ def context_exceeded(tokens: int, limit: int) -> RefusedError:
         f"提示有 {tokens} 个词元，而提示与回答合计最多 {limit} 个：请缩短提示，或去掉最早的消息。",
     )
     return RefusedError("context_length_exceeded", message)
+
+
+def no_such_model(name: str, known: Iterable[str]) -> RefusedError:
+    """The refusal of a job for a model that is not served."""
+    names = ", ".join(known)
+    return RefusedError(
+        "model_not_found", Bilingual(f"there is no model {name}. There are: {names}.", f"没有名为 {name} 的模型；现有：{names}。")
+    )
+
+
+def refuse_no_prompt(job: Job) -> None:
+    """Raise RefusedError unless a job has either messages or a text, all of whole characters."""
+    if (job.messages is None) == (job.text is None):
+        raise RefusedError("invalid", NOTHING_TO_ANSWER)
+    try:
+        for text in (job.text, *(value for message in job.messages or () for value in message.values())):
+            if isinstance(text, str):
+                text.encode()  # raises UnicodeEncodeError for what is no character; not every tokenizer does
+    except UnicodeError as error:
+        raise RefusedError("invalid", BROKEN_TEXT) from error
 
 
 class Generation:

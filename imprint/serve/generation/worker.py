@@ -18,7 +18,18 @@ from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
 from imprint.serve.generation.answer import Answer, Served, prompt_of, request_for
 from imprint.serve.generation.fair_queue import FairQueue
-from imprint.serve.generation.job import STOPPING, Ended, Event, Generation, Job, RefusedError, ServedModel, Statistics, Waiting
+from imprint.serve.generation.job import (
+    STOPPING,
+    Ended,
+    Event,
+    Generation,
+    Job,
+    RefusedError,
+    ServedModel,
+    Statistics,
+    Waiting,
+    no_such_model,
+)
 from imprint.serve.generation.waiting import Coming, Times, moved_up, refuse_if_full
 
 FAILED = Bilingual(
@@ -191,9 +202,7 @@ class Worker:
         """The model of this name. Raises RefusedError where there is none."""
         served = self._served.get(name)
         if served is None:
-            known = ", ".join(self._served)
-            message = Bilingual(f"there is no model {name}. There are: {known}.", f"没有名为 {name} 的模型；现有：{known}。")
-            raise RefusedError("model_not_found", message)
+            raise no_such_model(name, self._served)
         return served
 
     def _refuse_if_full(self, job: Job) -> None:

@@ -91,16 +91,25 @@ class Accounts:
             )
         values = {
             "name": account_name(name),
-            "role": checked_role(role),
-            "models": models_text(models),
-            "tokens_a_day": checked_tokens(self._default_tokens(role) if tokens_a_day is None else tokens_a_day),
-            "concurrency": checked_concurrency(self._limits.user_concurrency if concurrency is None else concurrency),
+            **self.checked_rights(role, models, tokens_a_day, concurrency),
             "contact": short_text(contact, "contact", most=MAX_CONTACT),
         }
         password, stored = self.new_password()
         with self._database.writing() as connection:
             account_id = self.insert(connection, values, stored, actor)
             return CreatedAccount(self._account(connection, account_id), password)
+
+    def checked_rights(
+        self, role: Role, models: frozenset[str] | None, tokens_a_day: int | None, concurrency: int | None
+    ) -> dict[str, Any]:
+        """What a new account may do, as it is kept; None takes the limits of its role. Raises StoreError for what is not allowed."""
+        default = self._limits.admin_tokens_a_day if role == "admin" else self._limits.user_tokens_a_day
+        return {
+            "role": checked_role(role),
+            "models": models_text(models),
+            "tokens_a_day": checked_tokens(default if tokens_a_day is None else tokens_a_day),
+            "concurrency": checked_concurrency(self._limits.user_concurrency if concurrency is None else concurrency),
+        }
 
     def new_password(self) -> tuple[str, str]:
         """A one-time password and its hash."""
@@ -277,9 +286,6 @@ class Accounts:
         wanted = (ACCOUNTS.c.role == "admin", ACCOUNTS.c.must_change_password, ACCOUNTS.c.disabled_at.is_(None))
         with self._database.reading() as connection:
             return tuple(connection.execute(select(ACCOUNTS.c.name).where(*wanted).order_by(ACCOUNTS.c.name_key)).scalars())
-
-    def _default_tokens(self, role: Role) -> int:
-        return self._limits.admin_tokens_a_day if role == "admin" else self._limits.user_tokens_a_day
 
     def _account(self, connection: Connection, account_id: int) -> Account:
         used = tokens_of_accounts(connection, self._database.now()).get(account_id, 0)

@@ -15,7 +15,7 @@ from imprint.messages import Bilingual
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError, invalid, not_found
 from imprint.serve.store.limits import Limits
-from imprint.serve.store.names import short_text
+from imprint.serve.store.names import refuse_no_text, short_text
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.tables import CHATS, MESSAGES, SESSIONS, new_public_id
 
@@ -248,11 +248,7 @@ class Chats:
 
     def checked(self, text: str) -> str:
         """A text that people send. Raises StoreError if it is too long or no Unicode text."""
-        if "\0" in text or any("\ud800" <= one <= "\udfff" for one in text):
-            raise invalid(
-                "content: has a NUL character or half of a surrogate pair, which no text has. Remove it.",
-                "content：含有 NUL 字符或不完整的代理对，请删除。",
-            )
+        refuse_no_text(text, "content")
         if len(text) > self._limits.characters_a_message:
             raise invalid(
                 f"content: must have at most {self._limits.characters_a_message:,} characters, got {len(text):,}.",

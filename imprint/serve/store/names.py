@@ -54,17 +54,22 @@ def _quoted(text: str) -> str:
 def short_text(text: str, field: str, *, most: int, least: int = 0) -> str:
     """A text that people give, without white space around it. Raises StoreError if it is too long, too short, or no Unicode text."""
     kept = unicodedata.normalize("NFC", text.strip())
-    if "\0" in kept or any("\ud800" <= one <= "\udfff" for one in kept):
-        raise invalid(
-            f"{field}: has a NUL character or half of a surrogate pair, which no text has. Remove it.",
-            f"{field}：含有 NUL 字符或不完整的代理对，请删除。",
-        )
+    refuse_no_text(kept, field)
     if not least <= len(kept) <= most:
         raise invalid(
             f"{field}: must have {least} to {most:,} characters, got {len(kept):,}.",
             f"{field}：须有 {least} 到 {most:,} 个字符，实际是 {len(kept):,} 个。",
         )
     return kept
+
+
+def refuse_no_text(text: str, field: str) -> None:
+    """Raise StoreError for what no text has: a NUL character, or half of a surrogate pair."""
+    if "\0" in text or any("\ud800" <= one <= "\udfff" for one in text):
+        raise invalid(
+            f"{field}: has a NUL character or half of a surrogate pair, which no text has. Remove it.",
+            f"{field}：含有 NUL 字符或不完整的代理对，请删除。",
+        )
 
 
 def refuse_weak_password(password: str, name: str) -> None:

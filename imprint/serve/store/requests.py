@@ -6,14 +6,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Row, delete, func, select, update
 
 from imprint.messages import Bilingual
-from imprint.serve.store.accounts import (
-    MAX_CONTACT,
-    Accounts,
-    CreatedAccount,
-    checked_concurrency,
-    checked_tokens,
-    models_text,
-)
+from imprint.serve.store.accounts import MAX_CONTACT, Accounts, CreatedAccount
 from imprint.serve.store.addresses import visitor_address
 from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database
@@ -107,18 +100,12 @@ class Requests:
 
         Raises StoreError for a request that is decided, and for a name that is taken: then it stays open.
         """
-        tokens = self._limits.user_tokens_a_day if tokens_a_day is None else tokens_a_day
-        given = {
-            "role": "user",
-            "models": models_text(models),
-            "tokens_a_day": checked_tokens(tokens),
-            "concurrency": checked_concurrency(self._limits.user_concurrency if concurrency is None else concurrency),
-        }
+        rights = self._accounts.checked_rights("user", models, tokens_a_day, concurrency)
         wanted = None if name is None else account_name(name)
         password, stored = self._accounts.new_password()
         with self._database.writing() as connection:
             request = _open_request(connection, request_id)
-            values = {**given, "name": wanted or request.name, "contact": request.contact}
+            values = {**rights, "name": wanted or request.name, "contact": request.contact}
             account_id = self._accounts.insert(connection, values, stored, actor)
             self._decide(connection, request, "approved", actor)
         return CreatedAccount(self._accounts.get(account_id), password)

@@ -24,6 +24,7 @@ from imprint.serve.generation.job import (
     Statistics,
     Waiting,
     context_exceeded,
+    no_such_model,
 )
 from imprint.serve.generation.waiting import Coming, Times, moved_up, refuse_if_full
 from imprint.serve.upstream.faults import FAULTS, FaultError
@@ -201,9 +202,7 @@ class UpstreamBackend:
         if job.model not in models:
             if not models:
                 raise RefusedError("unavailable", FAULTS["unreachable"].message, retry_after=RETRY_SECONDS)
-            known = ", ".join(models)
-            message = Bilingual(f"there is no model {job.model}. There are: {known}.", f"没有名为 {job.model} 的模型；现有：{known}。")
-            raise RefusedError("model_not_found", message)
+            raise no_such_model(job.model, models)
         check_job(job, self._api)
         if self._closing:
             raise RefusedError("unavailable", STOPPING, retry_after=RETRY_SECONDS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Alternative, EndReason, Job, RefusedError, TokenPiece
+from imprint.serve.generation.job import Alternative, EndReason, Job, RefusedError, TokenPiece, refuse_no_prompt
 from imprint.serve.upstream.faults import FaultError, fault_of_error
 
 Api = Literal["vllm", "openai"]
@@ -21,10 +21,6 @@ MAX_TOKENS: Final = 2**31
 BYTES_A_TOKEN: Final = 3
 """Where tokens are not counted: a Chinese character, or three letters."""
 TOKENS_A_MESSAGE: Final = 4
-NOTHING_TO_ANSWER: Final = Bilingual("give either messages or a text to continue.", "请给出 messages 或要续写的文本，二者之一。")
-BROKEN_TEXT: Final = Bilingual(
-    "the text holds a half of a surrogate pair, which is no character.", "文本含有单独的代理码位，不是完整字符。"
-)
 WORDS_ALONE: Final = Bilingual(
     "messages: the server with the model takes roles and texts; tools are not passed on.", "messages：后端只接受角色与文本；不转发工具。"
 )
@@ -53,16 +49,10 @@ class Part:
 
 def check_job(job: Job, api: Api) -> None:
     """Raise RefusedError for a job that cannot be passed on as it is."""
-    if (job.messages is None) == (job.text is None):
-        raise RefusedError("invalid", NOTHING_TO_ANSWER)
+    refuse_no_prompt(job)
     for message in job.messages or ():
         if message.keys() != {"role", "content"} or not all(isinstance(value, str) for value in message.values()):
             raise RefusedError("invalid", WORDS_ALONE)
-    try:
-        for text in texts_of(job):
-            text.encode()
-    except UnicodeError as error:
-        raise RefusedError("invalid", BROKEN_TEXT) from error
     if api == "openai":
         for name, is_plain in (("top_k", job.top_k == 0), ("repetition_penalty", job.repetition_penalty == 1)):
             if not is_plain:
