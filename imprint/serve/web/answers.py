@@ -77,7 +77,7 @@ class Answer:
 
 
 class AnswerSet:
-    """The answers of one request: started together, cancelled together, and paid for at their end."""
+    """The answers of one request: started together, cancelled together, and counted against the quota at their end."""
 
     def __init__(self, services: Services, principal: Principal | None, address: str) -> None:
         self.services = services
@@ -109,8 +109,7 @@ class AnswerSet:
             if self not in self.services.live:
                 raise ApiError("invalid_session", ENDED)
         except BaseException:
-            self.cancel()
-            await self.pay()
+            await self.end()
             raise
 
     def _reserve(self, principal: Principal, tokens: int) -> Any:
@@ -154,8 +153,7 @@ class AnswerSet:
                     async for number, event in merged:
                         yield number, self._taken(number, event)
         finally:
-            self.cancel()
-            await self.pay()
+            await self.end()
 
     async def collect(self) -> list[Answer]:
         """All answers, when the last has ended. Raises ApiError if one has failed."""
@@ -219,8 +217,9 @@ class AnswerSet:
             self.services.metrics.first_token_seconds.observe(time.monotonic() - self._begun)
         return event
 
-    async def pay(self) -> None:
-        """Count what the answers took; they have ended or been cancelled. A disk that cannot say it spoils no answer: it is paid later."""
+    async def end(self) -> None:
+        """End all answers where they are, and count what they took. A disk that cannot say it spoils no answer: it is settled later."""
+        self.cancel()
         if self._reserved is None:
             return
         reserved, self._reserved = self._reserved, None
@@ -232,7 +231,7 @@ class AnswerSet:
             await run_in_threadpool(self.services.store.quota.settle, reserved, tokens)
         except StoreError as error:
             log_store(error)
-            self.services.unpaid.append((reserved, tokens))
+            self.services.unsettled.append((reserved, tokens))
 
 
 async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, Event]]:

@@ -45,7 +45,7 @@ async def _watch(services: Services) -> None:
             if time.monotonic() - tidied > TIDY_SECONDS:
                 tidied = time.monotonic()
                 await run_in_threadpool(services.store.tidy)
-            await pay_what_is_due(services)
+            await settle_what_is_left(services)
             services.has_store, told = True, ""
         except StoreError as error:
             services.has_store = error.kind != "unavailable"
@@ -57,11 +57,11 @@ async def _watch(services: Services) -> None:
             seen = -1
 
 
-async def pay_what_is_due(services: Services) -> None:
+async def settle_what_is_left(services: Services) -> None:
     """Count what the database could not count before. Raises StoreError where it still cannot."""
-    while services.unpaid:
-        await run_in_threadpool(services.store.quota.settle, *services.unpaid[0])
-        services.unpaid.pop(0)
+    while services.unsettled:
+        await run_in_threadpool(services.store.quota.settle, *services.unsettled[0])
+        services.unsettled.pop(0)
 
 
 async def end_what_may_not_go_on(services: Services) -> None:

@@ -129,8 +129,7 @@ async def _limits(answers: AnswerSet) -> dict[str, str]:
     except StoreError:
         return {}
     except BaseException:
-        answers.cancel()
-        await answers.pay()
+        await answers.end()
         raise
 
 
@@ -159,8 +158,7 @@ async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> Asy
             yield form.chunk([], answers.usage())
         yield DONE
     finally:
-        answers.cancel()
-        await answers.pay()
+        await answers.end()
 
 
 def _last(form: AnswerForm, number: int, answer: Answer) -> list[bytes]:

@@ -63,7 +63,7 @@ class Services:
     """Whether the signal to end has come."""
     has_store: bool = field(default=True, init=False)
     """Whether the database could be read when that was last tried."""
-    unpaid: list[tuple[Reservation, int]] = field(default_factory=list, init=False)
+    unsettled: list[tuple[Reservation, int]] = field(default_factory=list, init=False)
     """What answers took that the database could not count yet."""
     live: set[Live] = field(default_factory=set, init=False)
     """What goes on now."""

@@ -20,7 +20,7 @@ def job(text: str) -> Job:
     return Job("base", "account:ada", text=text)
 
 
-def test_answers_are_collected_in_their_order_and_paid_once() -> None:
+def test_answers_are_collected_in_their_order_and_counted_once() -> None:
     async def collect() -> None:
         answers = answer_set()
         await answers.start([job("one"), job("two")])
@@ -42,7 +42,7 @@ def test_where_one_is_refused_none_runs_on() -> None:
     asyncio.run(start())
 
 
-def test_whoever_leaves_ends_all_and_what_was_made_is_paid() -> None:
+def test_whoever_leaves_ends_all_and_what_was_made_is_counted() -> None:
     async def leave() -> None:
         answers = answer_set()
         await answers.start([job("slow"), job("slow"), job("hi")])

@@ -182,7 +182,7 @@ def test_what_a_full_disk_could_not_count_is_counted_later(monkeypatch: pytest.M
             await answers.collect()
         reserved = store.quota.reserved
         async with watching_rights(services):
-            while services.unpaid:
+            while services.unsettled:
                 await asyncio.sleep(0.002)
         assert store.quota.settled == [10]
         assert store.quota.reserved == 0

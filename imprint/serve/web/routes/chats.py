@@ -163,8 +163,7 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
         question, jobs = await run_in_threadpool(_keep, store, principal, chat, body, started)
     except BaseException:
         for _, answers in started:
-            answers.cancel()
-            await answers.pay()
+            await answers.end()
         raise
     for job in jobs:
         generations_of(request).start(job)

@@ -91,8 +91,7 @@ async def ask_once(request: Request, body: SingleBody) -> Response:
             jobs.append(GenerationJob(answers, model, None, None))
     except BaseException:
         for job in jobs:
-            job.cancel()
-            await job.answers.pay()
+            await job.answers.end()
         raise
     for job in jobs:
         generations_of(request).start(job)
