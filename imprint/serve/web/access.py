@@ -15,8 +15,8 @@ from starlette.responses import Response
 from imprint.messages import Bilingual
 from imprint.serve.store.principal import Principal, Role
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.limits import read_json
 from imprint.serve.web.openapi import ERRORS, SCHEMES
+from imprint.serve.web.request_body import read_json
 from imprint.serve.web.services import Services, address_of, is_passed_on, services_of
 from imprint.serve.web.settings import is_loopback
 

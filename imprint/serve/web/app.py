@@ -16,10 +16,10 @@ from imprint.serve.store.errors import StoreError
 from imprint.serve.store.store import Store
 from imprint.serve.web.access import OPEN, GuardedRoute
 from imprint.serve.web.background import watching_rights
-from imprint.serve.web.entry import Entry
 from imprint.serve.web.errors import ApiError, answer_error
 from imprint.serve.web.generations import GenerationJobs
 from imprint.serve.web.metrics import Metrics
+from imprint.serve.web.middleware import RequestMiddleware
 from imprint.serve.web.openapi import SCHEMES
 from imprint.serve.web.routes import admin, chats, generations, legacy, me, openai, operations, page, session
 from imprint.serve.web.services import Services
@@ -54,7 +54,7 @@ def create_app(backend: Backend, store: Store, settings: WebSettings) -> FastAPI
     app.router.routes.extend(all_routes(settings))
     for problem in (ApiError, RefusedError, StoreError, RequestValidationError, HTTPException):
         app.add_exception_handler(problem, answer_error)
-    app.add_middleware(Entry, settings=settings, metrics=services.metrics)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=services.metrics)
     return app
 
 

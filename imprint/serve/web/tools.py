@@ -11,7 +11,7 @@ from typing import Any, Final
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import ServedModel
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.schemas import ChatBody, ChatMessage
+from imprint.serve.web.openai_bodies import ChatBody, ChatMessage
 
 CALL_TAGS: Final = ("<tool_call>", "</tool_call>")
 """What is around a call as Qwen and others write it."""

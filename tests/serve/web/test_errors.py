@@ -12,7 +12,7 @@ from imprint.messages import Bilingual
 from imprint.serve.generation.job import RefusedError
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web.errors import CODES, REFUSALS, STORE_CODES, ApiError, answer_error, error_of, validation_error
-from imprint.serve.web.schemas import ChatBody
+from imprint.serve.web.openai_bodies import ChatBody
 
 SAID = Bilingual("Too much.", "太多。")
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from imprint.serve.command import raise_file_limit
-from imprint.serve.web.limits import MAX_BODY_BYTES
 from imprint.serve.web.protocol import RECEIVE_SECONDS, SEND_SECONDS
+from imprint.serve.web.request_body import MAX_BODY_BYTES
 from tests.serve.web.scripted import KEY, FastProtocol, Running, ScriptedBackend, serving
 
 HEAD = (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.schemas import ChatBody
+from imprint.serve.web.openai_bodies import ChatBody
 from imprint.serve.web.tools import ToolUse, as_messages, as_tool_calls, tool_use
 from tests.serve.web.scripted import MODELS
 

@@ -16,8 +16,8 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.store.store import Store
 from imprint.serve.web.access import MEMBER, SESSION, GuardedRoute
 from imprint.serve.web.answers import AnswerSet, answers_for
-from imprint.serve.web.bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.generations import GenerationJob, Kept
+from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
 from imprint.serve.web.services import in_slow_thread, principal_of, services_of
 

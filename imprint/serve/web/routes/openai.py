@@ -11,9 +11,9 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import KEY, GuardedRoute
 from imprint.serve.web.answers import answers_for, find_model, usable_models
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.openai_bodies import AnswerBody, ChatBody, CompletionBody, TokenizeBody
 from imprint.serve.web.openai_form import AnswerForm, answer_request
 from imprint.serve.web.openapi import STREAMED
-from imprint.serve.web.schemas import AnswerBody, ChatBody, CompletionBody, TokenizeBody
 from imprint.serve.web.services import principal_of, services_of
 from imprint.serve.web.tools import as_messages, tool_use
 

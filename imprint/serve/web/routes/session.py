@@ -12,8 +12,8 @@ from imprint.serve.store.errors import StoreError
 from imprint.serve.store.login import Login
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import OPEN, OWN_SESSION, VISITOR, GuardedRoute, cookie_name, credential_of
-from imprint.serve.web.bodies import AskBody, LoginBody
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.page_bodies import AskBody, LoginBody
 from imprint.serve.web.services import address_of, in_hashing_thread, is_passed_on, services_of
 
 SESSION_SECONDS = 7 * 86_400

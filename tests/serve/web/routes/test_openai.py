@@ -13,7 +13,7 @@ import httpx2
 import openai
 import pytest
 
-from imprint.serve.web.schemas import ChatBody
+from imprint.serve.web.openai_bodies import ChatBody
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ADMIN_KEY, KEY, LIMITED_KEY, Running, ScriptedBackend, ScriptedStore, serving
 

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from imprint.serve.web.bodies import ChangeBody, ImportBody, LoginBody, MessageBody, as_set, given
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.page_bodies import ChangeBody, ImportBody, LoginBody, MessageBody, as_set, given
 
 
 def test_null_and_absent_are_two_things() -> None:

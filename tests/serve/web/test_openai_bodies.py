@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.schemas import REFUSED, ChatBody, CompletionBody, LegacyBody, TokenizeBody
+from imprint.serve.web.openai_bodies import REFUSED, ChatBody, CompletionBody, LegacyBody, TokenizeBody
 
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from imprint.serve.web.entry import POLICY
 from imprint.serve.web.log import LOGGER, start_logging
+from imprint.serve.web.middleware import POLICY
 from tests.serve.web.scripted import KEY, Running, serving
 
 

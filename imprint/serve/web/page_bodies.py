@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import EndReason
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.schemas import Body
+from imprint.serve.web.openai_bodies import Body
 
 MAX_CHARACTERS = 200_000
 MAX_FIELDS = 64

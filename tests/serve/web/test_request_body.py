@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.limits import MAX_BODY_BYTES, parse_json, read_json
+from imprint.serve.web.request_body import MAX_BODY_BYTES, parse_json, read_json
 
 BAD_BODIES: dict[str, bytes] = {
     "NaN": b'{"a": NaN}',

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imprint.messages import Bilingual
 from imprint.serve.web.errors import BUG, ApiError
-from imprint.serve.web.limits import header
 from imprint.serve.web.log import log
 from imprint.serve.web.metrics import Metrics
+from imprint.serve.web.request_body import header
 from imprint.serve.web.settings import WebSettings
 
 POLICY: Final = (
@@ -39,13 +39,14 @@ FOREIGN_HOST: Final = Bilingual(
     "This service is not known under the host name of the request; the operator allows a name by hosts=[NAME].",
     "本服务不使用请求中的主机名；运维可用 hosts=[NAME] 允许它。",
 )
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 PROBED: Final = frozenset({"/health/live", "/health/ready"})
 HEALTHY: Final = 200
 LEFT: Final = 499
 """The status in the log of a request whose client has left."""
 
 
-class Entry:
+class RequestMiddleware:
     """The outermost layer of our own."""
 
     def __init__(self, app: ASGIApp, settings: WebSettings, metrics: Metrics) -> None:
@@ -103,9 +104,6 @@ class Entry:
         }
         if not (route in PROBED and status == HEALTHY):  # probes come every few seconds
             log("request", fields, problem=problem)
-
-
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class _CutError(Exception):
