@@ -27,11 +27,11 @@ from imprint.serve.generation.job import (
     no_such_model,
 )
 from imprint.serve.generation.waiting import Coming, Times, moved_up, refuse_if_full
+from imprint.serve.upstream.client import Client, Patience
 from imprint.serve.upstream.faults import FAULTS, FaultError
 from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, prompt_body, read_part
 from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.upstream.servers import Server, Servers
-from imprint.serve.upstream.wire import Patience, Wire
 
 KEY_VARIABLE: Final = "IMPRINT_UPSTREAM_KEY"
 MAX_KEY_BYTES: Final = 4096
@@ -109,7 +109,7 @@ class UpstreamBackend:
         self._key = key
         self._limits = limits or UpstreamLimits()
         self._patience = patience or Patience()
-        self._wire: Wire | None = None
+        self._client: Client | None = None
         self._watching: list[asyncio.Task[None]] = []
         self._queue: FairQueue[UpstreamAnswer] = FairQueue()
         self._open: set[UpstreamAnswer] = set()
@@ -184,16 +184,16 @@ class UpstreamBackend:
         for task in (*tasks, *self._watching):
             task.cancel()
         await asyncio.gather(*tasks, *self._watching, return_exceptions=True)
-        if self._wire is not None:
-            await self._wire.close()
+        if self._client is not None:
+            await self._client.close()
 
-    def _begin(self) -> Wire:
+    def _begin(self) -> Client:
         """The connections; the first call makes them, and begins to watch the servers."""
-        if self._wire is None:
-            self._wire = Wire(self._key, self._patience)
+        if self._client is None:
+            self._client = Client(self._key, self._patience)
             if not self._closing:
-                self._watching = [asyncio.create_task(server.watch(self._wire, self._dispatch)) for server in self._servers.all]
-        return self._wire
+                self._watching = [asyncio.create_task(server.watch(self._client, self._dispatch)) for server in self._servers.all]
+        return self._client
 
     def _find(self, job: Job) -> ServedModel:
         """The model of a job that can be passed on. Raises RefusedError."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from imprint.serve.generation.job import NOTE, ServedModel
+from imprint.serve.upstream.client import Client
 from imprint.serve.upstream.faults import FaultError
-from imprint.serve.upstream.wire import Wire
 
 MAX_MODELS: Final = 256
 MAX_NAME: Final = 256
@@ -68,7 +68,7 @@ class Server:
         """Note that an answer of it was whole."""
         self._failed = 0
 
-    def failed(self, error: FaultError, wire: Wire) -> None:
+    def failed(self, error: FaultError, client: Client) -> None:
         """Note that an answer of it was not: it is checked soon, and left out after several."""
         self._tell("an answer failed", error)
         if not error.fault.blamed:
@@ -77,14 +77,14 @@ class Server:
         if error.name == "unreachable":
             self.answers = False
         if self._failed >= SUSPICIOUS:
-            self._left_out_until = self._clock() + _pause(wire, self._failed - SUSPICIOUS)
+            self._left_out_until = self._clock() + _pause(client, self._failed - SUSPICIOUS)
         self._woken.set()
 
-    async def watch(self, wire: Wire, changed: Callable[[], None]) -> None:
+    async def watch(self, client: Client, changed: Callable[[], None]) -> None:
         """Check it again and again; `changed` is called after each check."""
         while True:
             self._woken.clear()
-            seconds = wire.patience.check if await self.check(wire) else _pause(wire, self._checks_failed)
+            seconds = client.patience.check if await self.check(client) else _pause(client, self._checks_failed)
             changed()
             until_back = self._left_out_until - self._clock()
             if until_back > 0:
@@ -92,16 +92,16 @@ class Server:
             try:
                 async with asyncio.timeout(seconds):
                     await self._woken.wait()
-                await asyncio.sleep(min(seconds, wire.patience.retry))  # many answers may fail at once
+                await asyncio.sleep(min(seconds, client.patience.retry))  # many answers may fail at once
             except TimeoutError:
                 pass
 
-    async def check(self, wire: Wire) -> bool:
+    async def check(self, client: Client) -> bool:
         """Whether it answers now; its models are those that it names."""
         try:
-            models = read_models(await wire.ask(f"{self.address}/v1/models"), self._max_length)
+            models = read_models(await client.ask(f"{self.address}/v1/models"), self._max_length)
             if models != self.models or not self.answers:
-                self.counts_at = await self._find_count(wire, next(iter(models)))
+                self.counts_at = await self._find_count(client, next(iter(models)))
         except FaultError as error:
             if self.answers or self._checks_failed == 0:
                 self._tell("a server does not answer", error)
@@ -118,21 +118,21 @@ class Server:
         """Whether it counts tokens."""
         return self.counts_at is not None
 
-    async def count(self, wire: Wire, prompt: Mapping[str, Any]) -> int:
+    async def count(self, client: Client, prompt: Mapping[str, Any]) -> int:
         """The tokens of a prompt, with its template. Raises FaultError."""
-        return await self._count_at(self.counts_at or COUNTS[0], wire, prompt)
+        return await self._count_at(self.counts_at or COUNTS[0], client, prompt)
 
-    async def _count_at(self, place: str, wire: Wire, prompt: Mapping[str, Any]) -> int:
-        said = await wire.ask(self.address + place, prompt)
+    async def _count_at(self, place: str, client: Client, prompt: Mapping[str, Any]) -> int:
+        said = await client.ask(self.address + place, prompt)
         number = said.get("count") if isinstance(said, dict) else None
         if type(number) is not int or not 0 < number < MAX_LENGTH:
             raise FaultError("nonsense")
         return number
 
-    async def _find_count(self, wire: Wire, model: str) -> str | None:
+    async def _find_count(self, client: Client, model: str) -> str | None:
         for place in COUNTS:
             with suppress(FaultError):
-                await self._count_at(place, wire, {"model": model, "messages": COUNTED})
+                await self._count_at(place, client, {"model": model, "messages": COUNTED})
                 return place
         return None
 
@@ -141,9 +141,9 @@ class Server:
         self._log.warning(event, extra={"fields": fields})
 
 
-def _pause(wire: Wire, failures: int) -> float:
+def _pause(client: Client, failures: int) -> float:
     """Seconds until the next try, a little different each time, so that several services do not try together."""
-    return min(wire.patience.retry * 2.0 ** min(failures, 16), wire.patience.longest_retry) * random.uniform(0.8, 1.0)
+    return min(client.patience.retry * 2.0 ** min(failures, 16), client.patience.longest_retry) * random.uniform(0.8, 1.0)
 
 
 def read_models(said: Any, max_length: int | None) -> dict[str, UpstreamModel]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece
 from imprint.serve.upstream.backend import UpstreamBackend
-from imprint.serve.upstream.wire import Patience
+from imprint.serve.upstream.client import Patience
 
 QUICK = Patience(connect=0.5, first=0.3, silence=0.3, short=0.5, check=0.05, retry=0.02, longest_retry=0.1)
 ANSWER = ("这件", "上衣", "是白色。")

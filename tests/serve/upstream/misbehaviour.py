@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from imprint.serve.upstream.wire import MAX_EVENT_BYTES
+from imprint.serve.upstream.client import MAX_EVENT_BYTES
 from tests.serve.upstream.fakes import DONE, Asked, Behaviour, chunk, event, hang, head, whole
 
 

@@ -12,8 +12,8 @@ import pytest
 from imprint.messages import UserError
 from imprint.serve.generation.job import Job, Piece, RefusedError, Waiting
 from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamBackend, UpstreamLimits, open_upstream, read_key
+from imprint.serve.upstream.client import Patience
 from imprint.serve.upstream.section import UpstreamSection
-from imprint.serve.upstream.wire import Patience
 from tests.serve.upstream.fakes import (
     ANSWER,
     DONE,

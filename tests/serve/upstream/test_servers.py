@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from imprint.serve.upstream.client import Client, Patience
 from imprint.serve.upstream.faults import FaultError
 from imprint.serve.upstream.servers import SUSPICIOUS, Server, Servers, UpstreamModel, read_models
-from imprint.serve.upstream.wire import Patience, Wire
 from tests.serve.upstream.fakes import QUICK, FakeServer, running
 
 
@@ -81,26 +81,26 @@ def test_the_one_with_the_fewest_answers_is_taken_of_those_that_have_the_model_a
 def test_one_that_fails_several_times_is_left_out_for_longer_and_longer() -> None:
     async def run() -> list[bool]:
         now = 0.0
-        server, wire = server_with(lambda: now, demo=9), Wire(None, Patience(retry=1, longest_retry=4))
+        server, client = server_with(lambda: now, demo=9), Client(None, Patience(retry=1, longest_retry=4))
         seen = []
         for _ in range(SUSPICIOUS - 1):
-            server.failed(FaultError("cut"), wire)
+            server.failed(FaultError("cut"), client)
         seen.append(server.usable)
-        server.failed(FaultError("cut"), wire)
+        server.failed(FaultError("cut"), client)
         seen.append(server.usable)
         now += 1
         seen.append(server.usable)
-        server.failed(FaultError("cut"), wire)
+        server.failed(FaultError("cut"), client)
         now += 1
         seen.append(server.usable)
         now += 1
         seen.append(server.usable)
         server.answered()
-        server.failed(FaultError("cut"), wire)
+        server.failed(FaultError("cut"), client)
         seen.append(server.usable)
-        server.failed(FaultError("unreachable"), wire)
+        server.failed(FaultError("unreachable"), client)
         seen.append(server.usable)
-        await wire.close()
+        await client.close()
         return seen
 
     assert asyncio.run(run()) == [True, False, True, False, True, True, False]
@@ -108,13 +108,13 @@ def test_one_that_fails_several_times_is_left_out_for_longer_and_longer() -> Non
 
 def test_a_check_learns_whether_tokens_are_counted() -> None:
     async def run(fake: FakeServer) -> tuple[bool, bool, list[str]]:
-        wire = Wire(None, QUICK)
+        client = Client(None, QUICK)
         async with running(fake):
             server = Server(fake.url, None)
-            answered = await server.check(wire)
-            assert await server.check(wire)
-        assert not await server.check(wire)
-        await wire.close()
+            answered = await server.check(client)
+            assert await server.check(client)
+        assert not await server.check(client)
+        await client.close()
         return answered, server.counts_tokens, [asked.path for asked in fake.asked]
 
     assert asyncio.run(run(FakeServer())) == (True, True, ["/v1/models", "/tokenize", "/v1/models"])

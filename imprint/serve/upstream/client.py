@@ -42,13 +42,13 @@ class Patience:
     longest_retry: float = 30.0
 
 
-class Wire:
+class Client:
     """The connections to all servers."""
 
     def __init__(self, key: str | None, patience: Patience) -> None:
         self.patience = patience
         headers = {"Accept-Encoding": "identity"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
-        self._client = httpx2.AsyncClient(
+        self._http = httpx2.AsyncClient(
             headers=headers,
             timeout=httpx2.Timeout(None, connect=patience.connect, write=patience.silence),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_SECONDS),
@@ -99,7 +99,7 @@ class Wire:
         content = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            async with self._client.stream("GET" if body is None else "POST", url, content=content, headers=headers) as response:
+            async with self._http.stream("GET" if body is None else "POST", url, content=content, headers=headers) as response:
                 if response.status_code != 200:
                     raise await _fault_of(response)
                 yield response
@@ -110,7 +110,7 @@ class Wire:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        await self._http.aclose()
 
 
 async def _fault_of(response: httpx2.Response) -> FaultError:

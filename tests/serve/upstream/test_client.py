@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 import pytest
 
+from imprint.serve.upstream.client import MAX_BODY_BYTES, MAX_EVENT_BYTES, Client, event_texts
 from imprint.serve.upstream.faults import FaultError
-from imprint.serve.upstream.wire import MAX_BODY_BYTES, MAX_EVENT_BYTES, Wire, event_texts
 from tests.serve.upstream.fakes import DONE, QUICK, Asked, FakeServer, running
 
 
@@ -51,11 +51,11 @@ def test_what_is_too_long_or_cut_or_no_text_is_a_fault() -> None:
 def ask_of(server: FakeServer, path: str = "/v1/models") -> object:
     async def run() -> object:
         async with running(server):
-            wire = Wire(None, QUICK)
+            client = Client(None, QUICK)
             try:
-                return await wire.ask(server.url + path)
+                return await client.ask(server.url + path)
             finally:
-                await wire.close()
+                await client.close()
 
     return asyncio.run(run())
 
@@ -94,10 +94,10 @@ def test_a_redirect_is_not_followed_and_a_proxy_not_asked(monkeypatch: pytest.Mo
 
             server = FakeServer(listed=redirect)
             async with running(server):
-                wire = Wire("sk-secret", QUICK)
+                client = Client("sk-secret", QUICK)
                 with pytest.raises(FaultError) as caught:
-                    await wire.ask(f"{server.url}/v1/models")
-                await wire.close()
+                    await client.ask(f"{server.url}/v1/models")
+                await client.close()
                 return caught.value.name
 
     assert asyncio.run(run()) == "redirect"
@@ -115,15 +115,15 @@ def test_whoever_reads_a_stream_may_take_its_time_and_leave() -> None:
     async def run() -> list[object]:
         server, other = FakeServer(answer=answer), FakeServer(answer=endless)
         async with running(server, other):
-            wire, said = Wire(None, QUICK), []
-            async with aclosing(wire.stream(f"{server.url}/v1/completions", {})) as stream:
+            client, said = Client(None, QUICK), []
+            async with aclosing(client.stream(f"{server.url}/v1/completions", {})) as stream:
                 async for one in stream:
                     said.append(one)
                     await asyncio.sleep(QUICK.silence + 0.1)
-            async with aclosing(wire.stream(f"{other.url}/v1/completions", {})) as stream:
+            async with aclosing(client.stream(f"{other.url}/v1/completions", {})) as stream:
                 said.append(await anext(stream))
             await asyncio.wait_for(other.answers[0].closed.wait(), 1)
-            await wire.close()
+            await client.close()
             return said
 
     assert asyncio.run(run()) == [1, 2, 1]
