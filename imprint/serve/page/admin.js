@@ -93,7 +93,7 @@ function userRow(user, models, load) {
   };
   const role = { guest: "roleGuest", user: "roleUser", admin: "roleAdmin" }[user.role];
   return h("tr", { class: state === "disabled" ? "ended" : "" },
-    h("th", { scope: "row" }, user.name, isMe && h("small", { said: () => ` (${t("you_")})` }), user.contact && h("small", { class: "block" }, user.contact)),
+    h("th", { scope: "row" }, user.name, isMe && h("small", { said: () => ` (${t("yourself")})` }), user.contact && h("small", { class: "block" }, user.contact)),
     h("td", { class: "short", head: "role", said: role }),
     h("td", { head: "rights", said: () => (user.models === null ? t("allModels") : user.models.join(", ") || t("none")) }),
     h("td", { class: "number", head: "usedToday", said: () => `${count(user.used_today)} / ${count(user.tokens_a_day)}` }),

@@ -4,7 +4,7 @@ import { adminView } from "./admin.js";
 import { Composer } from "./composer.js";
 import { aboutLine, Controls } from "./controls.js";
 import { canAsk, Conversation, forgetSingle } from "./conversation.js";
-import { askForAccount, changePassword, signIn, welcome } from "./door.js";
+import { askForAccount, changePassword, signIn, welcome } from "./sign_in.js";
 import { h, iconButton, tell } from "./dom.js";
 import { keysView } from "./keys.js";
 import { Sidebar, restoreTheme } from "./sidebar.js";
@@ -34,7 +34,7 @@ function go(where) {
 function show() {
   const [view, detail] = place();
   const isGuest = session.me?.role === "guest";
-  if (session.me === null || view === "signin" || (isGuest && view === "ask")) return showDoor(view);
+  if (session.me === null || view === "signin" || (isGuest && view === "ask")) return showEntrance(view);
   if (session.me.must_change_password || (view === "password" && !isGuest)) return showPassword();
   if (parts === null) return enter();
   closeMenu();
@@ -43,7 +43,7 @@ function show() {
   return showChat(view === "chat" ? detail : null);
 }
 
-function showDoor(view) {
+function showEntrance(view) {
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   forgetParts();
   const ended = lost && (lost.name === null ? "guestEnded" : "sessionEnded");
@@ -268,8 +268,8 @@ async function changedElsewhere() {
 function showTrouble(failure, again) {
   if (!(failure instanceof Failure)) throw failure;
   app.className = "";
-  app.replaceChildren(h("main", { class: "door" }, h("div", { class: "card" }, h("p", { role: "alert", said: failure.said }),
-    h("div", { class: "or" }, h("button", { type: "button", class: "primary large", said: "again_", onclick: again })))));
+  app.replaceChildren(h("main", { class: "entrance" }, h("div", { class: "card" }, h("p", { role: "alert", said: failure.said }),
+    h("div", { class: "or" }, h("button", { type: "button", class: "primary large", said: "tryAgain", onclick: again })))));
 }
 
 async function start() {

@@ -93,13 +93,13 @@ export class Conversation {
     if (this.tree !== tree) return;
     const asked = question ?? message(local(), this.tree.rounds().at(-1)?.chosen?.id ?? null, "user", { text });
     const made = answers.map((one) => message(one.generation, asked.id, "assistant", one));
-    keep({ asked: { ...asked, parent_id: null }, made });
+    keepSingle({ asked: { ...asked, parent_id: null }, made });
     this.began(question ? [] : [asked], made);
   }
 
   /** Show the single question that was being answered when the page was loaded again, if there is one. */
   resume() {
-    const kept = kept_();
+    const kept = keptSingle();
     if (kept === null) return;
     this.began([kept.asked], kept.made);
   }
@@ -145,7 +145,7 @@ export class Conversation {
     }, controller.signal);
     if (this.watching.get(generation) === controller) this.watching.delete(generation);
     if (controller.signal.aborted) return;
-    if (chat === null && this.live.length === 0) keep(null);
+    if (chat === null && this.live.length === 0) keepSingle(null);
     if (this.answers.get(answer.id) === answer) {
       const isAtEnd = this.isAtEnd;
       this.render();
@@ -246,19 +246,19 @@ function message(id, parent, role, { text = "", model = null, generation = null 
   return { id, parent_id: parent, role, text, model, generation, state, finish: null, error: null, new_tokens: 0, created_at: Date.now() / 1000 };
 }
 
-function keep(value) {
+function keepSingle(value) {
   try {
     if (value === null) sessionStorage.removeItem(LIVE);
     else sessionStorage.setItem(LIVE, JSON.stringify(value));
   } catch { /* a browser that keeps nothing: then nothing goes on after a reload */ }
 }
 
-function kept_() {
+function keptSingle() {
   try { return JSON.parse(sessionStorage.getItem(LIVE)); } catch { return null; }
 }
 
 /** Forget what a reload would go on with. */
-export function forgetSingle() { keep(null); }
+export function forgetSingle() { keepSingle(null); }
 
 /** Whether there is somebody to answer. */
 export function canAsk() { return answering().length > 0; }

@@ -196,7 +196,7 @@ const WORDS = {
   ],
   disableSure: ["Disable “{name}”? All its sessions, keys and answers end at once.", "停用“{name}”？其会话、密钥和回答会立即终止。"],
   saved: ["Saved.", "已保存。"],
-  you_: ["you", "本人"],
+  yourself: ["you", "本人"],
   guestsSetting: ["Guests", "访客"],
   guestsLoopback: ["where the service is for this machine alone", "仅当服务只对本机开放时"],
   guestsEverywhere: ["from everywhere", "来自任何地方"],
@@ -220,7 +220,7 @@ const WORDS = {
   subject: ["About", "对象"],
   detail: ["Detail", "详情"],
   fromAddress: ["from {address}", "来自 {address}"],
-  again_: ["Try again", "重试"],
+  tryAgain: ["Try again", "重试"],
   loading: ["Loading…", "加载中…"],
 };
 

@@ -7,7 +7,7 @@ import { session } from "./state.js";
 const input = (name, attributes) => h("input", { name, required: true, ...attributes });
 
 function card(...children) {
-  return h("main", { class: "door" },
+  return h("main", { class: "entrance" },
     h("div", { class: "corner" }, themeButton(), languageButton()),
     h("div", { class: "card" }, ...children));
 }
