@@ -49,7 +49,6 @@ class GenerationJob:
         self.model = model
         self.message_id = message_id
         """The message in the store; None for an answer that is not kept."""
-        self.text = ""
         self.position: int | None = None
         self.viewers = 0
         self.final: dict[str, Any] | None = None
@@ -65,6 +64,11 @@ class GenerationJob:
         """Whose it is."""
         return self.answers.principal
 
+    @property
+    def text(self) -> str:
+        """What has come so far."""
+        return self.answers.answers[0].text
+
     def cancel(self) -> None:
         """End the answer where it is; what there is of it is kept."""
         self.answers.cancel()
@@ -77,7 +81,6 @@ class GenerationJob:
                     self.position = event.position
                 elif isinstance(event, Piece):
                     self.position = None
-                    self.text += event.text
                     self._flush()
                 self.tell()
         await self._finish()
