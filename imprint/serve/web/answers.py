@@ -12,35 +12,19 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, ServedModel, TokenPiece
+from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, TokenPiece
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import REFUSALS, ApiError, log_store
 from imprint.serve.web.services import ENDING, Services, address_of, services_of
 
+TEMPERATURE = 0.95
+TOP_P = 0.7
+"""The sampling of `imprint chat`, where a request says none."""
 SHARED_SECONDS = 0.02
 """Tokens that come within this time share an event."""
 CANCELLED = Bilingual("The answer was cancelled.", "回答已被取消。")
 ENDED = Bilingual("Your right to this answer has just ended.", "获得此回答的权限刚刚失效。")
-
-
-def usable_models(services: Services, principal: Principal | None) -> list[ServedModel]:
-    """The models that somebody may use, `base` first."""
-    return [model for model in services.backend.models() if principal is None or principal.may_use(model.id)]
-
-
-def find_model(services: Services, principal: Principal | None, name: str) -> ServedModel:
-    """The model of this id. Raises ApiError for none, and for one that this account may not use, as if there were none."""
-    models = usable_models(services, principal)
-    found = next((model for model in models if model.id == name), None)
-    if found is None:
-        names = ", ".join(model.id for model in models)
-        raise ApiError(
-            "model_not_found",
-            Bilingual(f"There is no such model that you may use. Yours: {names}.", f"没有这个模型，或无权使用。可用：{names}。"),
-            param="model",
-        )
-    return found
 
 
 @dataclass

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from imprint.serve.generation.job import Ended, Job
-from imprint.serve.web.answers import AnswerSet, find_model
+from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
@@ -78,15 +78,6 @@ def test_a_backend_that_restarts_says_when_to_try_again() -> None:
     problem = asyncio.run(fail())
     assert problem is not None
     assert (problem.status, "Retry-After" in problem.headers) == (503, True)
-
-
-def test_a_model_without_a_right_is_as_if_there_were_none() -> None:
-    services = answer_set().services
-    with pytest.raises(ApiError) as caught:
-        find_model(services, principal("bob", "user", models=frozenset({"tuned"})), "base")
-    assert caught.value.code == "model_not_found"
-    assert "tuned" in caught.value.message.english
-    assert find_model(services, None, "base").id == "base"
 
 
 def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day() -> None:

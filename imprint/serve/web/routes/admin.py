@@ -15,8 +15,8 @@ from imprint.serve.store.principal import Actor
 from imprint.serve.web.access import ADMIN, GuardedRoute
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.hints import hint_for
+from imprint.serve.web.models import describe_model
 from imprint.serve.web.page_bodies import ApproveBody, ChangeBody, NewUserBody, SettingsBody, as_set
-from imprint.serve.web.routes.openai import describe_model
 from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
 
 NO_BACKUP = Bilingual("The backup cannot be written; is the disk full?", "无法写入备份；磁盘是否已满？")

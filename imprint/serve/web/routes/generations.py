@@ -11,11 +11,11 @@ from starlette.responses import JSONResponse, Response
 
 from imprint.serve.generation.job import Job, RefusedError
 from imprint.serve.web.access import SESSION, GuardedRoute
-from imprint.serve.web.answers import AnswerSet, answers_for, find_model
+from imprint.serve.web.answers import TEMPERATURE, TOP_P, AnswerSet, answers_for
 from imprint.serve.web.generations import GenerationJob, GenerationJobs, Viewer
+from imprint.serve.web.models import find_model
 from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.page_bodies import Sampling, SingleBody
-from imprint.serve.web.routes.openai import TEMPERATURE, TOP_P
 from imprint.serve.web.services import principal_of, services_of
 from imprint.serve.web.sse import EventStream
 

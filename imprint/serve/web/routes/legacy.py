@@ -17,8 +17,9 @@ from imprint.messages import Bilingual
 from imprint.serve.generation.job import Ended, Job, Piece
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import LOCAL, GuardedRoute
-from imprint.serve.web.answers import Answer, AnswerSet, answers_for, usable_models
+from imprint.serve.web.answers import Answer, AnswerSet, answers_for
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.models import usable_models
 from imprint.serve.web.openai_bodies import LegacyBody
 from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.services import Services, services_of

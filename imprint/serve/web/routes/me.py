@@ -11,9 +11,8 @@ from starlette.responses import JSONResponse, Response
 from imprint.serve.store.keys import Key
 from imprint.serve.store.principal import Actor
 from imprint.serve.web.access import MEMBER, OWN_SESSION, PASSWORD, SESSION, GuardedRoute
-from imprint.serve.web.answers import usable_models
+from imprint.serve.web.models import describe_model, usable_models
 from imprint.serve.web.page_bodies import KeyBody, PasswordBody, as_set
-from imprint.serve.web.routes.openai import describe_model
 from imprint.serve.web.routes.session import describe, with_cookie
 from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
 

@@ -6,20 +6,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Job, ServedModel
+from imprint.serve.generation.job import Job
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import KEY, GuardedRoute
-from imprint.serve.web.answers import answers_for, find_model, usable_models
+from imprint.serve.web.answers import TEMPERATURE, TOP_P, answers_for
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.models import describe_model, find_model, usable_models
 from imprint.serve.web.openai_bodies import AnswerBody, ChatBody, CompletionBody, TokenizeBody
 from imprint.serve.web.openai_form import AnswerForm, answer_request
 from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.services import principal_of, services_of
 from imprint.serve.web.tools import as_messages, tool_use
 
-TEMPERATURE = 0.95
-TOP_P = 0.7
-"""The sampling of `imprint chat`, where a request says none."""
 NO_COUNT = Bilingual("The server behind this model counts no tokens.", "该模型的后端服务器不支持统计词元数。")
 
 
@@ -43,22 +41,6 @@ async def list_models(request: Request) -> Response:
 async def show_model(request: Request, model: str) -> Response:
     """One of them."""
     return JSONResponse(describe_model(find_model(services_of(request), principal_of(request), model)))
-
-
-def describe_model(model: ServedModel) -> dict[str, Any]:
-    """A model as OpenAI and vLLM describe one, with its licence."""
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": 0,
-        "owned_by": "imprint",
-        "root": model.name,
-        "parent": model.parent,
-        "max_model_len": model.max_length,
-        "supports_tools": model.supports_tools,
-        "licence": model.licence,
-        "note": model.note.line if model.note else None,
-    }
 
 
 async def chat_completions(request: Request, body: ChatBody) -> Response:

@@ -1,7 +1,5 @@
 """The routes of a visitor: sign in, come as a guest, sign out, ask for an account."""
 
-from functools import partial
-
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,10 +9,10 @@ from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.login import Login
 from imprint.serve.store.principal import Principal
-from imprint.serve.web.access import OPEN, OWN_SESSION, VISITOR, GuardedRoute, cookie_name, credential_of
+from imprint.serve.web.access import OPEN, OWN_SESSION, VISITOR, GuardedRoute, cookie_name, credential_of, lets_guests_in
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.page_bodies import AskBody, LoginBody
-from imprint.serve.web.services import address_of, in_hashing_thread, is_passed_on, services_of
+from imprint.serve.web.services import address_of, in_hashing_thread, services_of
 
 SESSION_SECONDS = 7 * 86_400
 NO_GUESTS = Bilingual("Guests are not let in here. Sign in, or ask for an account.", "此处不接待访客，请登录或申请账号。")
@@ -36,7 +34,7 @@ async def show(request: Request) -> Response:
     services = services_of(request)
     credential = credential_of(request, "session")
     me = None if credential is None else await run_in_threadpool(services.store.sessions.of, credential.secret)
-    guests = await guests_work(request)
+    guests = await lets_guests_in(request)
     if me is not None and me.role == "guest" and not guests:
         me = None
     return JSONResponse({"me": None if me is None else describe(me), "guests": guests, "version": __version__})
@@ -51,11 +49,6 @@ def describe(principal: Principal) -> dict[str, object]:
         "tokens_a_day": principal.tokens_a_day,
         "concurrency": principal.concurrency,
     }
-
-
-async def guests_work(request: Request) -> bool:
-    """Whether guests are let in: at once where the service is for this machine alone, elsewhere where they were switched on."""
-    return await run_in_threadpool(partial(services_of(request).lets_guests_in, passed_on=is_passed_on(request)))
 
 
 async def login(request: Request, body: LoginBody) -> Response:
@@ -77,7 +70,7 @@ async def login(request: Request, body: LoginBody) -> Response:
 async def guest(request: Request) -> Response:
     """Begin a guest's session, an owner of its own."""
     services = services_of(request)
-    if not await guests_work(request):
+    if not await lets_guests_in(request):
         raise ApiError("permission_denied", NO_GUESTS)
     return with_cookie(request, await run_in_threadpool(services.store.sessions.guest, address_of(request)))
 
