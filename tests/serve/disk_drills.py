@@ -90,7 +90,7 @@ def whole(data: Path) -> bool:
 
 
 def full(folder: Path) -> str:
-    """The disk is full while an answer is being written, and has room again; then `kill -9` while it is full."""
+    """The disk is full while an answer is being written, and has room again."""
     data = folder / "full"
     with disk(data) as own, service(folder / "mine", data, "grace=2") as served, asker(served) as asked:
         generation = asked.ask("讲一个故事").json()["answers"][0]["generation"]

@@ -80,6 +80,13 @@ class TestText:
             assert [token.id for part in parts for token in part.tokens] == ids[:length]
             assert (end.reason, end.new_tokens) == ("length", length)
 
+    def test_control_tokens_that_a_model_writes_are_not_shown(self, model: Model) -> None:
+        controls = [token for token in model.tokenizer.controls.values() if token not in model.network.stop_ids]
+        ids = [token for control in controls for token in (*model.tokenizer.encode("白"), control)]
+        text, _, end = told(model, ids)
+
+        assert (text.replace(" ", ""), end.new_tokens) == ("白" * len(controls), len(ids))
+
     def test_a_stop_text_and_its_beginning_are_held_back(self, model: Model) -> None:
         for typed, shown in (("白色终点", "白色"), ("白色终了", "白色终了"), ("白色终", "白色终")):
             text, parts, _ = told(model, model.tokenizer.encode(typed), stop=("终点",))
