@@ -22,7 +22,7 @@ from imprint.serve.web.sse import EventStream
 GUEST_SHARE = 0.5
 """Share of the queue that all guests together may fill."""
 SIDE_BY_SIDE = 2
-"""Answers of a comparison that count as one."""
+"""Answers of a comparison that are written at the same time, whatever the account may have."""
 
 
 def routes() -> list[GuardedRoute]:
