@@ -16,7 +16,7 @@ from imprint.serve.web.errors import ApiError
 RECEIVE_SECONDS: Final = 15.0
 """Most seconds for the whole header of a request, and again for its whole body."""
 SEND_SECONDS: Final = 60.0
-"""Most seconds that a client may leave a full buffer unread."""
+"""Most seconds that a client may leave unread what was written."""
 MAX_HEADER_BYTES: Final = 64 << 10
 MALFORMED: Final = Bilingual("This is no HTTP request that can be understood.", "无法理解的 HTTP 请求。")
 SLOW: Final = Bilingual(f"The request was not complete after {RECEIVE_SECONDS:g} seconds.", f"请求在 {RECEIVE_SECONDS:g} 秒内未发完。")
@@ -34,6 +34,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first header."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # else the rest of an answer that nobody reads has no deadline, and its connection no end
         self._watch()
 
     def data_received(self, data: bytes) -> None:

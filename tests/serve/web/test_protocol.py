@@ -108,6 +108,21 @@ def test_a_client_that_does_not_read_is_dropped_and_others_go_on(running: Runnin
         assert running.app.state.services.backend.running == 0
 
 
+def test_a_client_that_leaves_the_rest_of_an_answer_unread_is_dropped(running: Running) -> None:
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        stalled.connect(("127.0.0.1", running.port))
+        ours = stalled.getsockname()[1]
+        while not (found := [one for one in list(running.server.server_state.connections) if one.client and one.client[1] == ours]):
+            time.sleep(0.002)
+        found[0].transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024)
+        stalled.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while found[0] in running.server.server_state.connections and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert found[0] not in running.server.server_state.connections
+
+
 def hold_half_requests(running: Running, count: int) -> float:
     """Let so many half headers and half bodies wait; the seconds that a request took meanwhile. All are closed at their deadline."""
     half = [running.connect() for _ in range(count)]
