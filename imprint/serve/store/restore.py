@@ -1,16 +1,19 @@
 """Puts a backup in the place of the database."""
 
 import os
+import re
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+
+from sqlalchemy import create_engine
 
 from imprint.files.disk_errors import translate_disk_errors
 from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
 from imprint.serve.store.database import FILE_NAME
 from imprint.serve.store.errors import StoreError
-from imprint.serve.store.schema import refuse_unknown_schema
+from imprint.serve.store.schema import migrate, refuse_unknown_schema
 from imprint.serve.store.store import hold_folder
 
 KEPT_NAME = "before-restore.db"
@@ -27,7 +30,7 @@ def restore(file: Path, folder: Path) -> Path | None:
         raise StoreError("not_found", Bilingual(f"{file}: there is no such file.", f"{file}：没有这个文件。"))
     sqlite.check(file)
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        refuse_unknown_schema(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0], file)
+        _check_tables(connection, file)
     with translate_disk_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = hold_folder(folder)
@@ -35,6 +38,35 @@ def restore(file: Path, folder: Path) -> Path | None:
             return _replace(file, folder / FILE_NAME)
         finally:
             os.close(held)
+
+
+def _check_tables(connection: sqlite3.Connection, file: Path) -> None:
+    """Raise StoreError unless a file has the tables of its version, and nothing that would act by itself, such as a trigger."""
+    found, versions = {}, []
+    with suppress(sqlite3.Error):  # such as a name that is no UTF-8
+        found = _columns(connection)
+        if found.get("alembic_version") == ["table", "version_num"]:
+            versions = connection.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    is_known = len(versions) == 1 and isinstance(versions[0][0], str) and bool(re.fullmatch(r"\w{1,32}", versions[0][0]))
+    if is_known:
+        refuse_unknown_schema(versions[0][0], file)
+        engine = create_engine("sqlite://")
+        with engine.begin() as fresh:
+            migrate(fresh, file, versions[0][0])
+            ours = fresh.connection.driver_connection
+            assert isinstance(ours, sqlite3.Connection)
+            is_known = found == _columns(ours)
+        engine.dispose()
+    if not is_known:
+        raise sqlite.no_database(file, Bilingual("one with other tables", "表结构不符"))
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    """Tables and indexes with their columns; also views and triggers, which a database of ours has not."""
+    return {
+        name: [kind, *(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (name,)))] if kind == "table" else [kind]
+        for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'").fetchall()
+    }
 
 
 def _replace(file: Path, target: Path) -> Path | None:

@@ -27,15 +27,15 @@ def revision_of(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def migrate(connection: Connection, place: Path) -> None:
-    """Bring a database up to the newest schema, in the transaction of the connection, which the caller ends.
+def migrate(connection: Connection, place: Path, wanted: str = "head") -> None:
+    """Bring a database up to the newest schema, or to an older one, in the transaction of the connection, which the caller ends.
 
     `place` names the database in the StoreError for one that a newer program has written.
     """
     script, present = _script(MIGRATIONS), revision_of(connection)
     refuse_unknown_schema(present, place)
     context = MigrationContext.configure(
-        connection, opts={"fn": lambda revision, _: script._upgrade_revs("head", revision), "transactional_ddl": True}
+        connection, opts={"fn": lambda present, _: script._upgrade_revs(wanted, present), "transactional_ddl": True}
     )
     with Operations.context(context):
         context.run_migrations()

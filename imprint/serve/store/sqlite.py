@@ -115,13 +115,18 @@ def check(file: Path) -> None:
             if problem == "ok"
             else Bilingual(f"damaged ({problem})", f"已损坏（{problem}）")
         )
-        raise StoreError(
-            "unavailable",
-            Bilingual(
-                f"{file}: this is no database of the service, or it is {why.english}. Give a file that `imprint user backup` has written.",
-                f"{file}：不是本服务的数据库，或{why.chinese}。请给出 `imprint user backup` 写出的文件。",
-            ),
-        )
+        raise no_database(file, why)
+
+
+def no_database(file: Path, why: Bilingual) -> StoreError:
+    """The error for a file that is no database of this service."""
+    return StoreError(
+        "unavailable",
+        Bilingual(
+            f"{file}: this is no database of the service, or it is {why.english}. Give a file that `imprint user backup` has written.",
+            f"{file}：不是本服务的数据库，或{why.chinese}。请给出 `imprint user backup` 写出的文件。",
+        ),
+    )
 
 
 def error_of(error: BaseException | None, file: Path) -> StoreError | None:

@@ -1,3 +1,4 @@
+import shutil
 import sqlite3
 import threading
 from contextlib import closing
@@ -117,3 +118,35 @@ def test_a_backup_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with open_store(tmp_path / "data") as store, pytest.raises(UserError, match=r"backup\.db: cannot be written"):
         store.backup(tmp_path / "file" / "backup.db")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE alembic_version",
+        "DELETE FROM alembic_version",
+        "INSERT INTO alembic_version VALUES ('0002')",
+        "UPDATE alembic_version SET version_num = '../../x'",
+        "DROP TABLE messages",
+        "ALTER TABLE accounts DROP COLUMN contact",
+        "CREATE TRIGGER t AFTER INSERT ON audit BEGIN UPDATE accounts SET role = 'admin'; END",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE VIRTUAL TABLE v USING fts5(a)",
+    ],
+)
+def test_a_backup_with_other_tables_or_a_trigger_is_refused(tmp_path: Path, backup: Path, change: str) -> None:
+    changed = tmp_path / "changed.db"
+    shutil.copy(backup, changed)
+    with closing(sqlite3.connect(changed)) as connection, connection:
+        connection.execute(change)
+    with pytest.raises(StoreError, match="other tables"):
+        restore(changed, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.fixture(scope="module")
+def backup(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backup")
+    with open_store(folder / "data") as store:
+        store.backup(folder / "backup.db")
+    return folder / "backup.db"

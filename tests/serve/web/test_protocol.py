@@ -3,11 +3,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from typing import cast
 
 import pytest
 
 from imprint.serve.command import raise_file_limit
-from imprint.serve.web.protocol import RECEIVE_SECONDS, SEND_SECONDS
+from imprint.serve.web.protocol import RECEIVE_SECONDS, SEND_SECONDS, BoundedProtocol
 from imprint.serve.web.request_body import MAX_BODY_BYTES
 from tests.serve.web.scripted import KEY, FastProtocol, Running, ScriptedBackend, serving
 
@@ -112,15 +113,16 @@ def test_a_client_that_leaves_the_rest_of_an_answer_unread_is_dropped(running: R
     with socket.socket() as stalled:
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         stalled.connect(("127.0.0.1", running.port))
-        ours = stalled.getsockname()[1]
-        while not (found := [one for one in list(running.server.server_state.connections) if one.client and one.client[1] == ours]):
+        ours = ("127.0.0.1", stalled.getsockname()[1])
+        connections = cast("set[BoundedProtocol]", running.server.server_state.connections)
+        while not (found := [one for one in list(connections) if one.client == ours]):
             time.sleep(0.002)
         found[0].transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024)
         stalled.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
         deadline = time.monotonic() + 10
-        while found[0] in running.server.server_state.connections and time.monotonic() < deadline:
+        while found[0] in connections and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert found[0] not in running.server.server_state.connections
+        assert found[0] not in connections
 
 
 def hold_half_requests(running: Running, count: int) -> float:
