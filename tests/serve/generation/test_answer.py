@@ -14,7 +14,8 @@ from imprint.serve.generation.answer import Answer, Served, request_for
 from imprint.serve.generation.job import Ended, Generation, Job, Piece, RefusedError
 from imprint.serve.generation.worker import Worker
 from tests.bases import FAMILIES
-from tests.serve.generation.workers import Outcome, alone, job_of, model_of, outcome_of, served_of
+from tests.serve.generation.workers import alone, job_of, model_of, served_of
+from tests.serve.outcomes import Outcome, outcome_of
 
 CONTROLS = (
     *("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "sop", "eop", "<ENC>", "<dBLOCK>", "<unused_0>", "<unk>", "<pad>", "<s>", "</s>"),

@@ -12,7 +12,8 @@ from imprint.serve.generation.models import affordable_kv_tokens, open_models, o
 from imprint.serve.generation.notes import note_of
 from imprint.serve.generation.section import ServedModelsSection
 from tests.cases import small_network
-from tests.serve.generation.workers import job_of, outcome_of
+from tests.serve.generation.workers import job_of
+from tests.serve.outcomes import outcome_of
 from tests.tiny import tiny_base
 from tests.tinyrun import tiny_recipe, tiny_run
 

@@ -15,18 +15,17 @@ from imprint.serve.generation.job import Ended, Job, Piece, RefusedError
 from imprint.serve.generation.worker import Limits, Worker
 from tests.bases import FAMILIES, OTHER_CLASSES
 from tests.serve.generation.workers import (
-    Outcome,
     alone,
     fail_once,
     job_of,
     model_of,
-    outcome_of,
     random_job,
     run_schedule,
     run_some,
     served_of,
     worker_of,
 )
+from tests.serve.outcomes import Outcome, outcome_of
 
 
 @pytest.fixture(scope="module")

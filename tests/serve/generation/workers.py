@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ from imprint.inference.decoder import Decoder
 from imprint.inference.request import Token
 from imprint.model import Model
 from imprint.serve.generation.answer import Served, request_for
-from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, RefusedError, ServedModel, Waiting
+from imprint.serve.generation.job import Job, RefusedError, ServedModel
 from imprint.serve.generation.worker import Limits, Worker
 from tests.bases import base_of
 from tests.inference.schedules import adapters_of
+from tests.serve.outcomes import Outcome, outcome_of
 
 LETTERS = "这件上衣的颜色是白好你版型宽松"
 
@@ -49,45 +50,6 @@ async def worker_of(model: Model, limits: Limits | None = None) -> AsyncIterator
         yield worker
     finally:
         await worker.close(0)
-
-
-@dataclass
-class Outcome:
-    """All events of a generation."""
-
-    events: list[Event] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, Piece))
-
-    @property
-    def ids(self) -> list[int]:
-        return [token.id for event in self.events if isinstance(event, Piece) for token in event.tokens]
-
-    @property
-    def positions(self) -> list[int]:
-        return [event.position for event in self.events if isinstance(event, Waiting)]
-
-    @property
-    def end(self) -> Ended:
-        """The last event, of which there is one."""
-        (end,) = (event for event in self.events if isinstance(event, Ended))
-        assert self.events[-1] is end
-        assert self.positions == sorted(self.positions, reverse=True)
-        return end
-
-
-async def outcome_of(generation: Generation, *, cancel_after: int | None = None) -> Outcome:
-    """Read all events; cancel after so many of them."""
-    outcome = Outcome()
-    if cancel_after == 0:
-        generation.cancel()
-    async for event in generation:
-        outcome.events.append(event)
-        if len(outcome.events) == cancel_after:
-            generation.cancel()
-    return outcome
 
 
 def job_of(text: str = "你好", owner: str = "ann", **settings: object) -> Job:

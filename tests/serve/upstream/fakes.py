@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece
+from imprint.serve.generation.job import Job
 from imprint.serve.upstream.backend import UpstreamBackend
 from imprint.serve.upstream.client import Patience
 
@@ -187,22 +187,3 @@ async def until(condition: Callable[[], bool], seconds: float = 3.0) -> None:
 
 def job_of(question: str = "颜色", **changes: Any) -> Job:
     return replace(Job("demo", "ann", messages=({"role": "user", "content": question},), max_new_tokens=20), **changes)
-
-
-@dataclass
-class Outcome:
-    """What came of a job."""
-
-    text: str
-    events: list[Event]
-    end: Ended
-
-
-async def outcome_of(generation: Generation) -> Outcome:
-    """All events; exactly the last one ends the answer."""
-    async with asyncio.timeout(5):
-        events = [one async for one in generation]
-    ends = [one for one in events if isinstance(one, Ended)]
-    assert len(ends) == 1
-    assert events[-1] is ends[0]
-    return Outcome("".join(one.text for one in events if isinstance(one, Piece)), events, ends[0])

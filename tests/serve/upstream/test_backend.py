@@ -14,18 +14,17 @@ from imprint.serve.generation.job import Job, Piece, RefusedError, Waiting
 from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamBackend, UpstreamLimits, open_upstream, read_key
 from imprint.serve.upstream.client import Patience
 from imprint.serve.upstream.section import UpstreamSection
+from tests.serve.outcomes import Outcome, outcome_of
 from tests.serve.upstream.fakes import (
     ANSWER,
     DONE,
     Asked,
     FakeServer,
-    Outcome,
     backend_of,
     behave,
     chunk,
     hang,
     job_of,
-    outcome_of,
     running,
     until,
 )
