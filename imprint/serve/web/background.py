@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
@@ -13,6 +13,7 @@ from imprint.serve.store.errors import StoreError
 from imprint.serve.web.errors import log_store
 from imprint.serve.web.log import log
 from imprint.serve.web.services import Services
+from imprint.serve.web.tasks import running_beside
 
 WATCH_SECONDS: Final = 0.4
 """Seconds after which an ended session, key or right is noticed by what goes on; requests ask each time."""
@@ -24,13 +25,8 @@ TIDY_SECONDS: Final = 600.0
 @asynccontextmanager
 async def watching_rights(services: Services) -> AsyncIterator[None]:
     """Watch as long as the service runs."""
-    task = asyncio.create_task(_watch(services))
-    try:
+    async with running_beside(_watch(services)):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _watch(services: Services) -> None:

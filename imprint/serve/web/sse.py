@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from imprint.serve.web.tasks import running_beside
 
 KEEP_ALIVE_SECONDS: Final = 10.0
 """Seconds of silence after which a comment is sent, so that no proxy takes the stream for dead."""
@@ -42,13 +44,8 @@ async def watching(receive: Receive, leave: Callable[[], None]) -> AsyncIterator
             pass
         leave()
 
-    task = asyncio.create_task(watch())
-    try:
+    async with running_beside(watch()):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 class EventStream(Response):
@@ -71,17 +68,13 @@ class EventStream(Response):
             scope["state"]["left"] = True
             self.leave()
 
-        alive = asyncio.create_task(self._keep_alive(send))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async with watching(receive, left), aclosing(self.events) as events:
+            async with running_beside(self._keep_alive(send)), watching(receive, left), aclosing(self.events) as events:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 async for event in events:
                     self._sent = asyncio.get_running_loop().time()
                     await send({"type": "http.response.body", "body": event, "more_body": True})
         finally:
-            alive.cancel()
-            with suppress(asyncio.CancelledError):
-                await alive
             self.leave()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
