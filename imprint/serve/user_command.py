@@ -93,10 +93,13 @@ def change_user(asked: Asked) -> None:
     with _opened(section) as store:
         account = store.accounts.named(asked.subject)
         store.accounts.change(
-            account.id, actor=COMMAND_LINE, role=section.role, tokens_a_day=section.tokens_a_day, concurrency=section.concurrency
+            account.id,
+            actor=COMMAND_LINE,
+            role=section.role,
+            tokens_a_day=section.tokens_a_day,
+            concurrency=section.concurrency,
+            models="all" if section.models == "all" else None if section.models is None else frozenset(section.models),
         )
-        if section.models is not None:
-            store.accounts.set_models(account.id, None if section.models == "all" else frozenset(section.models), COMMAND_LINE)
     _say_done(f'"{account.name}" was changed', f'已修改 "{account.name}"')
 
 

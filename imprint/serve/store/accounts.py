@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from sqlalchemy import Connection, Row, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -212,8 +212,13 @@ class Accounts:
         role: Role | None = None,
         tokens_a_day: int | None = None,
         concurrency: int | None = None,
+        models: frozenset[str] | Literal["all"] | None = None,
+        disabled: bool | None = None,
     ) -> Account:
-        """Change what is not None. A change of the role ends all sessions of the account."""
+        """Change what is not None, all of it or nothing.
+
+        A change of the role ends all sessions of the account, as disabling it does; what it asks another model for ends.
+        """
         values: dict[str, Any] = {}
         if role is not None:
             values["role"] = checked_role(role)
@@ -221,39 +226,41 @@ class Accounts:
             values["tokens_a_day"] = checked_tokens(tokens_a_day)
         if concurrency is not None:
             values["concurrency"] = checked_concurrency(concurrency)
+        if models is not None:
+            values["models"] = models_text(None if models == "all" else models)
         with self._database.writing() as connection:
             row = find_account(connection, account_id)
+            if disabled is not None:
+                self._set_disabled(connection, row, actor, disabled=disabled)
+            if models is not None:
+                count_revocation(connection)
             if role is not None and role != row.role:
                 refuse_guest_account(row, "role", role)
                 if role != "admin":
                     _refuse_last_admin(connection, row)
                 end_sessions(connection, account_id)
-            detail = " ".join(f"{key}={value}" for key, value in values.items())
-            self._update(connection, row, values, actor, "account_changed", detail)
+            if values:
+                self._update(connection, row, values, actor, "account_changed", _said(values))
             return self._account(connection, account_id)
 
     def set_models(self, account_id: int, models: frozenset[str] | None, actor: Actor) -> Account:
-        """Change which models an account may use; None: all. What it asks another model for ends."""
-        text = models_text(models)
-        with self._database.writing() as connection:
-            row = find_account(connection, account_id)
-            count_revocation(connection)
-            detail = f"models={'all' if models is None else ', '.join(sorted(models)) or 'none'}"
-            self._update(connection, row, {"models": text}, actor, "account_changed", detail)
-            return self._account(connection, account_id)
+        """Change which models an account may use; None: all."""
+        return self.change(account_id, actor=actor, models="all" if models is None else models)
 
     def disable(self, account_id: int, actor: Actor) -> None:
         """End all sessions of an account, and let neither its password nor its keys in until it is enabled."""
-        with self._database.writing() as connection:
-            row = find_account(connection, account_id)
-            _refuse_last_admin(connection, row)
-            end_sessions(connection, account_id)
-            self._update(connection, row, {"disabled_at": self._database.now()}, actor, "account_disabled")
+        self.change(account_id, actor=actor, disabled=True)
 
     def enable(self, account_id: int, actor: Actor) -> None:
         """Let an account in again."""
-        with self._database.writing() as connection:
-            self._update(connection, find_account(connection, account_id), {"disabled_at": None}, actor, "account_enabled")
+        self.change(account_id, actor=actor, disabled=False)
+
+    def _set_disabled(self, connection: Connection, row: Row[Any], actor: Actor, *, disabled: bool) -> None:
+        if disabled:
+            _refuse_last_admin(connection, row)
+            end_sessions(connection, row.id)
+        values = {"disabled_at": self._database.now() if disabled else None}
+        self._update(connection, row, values, actor, "account_disabled" if disabled else "account_enabled")
 
     def delete(self, account_id: int, actor: Actor) -> None:
         """Delete an account with its sessions, keys and chats."""
@@ -328,6 +335,15 @@ def end_sessions(connection: Connection, account_id: int, *, but: int | None = N
     """End the sessions of an account, in a transaction; `but`: the row of one that goes on."""
     connection.execute(delete(SESSIONS).where(SESSIONS.c.account_id == account_id, SESSIONS.c.id.is_distinct_from(but)))
     count_revocation(connection)
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    """What was changed, for the audit log."""
+    said = dict(values)
+    if "models" in said:
+        models = models_of(said["models"])
+        said["models"] = "all" if models is None else ", ".join(sorted(models)) or "none"
+    return " ".join(f"{key}={value}" for key, value in said.items())
 
 
 def _refuse_last_admin(connection: Connection, row: Row[Any]) -> None:

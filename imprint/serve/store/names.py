@@ -11,8 +11,9 @@ MAX_NAME: Final = 48
 MIN_PASSWORD: Final = 10
 MAX_PASSWORD: Final = 256
 PUNCTUATION: Final = "._-@+"
-LOOKALIKES: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"})
-"""Alphabets with letters that look like those of another one of them: a name takes letters of one only."""
+EAST_ASIAN: Final = frozenset({"CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO", "HANGUL"})
+"""Scripts that are written beside others and look like none of them. Of all other alphabets, many of which have letters that look like
+those of another one, a name takes letters of one only (Unicode Technical Standard 39, "highly restrictive")."""
 INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
     map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
 )
@@ -27,7 +28,7 @@ def account_name(text: str, field: str = "name") -> str:
     """A name as it is kept: NFC, of letters, digits and `._-@+`, letter or digit first. Raises StoreError for another one."""
     name = unicodedata.normalize("NFC", text)
     alphabets = {unicodedata.name(one, "").partition(" ")[0] for one in unicodedata.normalize("NFKC", name) if one.isalpha()}
-    if not 1 <= len(name) <= MAX_NAME or not all(map(_is_allowed, name)) or not name[0].isalnum() or len(alphabets & LOOKALIKES) > 1:
+    if not 1 <= len(name) <= MAX_NAME or not all(map(_is_allowed, name)) or not name[0].isalnum() or len(alphabets - EAST_ASIAN) > 1:
         raise invalid(
             f"{field}: must have 1 to {MAX_NAME} letters or digits of one alphabet, or {' '.join(PUNCTUATION)}, and begin with a letter or "
             f"digit; got {_quoted(text)}.",

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -23,9 +23,9 @@ LINGER_SECONDS: Final = 60.0
 """How long a job goes on without a viewer, and how long its end can be read."""
 FLUSH_SECONDS: Final = 1.0
 """Most seconds for which a text is kept in memory alone."""
-MAX_VIEWERS: Final = 16
-"""Most streams of one job at a time."""
-CROWDED: Final = Bilingual("This answer is shown in too many places; close some.", "这个回答已在太多窗口中打开，请关闭一些。")
+MAX_VIEWERS: Final = 32
+"""Most streams of one owner at a time: far fewer than the service has connections."""
+CROWDED: Final = Bilingual("Your answers are shown in too many places; close some.", "你的回答已在太多窗口中打开，请关闭一些。")
 NO_MORE: Final = Bilingual("The right to see this answer has ended; sign in again.", "查看此回答的权限已失效，请重新登录。")
 UNKNOWN: Final = Bilingual("There is no such generation; it may have ended.", "没有这个生成任务，可能已结束。")
 
@@ -130,11 +130,6 @@ class GenerationJob:
             log_store(error, {"message": self.message_id})
             return True
 
-    def check_room(self) -> None:
-        """Raise ApiError where very many look already."""
-        if self.viewers >= MAX_VIEWERS:
-            raise ApiError("rate_limited", CROWDED, retry_after=5)
-
     async def events(self, after: int, viewer: "Viewer") -> AsyncGenerator[bytes]:
         """What a viewer sees who has `after` characters already; the last event is `end`."""
         self._watch(1)
@@ -190,6 +185,13 @@ class Viewer:
         """Tell that the right to look has ended, and no more."""
         self.may_not = True
         self.leave()
+
+
+def check_room(live: Iterable[object], owner: str) -> None:
+    """Raise ApiError where an owner looks in very many places already."""
+    found = sum(isinstance(one, Viewer) and one.principal is not None and one.principal.owner == owner for one in live)
+    if found >= MAX_VIEWERS:
+        raise ApiError("rate_limited", CROWDED, retry_after=5)
 
 
 def _failed(error: ApiError) -> dict[str, Any]:

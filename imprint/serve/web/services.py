@@ -1,7 +1,8 @@
 """What the routes work with."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -129,11 +130,18 @@ def address_of(request: Request) -> str:
 
 async def in_slow_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
     """Call what may take seconds: a few at a time, so that all others have threads. Raises ApiError if many of one owner wait."""
+    with slow_place(services, principal):
+        return await anyio.to_thread.run_sync(function, limiter=services.slow)
+
+
+@contextmanager
+def slow_place(services: Services, principal: Principal) -> Iterator[None]:
+    """One of the places of an owner for what takes seconds. Raises ApiError if there is none."""
     if services.slow_of[principal.owner] >= MAX_SLOW:
         raise ApiError("rate_limited", MANY, retry_after=2)
     services.slow_of[principal.owner] += 1
     try:
-        return await anyio.to_thread.run_sync(function, limiter=services.slow)
+        yield
     finally:
         services.slow_of[principal.owner] -= 1
         if not services.slow_of[principal.owner]:

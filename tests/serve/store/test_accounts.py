@@ -193,6 +193,17 @@ def test_quotas_change_and_the_audit_log_says_who_did_it(store: Store) -> None:
     assert (entry.actor, entry.action, entry.subject, entry.detail) == ("admin", "account_changed", "小明", "tokens_a_day=9 concurrency=4")
 
 
+def test_several_changes_at_once_are_made_together_or_not_at_all(store: Store) -> None:
+    first = store.accounts.named("admin")
+    with pytest.raises(StoreError, match="only admin"):
+        store.accounts.change(first.id, models=frozenset({"a"}), tokens_a_day=9, role="user", actor=COMMAND_LINE)
+    assert store.accounts.named("admin") == first
+    other = user(store)
+    changed = store.accounts.change(other.account_id, models=frozenset({"a"}), tokens_a_day=9, disabled=True, actor=COMMAND_LINE)
+    assert (changed.models, changed.tokens_a_day, changed.disabled_at is None) == (frozenset({"a"}), 9, False)
+    assert [one.detail for one in store.audit.list(limit=2)] == ["tokens_a_day=9 models=a", ""]
+
+
 def test_a_one_time_password_ends_after_a_week_but_that_of_the_first_start_does_not(store: Store, clock: Clock) -> None:
     created = store.accounts.create("小明", actor=COMMAND_LINE)
     clock.now += Limits().one_time_seconds + 1

@@ -18,6 +18,7 @@ from tests.serve.outcomes import Outcome, outcome_of
 from tests.serve.upstream.fakes import (
     ANSWER,
     DONE,
+    QUICK,
     Asked,
     FakeServer,
     backend_of,
@@ -28,7 +29,7 @@ from tests.serve.upstream.fakes import (
     running,
     until,
 )
-from tests.serve.upstream.misbehaviour import FAULTS
+from tests.serve.upstream.misbehaviour import FAULTS, pings, slow
 from tests.serve.web.scripted import KEY, serving
 
 
@@ -163,7 +164,7 @@ class TestFaults:
         behaviour, kind, words = FAULTS[name]
         server = FakeServer(answer=behaviour)
         with caplog.at_level(logging.INFO):
-            outcome = answer_of(server)
+            outcome = answer_of(server, patience=QUICK if behaviour in {slow, hang, pings} else Patience())
 
         assert (outcome.end.reason, outcome.end.kind) == ("error", kind)
         assert outcome.end.error is not None

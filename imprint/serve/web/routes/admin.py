@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path, Query
@@ -90,17 +91,17 @@ async def create_user(request: Request, body: NewUserBody) -> Response:
 
 async def change_user(request: Request, account_id: AccountId, body: ChangeBody) -> Response:
     """What the body has; sessions end where rights shrink, and live streams with them."""
-    accounts, actor = services_of(request).store.accounts, actor_of(request)
-
-    def change() -> Account:
-        if body.disabled is not None:
-            (accounts.disable if body.disabled else accounts.enable)(account_id, actor)
-        if "models" in body.model_fields_set:
-            accounts.set_models(account_id, as_set(body.models), actor)
-        if any(value is not None for value in (body.role, body.tokens_a_day, body.concurrency)):
-            accounts.change(account_id, actor=actor, role=body.role, tokens_a_day=body.tokens_a_day, concurrency=body.concurrency)
-        return accounts.get(account_id)
-
+    accounts, models = services_of(request).store.accounts, as_set(body.models)
+    change = partial(
+        accounts.change,
+        account_id,
+        actor=actor_of(request),
+        role=body.role,
+        tokens_a_day=body.tokens_a_day,
+        concurrency=body.concurrency,
+        models=("all" if models is None else models) if "models" in body.model_fields_set else None,
+        disabled=body.disabled,
+    )
     return JSONResponse({"user": describe(await run_in_threadpool(change))})
 
 

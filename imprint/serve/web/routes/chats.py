@@ -1,10 +1,11 @@
 """The routes of somebody's chats: list, search, open, rename, delete, export, and a question in one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from fastapi import Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -19,7 +20,7 @@ from imprint.serve.web.answers import AnswerSet, answers_for
 from imprint.serve.web.generations import GenerationJob, Kept
 from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
-from imprint.serve.web.services import in_slow_thread, principal_of, services_of
+from imprint.serve.web.services import in_slow_thread, principal_of, services_of, slow_place
 
 MAX_TITLE = 60
 
@@ -122,14 +123,23 @@ async def export_all(request: Request) -> Response:
     """A file of any length, made as it is sent."""
     services, principal = services_of(request), principal_of(request)
 
-    def lines() -> Iterator[str]:
-        for line in services.store.chat_export.all(principal):
-            if not services.may_go_on(principal):
-                raise ClientDisconnect  # the connection is closed, so that nobody takes it for the whole file
-            yield line
+    def next_line(lines: Iterator[str]) -> str | None:
+        line = next(lines, None)
+        if line is not None and not services.may_go_on(principal):
+            raise ClientDisconnect  # the connection is closed, so that nobody takes it for the whole file
+        return line
 
+    async def sent() -> AsyncGenerator[str]:
+        with slow_place(services, principal):
+            yield ""  # the place is taken, or refused, before the answer begins
+            lines = services.store.chat_export.all(principal)
+            while (line := await to_thread.run_sync(next_line, lines, limiter=services.slow)) is not None:
+                yield line
+
+    parts = sent()
+    await anext(parts)
     headers = {"Content-Disposition": 'attachment; filename="chats.jsonl"'}
-    return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
+    return StreamingResponse(parts, media_type="application/x-ndjson", headers=headers)
 
 
 async def import_chat(request: Request, body: ImportBody) -> Response:

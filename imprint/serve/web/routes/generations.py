@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from imprint.serve.generation.job import Job, RefusedError
 from imprint.serve.web.access import SESSION, GuardedRoute
 from imprint.serve.web.answers import TEMPERATURE, TOP_P, AnswerSet, answers_for
-from imprint.serve.web.generations import GenerationJob, GenerationJobs, Viewer
+from imprint.serve.web.generations import GenerationJob, GenerationJobs, Viewer, check_room
 from imprint.serve.web.models import find_model
 from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.page_bodies import Sampling, SingleBody
@@ -101,7 +101,6 @@ async def ask_once(request: Request, body: SingleBody) -> Response:
 async def watch(request: Request, generation_id: str, last_event_id: Annotated[str | None, Header(max_length=20)] = None) -> Response:
     """Events `queue`, `text` and, as the last, `end`; the id of an event is how many characters there are with it."""
     job = generations_of(request).find(principal_of(request), generation_id)
-    job.check_room()
     text: Any = last_event_id or ""
     after = int(text) if text.isascii() and text.isdigit() else 0
     services, viewer = services_of(request), Viewer(job, principal_of(request))
@@ -110,9 +109,14 @@ async def watch(request: Request, generation_id: str, last_event_id: Annotated[s
         services.live.discard(viewer)
         viewer.leave()
 
+    check_room(services.live, principal_of(request).owner)
     services.live.add(viewer)
-    if not await run_in_threadpool(services.may_go_on, principal_of(request)):
-        viewer.cancel()
+    try:
+        if not await run_in_threadpool(services.may_go_on, principal_of(request)):
+            viewer.cancel()
+    except BaseException:
+        leave()
+        raise
     return EventStream(job.events(min(after, len(job.text)), viewer), leave)
 
 

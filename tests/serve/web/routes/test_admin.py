@@ -42,7 +42,7 @@ def test_a_live_answer_ends_with_the_rights_to_it(shown: Page) -> None:
         admin.patch(f"/api/admin/users/{number_of(shown, 'demoted')}", json={"disabled": True})
         begun = time.monotonic()
         assert [line for line in lines if line.startswith("event: end")]
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 15
 
 
 def test_a_reset_password_is_for_one_login(shown: Page) -> None:

@@ -2,8 +2,10 @@ import json
 import time
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 
+from imprint.serve.web.services import MAX_SLOW
 from tests.serve.web.page import Page, page, said
 
 
@@ -154,3 +156,17 @@ def test_a_guest_s_comparison_is_written_side_by_side(shown: Page) -> None:
     assert [job.concurrency for job in shown.backend.jobs[-2:]] == [2, 2]
     guest.ask(guest.new_chat(), "hi")
     assert shown.backend.jobs[-1].concurrency == 1
+
+
+def test_files_of_all_chats_are_bounded_and_end_with_the_right_to_them(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser, services = shown.user("many"), shown.running.app.state.services
+    browser.new_chat()
+    assert (browser.get("/api/export").status_code, dict(services.slow_of)) == (200, {})
+    owner = f"account:{shown.store.accounts.named('many').id}"
+    with monkeypatch.context() as patched:
+        patched.setitem(services.slow_of, owner, MAX_SLOW)
+        assert browser.get("/api/export").status_code == 429
+    with monkeypatch.context() as patched:
+        patched.setattr(services, "may_go_on", lambda _: False)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            browser.get("/api/export")

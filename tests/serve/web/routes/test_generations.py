@@ -3,6 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from imprint.messages import Bilingual
+from imprint.serve.store.errors import StoreError
+from imprint.serve.web import generations
 from tests.serve.web.page import Page, page, read_events, said
 
 
@@ -70,3 +73,21 @@ def test_what_does_not_fit_any_more_is_left_out_from_the_oldest(shown: Page) -> 
 def test_an_unknown_field_of_the_page_is_a_mistake(shown: Page) -> None:
     answer = shown.guest().post("/api/generations", json={"models": ["base"], "text": "hi", "temprature": 1})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "temprature")
+
+
+def test_an_owner_looks_in_so_many_places_at_a_time_and_no_failed_look_counts(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generations, "MAX_VIEWERS", 1)
+    guest, services = shown.guest(), shown.running.app.state.services
+    first, second = (guest.ask(guest.new_chat(), text)["answers"][0]["generation"] for text in ("slow", "say x"))
+
+    def refuse(_: object) -> bool:
+        raise StoreError("busy", Bilingual("busy", "忙"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(services, "may_go_on", refuse)
+        assert guest.get(f"/api/generations/{second}/events").status_code == 503
+    with guest.stream("GET", f"/api/generations/{first}/events") as stream:
+        lines = stream.iter_lines()
+        assert next(lines)
+        assert guest.get(f"/api/generations/{second}/events").status_code == 429
+    assert guest.post(f"/api/generations/{first}/cancel").status_code == 200
