@@ -191,3 +191,22 @@ def test_what_a_full_disk_could_not_count_is_counted_later(monkeypatch: pytest.M
     text, reserved = asyncio.run(asyncio.wait_for(answer(), 5))
     assert text == "echo: hi"
     assert reserved > 0
+
+
+def test_an_answer_whose_key_ends_by_the_clock_alone_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "WATCH_SECONDS", 0.002)
+    monkeypatch.setattr(background, "CHECK_SECONDS", 0.0)
+
+    async def answer() -> None:
+        backend, store = ScriptedBackend(), ScriptedStore()
+        services = Services(backend, store.as_store(), WebSettings(), Metrics(backend))
+        answers = AnswerSet(services, principal("ada", "user"), "")
+        await answers.start([Job("base", "ada", text="slow")])
+        async with watching_rights(services):
+            await asyncio.sleep(0.01)
+            assert not backend.generations[0].ended
+            store.unwanted = "ada"  # without a revocation, as a key that expires
+            while not backend.generations[0].ended:
+                await asyncio.sleep(0.002)
+
+    asyncio.run(asyncio.wait_for(answer(), 20))
