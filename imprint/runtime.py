@@ -191,7 +191,8 @@ def stop_on_signal() -> Iterator[list[int]]:
         elif received:
             raise KeyboardInterrupt
         received.append(number)
-        say(f"\n{STOPPING.line}", stream=sys.stderr)
+        with suppress(RuntimeError, OSError):  # a stream cannot be written to while the signal interrupts a writing to it
+            say(f"\n{STOPPING.line}", stream=sys.stderr)
 
     signals = [signal.SIGINT, signal.SIGTERM]
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as under nohup

@@ -1,5 +1,8 @@
+import io
 import random
+import signal
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -11,6 +14,21 @@ from imprint.messages import UserError
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
+
+
+class Signalling(io.RawIOBase):
+    """A screen that shows nothing, and while the first bytes are written to it Ctrl-C is pressed."""
+
+    pressed = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.pressed:
+            self.pressed = True
+            signal.raise_signal(signal.SIGINT)
+        return len(data)
 
 
 def draw() -> tuple[float, float, float]:
@@ -134,3 +152,11 @@ def test_memory_is_given_back_to_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert calls == []
     runtime.free_cached_memory(GPU)
     assert calls == ["freed"]
+
+
+def test_a_signal_that_comes_while_a_line_is_written_stops_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.TextIOWrapper(io.BufferedWriter(Signalling()), encoding="utf-8", line_buffering=True)
+    monkeypatch.setattr("sys.stderr", screen)
+    with runtime.stop_on_signal() as received:
+        print("step 3", file=screen)
+    assert received == [signal.SIGINT]
