@@ -11,6 +11,8 @@ from tests.browser.pages import Window
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from tests.browser.service import Visitor, Windows
+
 
 @pytest.fixture(scope="session")
 def browser() -> "Iterator[Browser]":
@@ -30,3 +32,20 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture(scope="session")
 def window(browser: "Browser") -> Window:
     return Window(browser)
+
+
+@pytest.fixture(scope="module")
+def windows(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Windows]":
+    from tests.browser.service import Windows
+    from tests.serve.web.page import page as serve
+
+    with serve(tmp_path_factory.mktemp("service")) as service:
+        made = Windows(browser, service)
+        yield made
+        made.context.close()
+
+
+@pytest.fixture
+def visitor(windows: "Windows") -> "Iterator[Visitor]":
+    with windows.visit() as made:
+        yield made

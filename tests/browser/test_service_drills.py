@@ -1,32 +1,11 @@
 """The page of the service under attack, and under every order of the keys of an input method."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tests.browser.hostile_texts import MARKUP, SCRIPTS
-from tests.browser.service import Visitor, Windows
-from tests.serve.web.page import page as serve
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+from tests.browser.service import Visitor
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
-
-
-@pytest.fixture(scope="module")
-def windows(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
-    with serve(tmp_path_factory.mktemp("service")) as service:
-        made = Windows(browser, service)
-        yield made
-        made.context.close()
-
-
-@pytest.fixture
-def visitor(windows: Windows) -> Iterator[Visitor]:
-    with windows.visit() as made:
-        yield made
 
 
 def test_no_text_of_an_attacker_runs_loads_or_leaves(visitor: Visitor) -> None:

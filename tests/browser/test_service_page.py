@@ -1,9 +1,7 @@
 """The service's page in a real browser, over a real server and store."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,28 +9,10 @@ from imprint.serve.generation.job import Statistics
 from imprint.serve.generation.notes import note_of
 from tests.browser.service import Visitor, Windows
 from tests.serve.stores import PASSWORD
-from tests.serve.web.page import page as serve
 from tests.serve.web.scripted import MODELS
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<script>window.broken=1</script><img src=x onerror=window.broken=1>"
-
-
-@pytest.fixture(scope="module")
-def windows(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
-    with serve(tmp_path_factory.mktemp("service")) as service:
-        made = Windows(browser, service)
-        yield made
-        made.context.close()
-
-
-@pytest.fixture
-def visitor(windows: Windows) -> Iterator[Visitor]:
-    with windows.visit() as made:
-        yield made
 
 
 def test_a_guest_chats_with_one_click_in_several_turns_and_in_single_ones(visitor: Visitor) -> None:
