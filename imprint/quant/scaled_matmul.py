@@ -44,10 +44,11 @@ def gradient_tensors(weight_format: WeightFormat, tensors: Mapping[str, Tensor],
     return weight_format.gradient_tensors(tensors)
 
 
-def empty_products(rows: int, columns: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
-    """Computes a product with a weight (N, K) of zeros and the gradient of T tokens, to be timed; numbers are rounded before."""
+def random_products(rows: int, columns: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
+    """Computes a product with a random weight (N, K) and the gradient of T tokens, to be timed; numbers are rounded before."""
+    generator = torch.Generator(device)
     weight, transposed, x, grad = (
-        torch.zeros(shape, dtype=torch.uint8, device=device).view(FP8)
+        torch.randn(shape, dtype=dtype, device=device, generator=generator).to(FP8)
         for shape in ((rows, columns), (columns, rows), (tokens, columns), (tokens, rows))
     )
     of_rows, of_columns, of_tokens = (torch.ones(shape, device=device) for shape in ((rows,), (columns,), (tokens, 1)))

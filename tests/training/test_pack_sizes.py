@@ -16,17 +16,17 @@ def test_sizes_are_few_and_at_most_an_eighth_too_large() -> None:
 
 
 def test_the_fastest_size_near_by_is_chosen() -> None:
-    slow = {1568, 1664}
+    slow = {1552, 1664}
 
     def seconds(tokens: int) -> float:
         return tokens * (1.3 if tokens in slow else 1.0)
 
     sizes = FastestSizes(seconds)
 
-    assert sizes(1537) == 1600
+    assert sizes(1537) == 1568
     assert sizes(1536) == 1536
-    assert sizes(1650) == 1696
-    assert sizes(5) == 32
+    assert sizes(1650) == 1680
+    assert sizes(5) == 16
 
 
 def test_a_staircase_leads_to_few_sizes() -> None:
@@ -47,7 +47,10 @@ def test_more_products_take_longer() -> None:
     wide = torch.nn.Linear(4096, 4096, bias=False, dtype=torch.bfloat16, device="cuda")
     network.add_module("wide", wide)
 
+    state = torch.cuda.get_rng_state()
+
     assert product_seconds(network, 8192) > product_seconds(network, 64) > 0
+    assert torch.equal(torch.cuda.get_rng_state(), state)  # the masks of a run's dropout are those of a run that measures nothing
 
 
 @pytest.mark.gpu
