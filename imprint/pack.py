@@ -5,7 +5,6 @@ Legend: R sequences ("rows" in messages), T tokens of all of them, A position ax
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Protocol
 
 import torch
@@ -122,27 +121,34 @@ def pack(
     """Pack rows of ids.
 
     `labels` are aligned with the ids (-100 = not scored); the shift to "predict the next token" happens here, so the label of a row's first
-    token is never used. `weights`: a factor of each row's losses, 1 if not given. Raises UserError for no rows, an empty row, ids outside
-    the vocabulary, and labels of another length than the ids.
+    token is never used, and the tokens behind the last that predicts a scored one are left out. `weights`: a factor of each row's losses, 1
+    if not given. Raises UserError for no rows, an empty row, ids outside the vocabulary, and labels of another length than the ids.
     """
     _validate(rows, labels, scheme.vocab_size)
-    lengths = tuple(len(row) for row in rows)
+    spans = [scheme.context_span(row) for row in rows]
+    lengths = tuple(map(len, rows) if labels is None else map(_predicting, labels, spans))
     length_tensor = torch.tensor(lengths)
     seq_ids = torch.repeat_interleave(torch.arange(len(rows)), length_tensor)
     offsets = torch.arange(len(seq_ids)) - (length_tensor.cumsum(0) - length_tensor)[seq_ids]
-    spans = [scheme.context_span(row) for row in rows]
     bidirectional_lengths = torch.tensor([span.bidirectional_length for span in spans])[seq_ids]
     mask_position = torch.tensor([span.mask_position for span in spans])[seq_ids]
-    ids = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.long)
+    ids = torch.tensor([token for row, length in zip(rows, lengths, strict=True) for token in row[:length]], dtype=torch.long)
     targets = target_labels = torch.empty(0, dtype=torch.long)
     if labels is not None:
-        shifted = torch.tensor([label for row in labels for label in (*row[1:], IGNORE_INDEX)], dtype=torch.long)
+        following = (label for row, length in zip(labels, lengths, strict=True) for label in (*row[1:], IGNORE_INDEX)[:length])
+        shifted = torch.tensor(list(following), dtype=torch.long)
         targets = (shifted != IGNORE_INDEX).nonzero()[:, 0]
         target_labels = shifted[targets]
     num_visible = torch.where(offsets < bidirectional_lengths, bidirectional_lengths, offsets + 1)
     positions = scheme.positions(offsets, bidirectional_lengths, mask_position)
     of_targets = None if weights is None else torch.tensor(weights, dtype=torch.float32)[seq_ids[targets]]
     return Pack(ids, positions, seq_ids, offsets, num_visible, lengths, targets, target_labels, of_targets)
+
+
+def _predicting(labels: Sequence[int], span: ContextSpan) -> int:
+    """Length of a row without the tokens behind the last that predicts a scored one; those of a bidirectional part are seen by others."""
+    last = next((index for index in range(len(labels) - 1, 0, -1) if labels[index] != IGNORE_INDEX), 1)
+    return min(len(labels), max(last, span.bidirectional_length))
 
 
 def _validate(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None, vocab_size: int) -> None:

@@ -41,9 +41,22 @@ class TestPack:
 
         packed = pack(rows, NETWORK, labels)
 
-        assert packed.targets.tolist() == [2, 3, 7]  # the indices before the scored tokens
+        assert packed.targets.tolist() == [2, 3, 6]  # the indices before the scored tokens
         assert packed.labels.tolist() == [5, 6, 7]
         assert packed.target_tokens == 3
+
+    def test_tokens_behind_the_last_that_predicts_a_scored_one_are_left_out(self) -> None:
+        rows = [[1, GMASK, SOP, 5, 6], [2, GMASK, SOP, 7, 8], [3, 4, SOP, 9], [5, 6, 7]]
+        labels = [[-100, -100, -100, 5, 6], [-100, -100, -100, 7, -100], [-100] * 4, [-100, 6, -100]]
+
+        packed = pack(rows, NETWORK, labels)
+        whole = pack(rows, NETWORK)
+
+        assert packed.lengths == (4, 3, 2, 3)  # the last one sees itself as a whole
+        assert packed.ids.tolist() == [1, GMASK, SOP, 5, 2, GMASK, SOP, 3, 4, 5, 6, 7]
+        kept = torch.tensor([0, 1, 2, 3, 5, 6, 7, 10, 11, 14, 15, 16])
+        assert torch.equal(packed.positions, whole.positions[:, kept])
+        assert torch.equal(packed.num_visible, whole.num_visible[kept])
 
     def test_the_label_of_a_first_token_is_never_used(self) -> None:
         packed = pack([[1, 2], [3, 4]], NETWORK, [[1, -100], [3, 4]])
@@ -88,7 +101,7 @@ class TestPack:
         tensors = (moved.ids, moved.positions, moved.seq_ids, moved.offsets, moved.num_visible, moved.targets, moved.labels)
         assert {tensor.device.type for tensor in tensors} == {"meta"}
         assert {tensor.dtype for tensor in tensors} == {torch.int64}
-        assert moved.lengths == (4,)
+        assert moved.lengths == (3,)
 
     def test_a_weight_of_a_row_is_that_of_its_targets(self) -> None:
         network = NETWORK

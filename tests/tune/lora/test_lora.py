@@ -179,7 +179,7 @@ def test_it_learns_on_a_transformers_model_and_peft_loads_it(kind: str, tmp_path
     one.save(tmp_path / "adapter", base="x", base_folder=folder, template="chatglm2", step=4, scores={})
     tuned = peft.PeftModel.from_pretrained(theirs, str(tmp_path / "adapter")).eval()
     with torch.no_grad():
-        ours = network.logits(network(batch)).split([len(row) for row in rows])
+        ours = network.logits(network(pack(rows, network))).split([len(row) for row in rows])
         for row, logits in zip(rows, ours, strict=True):
             assert difference(logits, tuned(input_ids=torch.tensor([row])).logits[0]) <= 1e-4
 
