@@ -30,7 +30,8 @@ if torch.cuda.is_available():
 print(round(imported - started, 2), round(time.perf_counter() - imported, 2))
 """
 QUESTION = "写一段连衣裙的广告文案。"
-ANSWER_TOKENS = 16
+CHAT_TOKENS = 64
+"""Of question and answer."""
 TINY_STEPS = 2
 
 
@@ -89,15 +90,18 @@ def write_base(folder: Path, vocabulary: Path) -> Path:
 
 def first_answer(base: str) -> dict[str, object]:
     """Seconds from the start of `imprint chat` until it is ready, from then to the first characters, and to the end of the answer."""
-    words = [sys.executable, "-m", "imprint", "chat", base, f"max_new_tokens={ANSWER_TOKENS}", "temperature=0"]
+    words = [sys.executable, "-m", "imprint", "chat", base, f"max_length={CHAT_TOKENS}", "temperature=0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     started = time.perf_counter()
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        while b"loaded" not in (line := process.stderr.readline()) and line:
-            pass
+        said = b""
+        while b"loaded" not in (line := process.stderr.readline()):
+            if not line:
+                sys.exit(said.decode())
+            said += line
         ready = time.perf_counter()
         process.stdin.write(f"{QUESTION}\n".encode())
         process.stdin.close()
