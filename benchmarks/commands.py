@@ -1,6 +1,7 @@
 """Whole commands on a base of ChatGLM-6B's exact shape: how long until it is ready, until the first answer, the first step, the end.
 
-    python benchmarks/commands.py FOLDER --vocabulary CHATGLM [--train train.jsonl --dev dev.jsonl --steps 3000] [--case train] [--out FILE] [--tiny]
+    python benchmarks/commands.py FOLDER --vocabulary CHATGLM [--train train.jsonl --dev dev.jsonl --steps 3000]
+        [--case train] [--out FILE] [--tiny]
 
 Writes 12 GB of random fp16 weights into FOLDER/base, beside the configuration and the vocabulary of CHATGLM (a folder of the original,
 without weights). Then new processes load it, in 16 bit and rounded to INT4, twice each, so that the files are in the page cache; `imprint

@@ -25,7 +25,7 @@ def test_the_fastest_size_near_by_is_chosen() -> None:
 
     assert sizes(1537) == 1568
     assert sizes(1536) == 1536
-    assert sizes(1650) == 1680
+    assert sizes(1650) == 1696
     assert sizes(5) == 16
 
 
