@@ -3,8 +3,10 @@
 import weakref
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from functools import cache, lru_cache
+from typing import Any, Final, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -27,6 +29,22 @@ InUse = Counter[Owner]
 """Bytes in use, by owner."""
 Kernel = tuple[int, int]
 """Multiplications and additions of a matrix product, 0 of any other kernel; bytes read and written."""
+
+
+class Shape(NamedTuple):
+    """All that an operation on the meta device knows of a tensor."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Fixed(NamedTuple):
+    """An argument that is no tensor; its type too, since 1, 1.0 and True are equal and promote a dtype differently."""
+
+    kind: type
+    value: Any
 
 
 class Trace(TorchDispatchMode):
@@ -66,7 +84,7 @@ class Trace(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Called for every operation."""
-        out = func(*args, **(kwargs or {}))
+        out = compute(func, args, kwargs or {})
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         new = [self._allocate(result, self.phase) for result in results]
         name = func.overloadpacket.__name__
@@ -108,3 +126,52 @@ def _operations(name: str, inputs: list[Tensor]) -> int:
         return 0
     first, second = inputs[-2:] if name in ("mm", "bmm") and len(inputs) == 2 else (inputs[-2], inputs[-1])
     return 2 * first.numel() * second.shape[-1]
+
+
+def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What an operation gives on the meta device. Blocks and rows repeat each other's, and PyTorch takes long to find a shape."""
+    if not _gives_new_tensors(func):
+        return func(*args, **kwargs)
+    shapes = _shapes(func, _described(args), tuple((name, _described(value)) for name, value in kwargs.items()))
+    if shapes is None:
+        return func(*args, **kwargs)
+    return _stand_in(shapes) if isinstance(shapes, Shape) else tuple(map(_stand_in, shapes))
+
+
+@cache
+def _gives_new_tensors(func: Any) -> bool:
+    """Whether an operation says that it neither changes what it is given nor gives a view of it."""
+    return all(one.alias_info is None for one in (*func._schema.arguments, *func._schema.returns))
+
+
+@lru_cache(maxsize=10_000)
+def _shapes(func: Any, args: Any, kwargs: Any) -> Shape | tuple[Shape, ...] | None:
+    """The shapes of all that an operation gives; None where that is more than new tensors of these shapes."""
+    given = [_stand_in(one) for one in args], {name: _stand_in(one) for name, one in kwargs}
+    inputs = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+    out = func(*given[0], **given[1])
+    results = out if isinstance(out, tuple) else (out,)
+    if not all(isinstance(one, Tensor) and one.is_meta for one in (*inputs, *results)):
+        return None
+    if len({one.untyped_storage()._cdata for one in (*inputs, *results)}) < len(inputs) + len(results):
+        return None
+    shapes = _described(results)
+    if any(
+        _stand_in(shape).untyped_storage().nbytes() != one.untyped_storage().nbytes() for shape, one in zip(shapes, results, strict=True)
+    ):
+        return None
+    return tuple(shapes) if isinstance(out, tuple) else Shape(*shapes[0])
+
+
+def _described(value: Any) -> Any:
+    """What an operation knows of an argument, as a key."""
+    if isinstance(value, Tensor):
+        return Shape(value.shape, value.stride(), value.dtype, value.device)
+    return tuple(map(_described, value)) if isinstance(value, list | tuple) else Fixed(type(value), value)
+
+
+def _stand_in(described: Any) -> Any:
+    """An argument like the one that was described."""
+    if isinstance(described, Shape):
+        return torch.empty_strided(described.size, described.stride, dtype=described.dtype, device=described.device)
+    return described.value if isinstance(described, Fixed) else [_stand_in(one) for one in described]

@@ -1,7 +1,9 @@
-import torch
-from torch import nn
+from typing import Any
 
-from imprint.forecast.trace import ALLOCATION_BYTES, Trace
+import torch
+from torch import Tensor, nn
+
+from imprint.forecast.trace import ALLOCATION_BYTES, Trace, compute
 
 
 def test_memory_is_followed_by_phase_and_its_peak_is_noted() -> None:
@@ -49,3 +51,29 @@ def test_work_is_counted_by_kernel() -> None:
     product = 2 * 8 * 16 * 32
     assert sorted(operations for operations, _ in trace.kernels.elements()) == [0, product, product, 4 * product]
     assert (0, 2 * 8 * 32 * 4) in trace.kernels, "an operation in place reads and writes"
+
+
+def test_what_was_computed_once_is_not_computed_again_and_an_equal_number_of_another_type_is_another() -> None:
+    x = torch.empty(4, 6, dtype=torch.int32, device="meta").t()
+    calls: list[object] = []
+
+    def op(function: Any, *arguments: Any) -> Tensor:
+        def called(*given: Any) -> Any:
+            calls.append(function)
+            return function(*given)
+
+        called._schema = function._schema  # type: ignore[attr-defined]
+        found: Tensor = compute(ops.setdefault(function, called), arguments, {})
+        direct: Tensor = function(*arguments)
+        assert (found.shape, found.stride(), found.dtype) == (direct.shape, direct.stride(), direct.dtype)
+        return found
+
+    ops: dict[Any, Any] = {}
+    add, view, in_place = torch.ops.aten.add.Tensor, torch.ops.aten.t.default, torch.ops.aten.add_.Tensor
+    assert op(add, x, 1).untyped_storage()._cdata != op(add, x, 1).untyped_storage()._cdata
+    assert calls == [add]
+    assert [op(add, x, number).dtype for number in (1, 1.0, True)] == [torch.int32, torch.float32, torch.int32]
+    assert len(calls) == 3
+    assert op(view, x).untyped_storage()._cdata == op(in_place, x, 1).untyped_storage()._cdata == x.untyped_storage()._cdata
+    unsaid = op(torch.ops.aten._unsafe_view.default, x.t(), [24])  # a view that does not say so
+    assert unsaid.untyped_storage()._cdata == x.untyped_storage()._cdata
