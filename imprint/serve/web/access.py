@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from fastapi.routing import APIRoute
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -108,7 +107,8 @@ async def authorize(request: Request, access: Access) -> Principal | None:
 
 async def lets_guests_in(request: Request) -> bool:
     """Whether a guest who asks like this is let in."""
-    return await run_in_threadpool(partial(services_of(request).lets_guests_in, passed_on=is_passed_on(request)))
+    services = services_of(request)
+    return await services.asked.call(partial(services.lets_guests_in, passed_on=is_passed_on(request)))
 
 
 async def identify(request: Request, kind: Literal["key", "session"]) -> Principal:
@@ -116,9 +116,9 @@ async def identify(request: Request, kind: Literal["key", "session"]) -> Princip
     credential = credential_of(request, kind)
     if credential is None:
         raise ApiError("missing_credentials", NO_KEY if kind == "key" else NO_SESSION)
-    store = services_of(request).store
-    find = store.keys.of if kind == "key" else store.sessions.of
-    principal: Principal | None = await run_in_threadpool(find, credential.secret)
+    services = services_of(request)
+    find = services.store.keys.of if kind == "key" else services.store.sessions.of
+    principal: Principal | None = await services.asked.call(partial(find, credential.secret))
     if principal is None:
         raise ApiError("invalid_api_key", WRONG_KEY) if kind == "key" else ApiError("invalid_session", OLD_SESSION)
     return principal

@@ -6,15 +6,16 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, TokenPiece
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
+from imprint.serve.store.quota import Usage
 from imprint.serve.web.errors import REFUSALS, ApiError, log_store
 from imprint.serve.web.services import ENDING, Services, address_of, services_of
 
@@ -89,7 +90,7 @@ class AnswerSet:
                 room = limits[job.model] - answer.generation.prompt_tokens
                 tokens += answer.generation.prompt_tokens + min(room, job.max_new_tokens or room)
             if self.principal is not None:
-                self._reserved = await run_in_threadpool(self._reserve, self.principal, tokens)
+                self._reserved = await self.services.written.call(partial(self._reserve, self.principal, tokens))
             if self not in self.services.live:
                 raise ApiError("invalid_session", ENDED)
         except BaseException:
@@ -106,12 +107,16 @@ class AnswerSet:
         """The jobs, where they say no length with one that what is left of the day's tokens allows: the answer then ends by "length"."""
         if self.principal is None or all(job.max_new_tokens is not None for job in jobs):
             return jobs
-        left = (await run_in_threadpool(self.services.store.quota.left, self.principal, self.address)).left
+        left = (await self._left(self.principal)).left
         longest = max((model.max_length for model in self.services.backend.models()), default=0)
         if left >= longest * len(jobs):
             return jobs
         room = left // len(jobs) - await self.services.backend.count(jobs[0])
         return [replace(job, max_new_tokens=max(room, 1)) if job.max_new_tokens is None else job for job in jobs]
+
+    async def _left(self, principal: Principal) -> Usage:
+        """What is used and left of the day's tokens."""
+        return await self.services.asked.call(partial(self.services.store.quota.left, principal, self.address))
 
     def leave(self) -> None:
         """The client has left: nobody waits for the answers any more."""
@@ -172,7 +177,7 @@ class AnswerSet:
         if self._reserved is not None:
             usage = self._reserved.usage
         else:
-            usage = await run_in_threadpool(self.services.store.quota.left, self.principal, self.address)
+            usage = await self._left(self.principal)
         return {
             "X-RateLimit-Limit-Tokens": str(usage.limit),
             "X-RateLimit-Remaining-Tokens": str(usage.left),
@@ -212,7 +217,7 @@ class AnswerSet:
                 answer.take(event)
         tokens = sum(answer.tokens for answer in self.answers)
         try:
-            await run_in_threadpool(self.services.store.quota.settle, reserved, tokens)
+            await self.services.written.call(partial(self.services.store.quota.settle, reserved, tokens))
         except StoreError as error:
             log_store(error)
             self.services.unsettled.append((reserved, tokens))

@@ -18,6 +18,7 @@ from imprint.serve.store.store import Store
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
+from imprint.serve.web.together import Together
 
 HASHING_THREADS: Final = 2
 MAX_LOGINS: Final = 100
@@ -77,6 +78,13 @@ class Services:
     """Threads for searches and files, so that these leave the others alone."""
     slow_of: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
+    asked: Together = field(init=False)
+    """Questions to the store that every request asks."""
+    written: Together = field(init=False)
+    """What every answer writes into it."""
+
+    def __post_init__(self) -> None:
+        self.asked, self.written = Together(self.store, writes=False), Together(self.store, writes=True)
 
     @property
     def ready(self) -> bool:

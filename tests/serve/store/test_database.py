@@ -2,10 +2,12 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
 from imprint.messages import UserError
 from imprint.serve.store.database import FILE_NAME, Database, count_revocation
@@ -20,6 +22,59 @@ def test_what_a_block_wrote_is_kept_together_or_not_at_all(tmp_path: Path) -> No
         raise ValueError("stop")
     with database.reading() as connection:
         assert connection.execute(select(SETTINGS)).all() == []
+    database.close()
+
+
+def test_calls_that_share_a_transaction_see_each_other_and_are_all_kept(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+
+    def write(name: str) -> int:
+        with database.writing() as connection:
+            connection.execute(SETTINGS.insert().values(name=name, value=""))
+        with database.reading() as connection:
+            return connection.execute(select(func.count()).select_from(SETTINGS)).scalar_one()
+
+    told = database.together([partial(write, name) for name in "abc"], writes=True)
+    assert [outcome.value for outcome in told] == [1, 2, 3]
+    database.close()
+    again = Database(tmp_path)
+    with again.reading() as connection:
+        assert connection.execute(select(SETTINGS.c.name)).scalars().all() == ["a", "b", "c"]
+    again.close()
+
+
+def test_of_calls_that_share_a_transaction_one_fails_without_the_others(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+
+    def write(name: str) -> str:
+        with database.writing() as connection:
+            connection.execute(SETTINGS.insert().values(name=name, value=""))
+            if name == "b":
+                raise ValueError("stop")
+        return name
+
+    told = database.together([partial(write, name) for name in "abca"], writes=True)
+    assert [outcome.value for outcome in told] == ["a", None, "c", None]
+    assert str(told[1].error) == "stop"
+    assert isinstance(told[3].error, DBAPIError)  # there is one of this name already
+    with database.reading() as connection:
+        assert connection.execute(select(SETTINGS.c.name)).scalars().all() == ["a", "c"]
+    database.close()
+
+
+def test_calls_that_read_together_are_answered_while_another_program_writes(tmp_path: Path) -> None:
+    database = Database(tmp_path, busy_seconds=0.2)
+
+    def count() -> int:
+        with database.reading() as connection:
+            return connection.execute(select(func.count()).select_from(SETTINGS)).scalar_one()
+
+    with closing(sqlite3.connect(tmp_path / "service.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert [outcome.value for outcome in database.together([count, count], writes=False)] == [0, 0]
+        told = database.together([count, count], writes=True)
+        assert [outcome.error.kind for outcome in told if isinstance(outcome.error, StoreError)] == ["busy", "busy"]
+        other.execute("COMMIT")
     database.close()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from imprint.serve.generation.job import (
     TokenPiece,
     Waiting,
 )
+from imprint.serve.store.database import Outcome, outcome_of
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal, Role
 from imprint.serve.store.quota import Reservation, Usage
@@ -212,6 +213,10 @@ class ScriptedStore:
 
     def is_valid(self, principal: Principal) -> bool:
         return principal.name != self.unwanted
+
+    def together(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
+        assert isinstance(writes, bool)
+        return [outcome_of(call) for call in calls]
 
     def as_store(self) -> Store:
         """As routes take it."""
