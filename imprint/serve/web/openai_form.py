@@ -16,11 +16,13 @@ from imprint.serve.generation.job import Alternative, Ended, Job, Piece, Refused
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import Answer, AnswerSet
 from imprint.serve.web.errors import error_of
-from imprint.serve.web.sse import DONE, EventStream, comment, data_event, watching
+from imprint.serve.web.sse import DONE, ENCODER, EventStream, comment, data_event, watching
 from imprint.serve.web.tools import ToolUse, as_tool_calls
 
 Kind = Literal["chat", "text"]
 TOO_MANY: Final = 429
+PLACE: Final = "\0"
+"""Stands for the text of a chunk: no model has a name with it."""
 OBJECTS: Final[Mapping[Kind, tuple[str, str]]] = {
     "chat": ("chat.completion", "chat.completion.chunk"),
     "text": ("text_completion", "text_completion"),
@@ -41,6 +43,8 @@ class AnswerForm:
         self.tools = tools
         self.id = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{secrets.token_hex(12)}"
         self.created = int(time.time())
+        self._frames: dict[int, tuple[bytes, bytes]] = {}
+        """Number of an answer -> what stands before and after the text in its chunks."""
 
     def complete(self, answers: AnswerSet) -> dict[str, Any]:
         """The object of the complete form."""
@@ -51,6 +55,16 @@ class AnswerForm:
         """One event of a stream."""
         tokens = {"usage": usage} if self.usage else {}
         return data_event({**self._head(1), "choices": choices, **tokens})
+
+    def piece_chunk(self, number: int, piece: Piece, offset: int) -> bytes:
+        """One event of a stream, with a part of an answer; without log-probabilities all but its text is made once."""
+        if self.logprobs:
+            return self.chunk([self.part(number, piece.text, piece.tokens, offset)])
+        frame = self._frames.get(number)
+        if frame is None:
+            before, _, after = self.chunk([self.part(number, PLACE, (), 0)]).rpartition(ENCODER.encode(PLACE).encode())
+            frame = self._frames[number] = before, after
+        return frame[0] + ENCODER.encode(piece.text).encode() + frame[1]
 
     def _head(self, streamed: Literal[0, 1]) -> dict[str, Any]:
         return {"id": self.id, "object": OBJECTS[self.kind][streamed], "created": self.created, "model": self.model}
@@ -146,7 +160,7 @@ async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> Asy
                 if isinstance(event, Waiting) and form.queue:
                     yield comment(f"queue {event.position}")
                 elif isinstance(event, Piece) and form.tools is None and (event.text or (form.logprobs and event.tokens)):
-                    yield form.chunk([form.part(number, event.text, event.tokens, len(answer.text) - len(event.text))])
+                    yield form.piece_chunk(number, event, len(answer.text) - len(event.text))
                 elif isinstance(event, Ended):
                     problem = answers.problem(answer)
                     if problem is not None:

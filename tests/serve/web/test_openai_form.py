@@ -1,8 +1,10 @@
 import json
 
+import pytest
+
 from imprint.serve.generation.job import Alternative, Ended, Generation, Piece, TokenPiece
 from imprint.serve.web.answers import Answer
-from imprint.serve.web.openai_form import AnswerForm
+from imprint.serve.web.openai_form import AnswerForm, Kind
 
 HALF = TokenPiece(1, b"\xe4\xbd", -0.1, "", (Alternative(1, b"\xe4\xbd", -0.1),))
 
@@ -35,6 +37,15 @@ def test_a_chunk_has_a_place_for_usage_where_it_was_asked_for() -> None:
     assert json.loads(with_usage.chunk([])[6:])["usage"] is None
     assert "usage" not in json.loads(without.chunk([])[6:])
     assert json.loads(without.chunk([])[6:])["object"] == "chat.completion.chunk"
+
+
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_a_part_of_an_answer_is_written_as_any_chunk_is(kind: Kind) -> None:
+    for usage in (True, False):
+        form = AnswerForm(kind, 'a "model"', logprobs=False, usage=usage, queue=False)
+        for number in (0, 3, 0):
+            for text in ("你好", 'a "quoted"\n\\ line', "\0", "", "😀</script>"):
+                assert form.piece_chunk(number, Piece(text), 7) == form.chunk([form.part(number, text, (), 0)])
 
 
 def test_an_answer_that_ended_is_a_choice() -> None:
