@@ -45,7 +45,7 @@ from imprint.serve.generation.section import ServedModelsSection
 from imprint.serve.generation.worker import Limits, Worker
 from imprint.serve.store import COMMAND_LINE, Hashing, Store
 from imprint.serve.web.app import create_app, drain
-from imprint.serve.web.server import bind, build_server
+from imprint.serve.web.server import bind, build_server, prepare_process
 from imprint.serve.web.settings import WebSettings
 from imprint.templates.chatglm import ChatGLMTemplate
 from imprint.tokenizers import ChatGLMTokenizer
@@ -99,6 +99,7 @@ def measure(options: Any, report: Report) -> None:
     served = random_model(options) if options.full_size else open_models([options.model or "embedded"], ServedModelsSection())
     model, cases = served[0].model, set(options.cases)
     model.network.stop_ids = frozenset()
+    prepare_process()
     limits = Limits(slots=options.users, waiting=16 * options.users + 64, kv_tokens=2**18)
     rate, answers = bare_decoder(model, options.users, options.tokens)
     if "bare" in cases:

@@ -12,7 +12,6 @@ runs. Others who use the cores lengthen the seconds, and the time of the process
 
 import argparse
 import asyncio
-import gc
 import json
 import os
 import re
@@ -38,7 +37,7 @@ from stream_client import connect, processor_seconds
 from imprint.serve.generation.job import Ended, Generation, Job, Piece, ServedModel, Statistics
 from imprint.serve.store import COMMAND_LINE, Hashing, Store
 from imprint.serve.web.app import create_app, drain
-from imprint.serve.web.server import bind, build_server
+from imprint.serve.web.server import bind, build_server, prepare_process
 from imprint.serve.web.settings import WebSettings
 
 MADE = re.compile(r"at (\d+)!")
@@ -104,8 +103,7 @@ async def serve_ours(events: int, rate: float) -> None:
         account = store.accounts.create("ada", actor=COMMAND_LINE, tokens_a_day=10**9).account
         key = store.keys.create(account.id, actor=COMMAND_LINE).key
         app = create_app(Scripted(events, rate), store, WebSettings())
-        gc.collect()
-        gc.freeze()  # as `imprint serve` does
+        prepare_process()
         bound = bind("127.0.0.1", 0)
         tell(bound, key)
         await build_server(app, partial(drain, app)).serve([bound])

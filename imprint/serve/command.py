@@ -1,7 +1,6 @@
 """`imprint serve RUN|MODEL|BUNDLE [...]`: open the store and the models, and serve until a signal."""
 
 import asyncio
-import gc
 import resource
 import socket
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from imprint.serve.store import Store
 from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.log import start_logging
-from imprint.serve.web.server import Server, bind, build_server
+from imprint.serve.web.server import Server, bind, build_server, prepare_process
 from imprint.serve.web.settings import WebSettings
 from imprint.terminal import say
 
@@ -148,8 +147,7 @@ async def serve(bound: socket.socket, store: Store, settings: WebSettings, backe
     """Serve until a signal; the backend is closed at the end."""
     try:
         app = create_app(backend, store, settings)
-        gc.collect()
-        gc.freeze()  # what is there stays: to walk over it again and again would stop all streams for a tenth of a second
+        prepare_process()
         server = build_server(app, partial(drain, app), proxies=settings.proxies)
         told = asyncio.create_task(_tell_ready(bound, backend, server))
         await server.serve([bound])

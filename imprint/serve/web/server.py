@@ -1,9 +1,11 @@
 """The server: uvicorn, with signals of its own, so that every stream ends with an event before the process does."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,17 @@ MAX_CONNECTIONS: Final = 4096
 """More than these are answered with 503 at once."""
 LAST_SECONDS: Final = 1
 """Seconds after the grace in which the last events reach their clients."""
+
+SWITCH_SECONDS: Final = 0.0005
+"""After so many seconds a thread that computes lets another one go on: a step of the decoder takes but a few milliseconds, of which it
+would wait five for an event loop that has much to send, each time that it comes back from the GPU."""
+
+
+def prepare_process() -> None:
+    """Let all streams of this process go on evenly; called once, when what stays is there."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # to walk over what stays again and again would stop all streams for a tenth of a second
 
 
 class Server(uvicorn.Server):
