@@ -90,7 +90,7 @@ class AnswerSet:
                 room = limits[job.model] - answer.generation.prompt_tokens
                 tokens += answer.generation.prompt_tokens + min(room, job.max_new_tokens or room)
             if self.principal is not None:
-                self._reserved = await self.services.written.call(partial(self._reserve, self.principal, tokens))
+                self._reserved = await self.services.reserved.call(partial(self._reserve, self.principal, tokens))
             if self not in self.services.live:
                 raise ApiError("invalid_session", ENDED)
         except BaseException:
@@ -217,7 +217,7 @@ class AnswerSet:
                 answer.take(event)
         tokens = sum(answer.tokens for answer in self.answers)
         try:
-            await self.services.written.call(partial(self.services.store.quota.settle, reserved, tokens))
+            await self.services.settled.call(partial(self.services.store.quota.settle, reserved, tokens))
         except StoreError as error:
             log_store(error)
             self.services.unsettled.append((reserved, tokens))

@@ -80,11 +80,14 @@ class Services:
     """How many of these each owner waits for, or has."""
     asked: Together = field(init=False)
     """Questions to the store that every request asks."""
-    written: Together = field(init=False)
-    """What every answer writes into it."""
+    reserved: Together = field(init=False)
+    """What every answer writes into it before it begins."""
+    settled: Together = field(init=False)
+    """What every answer writes into it at its end: where the database is locked, those that begin do not wait for it, too."""
 
     def __post_init__(self) -> None:
-        self.asked, self.written = Together(self.store, writes=False), Together(self.store, writes=True)
+        self.asked = Together(self.store, writes=False)
+        self.reserved, self.settled = Together(self.store, writes=True), Together(self.store, writes=True)
 
     @property
     def ready(self) -> bool:
