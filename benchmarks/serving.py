@@ -127,7 +127,8 @@ class FoldedTokenizer(ChatGLMTokenizer):
     """The embedded vocabulary for a network with more ids: each id has the text of a piece."""
 
     def token_text(self, token: int) -> str:
-        return self._texts[token % len(self._texts)]
+        text: str = self._texts[token % len(self._texts)]
+        return text
 
     @cached_property
     def _texts(self) -> list[str]:
