@@ -400,7 +400,7 @@ def short_drills(folder: Path) -> dict[str, Drill]:
     """What `make test` does of each kind, in one process: to import everything takes longer than a drill."""
     drills = {
         "train": lambda: killed_runs(TrainDrill(folder / "train", 0, ["train.steps=12"]), 8),
-        **{what: drills_of(folder / what, 3, 0, every=45)[what] for what in ("evaluate", "disk")},
+        **{what: drills_of(folder / what, 3, 0, every=60)[what] for what in ("evaluate", "disk")},
     }
     return {what: timed(drill) for what, drill in drills.items()}
 

@@ -126,10 +126,10 @@ QUICK = {
     ("ChatGLM-6B", "prefix", "INT4"),
     ("ChatGLM2-6B", "lora", "INT8"),
     ("ChatGLM3-6B", "full", "16 bit"),
-    ("GLM-4-9B", "prefix", "16 bit"),
+    ("GLM-4-9B", "full", "16 bit"),
     ("BLOOM", "lora", "INT4"),
-    ("GLM-4-0414", "prefix", "INT8"),
-    ("Qwen3", "lora", "16 bit"),
+    ("GLM-4-0414", "lora", "INT8"),
+    ("Qwen3", "full", "16 bit"),
 }
 """The cells of `make test`: every family, every method, every precision."""
 

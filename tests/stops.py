@@ -25,7 +25,20 @@ def stops(folder: Path) -> dict[str, Any]:
     """What came of each kind of stop, as JSON can hold it."""
     folder.mkdir()
     recipe = tiny_recipe(folder)
-    return {"ctrl_c": ctrl_c(recipe), "closed": closed_terminal(recipe), "held": held_folder(recipe)}
+    return {"ctrl_c": ctrl_c(recipe), "closed": closed_terminal(recipe), "held": held_folder(recipe), "alone": without_programs(recipe)}
+
+
+def without_programs(recipe: Path) -> dict[str, Any]:
+    """A step on a quantized base where no compiler and no other program is found."""
+    screen = recipe.parent / "alone.txt"
+
+    def forget() -> None:
+        os.environ.clear()
+        os.environ.update({"PATH": str(recipe.parent / "empty"), "HOME": str(recipe.parent), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"})
+
+    quantized = ["model.quantize=4", "model.device=null", "train.steps=1", "train.evaluate_every=1", "train.watch_every=1"]
+    status = end(start(["train", str(recipe), f"output={recipe.parent / 'alone'}", *quantized], screen, forget))
+    return {"status": status, "said": screen.read_text(encoding="utf-8")}
 
 
 def wait_for_lines(run: RunFolder, count: int, child: int) -> None:

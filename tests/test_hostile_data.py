@@ -37,6 +37,7 @@ def test_a_machine_that_stood_still_once_is_no_broken_promise_and_a_command_that
     assert once.seconds < 1 <= min(ever.seconds, computed.seconds)
 
 
+@pytest.mark.long
 def test_there_are_hundreds_of_files_of_every_kind() -> None:
     names = [name for files in (damaged, endless, recipes) for name, _content in files()]
 

@@ -13,6 +13,8 @@ from imprint.training.recipe import Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 NAMES = tuple(task.replace("_", "-") for task in TASKS if task != AD_COPY)
+QUICK = ("classification", "translation")
+"""Those with figures of their own; all recipes train in `test_recipes`."""
 SHORT = (
     "train.steps=2",
     "train.batch_size=4",
@@ -47,7 +49,7 @@ def test_every_task_has_a_recipe_that_names_it() -> None:
         assert read_recipe(recipe(name), [], Recipe).task.kind == name.replace("-", "_")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in NAMES])
 def test_a_recipe_cut_short_is_scored_by_its_metrics(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before, after = scores_of(name, tmp_path, rows=40, limit=6, knobs=SHORT)

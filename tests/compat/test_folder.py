@@ -57,9 +57,17 @@ KILLS = [
     *(("write_results", call, moment) for call in (1, 2) for moment in ("before", "behind")),  # of the training, of the prediction
     ("write_predictions", 1, "before"),
 ]
+QUICK = [
+    ("write_checkpoint", 1, "behind"),
+    ("write_checkpoint", 2, "before"),
+    ("write_results", 1, "before"),
+    ("write_results", 2, "behind"),
+]
 
 
-@pytest.mark.parametrize(("function", "call", "moment"), KILLS)
+@pytest.mark.parametrize(
+    ("function", "call", "moment"), [pytest.param(*kill, marks=[] if kill in QUICK else pytest.mark.long) for kill in KILLS]
+)
 def test_a_killed_command_given_again_ends_with_the_same_files(
     function: str, call: int, moment: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,9 @@ from tests.inference.recorders import use_plain_recorder
 from tests.inference.reference import ending_network, generate_ids, greedy, prefix_for, short_prompts
 from tests.inference.schedules import pool_of, run_schedule
 
+QUICK = ("ChatGLM-6B", "GLM-4-9B", "BLOOM", "Qwen3")
+"""Families of each kind of position: of two parts, rotary, slopes, and those of transformers."""
+
 
 def answers(decoder: Decoder, stop_ids: frozenset[int]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
@@ -37,7 +40,7 @@ def test_answers_are_those_of_steps_as_they_are(monkeypatch: pytest.MonkeyPatch,
     assert recorder.replayed > 5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in FAMILIES])
 def test_nor_do_they_depend_on_who_joins_and_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     pool = pool_of(family, tmp_path)
     recorder = use_plain_recorder(monkeypatch)

@@ -134,7 +134,7 @@ class TestAgainstTransformers:
             assert difference(our_logits(again, [row])[0], reference_models.logits(model, row)) <= 1e-4
             assert difference(reference_models.logits(theirs, row), reference_models.logits(model, row)) <= 1e-5
 
-    @pytest.mark.parametrize("bits", FORMAT_NAMES)
+    @pytest.mark.parametrize("bits", [pytest.param(name, marks=[] if name == 4 else pytest.mark.long) for name in FORMAT_NAMES])
     def test_a_quantized_model_computes_with_its_dequantized_weights(
         self, verified: tuple[Any, Network, Path], tmp_path: Path, bits: FormatName
     ) -> None:

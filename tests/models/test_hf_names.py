@@ -76,7 +76,7 @@ def test_what_is_saved_has_the_names_that_were_read(published: tuple[str, Any, P
     assert difference(our_logits(loaded(tmp_path / "saved"), ROWS[:1])[0], reference_models.logits(model, ROWS[0])) <= 1e-4
 
 
-@pytest.mark.parametrize("bits", FORMAT_NAMES)
+@pytest.mark.parametrize("bits", [pytest.param(name, marks=[] if name == 8 else pytest.mark.long) for name in FORMAT_NAMES])
 def test_a_quantized_folder_computes_what_rounding_at_loading_does(
     published: tuple[str, Any, Path], tmp_path: Path, bits: FormatName
 ) -> None:

@@ -185,7 +185,15 @@ def test_a_linear_is_quantized_where_there_is_a_format() -> None:
     assert "6, 8, int8" in repr(make_linear(8, 6, FORMATS[0]))
 
 
-def test_steps_on_a_quantized_base_need_no_compiler_and_no_other_program(repo: Path, tmp_path: Path) -> None:
+def test_steps_on_a_quantized_base_look_for_no_compiler_and_no_other_program(drilled: dict[str, dict[str, Any]]) -> None:
+    found = drilled["stops"]["alone"]
+    assert found["status"] == 0, found["said"]
+    assert "in 4 bits" in found["said"]
+    assert "finished: 1 of 1 steps are done" in found["said"]
+
+
+@pytest.mark.long
+def test_nor_do_the_imports_of_such_a_run(repo: Path, tmp_path: Path) -> None:
     recipe, empty = tiny_recipe(tmp_path), tmp_path / "empty"
     empty.mkdir()
     quantized = ["model.quantize=4", "model.device=null", "train.steps=1", "train.evaluate_every=1", "train.watch_every=1"]
