@@ -1,9 +1,9 @@
 """The audit log: who did what to whom, never a secret."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 
 from imprint.serve.store.database import Database
 from imprint.serve.store.limits import Limits
@@ -30,6 +30,8 @@ Action = Literal[
     "backup",
     "restore",
 ]
+OWN: Final[tuple[Action, ...]] = ("login", "logout", "password_changed", "key_created", "key_revoked")
+"""What people do with their own account, as often as they like."""
 MAX_DETAIL = 500
 
 
@@ -74,12 +76,21 @@ class Audit:
             return tuple(AuditEntry(*row) for row in connection.execute(query))
 
     def tidy(self, connection: Connection) -> None:
-        """Remove the oldest entries, so that a flood of failed logins pushes nothing else out."""
-        failed = AUDIT.c.action == "login_failed"
-        for kind, most in ((failed, self._limits.audit_entries // 5), (~failed, self._limits.audit_entries)):
-            oldest = connection.execute(select(AUDIT.c.id).where(kind).order_by(AUDIT.c.id.desc()).offset(most).limit(1)).scalar()
-            if oldest is not None:
-                connection.execute(delete(AUDIT).where(kind, AUDIT.c.id <= oldest))
+        """Remove the oldest entries, so that neither failed logins nor what one account does to itself pushes anything else out."""
+        most, failed, own = self._limits.audit_entries, AUDIT.c.action == "login_failed", AUDIT.c.action.in_(OWN)
+        busy = select(AUDIT.c.actor).where(own).group_by(AUDIT.c.actor).having(func.count() > most // 20)
+        for actor in connection.execute(busy).scalars().all():
+            _keep_newest(connection, own & (AUDIT.c.actor == actor), most // 20)
+        _keep_newest(connection, failed, most // 5)
+        _keep_newest(connection, own, 2 * most // 5)
+        _keep_newest(connection, ~failed & ~own, most)
+
+
+def _keep_newest(connection: Connection, kind: ColumnElement[bool], most: int) -> None:
+    """Remove the oldest entries of a kind beyond so many."""
+    oldest = connection.execute(select(AUDIT.c.id).where(kind).order_by(AUDIT.c.id.desc()).offset(most).limit(1)).scalar()
+    if oldest is not None:
+        connection.execute(delete(AUDIT).where(kind, AUDIT.c.id <= oldest))
 
 
 def record(connection: Connection, now: float, action: Action, actor: Actor, subject: str = "", detail: str = "") -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, func, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, or_, select, update
 
 from imprint.messages import Bilingual
 from imprint.serve.store.accounts import find_account, models_of, models_text, refuse_guest_account
@@ -94,12 +94,9 @@ class Keys:
         with self._database.writing() as connection:
             account = find_account(connection, account_id)
             refuse_guest_account(account, "role", None)
-            alive = (
-                KEYS.c.account_id == account_id,
-                KEYS.c.revoked_at.is_(None),
-                or_(KEYS.c.expires_at.is_(None), KEYS.c.expires_at > now),
-            )
-            if connection.execute(select(func.count()).select_from(KEYS).where(*alive)).scalar_one() >= self._limits.keys_an_account:
+            mine = KEYS.c.account_id == account_id
+            alive = and_(KEYS.c.revoked_at.is_(None), or_(KEYS.c.expires_at.is_(None), KEYS.c.expires_at > now))
+            if connection.execute(select(func.count()).select_from(KEYS).where(mine, alive)).scalar_one() >= self._limits.keys_an_account:
                 raise StoreError(
                     "conflict",
                     Bilingual(
@@ -107,6 +104,10 @@ class Keys:
                         f"此账号已有 {self._limits.keys_an_account} 个密钥，请先撤销一个。",
                     ),
                 )
+            ended = (mine, ~alive)
+            oldest = select(KEYS.c.id).where(*ended).order_by(KEYS.c.id.desc()).offset(self._limits.keys_an_account).limit(1)
+            if (last := connection.execute(oldest).scalar()) is not None:
+                connection.execute(delete(KEYS).where(*ended, KEYS.c.id <= last))
             connection.execute(KEYS.insert().values(**values))
             record(connection, now, "key_created", actor, account.name, f"key={key[:PREFIX_LENGTH]}...")
             row = connection.execute(select(KEYS).where(KEYS.c.public_id == values["public_id"])).one()
@@ -130,7 +131,7 @@ class Keys:
         return None if row is None else self._principal_now(row)
 
     def list(self, account_id: int) -> tuple[Key, ...]:
-        """The keys of an account, newest first, with those that have ended."""
+        """The keys of an account, newest first, with the last ones that have ended."""
         query = select(KEYS).where(KEYS.c.account_id == account_id).order_by(KEYS.c.id.desc())
         with self._database.reading() as connection:
             return tuple(map(_key, connection.execute(query)))

@@ -28,7 +28,7 @@ class Limits:
     sessions_an_account: int = 50
     """Sessions of an account; a further login ends the oldest."""
     keys_an_account: int = 50
-    """Keys of an account that are not revoked."""
+    """Keys of an account that have not ended; as many of those that have are kept."""
     guests_an_hour: int = 60
     """New guest sessions in an hour from one address."""
     guest_sessions: int = 100_000
@@ -58,4 +58,5 @@ class Limits:
     search_seconds: float = 2.0
     """Most seconds of a search."""
     audit_entries: int = 100_000
-    """Entries of the audit log, of which the oldest go; failed logins are at most a fifth of them."""
+    """Entries of the audit log about accounts of others, of which the oldest go. Beside them failed logins are at most a fifth of so many, what
+    people do with their own account two fifths, and of one account a twentieth."""

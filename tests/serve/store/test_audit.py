@@ -29,9 +29,29 @@ def test_a_flood_of_failed_logins_pushes_nothing_else_out(tmp_path: Path) -> Non
     assert count(store, "login_failed") == 2
     assert count(store, "account_created") == 1
     for _ in range(20):
-        store.audit.add("login", Actor("x"))
+        store.audit.add("account_changed", Actor("admin"))
     store.tidy()
-    assert (count(store, "login"), count(store, "account_created")) == (10, 0)
+    assert (count(store, "account_changed"), count(store, "account_created")) == (10, 0)
+    store.close()
+
+
+def test_what_an_account_does_to_itself_pushes_out_nothing_of_others(tmp_path: Path) -> None:
+    store = open_store(tmp_path, limits=Limits(audit_entries=20))
+    store.audit.add("account_created", Actor("admin"))
+    store.audit.add("login", Actor("小红"))
+    for _ in range(30):
+        store.audit.add("key_created", Actor("小明"))
+        store.audit.add("key_revoked", Actor("小明"))
+    store.tidy()
+    assert [(entry.actor, entry.action) for entry in store.audit.list()] == [
+        ("小明", "key_revoked"),
+        ("小红", "login"),
+        ("admin", "account_created"),
+    ]
+    for number in range(20):
+        store.audit.add("login", Actor(f"{number}"))
+    store.tidy()
+    assert (count(store, "login"), count(store, "account_created")) == (8, 1)
     store.close()
 
 

@@ -107,3 +107,14 @@ def test_guests_have_no_keys_and_an_account_has_fifty_at_most(store: Store) -> N
         store.keys.create(principal.account_id, actor=COMMAND_LINE)
     store.keys.revoke(principal.account_id, made[0].info.id, COMMAND_LINE)
     assert store.keys.create(principal.account_id, actor=COMMAND_LINE)
+
+
+def test_of_keys_that_have_ended_the_last_fifty_are_kept(store: Store) -> None:
+    principal = user(store)
+    first = store.keys.create(principal.account_id, actor=COMMAND_LINE)
+    for _ in range(60):
+        made = store.keys.create(principal.account_id, actor=COMMAND_LINE)
+        store.keys.revoke(principal.account_id, made.info.id, COMMAND_LINE)
+    listed = store.keys.list(principal.account_id)
+    assert [key.revoked_at is None for key in listed] == [*[False] * 51, True]
+    assert store.keys.of(first.key) is not None
