@@ -37,6 +37,8 @@ class Limits:
     """Wrong passwords in a minute for one name from one address."""
     address_failures_a_minute: int = 30
     """Wrong passwords in a minute from one address."""
+    logins_a_minute: int = 60
+    """Right passwords in a minute of one account: each of them costs a hash."""
     all_failures_a_minute: int = 300
     """Wrong passwords in a minute from everywhere; with more, each login takes `brake_seconds` longer."""
     brake_seconds: float = 0.25
@@ -58,5 +60,5 @@ class Limits:
     search_seconds: float = 2.0
     """Most seconds of a search."""
     audit_entries: int = 100_000
-    """Entries of the audit log about accounts of others, of which the oldest go. Beside them failed logins are at most a fifth of so many, what
-    people do with their own account two fifths, and of one account a twentieth."""
+    """Entries of the audit log about the accounts of others, of which the oldest go. Beside them failed logins are at most a fifth of so
+    many, what people do with their own account two fifths, and of one account a twentieth."""

@@ -42,12 +42,13 @@ class SignIn:
         self._by_name = Throttle(limits.failures_a_minute, 60.0)
         self._by_address = Throttle(limits.address_failures_a_minute, 60.0)
         self._all = Throttle(limits.all_failures_a_minute, 60.0)
+        self._right = Throttle(limits.logins_a_minute, 60.0)
 
     def verified(self, name: str, password: str, address: str) -> Row[Any]:
         """The row of the account that has this name and password.
 
-        A try counts before the password is verified, so that many at once are no more tries; a right one is uncounted. Raises
-        StoreError "credentials", the same whatever is wrong, "throttled", and "busy" if too many wait.
+        A try counts before the password is verified, so that many at once are no more tries; a right one is uncounted, and counts among
+        the right ones. Raises StoreError "credentials", the same whatever is wrong, "throttled", and "busy" if too many wait.
         """
         key = name_key(unicodedata.normalize("NFC", name[: 2 * MAX_NAME])).encode("utf-8", "replace").decode()
         visitor = visitor_address(address)
@@ -65,6 +66,7 @@ class SignIn:
                 record(connection, self._database.now(), "login_failed", actor, actor.name)
             raise self.refusal()
         self._uncount(key, visitor)
+        self._right.take(key)
         return self._hashed_anew(row, password) if self._passwords.is_outdated(row.password_hash) else row
 
     def refusal(self) -> StoreError:
@@ -79,6 +81,12 @@ class SignIn:
 
     def _counted(self, key: str, visitor: str) -> float:
         """Count a try, or raise StoreError; the seconds that it has to take longer."""
+        if self._right.count(key) >= self._right.most:
+            raise StoreError(
+                "throttled",
+                Bilingual("this account signs in too often. Try again in a minute.", "此账号登录过于频繁，请一分钟后再试。"),
+                retry_after=60.0,
+            )
         seconds = self._by_address.take(visitor)
         if seconds is None and (seconds := self._by_name.take((visitor, key))) is not None:
             self._by_address.give_back(visitor)

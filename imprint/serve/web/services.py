@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Backend
+from imprint.serve.store.addresses import visitor_address
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Reservation
 from imprint.serve.store.store import Store
@@ -23,6 +24,8 @@ from imprint.serve.web.together import Together
 HASHING_THREADS: Final = 2
 MAX_LOGINS: Final = 100
 """Logins that may wait for a thread; more are refused."""
+MAX_LOGINS_OF_ONE: Final = MAX_LOGINS // 4
+"""Those of them that come from one address."""
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers that proxies add."""
 SLOW_THREADS: Final = 2
@@ -71,9 +74,8 @@ class Services:
     """What goes on now."""
     hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(HASHING_THREADS), init=False)
     """Threads that verify passwords, so that a flood of logins leaves the others alone."""
-    logins: int = field(default=0, init=False)
-    """Logins that wait for one of them, or have it."""
-
+    logins: Counter[str] = field(default_factory=Counter, init=False)
+    """How many logins of each address wait for one of them, or have it."""
     slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SLOW_THREADS), init=False)
     """Threads for searches and files, so that these leave the others alone."""
     slow_of: Counter[str] = field(default_factory=Counter, init=False)
@@ -159,12 +161,15 @@ def slow_place(services: Services, principal: Principal) -> Iterator[None]:
             del services.slow_of[principal.owner]
 
 
-async def in_hashing_thread(services: Services, function: Callable[[], T]) -> T:
-    """Call what hashes passwords. Raises ApiError if very many wait for that already."""
-    if services.logins >= MAX_LOGINS:
+async def in_hashing_thread(services: Services, address: str, function: Callable[[], T]) -> T:
+    """Call what hashes passwords. Raises ApiError if very many wait for that already, or many from this address."""
+    visitor = visitor_address(address)
+    if services.logins.total() >= MAX_LOGINS or services.logins[visitor] >= MAX_LOGINS_OF_ONE:
         raise ApiError("rate_limited", BUSY, retry_after=5)
-    services.logins += 1
+    services.logins[visitor] += 1
     try:
         return await anyio.to_thread.run_sync(function, limiter=services.hashing)
     finally:
-        services.logins -= 1
+        services.logins[visitor] -= 1
+        if not services.logins[visitor]:
+            del services.logins[visitor]

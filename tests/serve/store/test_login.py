@@ -90,6 +90,18 @@ def test_right_passwords_never_count(store: Store) -> None:
         assert store.sessions.login("owner", PASSWORD, HOME)
 
 
+def test_an_account_that_signs_in_again_and_again_waits_while_wrong_passwords_keep_no_owner_out(tmp_path: Path) -> None:
+    with open_store(tmp_path, limits=Limits(logins_a_minute=3)) as store:
+        user(store, "owner")  # two of them: with the one-time password, and to change it
+        for number in range(9):
+            failure(store, "owner", "wrong", f"203.0.113.{number}")
+        assert store.sessions.login("owner", PASSWORD, HOME)
+        refused = failure(store, "owner", PASSWORD, HOME)
+        assert (refused.kind, refused.retry_after) == ("throttled", 60.0)
+        assert "signs in too often" in str(refused)
+        assert user(store, "another")
+
+
 def test_tries_at_the_same_time_are_no_more_tries(tmp_path: Path) -> None:
     store = Store.open(tmp_path, hashing=Hashing(memory_kib=8, passes=1, waiting=100), now=Clock())
     kinds: list[str] = []

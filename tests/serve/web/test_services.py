@@ -35,9 +35,9 @@ def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch
         time.sleep(0.01)
         now -= 1
 
-    async def log_in(services: Services) -> int:
+    async def log_in(services: Services, address: str) -> int:
         try:
-            await in_hashing_thread(services, verify)
+            await in_hashing_thread(services, address, verify)
         except ApiError as error:
             return error.status
         return 200
@@ -45,10 +45,32 @@ def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch
     async def flood() -> list[int]:
         backend = ScriptedBackend()
         services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
-        return await asyncio.gather(*(log_in(services) for _ in range(20)))
+        return await asyncio.gather(*(log_in(services, f"192.0.2.{number}") for number in range(20)))
 
     answers = asyncio.run(flood())
     assert (answers.count(200), answers.count(429), most) == (8, 12, 2)
+
+
+def test_a_flood_of_logins_from_one_address_leaves_places_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services_module, "MAX_LOGINS", 8)
+    monkeypatch.setattr(services_module, "MAX_LOGINS_OF_ONE", 2)
+
+    async def log_in(services: Services, address: str) -> int:
+        try:
+            await in_hashing_thread(services, address, lambda: time.sleep(0.01))
+        except ApiError as error:
+            return error.status
+        return 200
+
+    async def flood() -> list[int]:
+        backend = ScriptedBackend()
+        services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+        addresses = [*(f"2001:db8::{number}" for number in range(20)), "192.0.2.7"]
+        answers = await asyncio.gather(*(log_in(services, address) for address in addresses))
+        assert not services.logins
+        return answers
+
+    assert asyncio.run(flood()) == [200, 200, *[429] * 18, 200]
 
 
 def test_of_one_owner_few_searches_run_or_wait_and_others_have_their_turn() -> None:

@@ -76,6 +76,7 @@ async def create_user(request: Request, body: NewUserBody) -> Response:
     return _created(
         await in_hashing_thread(
             services,
+            address_of(request),
             lambda: services.store.accounts.create(
                 body.name,
                 actor=actor,
@@ -114,7 +115,7 @@ async def delete_user(request: Request, account_id: AccountId) -> Response:
 async def reset_password(request: Request, account_id: AccountId) -> Response:
     """All its sessions end."""
     services, actor = services_of(request), actor_of(request)
-    password = await in_hashing_thread(services, lambda: services.store.accounts.reset_password(account_id, actor))
+    password = await in_hashing_thread(services, address_of(request), lambda: services.store.accounts.reset_password(account_id, actor))
     return JSONResponse({"password": password})
 
 
@@ -136,6 +137,7 @@ async def approve(request: Request, request_id: str, body: ApproveBody) -> Respo
     return _created(
         await in_hashing_thread(
             services,
+            address_of(request),
             lambda: services.store.requests.approve(
                 request_id,
                 actor,

@@ -42,7 +42,9 @@ async def show(request: Request) -> Response:
 async def change_password(request: Request, body: PasswordBody) -> Response:
     """All sessions end, and a new one begins."""
     services, principal, address = services_of(request), principal_of(request), address_of(request)
-    begun = await in_hashing_thread(services, lambda: services.store.sessions.change_password(principal, body.old, body.new, address))
+    begun = await in_hashing_thread(
+        services, address, lambda: services.store.sessions.change_password(principal, body.old, body.new, address)
+    )
     return with_cookie(request, begun)
 
 

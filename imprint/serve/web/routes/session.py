@@ -58,7 +58,7 @@ async def login(request: Request, body: LoginBody) -> Response:
     address = address_of(request)
     try:
         begun = await in_hashing_thread(
-            services, lambda: services.store.sessions.login(body.name, body.password, address, replaces=replaces)
+            services, address, lambda: services.store.sessions.login(body.name, body.password, address, replaces=replaces)
         )
     except StoreError as error:
         if error.kind in {"credentials", "throttled"}:
