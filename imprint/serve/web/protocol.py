@@ -5,12 +5,13 @@ https://github.com/Kludex/uvicorn/issues/157 lists deadlines for receiving as mi
 
 import asyncio
 import json
-from typing import Final
+from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from imprint.messages import Bilingual
+from imprint.serve.web.crowd import Crowd, plain_address, turn_away
 from imprint.serve.web.errors import ApiError
 
 RECEIVE_SECONDS: Final = 15.0
@@ -31,9 +32,20 @@ class BoundedProtocol(H11Protocol):
     _receive_timer: asyncio.TimerHandle | None = None
     _send_timer: asyncio.TimerHandle | None = None
 
+    def __init__(self, crowd: Crowd, **of_server: Any) -> None:
+        super().__init__(**of_server)
+        self._crowd = crowd
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first header."""
+        """Begin to wait for the first header, where there is a place."""
         super().connection_made(transport)
+        if self.client is not None:
+            self.client = plain_address(self.client[0]), self.client[1]
+            if not self._crowd.enter(self.client[0]):
+                transport.abort()
+                return
+        if self._crowd.is_full:
+            self.app = turn_away
         transport.set_write_buffer_limits(0)  # else the rest of an answer that nobody reads has no deadline, and its connection no end
         self._watch()
 
@@ -51,6 +63,8 @@ class BoundedProtocol(H11Protocol):
         """Forget the deadlines."""
         _cancel(self._receive_timer)
         _cancel(self._send_timer)
+        if self.client is not None:
+            self._crowd.leave(self.client[0])
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -9,16 +9,16 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from imprint.serve.web.crowd import Crowd
 from imprint.serve.web.protocol import MAX_HEADER_BYTES, BoundedProtocol
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-MAX_CONNECTIONS: Final = 4096
-"""More than these are answered with 503 at once."""
 LAST_SECONDS: Final = 1
 """Seconds after the grace in which the last events reach their clients."""
 
@@ -80,7 +80,7 @@ def build_server(
     """A server for sockets that are bound already. `proxies`: the addresses whose X-Forwarded-For and -Proto are believed."""
     config = uvicorn.Config(
         app,
-        http=protocol,
+        http=cast("type[asyncio.Protocol]", partial(protocol, Crowd(proxies))),  # uvicorn calls it, and no more
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -89,7 +89,6 @@ def build_server(
         server_header=False,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies),
-        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=LAST_SECONDS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )

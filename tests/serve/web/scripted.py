@@ -256,11 +256,12 @@ def serving(
     store: Store | None = None,
     settings: WebSettings | None = None,
     protocol: type[BoundedProtocol] = BoundedProtocol,
+    host: str = "127.0.0.1",
 ) -> Iterator[Running]:
     """A real server in a thread."""
     settings = settings or WebSettings(grace=0.5)
     app = create_app(backend or ScriptedBackend(), store or ScriptedStore().as_store(), settings)
-    bound = bind("127.0.0.1", 0)
+    bound = bind(host, 0)
     server = build_server(app, partial(drain, app), proxies=settings.proxies, protocol=protocol)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([bound])), daemon=True)

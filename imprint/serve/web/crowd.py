@@ -1,0 +1,66 @@
+"""How many connections each address has: no visitor takes all that the service has."""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from imprint.messages import Bilingual
+from imprint.serve.store.addresses import visitor_address
+from imprint.serve.web.errors import ApiError
+from imprint.serve.web.settings import is_loopback
+
+MAX_CONNECTIONS: Final = 4096
+"""More than these are answered with 503 at once."""
+MAX_OF_ONE: Final = MAX_CONNECTIONS // 8
+"""Those of them that come from one address; more are closed. Of a proxy's address and of this machine all may come."""
+CROWDED: Final = Bilingual("The service has too many connections at this moment; try again.", "服务此刻的连接过多，请稍后再试。")
+
+
+class Crowd:
+    """The connections that are open, by the address they come from."""
+
+    def __init__(self, proxies: Sequence[str] = ()) -> None:
+        self._proxies = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
+        self._of: Counter[str] = Counter()
+
+    def enter(self, address: str) -> bool:
+        """Count a connection; whether it may stay."""
+        visitor = visitor_address(address)
+        self._of[visitor] += 1
+        return self._of[visitor] <= MAX_OF_ONE or is_loopback(address) or self._is_proxy(address)
+
+    def leave(self, address: str) -> None:
+        """Count a connection no more."""
+        visitor = visitor_address(address)
+        self._of[visitor] -= 1
+        if not self._of[visitor]:
+            del self._of[visitor]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more than the service has."""
+        return self._of.total() > MAX_CONNECTIONS
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._proxies)
+
+
+def plain_address(address: str) -> str:
+    """An address without the form in which a socket for IPv6 names one of IPv4."""
+    try:
+        mapped = getattr(ipaddress.ip_address(address), "ipv4_mapped", None)
+    except ValueError:
+        return address
+    return address if mapped is None else str(mapped)
+
+
+async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of a connection for which there is no place."""
+    await ApiError("engine_unavailable", CROWDED, headers={"Connection": "close"}).response(None)(scope, receive, send)
