@@ -92,3 +92,13 @@ def test_a_line_is_one_line_whatever_a_request_says(running: Running, lines: Lin
     with running.client() as client:
         client.get("/%0a%1b[31m")
     assert all(json.loads(line) and "\n" not in line and "\x1b" not in line for line in lines.lines)
+
+
+def test_a_method_that_there_is_not_is_no_part_of_its_line(running: Running, lines: Lines) -> None:
+    with running.client() as client:
+        wanted = client.request("ADMIN" * 1000, "/health/live").headers["x-request-id"]
+    deadline = time.monotonic() + 5
+    while not (found := [line for line in lines.lines if wanted in line]):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert json.loads(found[0])["method"] == "other"
