@@ -306,14 +306,16 @@ class UpstreamBackend:
         job, generation, model = answer.job, answer.generation, self._servers.id_of(answer.job.model)
         url = f"{server.address}/v1/{'chat/completions' if job.text is None else 'completions'}"
         body = answer_body(job, model, answer.max_tokens, self._api)
-        reason, size, events, untold, most = None, 0, 0, 0, (answer.max_tokens or answer.context) + MORE_TOKENS
+        most = (answer.max_tokens or answer.context) + MORE_TOKENS
+        most_bytes = BYTES_A_TOKEN * most * (2 + (job.top_logprobs or 0))
+        reason, size, events, named, untold = None, 0, 0, 0, 0
         answer.new_tokens = 0
         async with aclosing(self._begin().stream(url, body)) as stream:
             async for said in stream:
                 part = read_part(said, job, model)
-                events, size = events + 1, size + len(part.text.encode())
-                is_overcounted = (part.new_tokens or 0) > most or (part.prompt_tokens or 0) > answer.context
-                if is_overcounted or events > EVENTS_A_TOKEN * most or size > BYTES_A_TOKEN * most:
+                events, size, named = events + 1, size + part.size, named + len(part.tokens)
+                is_overcounted = max(part.new_tokens or 0, named) > most or (part.prompt_tokens or 0) > answer.context
+                if is_overcounted or events > EVENTS_A_TOKEN * most or size > most_bytes:
                     raise FaultError("oversized")
                 reason = part.reason or reason
                 generation.prompt_tokens = part.prompt_tokens or generation.prompt_tokens

@@ -40,6 +40,12 @@ class Part:
     new_tokens: int | None = None
     """Tokens of the answer so far, where the server counts them; it may do so at the end alone."""
 
+    @property
+    def size(self) -> int:
+        """What it holds, in bytes of UTF-8."""
+        named = sum(len(one.utf8) for token in self.tokens for one in (token, *token.top))
+        return len(self.text.encode()) + named
+
     def tokens_after(self, before: int) -> int:
         """How many tokens it adds to those before; an estimate where nobody counts."""
         if self.new_tokens is not None:
@@ -124,6 +130,8 @@ def read_part(said: Any, job: Job, model: str) -> Part:
         tokens = () if job.top_logprobs is None else _tokens(choice.get("logprobs"))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise FaultError("nonsense") from None
+    if any(len(token.top) > (job.top_logprobs or 0) + 1 for token in tokens):  # some name the chosen token beside the most probable ones
+        raise FaultError("oversized")
     if text and not tokens and job.top_logprobs is not None:
         raise FaultError("no_log_probs")
     return Part(text, tokens, _reason(choice.get("finish_reason")), prompt_tokens, new_tokens)

@@ -172,6 +172,19 @@ class TestFaults:
         assert "secret" not in outcome.end.error.line + caplog.text
         assert len(server.answers) == 1
 
+    @pytest.mark.parametrize("case", ["more tokens", "more alternatives", "longer tokens"])
+    def test_so_are_more_log_probabilities_than_were_asked_for(self, case: str) -> None:
+        text, tokens, tops = {"more tokens": ("a", 40, 1), "more alternatives": ("a", 1, 9), "longer tokens": ("a" * 90_000, 1, 1)}[case]
+        named = {"token": text, "logprob": -0.5}
+        content = [{**named, "top_logprobs": [named] * tops}] * tokens
+
+        async def answer(asked: Asked) -> None:
+            await asked.stream(chunk("a", logprobs={"content": content}), chunk(reason="stop"), DONE)
+
+        end = answer_of(FakeServer(answer=answer), job_of(top_logprobs=2)).end
+        assert end.error is not None
+        assert "more than was asked" in end.error.english
+
     def test_a_server_that_is_gone_is_one_too(self) -> None:
         async def run() -> tuple[Outcome, RefusedError]:
             server = FakeServer()
