@@ -17,6 +17,8 @@ from imprint.models.most_probable import has_kernel, most_probable
 
 MAX_FACTOR = 1e30
 """Temperatures and penalties beyond it, or beyond its inverse, change nothing more, and would not be finite in float32."""
+LEAST_TOP_P = 1e-30
+"""A smaller top_p would be 0 in 32 bits, which no token has."""
 NO_TOKEN = -1
 """In place of a token id where the logits are not finite."""
 MASK_64 = 2**64 - 1
@@ -147,7 +149,7 @@ class SamplingRows:
             torch.tensor(rows, device=self.device),
             column((min(request.temperature, MAX_FACTOR) for request in requests), torch.float32),
             column((min(request.top_k, self.vocab_size) for request in requests), torch.long) if with_top_k else None,
-            column((request.top_p for request in requests), torch.float32) if truncates else None,
+            column((max(request.top_p, LEAST_TOP_P) for request in requests), torch.float32) if truncates else None,
             torch.tensor([_signed(self._origins[row]) for row in rows], device=self.device),
         )
 

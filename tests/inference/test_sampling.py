@@ -122,6 +122,10 @@ class TestRows:
             [True, True, True, False],  # 0.7 of 0.9 is less than 0.8
         ]
 
+    def test_a_top_p_that_is_nothing_in_32_bits_keeps_the_most_probable_token(self) -> None:
+        rows = rows_of(Request([0], 9, 1.0, 1e-60, seed=1))
+        assert [int(rows.sample(torch.tensor([[1.0, 3.0, 2.0]]))[0]) for _ in range(3)] == [1, 1, 1]
+
     def test_a_penalty_lowers_what_stands_in_prompt_or_answer(self) -> None:
         rows = rows_of(Request([0], 9, repetition_penalty=2.0))
 
