@@ -19,8 +19,28 @@ RECEIVE_SECONDS: Final = 15.0
 SEND_SECONDS: Final = 60.0
 """Most seconds that a client may leave unread what was written."""
 MAX_HEADER_BYTES: Final = 64 << 10
+MAX_CHUNKS: Final = 1024
+"""Most chunks of a body. Each takes as long as a small request, and all that have come are read at once: a body of single letters would
+stop the service for seconds."""
 MALFORMED: Final = Bilingual("This is no HTTP request that can be understood.", "无法理解的 HTTP 请求。")
 SLOW: Final = Bilingual(f"The request was not complete after {RECEIVE_SECONDS:g} seconds.", f"请求在 {RECEIVE_SECONDS:g} 秒内未发完。")
+
+
+class BoundedConnection(h11.Connection):
+    """Reads requests, whose bodies come in no more than so many chunks."""
+
+    _chunks = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """The next part of a request. Raises RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = 0
+        elif isinstance(event, h11.Data) and event.chunk_start:
+            self._chunks += 1
+            if self._chunks > MAX_CHUNKS:
+                raise h11.RemoteProtocolError("too many chunks")
+        return event
 
 
 class BoundedProtocol(H11Protocol):
@@ -34,6 +54,7 @@ class BoundedProtocol(H11Protocol):
 
     def __init__(self, crowd: Crowd, **of_server: Any) -> None:
         super().__init__(**of_server)
+        self.conn = BoundedConnection(h11.SERVER, MAX_HEADER_BYTES)
         self._crowd = crowd
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from imprint.serve.web.crowd import Crowd
-from imprint.serve.web.protocol import MAX_HEADER_BYTES, BoundedProtocol
+from imprint.serve.web.protocol import BoundedProtocol
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 LAST_SECONDS: Final = 1
@@ -90,7 +90,6 @@ def build_server(
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies),
         timeout_graceful_shutdown=LAST_SECONDS,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
     return Server(config, drain)
 

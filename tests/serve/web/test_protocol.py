@@ -80,6 +80,15 @@ def test_malformed_requests_get_4xx_or_nothing(running: Running, data: bytes) ->
     assert seconds < 10  # RECEIVE_SECONDS of the service is longer
 
 
+def test_a_body_of_many_chunks_is_refused_before_it_stops_the_others(running: Running) -> None:
+    chunked, chunk, end = HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", b"2\r\n{}\r\n0\r\n\r\n"
+    refused, _ = answer_to(running, chunked + chunk * 100_000)
+    assert refused == b"" or refused.startswith(b"HTTP/1.1 400")  # nothing, where it was closed before all was sent
+    asked = chunked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert b"no HTTP request" in answer_to(running, asked + chunk * 1030)[0]
+    assert b"model is missing" in answer_to(running, asked + chunk * 1000 + end)[0]
+
+
 def test_a_client_that_asks_first_is_refused_before_it_sends_a_large_body(running: Running) -> None:
     size = MAX_BODY_BYTES * 30
     received, _ = answer_to(running, HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % size)
