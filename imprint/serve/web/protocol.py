@@ -5,7 +5,7 @@ https://github.com/Kludex/uvicorn/issues/157 lists deadlines for receiving as mi
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
@@ -46,26 +46,24 @@ class BoundedConnection(h11.Connection):
 class BoundedProtocol(H11Protocol):
     """One connection."""
 
+    crowd = Crowd()
+    """All connections; each server has its own."""
     receive_seconds = RECEIVE_SECONDS
     send_seconds = SEND_SECONDS
     _phase: object = None
     _receive_timer: asyncio.TimerHandle | None = None
     _send_timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, crowd: Crowd, **of_server: Any) -> None:
-        super().__init__(**of_server)
-        self.conn = BoundedConnection(h11.SERVER, MAX_HEADER_BYTES)
-        self._crowd = crowd
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first header, where there is a place."""
         super().connection_made(transport)
+        self.conn = BoundedConnection(h11.SERVER, MAX_HEADER_BYTES)
         if self.client is not None:
             self.client = plain_address(self.client[0]), self.client[1]
-            if not self._crowd.enter(self.client[0]):
+            if not self.crowd.enter(self.client[0]):
                 transport.abort()
                 return
-        if self._crowd.is_full:
+        if self.crowd.is_full:
             self.app = turn_away
         transport.set_write_buffer_limits(0)  # else the rest of an answer that nobody reads has no deadline, and its connection no end
         self._watch()
@@ -85,7 +83,7 @@ class BoundedProtocol(H11Protocol):
         _cancel(self._receive_timer)
         _cancel(self._send_timer)
         if self.client is not None:
-            self._crowd.leave(self.client[0])
+            self.crowd.leave(self.client[0])
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

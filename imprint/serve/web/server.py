@@ -9,8 +9,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Final, cast
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -80,7 +79,7 @@ def build_server(
     """A server for sockets that are bound already. `proxies`: the addresses whose X-Forwarded-For and -Proto are believed."""
     config = uvicorn.Config(
         app,
-        http=cast("type[asyncio.Protocol]", partial(protocol, Crowd(proxies))),  # uvicorn calls it, and no more
+        http=type(protocol.__name__, (protocol,), {"crowd": Crowd(proxies)}),
         ws="none",
         loop="asyncio",
         lifespan="on",
