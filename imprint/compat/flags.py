@@ -78,7 +78,9 @@ class OriginalFlags(Section):
     bf16_full_eval: bool = Field(False, description="Evaluate in bfloat16.")
     resume_from_checkpoint: str | None = Field(None, min_length=1, description="Resume from this checkpoint-N of an Imprint run.")
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of initial weights, row order, dropout and sampling.")
-    gradient_checkpointing: bool = Field(True, description="Recompute activations, as the original always did; false is faster.")
+    gradient_checkpointing: bool | None = Field(
+        None, description="Recompute activations, as the original always did; not given, only where this GPU's memory asks for it."
+    )
     group_by_length: bool = Field(False, description="Batch rows of similar length together.")
     deepspeed: Path | None = Field(
         None, description="A DeepSpeed JSON file: one process per GPU tunes all weights, and DeepSpeed shards the training state over them."

@@ -13,6 +13,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.families import listing
 from imprint.runs import RunFolder
 from imprint.runs import step_of as state_step
+from imprint.training.device_fit import with_checkpointing
 from imprint.training.recipe import Recipe
 
 EVALUATION_FILES = {"lock", "evaluations", ALL_RESULTS, PREDICTIONS, results_file("eval"), results_file("predict")}
@@ -29,7 +30,7 @@ def prepare_output(flags: OriginalFlags, recipe: Recipe) -> Bilingual | None:
     run = RunFolder(recipe.output)
     with run.lock():
         remove_leftovers(run.path)
-        is_same = run.config.is_file() and recipe_text(run.config) == dump(recipe)
+        is_same = _is_of(recipe, run)
         if is_same and not _is_finished(flags, run):
             step = state_step(run.states()[0]) if run.states() else 0
             return Bilingual(f"{run.path}: an unfinished run of the same arguments is resumed after step {step}", "继续未完成的训练")
@@ -51,6 +52,15 @@ def prepare_output(flags: OriginalFlags, recipe: Recipe) -> Bilingual | None:
             f"--output_dir {run.path}：该目录中已有其他参数的训练：请换一个 --output_dir，或加 --overwrite_output_dir 重新开始。",
         )
     )
+
+
+def _is_of(recipe: Recipe, run: RunFolder) -> bool:
+    """Whether the run's configuration is this recipe, with the checkpointing that the run chose where the recipe leaves it open."""
+    if not run.config.is_file():
+        return False
+    given = recipe.train.checkpointing
+    begun = recipe_text(run.config)
+    return any(begun == dump(with_checkpointing(recipe, value)) for value in ((False, True) if given is None else (given,)))
 
 
 def _has_started(run: RunFolder) -> bool:

@@ -45,7 +45,7 @@ def fit_to_device(
     """The recipe with `train.checkpointing` chosen if it is null (on the CPU: false), and how many tokens are computed at once."""
     section = recipe.train
     if model.device.type != "cuda":
-        return _with_checkpointing(recipe, bool(section.checkpointing)), TokenBudget()
+        return with_checkpointing(recipe, bool(section.checkpointing)), TokenBudget()
     free = _usable_bytes(model.device)
     plan = make_plan(recipe, split, model.network, network_builder(recipe, base_folder(recipe.model.location), model.network.dtype))
     whole = world.size > 1 or recipe.engine.uses_deepspeed_or_fsdp  # collective: they compute whole micro-batches
@@ -58,7 +58,7 @@ def fit_to_device(
     merged = max(1, (chosen.rows or 1) // own.micro_batch)
     if chosen.needed_bytes and world.is_main:
         notify(_told(chosen, free, tokens, merged))
-    return _with_checkpointing(recipe, chosen.checkpointing), TokenBudget(tokens if merged == 1 else None, merged)
+    return with_checkpointing(recipe, chosen.checkpointing), TokenBudget(tokens if merged == 1 else None, merged)
 
 
 def choose_fit(
@@ -95,7 +95,8 @@ def choose_fit(
     return min(fitting, key=lambda entry: entry[0])[1] if fitting else min(found, key=lambda entry: entry[1].needed_bytes)[1]
 
 
-def _with_checkpointing(recipe: Recipe, checkpointing: bool) -> Recipe:  # noqa: FBT001
+def with_checkpointing(recipe: Recipe, checkpointing: bool) -> Recipe:  # noqa: FBT001
+    """The recipe with this `train.checkpointing`."""
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"checkpointing": checkpointing})})
 
 
