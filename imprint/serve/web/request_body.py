@@ -13,9 +13,12 @@ from imprint.serve.web.errors import ApiError
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 64
 """Most lists and objects inside each other."""
+MAX_VALUES: Final = 20_000
+"""Most values, of lists and objects too: half a million of them in a body that is not too large would stop the service for a quarter of a
+second."""
 MAX_DIGITS: Final = 300
 """Most digits of a number."""
-STRINGS_AND_BRACKETS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+STRINGS_AND_MARKS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """Also a string that never ends, to the end of the text: else each quote in it would begin another search of all that follows."""
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half a character: no UTF-8 text has one, but JSON can write one as \\ud800."""
@@ -64,13 +67,14 @@ async def _read_body(receive: Receive) -> bytes:
 
 
 def parse_json(body: bytes) -> Any:
-    """What the JSON says. Raises ApiError for invalid UTF-8 and JSON, NaN, lone surrogates, repeated names, deep nesting."""
+    """What the JSON says. Raises ApiError for invalid UTF-8 and JSON, NaN, lone surrogates, repeated names, too deep or too many values."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _invalid(f"Byte {error.start} is no UTF-8", f"第 {error.start} 字节不是 UTF-8") from None
-    if text.count("[") + text.count("{") > MAX_DEPTH:
-        _check_depth(text)
+    brackets = text.count("[") + text.count("{")
+    if brackets > MAX_DEPTH or brackets + text.count(",") > MAX_VALUES:
+        _check_shape(text)
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer, parse_float=_float)
     except json.JSONDecodeError as error:
@@ -81,14 +85,17 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
-    for match in STRINGS_AND_BRACKETS.finditer(text):
+def _check_shape(text: str) -> None:
+    depth = values = 0
+    for match in STRINGS_AND_MARKS.finditer(text):
         mark = match[0]
-        if mark in "[{":
-            depth += 1
+        if mark in "[{,":
+            values += 1
+            depth += mark != ","
             if depth > MAX_DEPTH:
                 raise _invalid(f"Lists and objects are nested more than {MAX_DEPTH} deep", f"列表和对象的嵌套超过 {MAX_DEPTH} 层")
+            if values > MAX_VALUES:
+                raise _invalid(f"There are more than {MAX_VALUES:,} values", f"数值、文本、列表和对象合计超过 {MAX_VALUES:,} 个")
         elif mark in "]}":
             depth -= 1
 

@@ -25,6 +25,8 @@ BAD_BODIES: dict[str, bytes] = {
     "50k objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
     "a text of quotes without an end": b"[" + b"[]," * 66 + b'"' + b'\\"' * 10_000,
     "200k repeated names": b"{" + b",".join([b'"a":1'] * 150_000) + b"}",
+    "350k objects": b"[" + b",".join([b"{}"] * 349_000) + b"]",
+    "500k numbers": b"[" + b",".join([b"1"] * 500_000) + b"]",
     "a repeated name": b'{"a": 1, "a": 2}',
     "cut": b'{"a": ',
     "empty": b"",
@@ -48,8 +50,16 @@ def test_what_is_sound_is_read_as_it_is() -> None:
     assert parse_json(b"[" * 64 + b"]" * 64)
 
 
-def test_brackets_within_texts_are_no_depth() -> None:
+def test_marks_within_texts_are_no_values() -> None:
     assert parse_json(('{"a": "' + '[{\\"' * 5000 + '"}').encode())["a"].startswith("[{")
+    assert parse_json(('{"a": "' + "，,[" * 100_000 + '"}').encode())["a"].startswith("，")
+
+
+def test_a_body_of_very_many_values_costs_no_more_than_one_of_many() -> None:
+    for name in ("350k objects", "500k numbers"):
+        with pytest.raises(ApiError, match="more than 20,000 values"):
+            parse_json(BAD_BODIES[name])
+    assert len(parse_json(b"[" + b",".join([b"1"] * 20_000) + b"]")) == 20_000
 
 
 def read(parts: Sequence[bytes], headers: dict[str, str], *, cut: bool = False) -> Any:
