@@ -185,7 +185,8 @@ def _write(
     remaining, shard, bytes_read = iter(files.items()), {}, 0
     file, names = next(remaining)
     for name, tensor in network_tensors(source, network):
-        parts = quantize_stored(source, name, tensor, layers[name]) if name in layers else {name: tensor}
+        plain = tensor.t() if name in network.transposed else tensor  # as the files have it
+        parts = quantize_stored(source, name, tensor, layers[name]) if name in layers else {name: plain}
         checksums = {}
         for key, value in parts.items():
             refuse_not_finite(source, key, value)

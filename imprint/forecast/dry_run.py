@@ -1,7 +1,7 @@
 """Runs one micro-batch on the meta device and says what it takes: the code of training itself, with shapes and without numbers.
 
 So the result follows from what a network, a tuning method and a weight format really keep, whatever the family, and changes with them.
-Two networks of few blocks are run; every block takes the same, so all others follow.
+Two networks of few blocks are run; every block but the first and the last takes the same, so all others follow.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from imprint.forecast.stand_ins import FusedAttention, gpu_kernels
 from imprint.forecast.trace import PHASES, InUse, Kernel, Phase, Trace
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.quant.linear import QuantizedWeight, prepare_gradients
+from imprint.quant.linear import QuantizedLinear, QuantizedWeight, prepare_gradients
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.section import AnySection, PrefixSection
 from imprint.tune.tuner import build_tuner
@@ -121,11 +121,11 @@ def dry_run(setting: Setting, depth: int, texts: Texts) -> DryRun:
 
 
 def _run(setting: Setting, texts: Texts, depth: int) -> DryRun:
-    """The dry run of a network that has only the first blocks."""
+    """The dry run of a network that has only so many blocks."""
     with torch.device("meta"):
         network = setting.build().requires_grad_(requires_grad=False).eval()
     blocks = next(module for module in network.modules() if isinstance(module, nn.ModuleList) and len(module) == network.shape.num_layers)
-    del blocks[depth:]
+    _keep_blocks(blocks, depth)
     network.shape = replace(network.shape, num_layers=depth)
     if setting.fused_attention:
         network.attention_backends = (FusedAttention(), *network.attention_backends)
@@ -165,6 +165,15 @@ def _run(setting: Setting, texts: Texts, depth: int) -> DryRun:
         sum(parameter.numel() for parameter in trained),
         sum(parameter.nbytes for parameter in trained),
     )
+
+
+def _keep_blocks(blocks: nn.ModuleList, depth: int) -> None:
+    """Leave the first `depth` blocks; the last of them gets the linears that a weight format leaves plain in the last of all."""
+    kept, plain = blocks[depth - 1], {name: layer for name, layer in blocks[-1].named_modules() if isinstance(layer, nn.Linear)}
+    quantized = [name for name, layer in kept.named_modules() if isinstance(layer, QuantizedLinear)]
+    for name in plain.keys() & set(quantized):
+        kept.set_submodule(name, plain[name])
+    del blocks[depth:]
 
 
 def _without_numbers(section: AnySection) -> AnySection:

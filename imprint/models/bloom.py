@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imprint.models.attention import ForwardContext
+from imprint.models.configs.blocks import block_configs
 from imprint.models.configs.bloom import BloomConfig
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
 from imprint.quant.linear import make_linear
@@ -60,7 +61,7 @@ class Transformer(nn.Module):
         self.heads = config.num_heads
         self.word_embeddings = empty_embedding(config.vocab_size, config.hidden_size)
         self.word_embeddings_layernorm = _norm(config)
-        self.h = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
+        self.h = nn.ModuleList(Block(one, index) for index, one in enumerate(block_configs(config)))
         self.ln_f = _norm(config)
 
     def forward(self, context: ForwardContext, *, checkpointing: bool, hidden_states: list[Tensor] | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imprint.models.attention import ForwardContext
+from imprint.models.configs.blocks import block_configs
 from imprint.models.configs.chatglm import ChatGLMConfig
 from imprint.models.fusible import rotate_heads
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
@@ -78,7 +79,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.word_embeddings = _embedding(config)
-        self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
+        self.layers = nn.ModuleList(Block(one, index) for index, one in enumerate(block_configs(config)))
         self.final_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
 
     def forward(self, context: ForwardContext, *, checkpointing: bool, hidden_states: list[Tensor] | None) -> Tensor:

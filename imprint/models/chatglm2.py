@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from imprint.models.attention import ForwardContext
+from imprint.models.configs.blocks import block_configs
 from imprint.models.configs.chatglm2 import ChatGLM2Config
 from imprint.models.fusible import rotate_heads, swiglu
 from imprint.models.network import ModelShape, Network, empty_embedding, run_blocks
@@ -81,7 +82,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ChatGLM2Config) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_layers))
+        self.layers = nn.ModuleList(Block(one, index) for index, one in enumerate(block_configs(config)))
         self.final_layernorm = _norm(config)
 
 

@@ -223,8 +223,10 @@ def _head_shape(model: Any, model_type: str) -> torch.Size:
 
 
 def _quantize_linears(blocks: list[GradientCheckpointingLayer], quantized: WeightFormat, model_type: str) -> None:
-    """Replace the linears of the blocks by quantized ones without weights."""
-    linears = [(block, name, layer) for block in blocks for name, layer in block.named_modules() if type(layer) is nn.Linear]
+    """Replace the linears of the blocks by quantized ones without weights, but for the blocks that the format leaves as they are."""
+    formats = [quantized.for_block(index, len(blocks)) for index in range(len(blocks))]
+    inner = [block for block, of_block in zip(blocks, formats, strict=True) if of_block is not None]
+    linears = [(block, name, layer) for block in inner for name, layer in block.named_modules() if type(layer) is nn.Linear]
     if not linears:
         raise unusable_error(
             model_type,

@@ -11,6 +11,8 @@ from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import WeightFormat
 
 FORMATS: tuple[WeightFormat, ...] = (RowInt(8), RowInt(4), GroupInt4(), Fp8())
+OLDER_FORMS: tuple[WeightFormat, ...] = (Fp8(plain_ends=0),)
+"""What folders may have that were written before; they are read as they are."""
 BITS_FIELD, CONFIG_FIELD = "quantization_bit", "quantization_config"
 QUANTIZATION_FIELDS = (BITS_FIELD, "quantization_embeddings", CONFIG_FIELD)
 """The fields of a config.json that say how weights are quantized."""
@@ -63,7 +65,7 @@ def _is_own(config: object) -> bool:
 
 def _own_format(config: Mapping[str, Any]) -> WeightFormat:
     """The format of a `quantization_config` that Imprint has written."""
-    found = next((one for one in FORMATS if one.fields.get(CONFIG_FIELD) == config), None)
+    found = next((one for one in (*FORMATS, *OLDER_FORMS) if one.fields.get(CONFIG_FIELD) == config), None)
     if found is None:
         known = ", ".join(one.title for one in FORMATS if CONFIG_FIELD in one.fields)
         raise UserError(

@@ -20,6 +20,9 @@ TRANSPOSED = "transposed"
 ONES = "ones"
 """Its scales (K,): the gradient of an output is multiplied by the scales of the rows before it is rounded."""
 
+FEW_BLOCKS = 4
+"""A network of at most so many is quantized whole: without its ends, half of it or less would be."""
+
 
 @dataclass(frozen=True)
 class Fp8(WeightFormat):
@@ -27,6 +30,9 @@ class Fp8(WeightFormat):
 
     The numbers are kept as uint8 (N, K), which files and all operations know; scales are (N,).
     """
+
+    plain_ends: int = 1
+    """Blocks at each end whose linears stay in 16 bits, since rounding those adds most to losses. 0 in folders of the first form."""
 
     @property
     def name(self) -> Literal["fp8"]:
@@ -36,7 +42,12 @@ class Fp8(WeightFormat):
     @property
     def fields(self) -> dict[str, Any]:
         """Where other programs look for a quantization, and refuse a method that they do not know."""
-        return {"quantization_config": {"quant_method": METHOD, "format": self.name, "bits": 8}}
+        ends = {"plain_ends": self.plain_ends} if self.plain_ends else {}
+        return {"quantization_config": {"quant_method": METHOD, "format": self.name, "bits": 8, **ends}}
+
+    def for_block(self, index: int, count: int) -> "Fp8 | None":
+        """None for the first and the last block of a network of more than a few."""
+        return self if count <= FEW_BLOCKS or self.plain_ends <= index < count - self.plain_ends else None
 
     def format_tensors(self, rows: int, columns: int) -> dict[str, FormatTensor]:
         """Numbers and scales."""

@@ -82,6 +82,10 @@ class WeightFormat(ABC):
     def dequantize(self, tensors: Mapping[str, Tensor], rows: slice | Tensor, dtype: torch.dtype) -> Tensor:
         """The tensors -> these rows of the weight, (rows, K), in `dtype`."""
 
+    def for_block(self, index: int, count: int) -> "WeightFormat | None":  # noqa: ARG002
+        """The format of the weights of one of `count` blocks; None where they stay in 16 bits."""
+        return self
+
     def with_scales_like_weights(self) -> "WeightFormat":
         """The format as ChatGLM2's code has it, where the scales have the dtype of the weights; itself where the original has no such."""
         return self

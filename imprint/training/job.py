@@ -194,7 +194,7 @@ def graphs_notice(job: TrainJob) -> Bilingual | None:
 
 def products_notice(network: Network) -> Bilingual | None:
     """Why the FP8 weights of a network are dequantized for every product, which saves memory but no time."""
-    if network.weight_format != Fp8():
+    if not isinstance(network.weight_format, Fp8):
         return None
     plain = Bilingual("model.kernels is plain", "model.kernels 为 plain")
     reason = plain if network.kernels == "plain" else dequantizes(network.device, network.dtype)

@@ -12,8 +12,12 @@ import imprint
 from imprint.cli import main
 from imprint.export import quantized as export
 from imprint.messages import UserError
-from imprint.models.checkpoint import read_tensors
+from imprint.models.checkpoint import load_network, read_tensors, save_network
+from imprint.models.network import Network
+from imprint.quant.fp8 import Fp8
 from imprint.quant.group_int4 import GroupInt4
+from imprint.quant.weight_format import WeightFormat
+from tests import reference_models
 from tests.cases import BITS, Bits, Case, difference, quantized_folder, small_fields, small_network, write_config
 from tests.tiny import tiny_base
 from tests.tinyrun import tiny_recipe, tiny_run
@@ -122,6 +126,56 @@ class TestInt4G128:
     def test_the_command_names_the_format(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["quantize", str(CASE.folder), str(tmp_path / "out"), "--format", "int4-g128"]) == 0
         assert "out: int4-g128, 0.31 MB instead of 1.47 MB; read back without a difference" in capsys.readouterr().out
+
+
+SIX_BLOCKS: dict[str, dict[str, object]] = {
+    "llama": {**reference_models.FIELDS, "num_hidden_layers": 6},
+    "gpt2": {
+        "vocab_size": 60,
+        "n_embd": 32,
+        "n_layer": 6,
+        "n_head": 4,
+        "n_inner": 32,
+        "n_positions": 64,
+    },  # its files hold weights as (K, N)
+}
+
+
+def read(folder: Path, weight_format: WeightFormat | None = None) -> Network:
+    return load_network(folder, dtype=torch.float32, device=torch.device("cpu"), weight_format=weight_format)
+
+
+def same_tensors(one: Network, other: Network) -> bool:
+    tensors, others = one.state_dict(), other.state_dict()
+    return tensors.keys() == others.keys() and all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("kind", SIX_BLOCKS)
+class TestFp8:
+    def test_a_folder_whose_outer_blocks_keep_16_bits_is_read_back_as_what_loading_gives(self, tmp_path: Path, kind: str) -> None:
+        source = reference_models.saved(reference_models.random_model(kind, SIX_BLOCKS[kind]), tmp_path / "base")
+
+        folder = imprint.quantize(source, tmp_path / "out", "fp8")
+
+        expected = read(source, Fp8())
+        assert expected.weight_format == read(folder).weight_format == Fp8()
+        assert same_tensors(read(folder), expected)
+        assert same_tensors(read(folder, Fp8()), expected)
+        save_network(expected, folder, tmp_path / "saved")
+        assert same_tensors(read(tmp_path / "saved"), expected)
+
+    def test_a_folder_of_the_first_form_is_read_with_all_blocks_in_fp8(self, tmp_path: Path, kind: str) -> None:
+        source = reference_models.saved(reference_models.random_model(kind, SIX_BLOCKS[kind]), tmp_path / "base")
+        written = read(source, Fp8(plain_ends=0))
+        save_network(written, source, tmp_path / "out")
+
+        fields = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert fields["quantization_config"] == {"quant_method": "imprint", "format": "fp8", "bits": 8}
+        for asked in (None, Fp8()):
+            found = read(tmp_path / "out", asked)
+            assert found.weight_format == Fp8(plain_ends=0)
+            assert same_tensors(found, written)
+        assert not same_tensors(read(source, Fp8()), written)
 
 
 class TestTheCommand:

@@ -10,6 +10,7 @@ from imprint.forecast.dry_run import Setting, _run, base_size, dry_run
 from imprint.forecast.stand_ins import gpu_kernels
 from imprint.models.network import Network
 from imprint.pack import pack
+from imprint.quant.fp8 import Fp8
 from imprint.quant.row_int import RowInt
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.section import AnySection, FullSection, PrefixSection
@@ -84,6 +85,15 @@ def test_few_blocks_tell_what_many_take() -> None:
             assert derived.peak.total() == pytest.approx(whole.peak.total(), rel=0.01)
             assert derived.kernels.total() == pytest.approx(whole.kernels.total(), rel=0.01)
             assert (derived.trained, derived.trained_bytes) == (whole.trained, whole.trained_bytes)
+
+
+def test_blocks_that_a_weight_format_leaves_plain_count_as_such() -> None:
+    setting = Setting(partial(chatglm, Fp8(), torch.bfloat16), METHODS["lora"], checkpointing=False, fused_attention=True, fp8=True)
+
+    whole, derived = _run(setting, texts(8), DEPTH), dry_run(setting, DEPTH, texts(8))
+
+    assert derived.kernels == whole.kernels
+    assert derived.peak.total() == pytest.approx(whole.peak.total(), rel=0.01)
 
 
 def test_checkpointing_keeps_less_with_any_attention() -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -6,11 +7,14 @@ import torch
 from imprint.messages import UserError
 from imprint.models.checkpoint import load_network, save_network
 from imprint.models.families import build_network
+from imprint.models.network import Network
 from imprint.models.quantized_layers import folder_format, loaded_dtype, quantized_layers, quantized_tensors, tensors_of, with_format
 from imprint.quant.formats import FORMATS
+from imprint.quant.fp8 import Fp8
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import WeightFormat
-from tests.cases import Case, small_fields
+from tests.cases import Case, chatglm2_fields, small_fields
+from tests.reference_models import FIELDS
 
 EVERY_FORMAT = pytest.mark.parametrize("weight_format", FORMATS, ids=lambda one: str(one.title))
 FOLDER = Path("nowhere")
@@ -81,3 +85,28 @@ def test_a_network_in_any_format_is_saved_and_read_as_it_is(tmp_path: Path, weig
     for name, layer in quantized_layers(network).items():
         other = quantized_layers(again)[name].tensors
         assert all(torch.equal(tensor, other[part]) and tensor.dtype == other[part].dtype for part, tensor in layer.tensors.items())
+
+
+MANY_BLOCKS: dict[str, dict[str, object]] = {
+    "chatglm": small_fields(layers=6),
+    "chatglm2": {**chatglm2_fields(), "num_layers": 6},
+    "bloom": {"model_type": "bloom", "vocab_size": 60, "hidden_size": 32, "n_layer": 6, "n_head": 4, "eos_token_id": 2},
+    "llama": {**FIELDS, "model_type": "llama", "num_hidden_layers": 6},
+}
+
+
+def quantized_blocks(network: Network) -> dict[int, int]:
+    """Number of a block -> how many of its linears are quantized."""
+    return dict(Counter(next(int(part) for part in name.split(".") if part.isdigit()) for name in quantized_layers(network)))
+
+
+@pytest.mark.parametrize("family", MANY_BLOCKS)
+def test_the_outer_blocks_of_a_network_in_fp8_keep_16_bits(family: str) -> None:
+    fields = MANY_BLOCKS[family]
+    with torch.device("meta"):
+        network, whole = (build_network(with_format(fields, one, FOLDER), FOLDER) for one in (Fp8(), Fp8(plain_ends=0)))
+
+    assert network.weight_format == Fp8()
+    linears = 7 if family == "llama" else 4
+    assert quantized_blocks(network) == dict.fromkeys(range(1, 5), linears)
+    assert quantized_blocks(whole) == dict.fromkeys(range(6), linears)

@@ -4,6 +4,7 @@ import pytest
 
 from imprint.messages import UserError
 from imprint.quant.formats import FORMATS, find_format, has_foreign_config, stored_format
+from imprint.quant.fp8 import Fp8
 from imprint.quant.names import FORMAT_NAMES
 
 
@@ -48,3 +49,13 @@ def test_a_format_of_ours_that_says_something_else_is_not_read_as_this_one(chang
 def test_two_formats_at_once_are_refused() -> None:
     with pytest.raises(UserError, match=r'"quantization_bit" and "quantization_config" name two formats'):
         stored_format({**find_format(4).fields, **find_format("int4-g128").fields})
+
+
+def test_a_folder_of_fp8_says_which_blocks_keep_16_bits_and_an_older_one_has_none() -> None:
+    first_form = {"quantization_config": {"quant_method": "imprint", "format": "fp8", "bits": 8}}
+
+    assert stored_format(first_form) == Fp8(plain_ends=0) != find_format("fp8")
+    assert Fp8(plain_ends=0).fields == first_form
+    assert find_format("fp8").fields["quantization_config"] == {**first_form["quantization_config"], "plain_ends": 1}
+    with pytest.raises(UserError, match="which this version does not know"):
+        stored_format(Fp8(plain_ends=2).fields)

@@ -19,3 +19,14 @@ def test_along_the_other_axis_are_the_same_numbers() -> None:
     assert torch.equal(others[TRANSPOSED], tensors[WEIGHT].t())
     assert others[TRANSPOSED].is_contiguous()
     assert torch.equal(others[ONES], torch.ones(8))
+
+
+def test_the_first_and_the_last_block_keep_16_bits_where_there_are_more_than_a_few() -> None:
+    def quantized(weight_format: Fp8, count: int) -> list[int]:
+        return [index for index in range(count) if weight_format.for_block(index, count) is not None]
+
+    assert quantized(Fp8(), 28) == list(range(1, 27))
+    assert quantized(Fp8(), 5) == [1, 2, 3]
+    assert quantized(Fp8(), 4) == [0, 1, 2, 3]
+    assert quantized(Fp8(), 1) == [0]
+    assert quantized(Fp8(plain_ends=0), 28) == list(range(28))

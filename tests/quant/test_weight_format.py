@@ -76,6 +76,12 @@ class TestEveryFormat:
 
         assert all(torch.equal(tensor, expected[name]) for name, tensor in weight_format.quantize(weight).items())
 
+    def test_a_block_is_quantized_in_it_or_not_at_all(self, weight_format: WeightFormat) -> None:
+        for count in (1, 2, 28):
+            formats = [weight_format.for_block(index, count) for index in range(count)]
+            assert set(formats) - {None} == {weight_format}
+            assert None not in formats or weight_format.name == "fp8"
+
     def test_it_says_which_widths_it_cannot_store(self, weight_format: WeightFormat) -> None:
         for columns in (2, 8, 130):
             assert weight_format.width_problem(columns) is None

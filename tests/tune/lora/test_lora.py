@@ -18,6 +18,7 @@ from imprint.messages import UserError
 from imprint.model import Model
 from imprint.models.checkpoint import load_network, save_network
 from imprint.pack import pack
+from imprint.quant.fp8 import Fp8
 from imprint.quant.linear import QuantizedLinear, QuantizedWeight
 from imprint.quant.names import FORMAT_NAMES, FormatName
 from imprint.runs import RunFolder
@@ -26,7 +27,7 @@ from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import LoraShape, shape_from_section
 from imprint.tune.tuner import Tuner, build_tuner
 from tests import reference_models
-from tests.cases import GOLDEN, Case, difference, quantized_folder
+from tests.cases import GOLDEN, Case, difference, quantized_folder, small_fields, small_network, write_config
 from tests.tinyrun import described, tiny_recipe, tiny_run
 from tests.tinyrun import losses as run_losses
 from tests.tune.lora.steps import PRECISIONS, QKV, base, golden_batch, greedy, lora_of, losses, scattered, tuner
@@ -134,6 +135,27 @@ def test_a_quantized_embedding_is_dequantized_too_and_the_folder_loads(tmp_path:
     again = load_network(tmp_path / "merged", dtype=torch.float32, device=torch.device("cpu"))
     assert not any(isinstance(module, QuantizedWeight) for module in again.modules())
     assert difference(again(batch), before) <= 1e-2
+
+
+def test_it_stands_on_blocks_in_fp8_and_on_outer_ones_in_16_bits(tmp_path: Path) -> None:
+    source = write_config(tmp_path / "base", small_fields(layers=6))
+    torch.save(small_network(layers=6, std=0.2).state_dict(), source / "pytorch_model.bin")
+    network = load_network(source, dtype=torch.float32, device=torch.device("cpu"), weight_format=Fp8())
+    lora = lora_of(tuner(network, section=LoraSection(method="lora", rank=4)))
+    batch = pack([[3, 4, 5, 37, 6, 7]], network)
+    assert [isinstance(layer.linear, QuantizedLinear) for layer in lora.layers.values()] == [False, True, True, True, True, False]
+    network(batch).sum().backward()
+    assert all(layer.matrix_b.grad is not None and layer.matrix_b.grad.any() for layer in lora.layers.values())
+    with torch.no_grad():
+        before = network(batch)
+
+        scattered(lora, size=0.05)
+        moved = network(batch)
+        lora.merge(dequantize=True)
+
+        assert difference(moved, before) > 0.01
+        assert difference(network(batch), moved) <= 1e-3
+    assert not any(isinstance(module, QuantizedLinear) for module in network.modules())
 
 
 @pytest.mark.parametrize("bits", [None, *FORMAT_NAMES])
