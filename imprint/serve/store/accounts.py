@@ -13,7 +13,7 @@ from imprint.serve.store.audit import Action, record
 from imprint.serve.store.database import Database, count_revocation
 from imprint.serve.store.errors import StoreError, invalid, not_found
 from imprint.serve.store.limits import Limits
-from imprint.serve.store.names import account_name, name_key, name_taken, new_one_time_password, short_text
+from imprint.serve.store.names import account_name, name_key, name_look, name_looks_alike, name_taken, new_one_time_password, short_text
 from imprint.serve.store.passwords import Passwords
 from imprint.serve.store.principal import Actor, Role
 from imprint.serve.store.quota import tokens_of_accounts
@@ -117,7 +117,10 @@ class Accounts:
         return password, self._passwords.hashed(password)
 
     def insert(self, connection: Connection, values: Mapping[str, Any], stored: str, actor: Actor) -> int:
-        """Add an account of checked values in a transaction, with the hash of its one-time password; its number."""
+        """Add an account of checked values in a transaction, with the hash of its one-time password; its number.
+
+        Raises StoreError for a name that is taken, or looks like another one.
+        """
         now = self._database.now()
         try:
             result = connection.execute(
@@ -132,6 +135,7 @@ class Accounts:
             )
         except IntegrityError as error:
             raise name_taken(values["name"]) from error
+        _refuse_look_alike(connection, values["name"])
         record(connection, now, "account_created", actor, values["name"], f"role={values['role']}")
         assert result.inserted_primary_key is not None
         return int(result.inserted_primary_key[0])
@@ -335,6 +339,14 @@ def end_sessions(connection: Connection, account_id: int, *, but: int | None = N
     """End the sessions of an account, in a transaction; `but`: the row of one that goes on."""
     connection.execute(delete(SESSIONS).where(SESSIONS.c.account_id == account_id, SESSIONS.c.id.is_distinct_from(but)))
     count_revocation(connection)
+
+
+def _refuse_look_alike(connection: Connection, name: str) -> None:
+    """Raise StoreError if an account of another name looks the same."""
+    look = name_look(name)
+    for other in connection.execute(select(ACCOUNTS.c.name).where(ACCOUNTS.c.name_key != name_key(name))).scalars():
+        if name_look(other) == look:
+            raise name_looks_alike(name, other)
 
 
 def _said(values: Mapping[str, Any]) -> str:

@@ -18,6 +18,11 @@ INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u
     map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
 )
 """Letters and marks that are not seen (Default_Ignorable_Code_Point of Unicode): with one of them a name would look like another's."""
+LIKE_ASCII: Final = {"\u0251": "a", "\u0269": "i", "\u01c0": "l"}
+"""Latin letters that look like one of ASCII, and are not called a form of it: alpha, iota, and the dental click."""
+OVERLAID: Final = 1
+ATTACHED: Final = 200
+"""Combining classes of Unicode: marks through a letter, and from this one on those around a letter, of any script."""
 ONE_TIME_ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not taken for each other when they are read out."""
 ONE_TIME_GROUPS: Final = 4
@@ -41,6 +46,29 @@ def account_name(text: str, field: str = "name") -> str:
 def name_key(name: str) -> str:
     """By what two names are the same: `Admin`, `admin` and `ａｄｍｉｎ` are one."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def name_look(name: str) -> str:
+    """How a name looks without its accents: of `admın`, `ádmin` and `ＡＤＭＩＮ` that is `admin`.
+
+    Marks that make another letter of a script, such as those of か and が, or a tone of Thai, are no accents.
+    """
+    kept: list[str] = []
+    for one in unicodedata.normalize("NFKD", name_key(name)):
+        is_mark = unicodedata.category(one).startswith("M")
+        is_of_any_script = unicodedata.combining(one) == OVERLAID or unicodedata.combining(one) >= ATTACHED
+        if not is_mark:
+            kept.append(_plain_letter(one))
+        elif not (is_of_any_script or (kept and kept[-1].isascii())):
+            kept.append(one)
+    return "".join(kept)
+
+
+def _plain_letter(letter: str) -> str:
+    """The ASCII letter of which Unicode calls a Latin letter a form, such as `i` of "LATIN SMALL LETTER DOTLESS I"; any other as it is."""
+    script, _, rest = unicodedata.name(letter, "").partition(" ")
+    form = LIKE_ASCII.get(letter) or rest.partition(" WITH ")[0].rpartition(" ")[2].lower()
+    return form if script == "LATIN" and len(form) == 1 else letter
 
 
 def _is_allowed(character: str) -> bool:
@@ -99,4 +127,16 @@ def name_taken(name: str) -> StoreError:
     return StoreError(
         "conflict",
         Bilingual(f'name: there is an account "{name}" already. Choose another name.', f'name：已有账号 "{name}"，请换一个名字。'),
+    )
+
+
+def name_looks_alike(name: str, other: str) -> StoreError:
+    """The error for a name that can be taken for that of an account."""
+    return StoreError(
+        "conflict",
+        Bilingual(
+            f'name: "{name}" looks like the account "{other}": accents, and other forms of a letter, do not make another name. Choose '
+            "another one.",
+            f'name："{name}" 与已有账号 "{other}" 看起来相同：变音符号和字母的其他写法不算不同的名字，请换一个。',
+        ),
     )

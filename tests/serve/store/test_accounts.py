@@ -77,6 +77,17 @@ def test_a_name_that_is_taken_in_any_case_is_refused(store: Store, name: str) ->
     assert len(store.accounts.list()) == 2
 
 
+@pytest.mark.parametrize("name", ["admın", "ádmin", "admi\u0336n", "ᴀᴅᴍɪɴ"])
+def test_a_name_that_looks_like_that_of_an_account_is_refused(store: Store, name: str) -> None:
+    with pytest.raises(StoreError, match=f'name: "{name}" looks like the account "admin"') as refused:
+        store.accounts.create(name, actor=COMMAND_LINE)
+    assert refused.value.kind == "conflict"
+    assert len(store.accounts.list()) == 2
+    store.accounts.create("José", actor=COMMAND_LINE)
+    with pytest.raises(StoreError, match='looks like the account "José"'):
+        store.accounts.create("jose", actor=COMMAND_LINE)
+
+
 def test_values_out_of_bounds_are_refused(store: Store) -> None:
     for tokens in (-1, 10**13):
         with pytest.raises(StoreError, match="tokens_a_day: must be from 0"):
