@@ -13,6 +13,7 @@ from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
 from imprint.serve.store.database import FILE_NAME
 from imprint.serve.store.errors import StoreError
+from imprint.serve.store.rows import refuse_wrong_rows
 from imprint.serve.store.schema import migrate, refuse_unknown_schema
 from imprint.serve.store.store import hold_folder
 
@@ -24,13 +25,14 @@ def restore(file: Path, folder: Path) -> Path | None:
     """Replace the database of a folder by a backup, which is checked first; where the old one is kept, if there was one.
 
     All sessions end, so that none comes back that was ended since. Raises UserError while a service runs in the folder, and StoreError
-    for a file that is no backup, is damaged, or was written by a newer program.
+    for a file that is no backup, is damaged, holds what the service never writes, or was written by a newer program.
     """
     if not file.is_file():
         raise StoreError("not_found", Bilingual(f"{file}: there is no such file.", f"{file}：没有这个文件。"))
     sqlite.check(file)
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         _check_tables(connection, file)
+        refuse_wrong_rows(connection, file)
     with translate_disk_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = hold_folder(folder)
@@ -45,7 +47,7 @@ def _check_tables(connection: sqlite3.Connection, file: Path) -> None:
     found, versions = {}, []
     with suppress(sqlite3.Error):  # such as a name that is no UTF-8
         found = _columns(connection)
-        if found.get("alembic_version") == ["table", "version_num"]:
+        if found.get("alembic_version", [])[:2] == ["table", "version_num"]:
             versions = connection.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
     is_known = len(versions) == 1 and isinstance(versions[0][0], str) and bool(re.fullmatch(r"\w{1,32}", versions[0][0]))
     if is_known:
@@ -62,11 +64,24 @@ def _check_tables(connection: sqlite3.Connection, file: Path) -> None:
 
 
 def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
-    """Tables and indexes with their columns; also views and triggers, which a database of ours has not."""
+    """Tables with their columns, and to which rows these refer; indexes; also views and triggers, which a database of ours has not."""
     return {
-        name: [kind, *(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (name,)))] if kind == "table" else [kind]
+        name: [kind, *(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (name,))), *_keys(connection, name)]
+        if kind == "table"
+        else [kind]
         for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'").fetchall()
     }
+
+
+def _keys(connection: sqlite3.Connection, table: str) -> list[str]:
+    """The foreign keys of a table, and which columns are unique together."""
+    foreign = connection.execute('SELECT "from", "table", coalesce("to", \'id\'), on_delete FROM pragma_foreign_key_list(?)', (table,))
+    unique = connection.execute(
+        "SELECT group_concat(found.name) FROM pragma_index_list(?) list, pragma_index_info(list.name) found "
+        'WHERE list."unique" AND NOT list.partial GROUP BY list.name',
+        (table,),
+    )
+    return sorted(" ".join(map(str, row)) for row in [*foreign.fetchall(), *unique.fetchall()])
 
 
 def _replace(file: Path, target: Path) -> Path | None:

@@ -144,6 +144,20 @@ def test_a_backup_with_other_tables_or_a_trigger_is_refused(tmp_path: Path, back
     assert not (tmp_path / "data").exists()
 
 
+def test_tables_without_their_keys_are_refused(tmp_path: Path, backup: Path) -> None:
+    for number, (column, other) in enumerate((("UNIQUE (name_key)", "CHECK (1)"), (" ON DELETE CASCADE", ""))):
+        changed = tmp_path / f"{number}.db"
+        shutil.copy(backup, changed)
+        with closing(sqlite3.connect(changed)) as connection, connection:
+            (sql,) = connection.execute("SELECT group_concat(sql, ';') FROM sqlite_master WHERE sql LIKE ?", (f"%{column}%",)).fetchone()
+            tables = [one[0] for one in connection.execute("SELECT name FROM sqlite_master WHERE sql LIKE ?", (f"%{column}%",))]
+            for table in tables:
+                connection.execute(f"DROP TABLE {table}")
+            connection.executescript(sql.replace(column, other))
+        with pytest.raises(StoreError, match="other tables"):
+            restore(changed, tmp_path / "data")
+
+
 @pytest.fixture(scope="module")
 def backup(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("backup")
