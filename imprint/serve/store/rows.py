@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from sqlalchemy import Boolean, Column, Float, Integer, Table, Text
+from sqlalchemy import Boolean, Column, Float, Integer, Table, Text, literal_column, select
 
 from imprint.messages import Bilingual
 from imprint.serve.store.accounts import MAX_CONCURRENCY, MAX_TOKENS, models_of
@@ -72,11 +72,11 @@ def refuse_wrong_rows(connection: sqlite3.Connection, file: Path) -> None:
 
 def _refuse_wrong_values(connection: sqlite3.Connection, table: Table, file: Path) -> None:
     """Raise StoreError for the first row of a table with a value that the service never writes."""
-    present = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
+    present = {row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table.name,))}
     columns = [column for column in table.columns if column.name in present]
     checks = [_check_of(column) for column in columns]
     names = [column.name for column in columns]
-    for row_id, *values in connection.execute(f"SELECT rowid, {', '.join(names)} FROM {table.name}"):
+    for row_id, *values in connection.execute(str(select(literal_column("rowid"), *columns))):
         for name, value, is_right in zip(names, values, checks, strict=True):
             if not is_right(value):
                 found = "..." if "hash" in name else ascii(value[:40] if isinstance(value, str | bytes) else value)
