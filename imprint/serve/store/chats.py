@@ -1,7 +1,7 @@
 """Chats: trees of messages. Every statement names the owner, so that an id alone opens nothing.
 
-A search is a bounded LIKE over one owner's chats, without an index: it finds words of any length in any script, such as 门票, for which
-SQLite's trigram index needs three characters; a deleted chat leaves nothing behind in an index; and other databases do the same.
+A search reads one owner's chats in bounded time, without an index: it finds words of any length in any script, such as 门票, for which
+SQLite's trigram index needs three characters, and however they are composed; a deleted chat leaves nothing behind in an index.
 """
 
 import math
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import Boolean, Column, ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select, tuple_, update
 
 from imprint.messages import Bilingual
 from imprint.serve.store.database import Database
@@ -300,8 +300,12 @@ def _words(search: str) -> list[str]:
 
 
 def _has_word(word: str) -> ColumnElement[bool]:
-    in_message = exists().where(MESSAGES.c.chat_id == CHATS.c.id, MESSAGES.c.text.icontains(word, autoescape=True))
-    return or_(CHATS.c.title.icontains(word, autoescape=True), in_message)
+    in_message = exists().where(MESSAGES.c.chat_id == CHATS.c.id, _in(MESSAGES.c.text, word))
+    return or_(_in(CHATS.c.title, word), in_message)
+
+
+def _in(column: Column[Any], word: str) -> ColumnElement[bool]:
+    return func.has_word(column, word, type_=Boolean)
 
 
 def _position(cursor: str) -> tuple[float, str]:

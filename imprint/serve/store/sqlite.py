@@ -14,6 +14,7 @@ from imprint.files.atomic import atomic_file
 from imprint.files.disk_errors import NO_SPACE, NOT_PERMITTED
 from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError
+from imprint.serve.store.search import has_word
 
 APPLICATION: Final = 1229803634
 """The `application_id` of our databases: "IMPr" in ASCII."""
@@ -56,6 +57,7 @@ def connect(file: Path, busy_seconds: float) -> Engine:
         connection.isolation_level = None  # the module would begin transactions late, and not before reading
         for pragma in PRAGMAS:
             connection.execute(pragma)
+        connection.create_function("has_word", 2, has_word, deterministic=True)
 
     def began(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN")

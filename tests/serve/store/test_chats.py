@@ -133,6 +133,14 @@ def test_a_search_finds_words_of_two_characters_and_of_any_script(store: Store, 
     assert found(store, me, search) == {chats[name] for name in hits}
 
 
+@pytest.mark.parametrize("search", ["café", "cafe\u0301", "CAFÉ", "ＡＢＣ", "abc", "100% cafe\u0301"])
+def test_a_search_finds_accents_and_widths_however_they_are_written(store: Store, search: str) -> None:
+    me = user(store)
+    chats = {ask(store, me, "un cafe\u0301 noir 100% ＡＢＣ"), ask(store, me, "?", title="un café 100% abc")}
+    ask(store, me, "the du matin")
+    assert found(store, me, search) == chats
+
+
 def test_a_search_is_bounded(store: Store) -> None:
     me = user(store)
     with pytest.raises(StoreError, match="q: must have 0 to 200 characters"):
@@ -284,7 +292,7 @@ def test_a_search_ends_after_some_time_and_the_next_one_is_whole(tmp_path: Path)
         ada = user(store, "ada")
         chats = [store.chats.create(ada, "t").id for _ in range(40)]
         for chat in chats:
-            store.chats.add(ada, chat, "user", "a" * 10_000)
+            store.chats.add(ada, chat, "user", "e\u0301" * 100_000)
         begun = time.monotonic()
         with pytest.raises(StoreError, match="the search takes too long"):
             store.chats.list(ada, search="a" * 199 + "b")
