@@ -20,9 +20,6 @@ RESULT = {"prefix": "adapter/prefix.safetensors", "lora": "adapter/adapter_model
 """Method -> the file of what its run has learned."""
 ROUNDING = 1e-3
 """How far a loss may be from that of another kind of processor; on one that is the same, nothing differs."""
-OTHER_MASKS = 0.1
-"""How far where other masks are drawn: a LoRA's dropout draws for each token that is computed, and that commit computed the last one of a
-row, too."""
 FEW = 2
 """Of 24 answers, how many may differ after twenty steps of such rounding; what is only read answers alike."""
 
@@ -73,23 +70,24 @@ def answered(model: Any, asked: Sequence[str]) -> list[str]:
 def test_a_run_that_an_earlier_commit_began_ends_where_that_commit_ended_it(
     method: str, old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if method == "lora":  # its dropout draws for each token, and that commit computed the last one of a row, too
+        monkeypatch.setattr("imprint.pack._predicting", lambda labels, _span: len(labels))
     run, finished = old / "stopped" / method, old / "finished" / method
     before = losses_of(run)
     assert typed(monkeypatch, "train", f"{method}.yaml") == 0
 
     log, expected = losses_of(run), losses_of(finished)
-    near, near_tensors = (OTHER_MASKS, 3 * OTHER_MASKS) if method == "lora" else (ROUNDING, 10 * ROUNDING)
     kept = [line for line in before if line["step"] <= 10]
     assert log[: len(kept)] == kept  # times too: it went on, and did not begin again
     assert [(line["step"], sorted(line)) for line in log] == [(line["step"], sorted(line)) for line in expected]
     for name in ("loss", "eval_loss", "learning_rate"):
         found, wanted = ([line[name] for line in lines if name in line] for lines in (log, expected))
-        assert found == pytest.approx(wanted, rel=near)
+        assert found == pytest.approx(wanted, rel=ROUNDING)
 
     tensors, wanted_tensors = load_file(run / RESULT[method]), load_file(finished / RESULT[method])
     assert {name: tensor.shape for name, tensor in tensors.items()} == {name: tensor.shape for name, tensor in wanted_tensors.items()}
     for name, tensor in wanted_tensors.items():
-        assert float(torch.linalg.norm(tensors[name] - tensor)) <= near_tensors * float(torch.linalg.norm(tensor)), name
+        assert float(torch.linalg.norm(tensors[name] - tensor)) <= 0.01 * float(torch.linalg.norm(tensor)), name
 
     assert typed(monkeypatch, "evaluate", f"stopped/{method}", "--data", "train.jsonl") == 0
     pairs = zip(answers_of(run / "evaluations" / "train"), answers_of(finished / "evaluations" / "train"), strict=True)
