@@ -1,5 +1,6 @@
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -24,6 +25,23 @@ def test_draining_closes_the_door_and_waits_for_the_backend() -> None:
     assert caught.value.status == 503
 
 
+async def flood_of_logins(addresses: Sequence[str], verify: Callable[[], None]) -> list[int]:
+    """Log in from all these addresses at once; the status of each answer."""
+    backend = ScriptedBackend()
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+
+    async def log_in(address: str) -> int:
+        try:
+            await in_hashing_thread(services, address, verify)
+        except ApiError as error:
+            return error.status
+        return 200
+
+    answers = await asyncio.gather(*map(log_in, addresses))
+    assert not services.logins
+    return answers
+
+
 def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services_module, "MAX_LOGINS", 8)
     now, most = 0, 0
@@ -35,19 +53,7 @@ def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch
         time.sleep(0.01)
         now -= 1
 
-    async def log_in(services: Services, address: str) -> int:
-        try:
-            await in_hashing_thread(services, address, verify)
-        except ApiError as error:
-            return error.status
-        return 200
-
-    async def flood() -> list[int]:
-        backend = ScriptedBackend()
-        services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
-        return await asyncio.gather(*(log_in(services, f"192.0.2.{number}") for number in range(20)))
-
-    answers = asyncio.run(flood())
+    answers = asyncio.run(flood_of_logins([f"192.0.2.{number}" for number in range(20)], verify))
     assert (answers.count(200), answers.count(429), most) == (8, 12, 2)
 
 
@@ -55,22 +61,10 @@ def test_a_flood_of_logins_from_one_address_leaves_places_for_others(monkeypatch
     monkeypatch.setattr(services_module, "MAX_LOGINS", 8)
     monkeypatch.setattr(services_module, "MAX_LOGINS_OF_ONE", 2)
 
-    async def log_in(services: Services, address: str) -> int:
-        try:
-            await in_hashing_thread(services, address, lambda: time.sleep(0.01))
-        except ApiError as error:
-            return error.status
-        return 200
+    addresses = [*(f"2001:db8::{number}" for number in range(20)), "192.0.2.7"]
 
-    async def flood() -> list[int]:
-        backend = ScriptedBackend()
-        services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
-        addresses = [*(f"2001:db8::{number}" for number in range(20)), "192.0.2.7"]
-        answers = await asyncio.gather(*(log_in(services, address) for address in addresses))
-        assert not services.logins
-        return answers
-
-    assert asyncio.run(flood()) == [200, 200, *[429] * 18, 200]
+    answers = asyncio.run(flood_of_logins(addresses, lambda: time.sleep(0.01)))
+    assert answers == [200, 200, *[429] * 18, 200]
 
 
 def test_of_one_owner_few_searches_run_or_wait_and_others_have_their_turn() -> None:
