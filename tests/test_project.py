@@ -146,6 +146,10 @@ def test_the_median_file_stays_under_200_lines() -> None:
     assert lengths[len(lengths) // 2] < 200
 
 
+def test_one_file_of_at_most_250_lines_tells_a_run_from_its_first_line_to_its_last() -> None:
+    assert lines(ROOT / "imprint" / "training" / "run.py") <= 250
+
+
 def test_no_function_of_ours_takes_arbitrary_keywords() -> None:
     found = {f"{name(path)}: {node.name}" for path in SOURCES for node in functions(path) if node.args.kwarg}
     sandbox = {f"imprint/tokenizers/sandbox.py: {function}" for function in ("bounded", "call")}  # which Jinja calls for a template

@@ -21,9 +21,15 @@ from imprint.loading.run import RunConfig
 from imprint.loading.section import ModelSection
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder, mark_damaged, remove_state
+from imprint.training.job import TrainJob
 from imprint.training.recipe import Recipe
-from imprint.training.state import DamagedStateError, SavedState, read_progress, read_saved_state
+from imprint.training.rescue import apply_rescues
+from imprint.training.state import DamagedStateError, SavedState, TrainProgress, read_progress, read_saved_state
 
+NOTHING_SAVED = Bilingual(
+    "the rows are not those with which this run was started. Nothing was saved before they changed: it begins anew with these.",
+    "训练数据与上次开始时不同；此前没有保存任何状态，因此用现在的数据从头开始。",
+)
 Notify = Callable[[Bilingual], None]
 LENGTH_KNOBS = {"train.steps", "train.epochs"}
 """The knobs that determine the number of steps."""
@@ -295,6 +301,34 @@ def _find_newest(run: RunFolder, notify: Notify) -> SavedState | None:
     if damaged:
         notify(Bilingual("no undamaged state is left: the run begins again from its start", "没有完好的状态，从头开始"))
     return None
+
+
+def restore_progress(job: TrainJob, notify: Notify) -> TrainProgress:
+    """Restore the newest good state; returns the progress, or a new one if there is no state. Raises UserError if it does not fit."""
+    digest = data_digest(job.split)
+    progress = TrainProgress(data=digest)
+    saved, rescues = newest_state(job.run, notify, job.world), read_rescues(job.run)
+    before = saved.progress.data if saved is not None else job.world.on_main(lambda: logged_digest(job.run)) or digest
+    if saved is not None or rescues:
+        refuse_changed_data(before, digest, job.recipe.data.files)
+    elif before != digest:
+        notify(NOTHING_SAVED)
+    if saved is not None:
+        progress = saved.restore(job.engine)
+        if progress.step > job.steps:
+            raise UserError(
+                Bilingual(
+                    f"train.steps: {job.run.path} has already done {progress.step} steps. Give at least that many.",
+                    f"train.steps：{job.run.path} 已训练 {progress.step} 步，请给出不小于此的步数。",
+                )
+            )
+    progress = apply_rescues(progress, rescues)
+    job.engine.rate_scale = progress.rate_scale
+    if progress.piece_tokens is not None and not job.recipe.engine.uses_deepspeed_or_fsdp:  # these compute whole micro-batches
+        job.token_budget.tokens = progress.piece_tokens
+    if progress.merged_micro_batches is not None and job.recipe.train.merge_micro_batches:
+        job.token_budget.micro_batches = progress.merged_micro_batches  # with the same dropout masks as before
+    return progress
 
 
 def refuse_retraining(run: RunFolder) -> None:

@@ -6,22 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from imprint.config import dump, read_recipe
 from imprint.data.dataset import DataSplits
 from imprint.data.held_out import HeldOutRecord
-from imprint.data.truncation import cut_warning
 from imprint.engine.deepspeed_zero import refuse_unsupported_dtype
 from imprint.engine.launch import launch, local_processes
 from imprint.engine.world import is_launched, is_orphaned, join_world
 from imprint.evaluate.review import review_finished
-from imprint.events import read_rescues
-from imprint.files.atomic import write_json, write_text
+from imprint.files.atomic import write_text
 from imprint.forgetting.measure import check_files
 from imprint.loading.load import load_base
 from imprint.messages import Bilingual, UserError
-from imprint.report.next_steps import next_steps
 from imprint.report.starts import RunStart, record_start, this_start
 from imprint.runs import RunFolder
 from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
@@ -34,38 +29,29 @@ from imprint.training.job import (
     TrainJob,
     build_job,
     check_data,
-    graphs_notice,
     load_data,
-    products_notice,
     refuse_sharded_base,
     with_limits,
 )
 from imprint.training.memory import check_disk, probe_memory
 from imprint.training.recipe import Recipe
-from imprint.training.rescue import apply_rescues, give_up, rescue_if_diverged
+from imprint.training.rescue import give_up, rescue_if_diverged
 from imprint.training.resume import (
     check_output,
-    data_digest,
-    logged_digest,
-    newest_state,
     open_run,
-    refuse_changed_data,
+    restore_progress,
     with_commit,
     with_first_limits,
     with_start_date,
 )
+from imprint.training.run_lines import print_end, print_start, write_verdict
 from imprint.training.run_log import EarlyNotices, RunLog
 from imprint.training.sinks import Sink
 from imprint.training.state import TrainProgress, save_state
 from imprint.training.step import StepBatches, train_step
-from imprint.training.summary import PartOfEpoch, RunSummary, next_lines, verdict_messages
 from imprint.training.trackio import Trackio, refuse_missing_trackio
 
 RUN_AGAIN = Bilingual("Run the same command again to go on.", "已停止；再次运行同一命令即可继续")
-NOTHING_SAVED = Bilingual(
-    "the rows are not those with which this run was started. Nothing was saved before they changed: it begins anew with these.",
-    "训练数据与上次开始时不同；此前没有保存任何状态，因此用现在的数据从头开始。",
-)
 OnSave = Callable[[TrainJob, TrainProgress], None] | None
 """Called before each state is saved."""
 
@@ -175,7 +161,7 @@ def check_settings(recipe: Recipe) -> None:
 def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices, start: RunStart) -> bool:
     """Train from the newest good state to the last step; returns False if the guard stops it for a rescue."""
     run, section = job.run, job.recipe.train
-    progress = resume(job, notify)
+    progress = restore_progress(job, notify)
     disk_warning = job.world.on_main(lambda: save_config(job, start))
     if disk_warning is not None and job.world.is_main:
         notify(disk_warning)
@@ -242,127 +228,9 @@ def prune(job: TrainJob, guard: Guard) -> None:
         job.run.keep_newest(job.recipe.train.keep_states, good=guard.good_step if guard.unstable else None)
 
 
-def resume(job: TrainJob, notify: EarlyNotices) -> TrainProgress:
-    """Restore the newest good state; returns the progress, or a new one if there is no state. Raises UserError if it does not fit."""
-    digest = data_digest(job.split)
-    progress = TrainProgress(data=digest)
-    saved, rescues = newest_state(job.run, notify, job.world), read_rescues(job.run)
-    before = saved.progress.data if saved is not None else job.world.on_main(lambda: logged_digest(job.run)) or digest
-    if saved is not None or rescues:
-        refuse_changed_data(before, digest, job.recipe.data.files)
-    elif before != digest:
-        notify(NOTHING_SAVED)
-    if saved is not None:
-        progress = saved.restore(job.engine)
-        if progress.step > job.steps:
-            raise UserError(
-                Bilingual(
-                    f"train.steps: {job.run.path} has already done {progress.step} steps. Give at least that many.",
-                    f"train.steps：{job.run.path} 已训练 {progress.step} 步，请给出不小于此的步数。",
-                )
-            )
-    progress = apply_rescues(progress, rescues)
-    job.engine.rate_scale = progress.rate_scale
-    if progress.piece_tokens is not None and not job.recipe.engine.uses_deepspeed_or_fsdp:  # these compute whole micro-batches
-        job.token_budget.tokens = progress.piece_tokens
-    if progress.merged_micro_batches is not None and job.recipe.train.merge_micro_batches:
-        job.token_budget.micro_batches = progress.merged_micro_batches  # with the same dropout masks as before
-    return progress
-
-
-def _millions(count: int, digits: int) -> str:
-    """A number of parameters in millions, or of a tiny network as it is: 0.0 M would say nothing."""
-    return f"{count / 1e6:.{digits}f} M" if round(count / 1e6, digits) else f"{count:,}"
-
-
-def print_start(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
-    """Print what is trained."""
-    show = run_log.bar.say
-    network = job.model.network
-    precision = f" in {network.weight_format.label.english}" if network.weight_format else ""
-    processes = f" by {job.world.size} processes" if job.world.size > 1 else ""
-    base, trained = _millions(job.base_parameters, 1), _millions(job.trained_parameters, 2)
-    show(
-        Bilingual(
-            f"base {job.model.name}: {base} parameters{precision} on {job.model.device}; {trained} are trained{processes}",
-            f"底座参数 {base}，训练其中 {trained}",
-        ).line
-    )
-    if network.dtype == torch.float16 and job.model.device.type == "cpu":
-        slow = "float16 is many times slower than float32 on a CPU; leave model.dtype out for float32"
-        show(Bilingual(slow, "在 CPU 上 float16 比 float32 慢许多倍；去掉 model.dtype 即用 float32").line)
-    for line in (*job.engine.notices(), *job.split.sources):
-        show(line)
-    for notice in (graphs_notice(job), products_notice(network)):
-        if notice is not None:
-            show(notice.line)
-    cut = cut_notice(job)
-    whole = job.split.train_report.summary() if cut is None else None
-    rows = job.split.counts()
-    show((Bilingual(f"{rows.english}; {whole.english}", f"{rows.chinese}；{whole.chinese}") if whole else rows).line)
-    if cut is not None:
-        run_log.notice_once(cut, "data")
-    if progress.rate_scale != 1:
-        show(f"rescued {progress.rescues} times so far: the learning rate is {progress.rate_scale:.3g} of the recipe's / 学习率已降低")
-    if 0 < progress.step < job.steps:
-        show(Bilingual(f"resuming after step {progress.step} of {job.steps}", f"从第 {progress.step} 步之后继续").line)
-
-
-def cut_notice(job: TrainJob) -> Bilingual | None:
-    """What the length limits cut, and the cure; None if nothing is cut."""
-    split = job.split
-    if split.limits is None:
-        return None
-    return cut_warning(split.train_report, split.dev_report, split.limits, job.model.network.shape.max_length)
-
-
 def probe_longest_rows(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
     """On a GPU, compute the longest rows once before training, so that a lack of memory shows at once."""
     if job.model.device.type == "cuda" and progress.step < job.steps:
         rows = job.split.longest_rows(min(job.rows_at_once, job.recipe.train.batch_size))
         adds = len(rows) < job.recipe.train.batch_size
         probe_memory(job.tuner, job.engine, rows, len(rows), job.token_budget, run_log.memory_notice, job.graphs, adds=adds)
-
-
-def write_verdict(job: TrainJob, run_log: RunLog) -> list[Bilingual]:
-    """How the run went and what to try next; written into the run folder for the report."""
-    summary = RunSummary.from_log(
-        run_log.events,
-        rows=len(job.split.train),
-        held_out=len(job.split.dev),
-        epochs=job.batches.epochs_at(job.steps),
-        steps=job.steps,
-        part=_part_of_epoch(job),
-        flags=job.flags,
-        several_answers=job.split.several_answers,
-    )
-    messages = verdict_messages(summary)
-    messages += [cut] if (cut := cut_notice(job)) is not None else []
-    if job.world.is_main and job.recipe.train.report:
-        write_json(job.run.verdict, [[message.english, message.chinese] for message in messages])
-    return messages
-
-
-def _part_of_epoch(job: TrainJob) -> PartOfEpoch | None:
-    """How far the run came in its first epoch; None if it learned from every row."""
-    if job.batches.epochs_at(job.steps) >= 1:
-        return None
-    seen = job.batches.rows_until(job.steps)
-    return None if seen == job.batches.own_rows else PartOfEpoch(seen, job.batches.total_steps(1))
-
-
-def print_end(job: TrainJob, progress: TrainProgress, run_log: RunLog, verdict: Sequence[Bilingual]) -> None:
-    """Print the result, the verdict and the next commands."""
-    path, result = job.run.path, job.run.adapter if job.tuner.adapter is not None else job.run.model
-    loss = "" if progress.best_loss is None else f" with evaluation loss {progress.best_loss:.4f}"
-    done = Bilingual(
-        f"finished: {job.steps} of {job.steps} steps are done; {result} holds step {progress.best_step}{loss}",
-        f"训练完成，保存的是第 {progress.best_step} 步",
-    )
-    run_log.bar.say(done.line)
-    if job.graphs is not None:
-        run_log.bar.say(job.graphs.summary().line)
-    data, held_out = job.recipe.data, len(job.split.dev)
-    steps = next_steps(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out > 0)
-    for line in (*map(str, verdict), *next_lines(steps)):
-        run_log.bar.say(line)

@@ -210,14 +210,6 @@ def test_a_run_without_its_recipe_is_not_gone_on_with(recipe: Path, capsys: pyte
     assert "its config.yaml is gone. Put it back" in capsys.readouterr().err
 
 
-def test_float16_on_a_cpu_is_told_as_slow_and_a_tiny_base_by_its_number(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", str(recipe), f"output={recipe.parent / 'half'}", "train.steps=1", "model.dtype=float16"]) == 0
-    said = capsys.readouterr().out
-    assert "float16 is many times slower than float32 on a CPU; leave model.dtype out" in said
-    assert "0.0 M" not in said
-    assert "0.00 M" not in said
-
-
 def test_a_recipe_that_cannot_run_does_not_bind_its_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = recipe.parent / "mistaken"
     assert main(["train", str(recipe), f"output={folder}", "model.path=nowhere"]) == 2
@@ -235,17 +227,6 @@ def test_a_run_whose_losses_are_never_finite_keeps_nothing_and_says_so(recipe: P
     assert main(["train", str(recipe), f"output={run.path}", f"model.path={base}"]) == 2
     assert "no evaluation loss was ever finite, so nothing is kept" in capsys.readouterr().err
     assert not run.adapter.exists()
-
-
-def test_the_verdict_counts_epochs_as_they_were_drawn(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    knobs = ["data.dev_share=0", "train.batch_size=16", "train.micro_batch_size=16"]  # 24 rows: a batch of 16 and one of 8
-    tiny_run(recipe, str(tmp_path / "run"), *knobs)
-    assert "each of 24 rows was learned from 3.0 times" in capsys.readouterr().out
-
-
-def test_the_verdict_of_a_part_of_an_epoch_counts_the_rows_it_saw(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny_run(recipe, str(tmp_path / "run"), "data.dev_share=0", "train.steps=2")
-    assert "8 of 24 rows were learned from once; an epoch is 6 steps" in capsys.readouterr().out
 
 
 def test_a_run_may_be_started_beside_the_main_thread(recipe: Path) -> None:
