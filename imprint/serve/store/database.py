@@ -5,12 +5,12 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, UpdateBase, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -45,7 +45,9 @@ class Shared(threading.local):
     writes = False
     """Whether it may write."""
     is_spoilt = False
-    """Whether a part of it has failed."""
+    """Whether the database has failed in it."""
+    touches: Sequence[UpdateBase] = ()
+    """What is to be written behind it, if it does not write itself."""
 
 
 class Database:
@@ -67,11 +69,12 @@ class Database:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_shared(folder)
             self._engine = sqlite.connect(self.file, busy_seconds)
+            self._impatient = sqlite.connect(self.file, 0.0)
         self._identity: tuple[int, int] | None = None
         try:
             self._bring_up_to_date()
         except BaseException:
-            self._engine.dispose()
+            self._dispose()
             raise
 
     def _bring_up_to_date(self) -> None:
@@ -99,8 +102,8 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """A connection that sees the database as it is at one moment."""
         if self._shared.connection is not None:
-            with self._inside(self._shared.connection) as shared:
-                yield shared
+            with self._spoiling():
+                yield self._shared.connection
             return
         with self._translated(), self._engine.connect() as connection, connection.begin():
             yield connection
@@ -109,8 +112,8 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """A connection whose changes are kept together if the block ends well, and not at all otherwise."""
         if self._shared.connection is not None and self._shared.writes:
-            with self._inside(self._shared.connection) as shared:
-                yield shared
+            with self._spoiling(), self._shared.connection.begin_nested():  # a call that is refused takes back its own changes alone
+                yield self._shared.connection
             return
         if not self._writer.acquire(timeout=2 * self._busy_seconds):
             raise StoreError(
@@ -128,7 +131,8 @@ class Database:
     def together(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
         """Make calls one after the other in one transaction, which costs much less than one for each; none raises.
 
-        All is kept when this returns. Where one of them fails in the database, nothing is kept of any, and each is made by itself.
+        All is kept when this returns, but for the changes of a call that raises. Where the database fails, nothing is kept of any, and each
+        is made by itself.
         """
         try:
             with self.writing() if writes else self.reading() as connection, self._sharing(connection, writes=writes):
@@ -139,22 +143,46 @@ class Database:
             return [outcome_of(call) for call in calls]
         except Exception as error:
             return [Outcome(error=error) for _ in calls]
+        self._touch(self._shared.touches)
         return found
 
-    @contextmanager
-    def _inside(self, connection: Connection) -> Iterator[Connection]:
-        """A part of the transaction that calls share."""
+    def touch(self, statement: UpdateBase) -> None:
+        """Write when something was used last: not where others write now, and behind calls that share a transaction."""
+        if self._shared.connection is not None and not self._shared.writes:
+            self._shared.touches = (*self._shared.touches, statement)
+        else:
+            self._touch([statement])
+
+    def _touch(self, statements: Sequence[UpdateBase]) -> None:
+        if not statements or not self._writer.acquire(blocking=False):
+            return
         try:
-            with self._translated():
-                yield connection
-        except BaseException:
-            self._shared.is_spoilt = True
-            raise
+            options = {sqlite.WRITES: True}
+            with (
+                suppress(StoreError),  # on a full disk people can still read
+                self._translated(),
+                self._impatient.connect().execution_options(**options) as connection,
+                connection.begin(),
+            ):
+                for statement in statements:
+                    connection.execute(statement)
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def _spoiling(self) -> Iterator[None]:
+        """A part of the transaction that calls share: an error of the database in it is one of them all."""
+        with self._translated():
+            try:
+                yield
+            except DBAPIError:
+                self._shared.is_spoilt = True
+                raise
 
     @contextmanager
     def _sharing(self, connection: Connection, *, writes: bool) -> Iterator[None]:
         shared = self._shared
-        shared.connection, shared.writes, shared.is_spoilt = connection, writes, False
+        shared.connection, shared.writes, shared.is_spoilt, shared.touches = connection, writes, False, ()
         try:
             yield
         finally:
@@ -189,7 +217,11 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        self._dispose()
+
+    def _dispose(self) -> None:
         self._engine.dispose()
+        self._impatient.dispose()
 
     def _found(self) -> tuple[int, int] | None:
         try:

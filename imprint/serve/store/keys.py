@@ -2,7 +2,6 @@
 
 import re
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -131,7 +130,7 @@ class Keys:
         return None if row is None else self._principal_now(row)
 
     def list(self, account_id: int) -> tuple[Key, ...]:
-        """The keys of an account, newest first, with the last ones that have ended."""
+        """The keys of an account, newest first; of those that have ended, the newest."""
         query = select(KEYS).where(KEYS.c.account_id == account_id).order_by(KEYS.c.id.desc())
         with self._database.reading() as connection:
             return tuple(map(_key, connection.execute(query)))
@@ -156,8 +155,7 @@ class Keys:
         if row.revoked_at is not None or row.disabled_at is not None or has_expired or row.role == "guest":
             return None
         if row.used_at is None or not 0 <= now - row.used_at < TOUCH_SECONDS:
-            with suppress(StoreError), self._database.writing() as connection:
-                connection.execute(update(KEYS).where(KEYS.c.public_id == row.public_id).values(used_at=now))
+            self._database.touch(update(KEYS).where(KEYS.c.public_id == row.public_id).values(used_at=now))
         of_account, of_key = models_of(row.account_models), models_of(row.models)
         both = of_key if of_account is None else of_account if of_key is None else of_account & of_key
         return Principal(

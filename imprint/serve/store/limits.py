@@ -28,7 +28,7 @@ class Limits:
     sessions_an_account: int = 50
     """Sessions of an account; a further login ends the oldest."""
     keys_an_account: int = 50
-    """Keys of an account that have not ended; as many of those that have are kept."""
+    """Keys of an account that have not ended; of those that have, as many of the newest are kept."""
     guests_an_hour: int = 60
     """New guest sessions in an hour from one address."""
     guest_sessions: int = 100_000

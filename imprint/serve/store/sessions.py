@@ -3,7 +3,6 @@
 import hashlib
 import re
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -205,8 +204,7 @@ class Sessions:
         now = self._database.now()
         if not 0 <= now - row.seen_at < TOUCH_SECONDS:  # also where the clock was put back
             values = {"seen_at": now, "created_at": min(row.created_at, now)}
-            with suppress(StoreError), self._database.writing() as connection:  # on a full disk people can still read
-                connection.execute(update(SESSIONS).where(SESSIONS.c.public_id == row.public_id).values(**values))
+            self._database.touch(update(SESSIONS).where(SESSIONS.c.public_id == row.public_id).values(**values))
         return principal_of(row, owner=row.owner, session_id=row.public_id)
 
     def _has_ended(self, row: Row[Any]) -> bool:

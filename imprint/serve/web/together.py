@@ -37,8 +37,9 @@ class Together:
             try:
                 found = await run_in_threadpool(self._store.together, [function for function, _ in calls], writes=self._writes)
             except BaseException:
-                for _, future in calls:
+                for _, future in (*calls, *self._waiting):
                     future.cancel()
+                self._waiting = []
                 raise
             for (_, future), outcome in zip(calls, found, strict=True):
                 if not future.done():  # nobody waits for one that was cancelled

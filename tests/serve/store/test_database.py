@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from imprint.messages import UserError
 from imprint.serve.store.database import FILE_NAME, Database, count_revocation
-from imprint.serve.store.errors import StoreError
+from imprint.serve.store.errors import StoreError, invalid
 from imprint.serve.store.tables import SETTINGS
 
 
@@ -75,6 +75,44 @@ def test_calls_that_read_together_are_answered_while_another_program_writes(tmp_
         told = database.together([count, count], writes=True)
         assert [outcome.error.kind for outcome in told if isinstance(outcome.error, StoreError)] == ["busy", "busy"]
         other.execute("COMMIT")
+    database.close()
+
+
+def test_a_refused_call_undoes_its_own_part_alone_and_no_other_is_made_again(tmp_path: Path) -> None:
+    database, made = Database(tmp_path), list[str]()
+
+    def write(name: str) -> None:
+        made.append(name)
+        with database.writing() as connection:
+            connection.execute(SETTINGS.insert().values(name=name, value=""))
+            if name == "b":
+                raise invalid("no.", "否。")
+
+    database.together([partial(write, name) for name in "abc"], writes=True)
+    assert made == ["a", "b", "c"]
+    with database.reading() as connection:
+        assert connection.execute(select(SETTINGS.c.name)).scalars().all() == ["a", "c"]
+    database.close()
+
+
+def test_when_something_was_used_is_written_behind_the_calls_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    database = Database(tmp_path, busy_seconds=5.0)
+
+    def use(name: str) -> str:
+        with database.reading():
+            database.touch(SETTINGS.insert().values(name=name, value=""))
+        return name
+
+    with closing(sqlite3.connect(tmp_path / "service.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        assert [outcome.value for outcome in database.together([partial(use, name) for name in "abc"], writes=False)] == ["a", "b", "c"]
+        assert use("d") == "d"
+        assert time.monotonic() - began < 2.0  # one wait alone would take five
+        other.execute("COMMIT")
+    database.together([partial(use, name) for name in "ef"], writes=False)
+    with database.reading() as connection:
+        assert connection.execute(select(SETTINGS.c.name)).scalars().all() == ["e", "f"]
     database.close()
 
 
