@@ -9,6 +9,7 @@ from imprint.serve.store.chats import Chat, Chats, MessageRole, MessageState, ow
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import invalid
 from imprint.serve.store.limits import Limits
+from imprint.serve.store.names import refuse_no_text
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.tables import CHATS, MESSAGES, new_public_id
 
@@ -52,6 +53,8 @@ class ChatImport:
         self._check_tree(messages)
         self._check_room(principal)
         texts = [self._chats.checked(message.text) for message in messages]
+        for message in messages:
+            refuse_no_text(message.model or "", "model")
         chat = self._chats.create(principal, title)
         rows: dict[str | None, int | None] = {None: None}
         with self._database.writing() as connection:

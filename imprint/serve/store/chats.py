@@ -257,8 +257,8 @@ class Chats:
         return text
 
     def _clipped(self, text: str) -> str:
-        """A text of a model, as far as it is kept."""
-        return text[: self._limits.characters_a_message].encode("utf-8", "replace").decode()
+        """A text of a model, as far as it is kept: what no text has is replaced."""
+        return text[: self._limits.characters_a_message].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _session_of_guest(connection: Connection, principal: Principal) -> int | None:

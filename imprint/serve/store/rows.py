@@ -113,6 +113,10 @@ def _is_text(value: Any, most: int) -> bool:
     return isinstance(value, str) and len(value) <= most and "\0" not in value
 
 
+def _is_model(value: Any) -> bool:
+    return _is_text(value, MAX_SHORT) and value != ""
+
+
 def _is_name(value: Any) -> bool:
     return _is_text(value, MAX_SHORT) and value != "" and value.isprintable()
 
@@ -132,7 +136,9 @@ def _is_password_hash(value: Any) -> bool:
 
 def _are_models(value: Any) -> bool:
     try:
-        return _is_text(value, MAX_LONG) and isinstance(value, str) and value.startswith("[") and all(map(_is_name, models_of(value) or ()))
+        return (
+            _is_text(value, MAX_LONG) and isinstance(value, str) and value.startswith("[") and all(map(_is_model, models_of(value) or ()))
+        )
     except (ValueError, TypeError, RecursionError):  # no JSON, or what is in it is no text
         return False
 

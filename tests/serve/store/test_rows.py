@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imprint.serve.store import COMMAND_LINE, StoreError, restore
+from imprint.serve.store.chat_import import ImportedMessage
 from tests.serve.stores import HOME, PASSWORD, open_store, user
 
 
@@ -63,7 +64,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("full")
     with open_store(folder / "data") as store:
         me = user(store, models=frozenset({"base", "门票"}))
-        store.keys.create(me.account_id, actor=COMMAND_LINE, models=frozenset(), expires_at=4e9)
+        store.keys.create(me.account_id, actor=COMMAND_LINE, models=frozenset({"a\u200bb"}), expires_at=4e9)
         store.requests.ask("ada", "ada@example.com\n\t", "因为", "testclient")
         store.quota.settle(store.quota.reserve(me, HOME, 7), 5)
         store.quota.reserve(me, HOME, 7)
@@ -71,7 +72,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chat = store.chats.create(me, "门票")
         question = store.chats.add(me, chat.id, "user", "多少钱？\x1b\n")
         answer = store.chats.add(me, chat.id, "assistant", "", parent_id=question.id, model="base", state="writing")
-        store.chats.finish(me, answer.id, "三十元。", state="error", finish="stop", new_tokens=3)
+        store.chats.finish(me, answer.id, "三十\0元。", state="error", finish="stop", new_tokens=3)
+        with pytest.raises(StoreError, match="model"):
+            store.chat_import.one(me, "", [ImportedMessage("1", None, "user", "", "a\0b", "done", None, 0, 0)])
         guest = store.sessions.guest(HOME).principal
         store.chats.add(guest, store.chats.create(guest).id, "user", "x")
         store.backup(folder / "backup.db")
