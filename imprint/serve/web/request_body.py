@@ -13,9 +13,9 @@ from imprint.serve.web.errors import ApiError
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 64
 """Most lists and objects inside each other."""
-MAX_VALUES: Final = 20_000
-"""Most values, of lists and objects too: half a million of them in a body that is not too large would stop the service for a quarter of a
-second."""
+MAX_VALUES: Final = 30_000
+"""Most values, of lists and objects too: a chat of as many messages as it may have, and no half a million, which a body that is not too
+large could have, and which would stop the service for a quarter of a second."""
 MAX_DIGITS: Final = 300
 """Most digits of a number."""
 STRINGS_AND_MARKS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)

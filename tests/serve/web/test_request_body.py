@@ -1,4 +1,5 @@
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -57,9 +58,12 @@ def test_marks_within_texts_are_no_values() -> None:
 
 def test_a_body_of_very_many_values_costs_no_more_than_one_of_many() -> None:
     for name in ("350k objects", "500k numbers"):
-        with pytest.raises(ApiError, match="more than 20,000 values"):
+        with pytest.raises(ApiError, match="more than 30,000 values"):
             parse_json(BAD_BODIES[name])
-    assert len(parse_json(b"[" + b",".join([b"1"] * 20_000) + b"]")) == 20_000
+    message = dict.fromkeys(("id", "parent_id", "role", "content", "model", "state", "finish_reason", "created_at"), "")
+    chat = {"messages": [{**message, "prompt_tokens": 1, "completion_tokens": 1}] * 2000}  # as many as a chat has, as an export says them
+    assert parse_json(json.dumps(chat).encode()) == chat
+    assert len(parse_json(b"[" + b",".join([b"1"] * 30_000) + b"]")) == 30_000
 
 
 def read(parts: Sequence[bytes], headers: dict[str, str], *, cut: bool = False) -> Any:
