@@ -75,14 +75,16 @@ def run(*words: str) -> str:
     return subprocess.run([sys.executable, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def write_base(folder: Path, vocabulary: Path) -> Path:
-    """Random weights of the shape that `vocabulary` describes, beside its files."""
+def write_base(folder: Path, vocabulary: Path, **values: int) -> Path:
+    """Random weights of the shape that `vocabulary` describes, but for `values` in its config.json, beside its files."""
     from imprint.models.checkpoint import save_network
     from imprint.models.families import build_network, read_config
 
     if not folder.is_dir():
         source = folder.with_name("source")
         shutil.copytree(vocabulary, source)
+        described = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        (source / "config.json").write_text(json.dumps({**described, **values}), encoding="utf-8")
         with torch.device("meta"):
             network = build_network(read_config(source), source).half()
         network.to_empty(device="cuda")
