@@ -38,8 +38,8 @@ from stream_client import Stream, answer, connect, processor_seconds
 import imprint
 from imprint.inference import Decoder, Request
 from imprint.model import Model
-from imprint.serve.generation.answer import Served
-from imprint.serve.generation.job import Job, Piece, ServedModel
+from imprint.serve.generation.answer import MountedModel
+from imprint.serve.generation.job import Job, ModelInfo, TextDelta
 from imprint.serve.generation.models import open_models
 from imprint.serve.generation.section import ServedModelsSection
 from imprint.serve.generation.worker import Limits, Worker
@@ -96,8 +96,8 @@ def main() -> None:
 
 def measure(options: Any, report: Report) -> None:
     """All cases of a service that is started here."""
-    served = random_model(options) if options.full_size else open_models([options.model or "embedded"], ServedModelsSection())
-    model, cases = served[0].model, set(options.cases)
+    mounted = random_model(options) if options.full_size else open_models([options.model or "embedded"], ServedModelsSection())
+    model, cases = mounted[0].model, set(options.cases)
     model.network.stop_ids = frozenset()
     prepare_process()
     limits = Limits(slots=options.users, waiting=16 * options.users + 64, kv_tokens=2**18)
@@ -106,15 +106,15 @@ def measure(options: Any, report: Report) -> None:
         report(case="bare decoder", tokens_per_second=round(rate, 1))
     for _ in range(options.rounds):
         if "worker" in cases:
-            report(case="worker", **share_of(rate, asyncio.run(through_worker(served, limits, options))))
+            report(case="worker", **share_of(rate, asyncio.run(through_worker(mounted, limits, options))))
         if "http" in cases:
-            report(case="http", **share_of(rate, through_http(served, limits, options, "together" if options.full_size else "compare")))
+            report(case="http", **share_of(rate, through_http(mounted, limits, options, "together" if options.full_size else "compare")))
     if "first" in cases:
-        report(case="first text", **through_http(served, limits, options, "first"))
+        report(case="first text", **through_http(mounted, limits, options, "first"))
     if "prompt" in cases:
-        report(case="long prompt", **through_http(served, limits, options, "prompt"))
+        report(case="long prompt", **through_http(mounted, limits, options, "prompt"))
     if "equal" in cases:
-        texts = through_http(served, limits, options, "texts")["texts"]
+        texts = through_http(mounted, limits, options, "texts")["texts"]
         equal = sum(one == other for one, other in zip(texts, answers, strict=True))
         report(case="equal answers", dtype=str(model.network.dtype).removeprefix("torch."), equal=equal, of=len(answers))
 
@@ -135,7 +135,7 @@ class FoldedTokenizer(ChatGLMTokenizer):
         return [text for index in range(200, len(self)) if (text := ChatGLMTokenizer.token_text(self, index))]
 
 
-def random_model(options: Any) -> list[Served]:
+def random_model(options: Any) -> list[MountedModel]:
     """A base of ChatGLM-6B's shape with random weights."""
     gpu = torch.cuda.is_available()
     dtype = getattr(torch, options.dtype or ("bfloat16" if gpu else "float32"))
@@ -143,7 +143,7 @@ def random_model(options: Any) -> list[Served]:
     embedded = imprint.load("embedded", device="cpu").tokenizer
     assert isinstance(embedded, ChatGLMTokenizer)
     model = Model(network, ChatGLMTemplate(FoldedTokenizer(embedded._processor, CONFIG.special_ids)), "random")
-    return [Served(ServedModel("base", "random", None, network.shape.max_length, supports_tools=False), model, "base")]
+    return [MountedModel(ModelInfo("base", "random", None, network.shape.max_length, supports_tools=False), model, "base")]
 
 
 def bare_decoder(model: Model, users: int, tokens: int) -> tuple[float, list[str]]:
@@ -171,13 +171,13 @@ def message_of(user: int) -> dict[str, str]:
     return {"role": "user", "content": QUESTION.format(user, user)}
 
 
-async def through_worker(served: Sequence[Served], limits: Limits, options: Any) -> dict[str, Any]:
-    worker = Worker(served, limits)
+async def through_worker(mounted: Sequence[MountedModel], limits: Limits, options: Any) -> dict[str, Any]:
+    worker = Worker(mounted, limits)
 
     async def ask(user: int) -> tuple[int, float]:
         begin, first, count = time.perf_counter(), 0.0, 0
         async for event in await worker.submit(job_of(user, options.tokens)):
-            if isinstance(event, Piece):
+            if isinstance(event, TextDelta):
                 first = first or time.perf_counter() - begin
                 count += len(event.tokens)
         return count, first
@@ -187,9 +187,9 @@ async def through_worker(served: Sequence[Served], limits: Limits, options: Any)
     return told
 
 
-def through_http(served: Sequence[Served], limits: Limits, options: Any, plan: str) -> dict[str, Any]:
+def through_http(mounted: Sequence[MountedModel], limits: Limits, options: Any, plan: str) -> dict[str, Any]:
     """What a client in another process tells of a service."""
-    with service(served, limits) as (port, key):
+    with service(mounted, limits) as (port, key):
         words = [sys.executable, __file__, "--ask", plan, "--http", str(port), "--key", key]
         words += ["--users", str(options.users), "--tokens", str(options.tokens), *(["--full-size"] if options.full_size else [])]
         told = subprocess.run(words, stdout=subprocess.PIPE, check=True)
@@ -197,12 +197,12 @@ def through_http(served: Sequence[Served], limits: Limits, options: Any, plan: s
 
 
 @contextmanager
-def service(served: Sequence[Served], limits: Limits) -> Iterator[tuple[int, str]]:
+def service(mounted: Sequence[MountedModel], limits: Limits) -> Iterator[tuple[int, str]]:
     """A service over these models, whole, in a thread: its port, and a key."""
     with TemporaryDirectory() as folder, Store.open(Path(folder), hashing=Hashing(memory_kib=8, passes=1)) as store:
         account = store.accounts.create("ada", actor=COMMAND_LINE, tokens_a_day=10**9, concurrency=limits.slots).account
         key = store.keys.create(account.id, actor=COMMAND_LINE).key
-        app = create_app(Worker(served, limits), store, WebSettings(grace=0.5))
+        app = create_app(Worker(mounted, limits), store, WebSettings(grace=0.5))
         bound = bind("127.0.0.1", 0)
         port, server, loop = bound.getsockname()[1], build_server(app, partial(drain, app)), asyncio.new_event_loop()
         thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve([bound])), daemon=True)

@@ -34,7 +34,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from stream_client import connect, processor_seconds
 
-from imprint.serve.generation.job import Ended, Generation, Job, Piece, ServedModel, Statistics
+from imprint.serve.generation.job import Ended, Generation, Job, ModelInfo, Statistics, TextDelta
 from imprint.serve.store import COMMAND_LINE, Hashing, Store
 from imprint.serve.web.app import create_app, drain
 from imprint.serve.web.server import bind, build_server, prepare_process
@@ -120,8 +120,8 @@ class Scripted:
         self.events = events
         self.rate = rate
 
-    def models(self) -> Sequence[ServedModel]:
-        return [ServedModel("base", "script", None, 4096, supports_tools=False)]
+    def models(self) -> Sequence[ModelInfo]:
+        return [ModelInfo("base", "script", None, 4096, supports_tools=False)]
 
     async def submit(self, _job: Job) -> Generation:
         generation = Generation(1)
@@ -131,7 +131,7 @@ class Scripted:
     def _play(self, generation: Generation, number: int, begun: float) -> None:
         if generation.ended:
             return
-        generation.push(Piece(event_text(), unnamed=1))
+        generation.push(TextDelta(event_text(), unnamed=1))
         if number + 1 == self.events:
             generation.push(Ended("length", 1, self.events))
         else:

@@ -317,7 +317,7 @@ def test_queue_and_quota_are_sentences_too(visitor: Visitor) -> None:
 
 def test_an_admin_is_told_what_to_do_about_long_waits(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = visitor.service.running.app.state.services.backend
-    monkeypatch.setattr(backend, "statistics", lambda: Statistics(wait_seconds=20.0, servers=2))
+    monkeypatch.setattr(backend, "statistics", lambda: Statistics(wait_p95_seconds=20.0, servers=2))
     visitor.service.admin()
     visitor.sign_in("admin").page.wait_for_selector("#question")
     visitor.open("admin/service").page.get_by_text("waited 20 seconds or longer").wait_for()

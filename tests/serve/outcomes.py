@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from imprint.serve.generation.job import Ended, Event, Generation, Piece, Waiting
+from imprint.serve.generation.job import Ended, Event, Generation, TextDelta, Waiting
 
 
 @dataclass
@@ -14,11 +14,11 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, Piece))
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
 
     @property
     def ids(self) -> list[int]:
-        return [token.id for event in self.events if isinstance(event, Piece) for token in event.tokens]
+        return [token.id for event in self.events if isinstance(event, TextDelta) for token in event.tokens]
 
     @property
     def positions(self) -> list[int]:

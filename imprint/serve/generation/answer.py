@@ -16,10 +16,10 @@ from imprint.serve.generation.job import (
     Event,
     Generation,
     Job,
-    Piece,
+    ModelInfo,
     RefusalKind,
     RefusedError,
-    ServedModel,
+    TextDelta,
     TokenPiece,
     context_exceeded,
     refuse_no_prompt,
@@ -35,23 +35,23 @@ NOT_FINITE = Bilingual(
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model that jobs may name, and how it is answered with."""
+class MountedModel:
+    """A model that jobs may name, and the adapter that is mounted for it."""
 
-    info: ServedModel
+    info: ModelInfo
     """What users are told."""
     model: Model
-    """Template and source prefix of its run, over the network and the adapters that all served models share."""
+    """Template and source prefix of its run, over the network and the adapters that all mounted models share."""
     adapter: str
     """Name of the mounted adapter; `base` for none."""
 
 
-def request_for(job: Job, served: Served) -> Request:
+def request_for(job: Job, mounted: MountedModel) -> Request:
     """The request of a job. Raises RefusedError for a prompt that leaves no room for a token, and for impossible settings."""
-    ids = prompt_of(job, served.model)
-    room = served.info.max_length - len(ids)
+    ids = prompt_of(job, mounted.model)
+    room = mounted.info.max_length - len(ids)
     if room < 1:
-        raise context_exceeded(len(ids), served.info.max_length)
+        raise context_exceeded(len(ids), mounted.info.max_length)
     most = job.max_new_tokens
     try:
         return Request(
@@ -63,7 +63,7 @@ def request_for(job: Job, served: Served) -> Request:
             job.repetition_penalty,
             secrets.randbits(63) if job.seed is None else job.seed,
             stop=job.stop,
-            adapter=served.adapter,
+            adapter=mounted.adapter,
             top_logprobs=job.top_logprobs or 0,
         )
     except UserError as error:
@@ -83,10 +83,10 @@ def prompt_of(job: Job, model: Model) -> list[int]:
         raise RefusedError("invalid", BROKEN_TEXT) from error
 
 
-class Answer:
-    """A job that was taken: it waits, runs in the decoder, and ends. Its `Generation` gets the events."""
+class WorkerAnswer:
+    """A job that the worker has taken: it waits, runs in the decoder, and ends. Its `Generation` gets the events."""
 
-    def __init__(self, job: Job, served: Served, request: Request, generation: Generation, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, job: Job, mounted: MountedModel, request: Request, generation: Generation, loop: asyncio.AbstractEventLoop) -> None:
         self.owner = job.owner
         self.concurrency = max(1, job.concurrency)
         self.request = request
@@ -95,26 +95,26 @@ class Answer:
         """The event loop that the generation belongs to."""
         self.request_id: int | None = None
         """Its id in the decoder; None while it waits."""
-        self.asked = time.monotonic()
+        self.queued_at = time.monotonic()
         """When it began to wait, in seconds of a monotonic clock."""
         self.position: int | None = None
-        """The place in the queue that was told last."""
-        self.started = 0.0
+        """The position in the queue that its reader was sent last."""
+        self.started_at = 0.0
         """When it left the queue, in seconds of a monotonic clock."""
         self.failures = 0
         """How many steps failed while it was in the decoder."""
         self.new_tokens = 0
-        self._tokenizer = served.model.tokenizer
-        self._new_text = partial(served.model.answer_text, request.stop)
+        self._tokenizer = mounted.model.tokenizer
+        self._new_text = partial(mounted.model.answer_text, request.stop)
         self._text = self._new_text()
-        self._stop_ids = served.model.network.stop_ids
-        self._characters_told = 0
+        self._stop_ids = mounted.model.network.stop_ids
+        self._characters_sent = 0
         self._ids: list[int] = []
-        """Its tokens so far, which must come again where it begins anew."""
-        self._repeated = self._ids_before = 0
-        """How many of them came again; how many there were when it began anew."""
+        """Its tokens so far; after a restart the same must come again."""
+        self._replayed = self._ids_before = 0
+        """How many of them have come since the last restart; how many there were at that restart."""
         self._tokens: list[TokenPiece] = []
-        """Those that are in no event yet."""
+        """Tokens that are in no event yet."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -132,33 +132,33 @@ class Answer:
         return self.failures > 1 or (self.failures == 1 and not self._ids)
 
     @property
-    def is_further(self) -> bool:
-        """Whether it is further than it was before it began anew."""
+    def is_past_replay(self) -> bool:
+        """Whether it has more tokens than before its last restart."""
         return len(self._ids) > self._ids_before
 
-    def begin_anew(self) -> None:
-        """Start from the prompt: what was told is not told twice. The same tokens come, as these depend on the request alone."""
+    def restart(self) -> None:
+        """Start from the prompt again; no text is sent twice. The same tokens come, as these depend on the request alone."""
         self.request_id, self._text = None, self._new_text()
-        self._repeated, self._ids_before = 0, len(self._ids)
+        self._replayed, self._ids_before = 0, len(self._ids)
 
     def events(self, token: Token) -> list[Event]:
-        """What the next token tells; the last event ends the answer where the token does.
+        """The events of the next token; the last one ends the answer where the token does.
 
-        Raises RuntimeError where the answer began anew and other tokens come.
+        Raises RuntimeError where other tokens come after a restart than came before.
         """
-        if self._repeated < len(self._ids):
-            if token.id != self._ids[self._repeated]:
-                raise RuntimeError("the answer began anew and became another one")
+        if self._replayed < len(self._ids):
+            if token.id != self._ids[self._replayed]:
+                raise RuntimeError("the answer was restarted and became another one")
             self._text.push(token.id)
-            self._repeated += 1
+            self._replayed += 1
             return []
         if token.finish == "error":
-            return [*self._piece(self._text.finish(), last=True), self.ended_by(NOT_FINITE)]
+            return [*self._delta(self._text.finish(), last=True), self.ended_by(NOT_FINITE)]
         if token.id not in self._stop_ids:
             self._add(token)
         if token.finish is None:
-            return self._piece(self._text.settled())
-        return [*self._piece(self._text.finish(), last=True), Ended(token.finish, self.prompt_tokens, self.new_tokens)]
+            return self._delta(self._text.settled())
+        return [*self._delta(self._text.finish(), last=True), Ended(token.finish, self.prompt_tokens, self.new_tokens)]
 
     def ended_by(self, error: Bilingual, kind: RefusalKind | None = None) -> Ended:
         """The last event of an answer that an error ends."""
@@ -168,16 +168,16 @@ class Answer:
         first = self.new_tokens == 0
         self.new_tokens += 1
         self._ids.append(token.id)
-        self._repeated += 1
+        self._replayed += 1
         text = self._text.push(token.id)
         top = tuple(Alternative(one, self._tokenizer.token_bytes(one, first=first), log_prob) for one, log_prob in token.top)
         self._tokens.append(TokenPiece(token.id, self._tokenizer.token_bytes(token.id, first=first), token.logprob, text, top))
 
-    def _piece(self, text: str, *, last: bool = False) -> list[Event]:
-        """The part of the text that has not been told, if there is one, with the tokens since; the last tokens may complete nothing."""
-        new = text[self._characters_told :]
+    def _delta(self, text: str, *, last: bool = False) -> list[Event]:
+        """The text that has not been sent, if there is any, with its tokens; the last tokens may complete no character."""
+        new = text[self._characters_sent :]
         if not new and not (last and self._tokens):
             return []
-        self._characters_told = len(text)
+        self._characters_sent = len(text)
         tokens, self._tokens = tuple(self._tokens), []
-        return [Piece(new, tokens)]
+        return [TextDelta(new, tokens)]

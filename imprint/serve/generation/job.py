@@ -92,7 +92,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextDelta:
     """The next part of the answer's text; all parts joined are the answer."""
 
     text: str
@@ -124,7 +124,7 @@ class Ended:
     """What sort of error; None for one of our own, or where numbers were not finite."""
 
 
-Event = Waiting | Piece | Ended
+Event = Waiting | TextDelta | Ended
 
 
 class RefusedError(UserError):
@@ -197,17 +197,17 @@ class Generation:
         """Add an event; called by the backend on the event loop. What comes after the last one is dropped."""
         if self._closed:
             return
-        if isinstance(event, Piece):
+        if isinstance(event, TextDelta):
             self._new_tokens += event.new_tokens
         last = self._events[-1] if self._events else None
-        if isinstance(last, Piece) and isinstance(event, Piece):
-            self._events[-1] = Piece(last.text + event.text, last.tokens + event.tokens, last.unnamed + event.unnamed)
+        if isinstance(last, TextDelta) and isinstance(event, TextDelta):
+            self._events[-1] = TextDelta(last.text + event.text, last.tokens + event.tokens, last.unnamed + event.unnamed)
         elif isinstance(last, Waiting) and isinstance(event, Waiting):
             self._events[-1] = replace(event, position=min(last.position, event.position))
         else:
             self._events.append(event)
         self._closed = isinstance(event, Ended)
-        if self.spacing and isinstance(event, Piece):
+        if self.spacing and isinstance(event, TextDelta):
             self._show_later()
         else:
             self._show()
@@ -229,7 +229,7 @@ class Generation:
         event = self._events.popleft()
         if not self._events:
             self._readable.clear()
-        if self.spacing and isinstance(event, Piece):
+        if self.spacing and isinstance(event, TextDelta):
             self._not_before = asyncio.get_running_loop().time() + self.spacing
         self._read_end = isinstance(event, Ended)
         return event
@@ -251,8 +251,8 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """A model that a job may name."""
+class ModelInfo:
+    """What users see of a model that a job may name."""
 
     id: str
     """`base`, or the name of a run."""
@@ -298,8 +298,8 @@ class Statistics:
     """How often the decoder was made anew after an error."""
     idle_seconds: float = 0.0
     """Seconds since the last sign of life, where there is work."""
-    wait_seconds: float = 0.0
-    """95 % of the answers of the last ten minutes waited shorter; 0 where there were few."""
+    wait_p95_seconds: float = 0.0
+    """The 95th percentile of the seconds that answers waited in the last ten minutes; 0 where there were few."""
     full_share: float = 0.0
     """Share of the last ten minutes, 0 to 1, for which an answer waited because the cache had no room for it."""
     servers: int = 0
@@ -309,7 +309,7 @@ class Statistics:
 class Backend(Protocol):
     """Where answers come from. All of it is called on the event loop."""
 
-    def models(self) -> Sequence[ServedModel]:
+    def models(self) -> Sequence[ModelInfo]:
         """The models that jobs may name, `base` first."""
 
     async def submit(self, job: Job) -> Generation:

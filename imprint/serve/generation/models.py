@@ -15,8 +15,8 @@ from imprint.model import Model
 from imprint.models.network import Network
 from imprint.runs import STARTER_OUTPUT
 from imprint.runtime import memory_bytes
-from imprint.serve.generation.answer import Served
-from imprint.serve.generation.job import ServedModel
+from imprint.serve.generation.answer import MountedModel
+from imprint.serve.generation.job import ModelInfo
 from imprint.serve.generation.notes import note_of
 from imprint.serve.generation.section import ServedModelsSection
 from imprint.serve.generation.worker import Limits, Worker
@@ -31,15 +31,15 @@ MAX_KV_TOKENS = 2**20
 
 def open_worker(paths: Sequence[str], section: ServedModelsSection) -> Worker:
     """A worker for these models. Raises UserError as `open_models`."""
-    served = open_models(paths, section)
-    network = served[0].model.network
+    mounted = open_models(paths, section)
+    network = mounted[0].model.network
     limits = Limits(
         slots=section.slots,
         kv_tokens=section.kv_tokens or affordable_kv_tokens(network),
         prompt_tokens=section.prompt_tokens,
         waiting=section.max_waiting,
     )
-    return Worker([replace(one, info=replace(one.info, max_length=_max_length(network, section, limits))) for one in served], limits)
+    return Worker([replace(one, info=replace(one.info, max_length=_max_length(network, section, limits))) for one in mounted], limits)
 
 
 def find_models(paths: Sequence[str], section: ServedModelsSection) -> list[ModelSource]:
@@ -47,7 +47,7 @@ def find_models(paths: Sequence[str], section: ServedModelsSection) -> list[Mode
     return [resolve_source(path, section.base_path) for path in paths]
 
 
-def open_models(paths: Sequence[str], section: ServedModelsSection) -> list[Served]:
+def open_models(paths: Sequence[str], section: ServedModelsSection) -> list[MountedModel]:
     """The base of these runs, model folders or bundles, and each run by its name; all of them share the weights of the base.
 
     A model folder, or a run that tuned all weights, is the base itself; a run of full tuning can be asked for by its own name, too. Raises
@@ -71,16 +71,16 @@ def open_models(paths: Sequence[str], section: ServedModelsSection) -> list[Serv
     if not whole:
         model = model.with_template(model.template, "")  # the base without what the run puts in front of its prompts
     base = run_name(first) if whole and first.run else Path(first.run.model.path if first.run else first.path).name
-    served = [_served(BASE, base, model, BASE)]
+    mounted = [_mounted(BASE, base, model, BASE)]
     for source in sources:
         if source.run is not None:
-            name = _new_name(source, served)
+            name = _new_name(source, mounted)
             view = model if source is first and whole else _mount(source, name, model, first, section)
-            served.append(_served(name, base, view, BASE if view is model else name))
-    return [replace(one, info=_licensed(one.info, first)) for one in served]
+            mounted.append(_mounted(name, base, view, BASE if view is model else name))
+    return [replace(one, info=_licensed(one.info, first)) for one in mounted]
 
 
-def _licensed(info: ServedModel, source: ModelSource) -> ServedModel:
+def _licensed(info: ModelInfo, source: ModelSource) -> ModelInfo:
     """With the licence of the base, and the name of the file that it was made from."""
     folders = [source.network_folder]
     with suppress(UserError):  # a run of full tuning is opened without its base
@@ -89,10 +89,10 @@ def _licensed(info: ServedModel, source: ModelSource) -> ServedModel:
     return replace(info, name=imported_name(source.network_folder) or info.name, licence=licence, note=note_of(licence))
 
 
-def _served(name: str, base: str, model: Model, adapter: str) -> Served:
+def _mounted(name: str, base: str, model: Model, adapter: str) -> MountedModel:
     template, length = model.template, model.network.shape.max_length
-    info = ServedModel(name, base, None if name == BASE else BASE, length, supports_tools=template.supports_tools)
-    return Served(info, model, adapter)
+    info = ModelInfo(name, base, None if name == BASE else BASE, length, supports_tools=template.supports_tools)
+    return MountedModel(info, model, adapter)
 
 
 def _mount(source: ModelSource, name: str, model: Model, first: ModelSource, section: ServedModelsSection) -> Model:
@@ -121,10 +121,10 @@ def _template_knobs(source: ModelSource, section: ServedModelsSection) -> tuple[
     return section.template or source.run.model.template, source.run.model.date
 
 
-def _new_name(source: ModelSource, served: Sequence[Served]) -> str:
+def _new_name(source: ModelSource, mounted: Sequence[MountedModel]) -> str:
     """The name of a run. Raises UserError where another model has it."""
     name = run_name(source)
-    if name in {one.info.id for one in served}:
+    if name in {one.info.id for one in mounted}:
         raise UserError(
             Bilingual(
                 f'{source.path}: another model of this service is called "{name}" already. Rename the folder of one of them.',

@@ -1,4 +1,4 @@
-"""How many jobs may wait, for how long they do, and what those that wait are told."""
+"""How many jobs may wait, for how long they do, and which position in the queue each is sent."""
 
 import asyncio
 import time
@@ -22,15 +22,15 @@ FEW: Final = 20
 """Fewer answers say nothing about the others."""
 
 
-class PlacedWaiter(Waiter, Protocol):
-    """A job that is told its place."""
+class PositionedWaiter(Waiter, Protocol):
+    """A job whose reader is sent its position in the queue."""
 
     position: int | None
-    """The place that was told last."""
+    """The position that was sent last."""
 
 
 W = TypeVar("W", bound=Waiter)
-P = TypeVar("P", bound=PlacedWaiter)
+P = TypeVar("P", bound=PositionedWaiter)
 
 
 class Times:
@@ -73,47 +73,51 @@ class Times:
         shortest, longest = RETRY_SECONDS
         return min(max(self._answer_seconds * waiting / max(slots, 1), shortest), longest)
 
-    def longest_wait(self) -> float:
-        """95 % of the answers that began in the last ten minutes waited for fewer seconds; 0 where there were few."""
+    def wait_p95(self) -> float:
+        """The 95th percentile of the seconds that the answers begun in the last ten minutes had waited; 0 where there were few."""
         since = self._clock() - REMEMBERED_SECONDS
         waits = sorted(seconds for begun, seconds in self._waits if begun >= since)
         return waits[len(waits) * 95 // 100] if len(waits) >= FEW else 0.0
 
 
-class Coming:
-    """Jobs that are on their way into the queue: of each owner one is looked at, and the others wait for that.
+class IncomingJobs:
+    """Jobs whose prompts are being encoded or counted, before they are queued: one at a time of each owner.
 
     A long prompt takes seconds to encode, in one thread for all owners. It belongs to one event loop at a time.
     """
 
     def __init__(self) -> None:
-        self._of: Counter[str] = Counter()
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._counts: Counter[str] = Counter()
+        """Owner -> its jobs."""
+        self._locks: dict[str, asyncio.Lock] = {}
 
     def __len__(self) -> int:
-        """Number of them."""
-        return self._of.total()
+        """Number of jobs."""
+        return self._counts.total()
 
-    def of(self, owner: str) -> int:
-        """Number of an owner's."""
-        return self._of[owner]
+    def count(self, owner: str) -> int:
+        """Number of an owner's jobs."""
+        return self._counts[owner]
 
     @asynccontextmanager
-    async def one_of(self, owner: str) -> AsyncIterator[None]:
-        """One more of an owner, from when its turn has come until the block ends."""
-        self._of[owner] += 1
+    async def slot(self, owner: str) -> AsyncIterator[None]:
+        """Count one more job of an owner; the block begins when no other job of it is in one."""
+        self._counts[owner] += 1
         try:
-            async with self._turns.setdefault(owner, asyncio.Lock()):
+            async with self._locks.setdefault(owner, asyncio.Lock()):
                 yield
         finally:
-            self._of[owner] -= 1
-            if not self._of[owner]:
-                del self._of[owner], self._turns[owner]
+            self._counts[owner] -= 1
+            if not self._counts[owner]:
+                del self._counts[owner], self._locks[owner]
 
 
-def refuse_if_full(queue: FairQueue[W], job: Job, most: int, *, coming: Coming, seconds: float) -> None:
-    """Raise RefusedError where this job may not wait. `most`: of all; `coming`: jobs that come; `seconds`: until the queue is free."""
-    waiting, own = len(queue) + len(coming), queue.waiting_of(job.owner) + coming.of(job.owner)
+def refuse_if_full(queue: FairQueue[W], job: Job, most: int, *, incoming: IncomingJobs, seconds: float) -> None:
+    """Raise RefusedError where this job may not wait.
+
+    `most`: jobs that may wait; `incoming`: jobs that will be queued; `seconds`: until the queue is free.
+    """
+    waiting, own = len(queue) + len(incoming), queue.waiting_of(job.owner) + incoming.count(job.owner)
     limit = max(1, int(most * job.queue_share))
     if waiting < limit and own < max(1, limit // OWNER_SHARE):
         return
@@ -125,7 +129,7 @@ def refuse_if_full(queue: FairQueue[W], job: Job, most: int, *, coming: Coming, 
 
 
 def moved_up(queue: FairQueue[P]) -> list[tuple[P, int]]:
-    """The jobs whose place in the queue was not told yet, or is smaller than the one that was; each with its place."""
+    """The jobs whose position in the queue was not sent yet, or is smaller than the one that was; each with its position."""
     moved = []
     for position, job in enumerate(queue.in_order(), start=1):
         if job.position is None or position < job.position:

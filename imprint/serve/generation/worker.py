@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from imprint.inference.decoder import DEFAULT_SLOTS, Decoder
 from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
-from imprint.serve.generation.answer import Answer, Served, prompt_of, request_for
+from imprint.serve.generation.answer import MountedModel, WorkerAnswer, prompt_of, request_for
 from imprint.serve.generation.fair_queue import FairQueue
 from imprint.serve.generation.job import (
     STOPPING,
@@ -24,13 +24,13 @@ from imprint.serve.generation.job import (
     Event,
     Generation,
     Job,
+    ModelInfo,
     RefusedError,
-    ServedModel,
     Statistics,
     Waiting,
     no_such_model,
 )
-from imprint.serve.generation.waiting import Coming, Times, moved_up, refuse_if_full
+from imprint.serve.generation.waiting import IncomingJobs, Times, moved_up, refuse_if_full
 
 FAILED = Bilingual(
     "the model failed while it wrote this answer, and is started again. Send the request again.",
@@ -91,30 +91,30 @@ class Counts:
 class Worker:
     """Answers jobs with the models of one base. See Backend; `close` must be called."""
 
-    def __init__(self, served: Sequence[Served], limits: Limits | None = None) -> None:
-        self._served = {one.info.id: one for one in served}
-        self._model = served[0].model
+    def __init__(self, mounted: Sequence[MountedModel], limits: Limits | None = None) -> None:
+        self._mounted = {one.info.id: one for one in mounted}
+        self._model = mounted[0].model
         self._limits = limits or Limits()
         self._lock = threading.Condition()
-        self._queue: FairQueue[Answer] = FairQueue()
-        self._cancelled: list[Answer] = []
-        self._coming = Coming()
+        self._queue: FairQueue[WorkerAnswer] = FairQueue()
+        self._cancelled: list[WorkerAnswer] = []
+        self._incoming = IncomingJobs()
         """Jobs whose prompt is being encoded."""
         self._closing = self._stopping = False
         """Whether no job is taken any more; whether what runs must end."""
         self._starting = self._broken = self._hangs = False
         """Whether the decoder is being made anew; whether that has failed several times; whether a step takes too long."""
         self._counts = Counts()
-        self._open: set[Answer] = set()
+        self._open: set[WorkerAnswer] = set()
         """All answers that have not ended; only the event loop uses it."""
-        self._running: dict[int, Answer] = {}
+        self._running: dict[int, WorkerAnswer] = {}
         """The answers in the decoder by request id; only the thread changes it."""
-        self._again: deque[Answer] = deque()
-        """Answers that were in the decoder when a step failed and begin anew, before all that wait; only the thread changes it."""
+        self._retries: deque[WorkerAnswer] = deque()
+        """Answers that were in the decoder when a step failed: they start again before all that wait; only the thread changes it."""
         self._is_full = False
         """Whether the next answer waits because the cache has no room for it; only the thread uses it."""
-        self._trial: Answer | None = None
-        """The one of them that would be blamed if a step failed now; only the thread uses it."""
+        self._suspect_under_test: WorkerAnswer | None = None
+        """The retried answer that would be blamed if a step failed now; only the thread uses it."""
         self._decoder = self._new_decoder()
         self._encoder = ThreadPoolExecutor(1, "imprint-encode")
         self._thread = threading.Thread(target=self._run, name="imprint-decode", daemon=True)
@@ -123,9 +123,9 @@ class Worker:
         self._watch = threading.Thread(target=self._watch_steps, name="imprint-watch", daemon=True)
         self._watch.start()
 
-    def models(self) -> Sequence[ServedModel]:
+    def models(self) -> Sequence[ModelInfo]:
         """See Backend."""
-        return [one.info for one in self._served.values()]
+        return [one.info for one in self._mounted.values()]
 
     def ready(self) -> bool:
         """See Backend."""
@@ -136,7 +136,7 @@ class Worker:
         """See Backend."""
         with self._lock:
             waiting, counts = len(self._queue), self._counts
-            running = len(self._running) + len(self._again)
+            running = len(self._running) + len(self._retries)
             return Statistics(
                 waiting=waiting,
                 running=running,
@@ -149,22 +149,22 @@ class Worker:
                 failed=counts.failed,
                 restarts=counts.restarts,
                 idle_seconds=time.monotonic() - counts.last_sign if waiting or running else 0.0,
-                wait_seconds=counts.times.longest_wait(),
+                wait_p95_seconds=counts.times.wait_p95(),
                 full_share=counts.times.full_share(),
             )
 
     async def submit(self, job: Job) -> Generation:
         """See Backend."""
-        served = self._find(job.model)
+        mounted = self._find(job.model)
         loop = asyncio.get_running_loop()
         with self._lock:
             self._refuse_if_full(job)
-        async with self._coming.one_of(job.owner):
-            request = await loop.run_in_executor(self._encoder, request_for, job, served)
-        answer = Answer(job, served, request, Generation(len(request.ids), lambda: self._cancel(answer)), loop)
+        async with self._incoming.slot(job.owner):
+            request = await loop.run_in_executor(self._encoder, request_for, job, mounted)
+        answer = WorkerAnswer(job, mounted, request, Generation(len(request.ids), lambda: self._cancel(answer)), loop)
         with self._lock:
             self._refuse_if_full(job)
-            if not (len(self._queue) or self._running or self._again):
+            if not (len(self._queue) or self._running or self._retries):
                 self._counts.last_sign = time.monotonic()
             self._queue.push(answer)
             self._open.add(answer)
@@ -173,11 +173,11 @@ class Worker:
 
     async def count(self, job: Job) -> int:
         """See Backend."""
-        served = self._find(job.model)
+        mounted = self._find(job.model)
         with self._lock:
             self._refuse_if_full(job)
-        async with self._coming.one_of(job.owner):
-            return len(await asyncio.get_running_loop().run_in_executor(self._encoder, prompt_of, job, served.model))
+        async with self._incoming.slot(job.owner):
+            return len(await asyncio.get_running_loop().run_in_executor(self._encoder, prompt_of, job, mounted.model))
 
     async def close(self, grace: float) -> None:
         """See Backend."""
@@ -198,12 +198,12 @@ class Worker:
         await asyncio.sleep(0)  # what the thread sent last
         _push([(answer, answer.ended_by(STOPPING, "unavailable")) for answer in [*self._open]], self._open)
 
-    def _find(self, name: str) -> Served:
+    def _find(self, name: str) -> MountedModel:
         """The model of this name. Raises RefusedError where there is none."""
-        served = self._served.get(name)
-        if served is None:
-            raise no_such_model(name, self._served)
-        return served
+        mounted = self._mounted.get(name)
+        if mounted is None:
+            raise no_such_model(name, self._mounted)
+        return mounted
 
     def _refuse_if_full(self, job: Job) -> None:
         """Raise RefusedError where no further job of its owner is taken."""
@@ -212,9 +212,9 @@ class Worker:
         if self._hangs:
             raise RefusedError("unavailable", HANGS, retry_after=LONGEST_PAUSE)
         seconds = self._counts.times.until_free(len(self._queue), self._limits.slots)
-        refuse_if_full(self._queue, job, self._limits.waiting, coming=self._coming, seconds=seconds)
+        refuse_if_full(self._queue, job, self._limits.waiting, incoming=self._incoming, seconds=seconds)
 
-    def _cancel(self, answer: Answer) -> None:
+    def _cancel(self, answer: WorkerAnswer) -> None:
         """End an answer, on the event loop; its last event is there already."""
         self._open.discard(answer)
         with self._lock:
@@ -234,11 +234,11 @@ class Worker:
                 if not self._hangs:
                     logging.getLogger(__name__).error("a decoding step hangs")
                 self._hangs = True
-                inside = [one for one in (*self._running.values(), *self._again) if one not in self._cancelled]
+                inside = [one for one in (*self._running.values(), *self._retries) if one not in self._cancelled]
                 ended = [*inside, *self._queue.clear()]
                 self._cancelled += inside  # they leave when the step comes back
                 self._counts.failed += len(ended)
-            self._tell([(answer, answer.ended_by(HANGS, "unavailable")) for answer in ended])
+            self._publish([(answer, answer.ended_by(HANGS, "unavailable")) for answer in ended])
 
     # What follows runs in the decoding thread.
 
@@ -248,9 +248,9 @@ class Worker:
     def _run(self) -> None:
         """Work until the service is stopped."""
         while self._wait_for_work():
-            if not self._turn_works():
+            if not self._try_step():
                 self._restart()  # outside of the exception, which holds tensors
-        for answer in [*self._running.values(), *self._again]:
+        for answer in [*self._running.values(), *self._retries]:
             self._end(answer, answer.ended_by(STOPPING, "unavailable"))
         with suppress(Exception):
             self._decoder.close()
@@ -259,43 +259,43 @@ class Worker:
         """Wait until there is something to do; False where there will be nothing any more."""
         with self._lock:
             self._hangs = False
-            while not (self._running or self._again or len(self._queue) or self._cancelled or self._closing):
+            while not (self._running or self._retries or len(self._queue) or self._cancelled or self._closing):
                 self._lock.wait()
             self._counts.last_sign = time.monotonic()
-            return not self._stopping and not (self._closing and not self._running and not self._again)
+            return not self._stopping and not (self._closing and not self._running and not self._retries)
 
-    def _turn_works(self) -> bool:
-        """Take a turn; False after an error, whatever it is."""
+    def _try_step(self) -> bool:
+        """Take a step; False after an error, whatever it is."""
         try:
-            self._turn()
+            self._step()
         except Exception:
             logging.getLogger(__name__).exception("a decoding step failed")
             return False
         return True
 
-    def _turn(self) -> None:
-        """Let answers leave and join, and take a step."""
-        self._let_leave()
+    def _step(self) -> None:
+        """Remove cancelled answers, start others, and take a step of the decoder."""
+        self._remove_cancelled()
         self._start_answers()
         tokens = self._decoder.step() if self._running else []
         with self._lock:
             self._counts.new_tokens += len(tokens)
-        self._tell([told for token in tokens for told in self._events(token)])
+        self._publish([sent for token in tokens for sent in self._events(token)])
 
-    def _let_leave(self, *, works: bool = True) -> None:
-        """Take out the answers that were cancelled; unless the decoder works, it is not told."""
+    def _remove_cancelled(self, *, works: bool = True) -> None:
+        """Take out the answers that were cancelled; a decoder that does not work is not asked to cancel them."""
         with self._lock:
             cancelled, self._cancelled = self._cancelled, []
         for answer in cancelled:
-            if answer in self._again:
+            if answer in self._retries:
                 self._leave(answer)
             elif answer.request_id is not None and answer.request_id in self._running:
                 if works:
                     self._decoder.cancel(answer.request_id)
                 self._leave(answer)
 
-    def _events(self, token: Token) -> list[tuple[Answer, Event]]:
-        """What a token tells; an error in its text ends its answer alone."""
+    def _events(self, token: Token) -> list[tuple[WorkerAnswer, Event]]:
+        """The events of a token; an error in its text ends its answer alone."""
         answer = self._running[token.request]
         ended, failed = token.finish is not None, token.finish == "error"
         try:
@@ -306,14 +306,14 @@ class Worker:
             self._decoder.cancel(token.request)
         if ended or failed:
             self._leave(answer, failed=failed)
-        elif answer is self._trial and answer.is_further:
-            self._trial = None
+        elif answer is self._suspect_under_test and answer.is_past_replay:
+            self._suspect_under_test = None
         return [(answer, event) for event in events]
 
     def _start_answers(self) -> None:
-        """Hand jobs to the decoder as long as there is room, and tell the others their places."""
+        """Hand jobs to the decoder as long as there is room, and send the others their positions."""
         self._is_full = False
-        while self._trial is None and len(self._running) < self._limits.slots:
+        while self._suspect_under_test is None and len(self._running) < self._limits.slots:
             with self._lock:
                 answer = self._next()
             if answer is None:
@@ -322,24 +322,24 @@ class Worker:
         with self._lock:
             self._counts.times.note_full(full=self._is_full)
             moved = [(answer, Waiting(position)) for answer, position in moved_up(self._queue)]
-        self._tell(moved)
+        self._publish(moved)
 
-    def _next(self) -> Answer | None:
-        """The next answer to begin, under the lock: one that begins anew, else the one whose turn it is in the queue."""
-        if not self._again:
+    def _next(self) -> WorkerAnswer | None:
+        """The next answer to start, under the lock: a retried one, else the one whose turn it is in the queue."""
+        if not self._retries:
             return self._queue.take(self._fits)
-        if not self._fits(self._again[0]):
+        if not self._fits(self._retries[0]):
             return None
-        return self._again.popleft()
+        return self._retries.popleft()
 
-    def _fits(self, answer: Answer) -> bool:
+    def _fits(self, answer: WorkerAnswer) -> bool:
         """Whether the cache may become as large as this answer makes it; one alone always fits."""
         longest = max([answer.max_tokens, *(other.max_tokens for other in self._running.values())])
         fits = not self._running or self._decoder.cache_tokens(len(self._running) + 1, longest) <= self._limits.kv_tokens
         self._is_full = not fits
         return fits
 
-    def _start(self, answer: Answer) -> None:
+    def _start(self, answer: WorkerAnswer) -> None:
         if not self._running and self._decoder.cache_tokens(1, answer.max_tokens) > self._limits.kv_tokens:
             self._decoder.abandon()  # the cache has grown to a shape that leaves no room
             self._decoder = self._new_decoder()
@@ -350,40 +350,40 @@ class Worker:
                 self._queue.ended(answer)
                 self._counts.failed += 1
             if not isinstance(error, UserError):
-                self._tell([(answer, answer.ended_by(FAILED, "unavailable"))])
+                self._publish([(answer, answer.ended_by(FAILED, "unavailable"))])
                 raise
-            self._tell([(answer, answer.ended_by(error.message, "invalid"))])
+            self._publish([(answer, answer.ended_by(error.message, "invalid"))])
             return
-        answer.started = time.monotonic()
-        self._trial = answer if answer.is_suspect else None
+        answer.started_at = time.monotonic()
+        self._suspect_under_test = answer if answer.is_suspect else None
         with self._lock:
             self._running[answer.request_id] = answer
             if not answer.failures:
-                self._counts.times.note_wait(answer.started - answer.asked)
+                self._counts.times.note_wait(answer.started_at - answer.queued_at)
             self._counts.kv_tokens += answer.max_tokens
             self._counts.prompt_tokens += answer.prompt_tokens
 
-    def _leave(self, answer: Answer, *, failed: bool = False) -> None:
+    def _leave(self, answer: WorkerAnswer, *, failed: bool = False) -> None:
         """Note that an answer has left the decoder."""
-        if answer is self._trial:
-            self._trial = None
+        if answer is self._suspect_under_test:
+            self._suspect_under_test = None
         with self._lock:
             self._take_out(answer)
             self._queue.ended(answer)
             self._counts.failed += failed
-            self._counts.times.note_answer(time.monotonic() - answer.started)
+            self._counts.times.note_answer(time.monotonic() - answer.started_at)
 
-    def _take_out(self, answer: Answer) -> None:
-        """Under the lock: the answer is in the decoder no more, and does not begin anew."""
-        if answer in self._again:
-            self._again.remove(answer)
+    def _take_out(self, answer: WorkerAnswer) -> None:
+        """Under the lock: the answer is in the decoder no more, and will not be retried."""
+        if answer in self._retries:
+            self._retries.remove(answer)
         elif answer.request_id is not None:
             del self._running[answer.request_id]
             self._counts.kv_tokens -= answer.max_tokens
 
-    def _end(self, answer: Answer, event: Ended) -> None:
+    def _end(self, answer: WorkerAnswer, event: Ended) -> None:
         self._leave(answer, failed=True)
-        self._tell([(answer, event)])
+        self._publish([(answer, event)])
 
     def _restart(self) -> None:
         """Make a new decoder, until one works, for the answers that were in the last one."""
@@ -398,9 +398,9 @@ class Worker:
                 self._broken = failures >= PROBES
                 waiting = self._queue.clear() if self._broken else []
                 self._counts.last_sign = time.monotonic()
-            for answer in [*self._again] if self._broken else ():
+            for answer in [*self._retries] if self._broken else ():
                 self._end(answer, answer.ended_by(BROKEN, "unavailable"))
-            self._tell([(answer, answer.ended_by(BROKEN, "unavailable")) for answer in waiting])
+            self._publish([(answer, answer.ended_by(BROKEN, "unavailable")) for answer in waiting])
             with self._lock:
                 if not self._stopping:
                     self._lock.wait(min(0.05 * 2**failures, LONGEST_PAUSE))
@@ -408,23 +408,23 @@ class Worker:
             self._starting = self._broken = False
 
     def _blame(self) -> None:
-        """After a step that failed: end the answer that is to blame, as far as that is known; the others begin anew.
+        """After a step that failed: end the answer that is to blame, as far as that is known, and retry the others.
 
-        Suspects do so one at a time, beside answers that are none: whichever is on trial when a step fails is to blame.
+        Suspects are retried one at a time, beside answers that are none: the one under test when a step fails is to blame.
         """
-        self._let_leave(works=False)
-        trial, self._trial = self._trial, None
+        self._remove_cancelled(works=False)
+        suspect, self._suspect_under_test = self._suspect_under_test, None
         for answer in [*self._running.values()]:
-            answer.failures += trial is None
-            if answer is trial or answer.failures >= MAX_FAILURES:
+            answer.failures += suspect is None
+            if answer is suspect or answer.failures >= MAX_FAILURES:
                 self._end(answer, answer.ended_by(FAILED, "unavailable"))
                 continue
             with self._lock:
                 self._take_out(answer)
-                answer.begin_anew()
-                self._again.append(answer)
+                answer.restart()
+                self._retries.append(answer)
         with self._lock:
-            self._again = deque(sorted(self._again, key=lambda answer: answer.is_suspect))
+            self._retries = deque(sorted(self._retries, key=lambda answer: answer.is_suspect))
 
     def _starts(self) -> bool:
         """Whether a new decoder gives a token."""
@@ -439,9 +439,9 @@ class Worker:
             return False
         return True
 
-    def _tell(self, events: Iterable[tuple[Answer, Event]]) -> None:
+    def _publish(self, events: Iterable[tuple[WorkerAnswer, Event]]) -> None:
         """Send events to the event loops of their generations."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Event]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[WorkerAnswer, Event]]] = {}
         for answer, event in events:
             by_loop.setdefault(answer.loop, []).append((answer, event))
         for loop, together in by_loop.items():
@@ -449,7 +449,7 @@ class Worker:
                 loop.call_soon_threadsafe(_push, together, self._open)
 
 
-def _push(events: Sequence[tuple[Answer, Event]], unfinished: set[Answer]) -> None:
+def _push(events: Sequence[tuple[WorkerAnswer, Event]], unfinished: set[WorkerAnswer]) -> None:
     """Hand events to their generations, on the event loop."""
     for answer, event in events:
         answer.generation.push(event)

@@ -18,18 +18,18 @@ from imprint.serve.generation.job import (
     Ended,
     Generation,
     Job,
-    Piece,
+    ModelInfo,
     RefusedError,
-    ServedModel,
     Statistics,
+    TextDelta,
     Waiting,
     context_exceeded,
     no_such_model,
 )
-from imprint.serve.generation.waiting import Coming, Times, moved_up, refuse_if_full
+from imprint.serve.generation.waiting import IncomingJobs, Times, moved_up, refuse_if_full
 from imprint.serve.upstream.client import Client, Patience
 from imprint.serve.upstream.faults import FAULTS, FaultError
-from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, prompt_body, read_part
+from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, prompt_body, read_delta
 from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.upstream.servers import Server, Servers
 
@@ -65,17 +65,17 @@ class UpstreamAnswer:
         self.owner = job.owner
         self.concurrency = max(1, job.concurrency)
         self.max_tokens = max_tokens
-        """Most new tokens, of those that were asked for what fits; None leaves it to the server."""
+        """Most new tokens, of those that were tried for what fits; None leaves it to the server."""
         self.context = context
         """Most tokens of prompt and answer in any case."""
         self.position: int | None = None
-        self.asked = self.started = time.monotonic()
+        self.queued_at = self.started_at = time.monotonic()
         """When it began to wait, and left the queue, in seconds of a monotonic clock."""
         self.server: Server | None = None
         """The server that writes it; None while it waits."""
         self.new_tokens = 0
-        self.told = False
-        """Whether its reader has a part of it."""
+        self.has_output = False
+        """Whether its reader was sent text or tokens."""
         self.task: asyncio.Task[None] | None = None
         self.generation: Generation
         """Its events."""
@@ -114,13 +114,13 @@ class UpstreamBackend:
         self._queue: FairQueue[UpstreamAnswer] = FairQueue()
         self._open: set[UpstreamAnswer] = set()
         """All answers that a server writes."""
-        self._coming = Coming()
+        self._incoming = IncomingJobs()
         """Jobs whose tokens are being counted."""
         self._times = Times()
         self._closing = False
         self._prompt_tokens = self._new_tokens = self._cancelled = self._failed = 0
 
-    def models(self) -> Sequence[ServedModel]:
+    def models(self) -> Sequence[ModelInfo]:
         """See Backend; also those whose servers do not answer now."""
         return self._servers.models()
 
@@ -140,7 +140,7 @@ class UpstreamBackend:
             new_tokens=self._new_tokens,
             cancelled=self._cancelled,
             failed=self._failed,
-            wait_seconds=self._times.longest_wait(),
+            wait_p95_seconds=self._times.wait_p95(),
             servers=usable,
         )
 
@@ -148,7 +148,7 @@ class UpstreamBackend:
         """See Backend."""
         model = self._find(job)
         self._refuse_if_full(job)
-        async with self._coming.one_of(job.owner):
+        async with self._incoming.slot(job.owner):
             counted = await self._count(job)
         self._refuse_if_full(job)
         most = job.max_new_tokens
@@ -167,7 +167,7 @@ class UpstreamBackend:
         """See Backend; an estimate where no server counts."""
         self._find(job)
         self._refuse_if_full(job)
-        async with self._coming.one_of(job.owner):
+        async with self._incoming.slot(job.owner):
             counted = await self._count(job)
         return estimated_tokens(job) if counted is None else counted
 
@@ -195,7 +195,7 @@ class UpstreamBackend:
                 self._watching = [asyncio.create_task(server.watch(self._client, self._dispatch)) for server in self._servers.all]
         return self._client
 
-    def _find(self, job: Job) -> ServedModel:
+    def _find(self, job: Job) -> ModelInfo:
         """The model of a job that can be passed on. Raises RefusedError."""
         self._begin()
         models = {model.id: model for model in self._servers.models()}
@@ -214,7 +214,7 @@ class UpstreamBackend:
         if self._closing:
             raise RefusedError("unavailable", STOPPING, retry_after=RETRY_SECONDS)
         seconds = self._times.until_free(len(self._queue), self._limits.slots * self._servers.usable)
-        refuse_if_full(self._queue, job, self._limits.waiting, coming=self._coming, seconds=seconds)
+        refuse_if_full(self._queue, job, self._limits.waiting, incoming=self._incoming, seconds=seconds)
 
     async def _count(self, job: Job) -> int | None:
         """The tokens of a prompt; None where no server counts them."""
@@ -224,7 +224,7 @@ class UpstreamBackend:
         try:
             return await server.count(self._begin(), prompt_body(job, self._servers.id_of(job.model)))
         except FaultError:
-            return None  # what the server has against it, it says when it is asked to answer
+            return None  # what the server has against it, it says when it is tried to answer
 
     def _cancel(self, answer: UpstreamAnswer) -> None:
         """End an answer; its last event is there already. The server sees that the connection is closed."""
@@ -234,7 +234,7 @@ class UpstreamBackend:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Hand jobs to servers as long as these have room, and tell the others their places."""
+        """Hand jobs to servers as long as these have room, and send the others their positions."""
         waiting = self._queue.in_order()
         without = {name for name in {answer.job.model for answer in waiting} if self._servers.least_loaded(name, None) is None}
         for answer in waiting:
@@ -251,8 +251,8 @@ class UpstreamBackend:
         return self._servers.least_loaded(answer.job.model, self._limits.slots) is not None
 
     def _start(self, answer: UpstreamAnswer) -> None:
-        answer.started = time.monotonic()
-        self._times.note_wait(answer.started - answer.asked)
+        answer.started_at = time.monotonic()
+        self._times.note_wait(answer.started_at - answer.queued_at)
         self._open.add(answer)
         self._move(answer, self._servers.least_loaded(answer.job.model, self._limits.slots))
         answer.task = asyncio.create_task(self._answer(answer))
@@ -271,7 +271,7 @@ class UpstreamBackend:
         self._move(answer, None)
         self._open.discard(answer)
         self._queue.ended(answer)
-        self._times.note_answer(time.monotonic() - answer.started)
+        self._times.note_answer(time.monotonic() - answer.started_at)
         self._prompt_tokens += answer.generation.prompt_tokens
         self._new_tokens += answer.new_tokens
         if not answer.generation.ended:
@@ -282,18 +282,18 @@ class UpstreamBackend:
 
     async def _answer(self, answer: UpstreamAnswer) -> None:
         """Ask the answer's server, and others where that one does nothing."""
-        asked: set[Server] = set()
+        tried: set[Server] = set()
         try:
             while (server := answer.server) is not None:
-                asked.add(server)
+                tried.add(server)
                 try:
                     answer.generation.push(await self._events(answer, server))
                     server.answered()
                     return
                 except FaultError as error:
                     server.failed(error, self._begin())
-                    other = self._servers.least_loaded(answer.job.model, None, asked)
-                    if answer.told or not error.fault.elsewhere or other is None:
+                    other = self._servers.least_loaded(answer.job.model, None, tried)
+                    if answer.has_output or not error.fault.elsewhere or other is None:
                         self._failed += 1
                         answer.end(error)
                         return
@@ -302,30 +302,30 @@ class UpstreamBackend:
             logging.getLogger(__name__).exception("an answer could not be passed on")
 
     async def _events(self, answer: UpstreamAnswer, server: Server) -> Ended:
-        """Pass the parts of an answer on; returns its last event. Raises FaultError."""
+        """Pass an answer on as it comes; returns its last event. Raises FaultError."""
         job, generation, model = answer.job, answer.generation, self._servers.id_of(answer.job.model)
         url = f"{server.address}/v1/{'chat/completions' if job.text is None else 'completions'}"
         body = answer_body(job, model, answer.max_tokens, self._api)
         most = (answer.max_tokens or answer.context) + MORE_TOKENS
         most_bytes = BYTES_A_TOKEN * most * (2 + (job.top_logprobs or 0))
-        reason, size, events, named, untold = None, 0, 0, 0, 0
+        reason, size, events, named, unsent = None, 0, 0, 0, 0
         answer.new_tokens = 0
         async with aclosing(self._begin().stream(url, body)) as stream:
-            async for said in stream:
-                part = read_part(said, job, model)
-                events, size, named = events + 1, size + part.size, named + len(part.tokens)
-                is_overcounted = max(part.new_tokens or 0, named) > most or (part.prompt_tokens or 0) > answer.context
+            async for payload in stream:
+                delta = read_delta(payload, job, model)
+                events, size, named = events + 1, size + delta.size, named + len(delta.tokens)
+                is_overcounted = max(delta.new_tokens or 0, named) > most or (delta.prompt_tokens or 0) > answer.context
                 if is_overcounted or events > EVENTS_A_TOKEN * most or size > most_bytes:
                     raise FaultError("oversized")
-                reason = part.reason or reason
-                generation.prompt_tokens = part.prompt_tokens or generation.prompt_tokens
-                new = part.tokens_after(answer.new_tokens)
-                answer.new_tokens = answer.new_tokens + new if part.new_tokens is None else part.new_tokens
-                untold += new - len(part.tokens)
-                if part.text or part.tokens:
-                    answer.told = True
-                    generation.push(Piece(part.text, part.tokens, untold))
-                    untold = 0
+                reason = delta.reason or reason
+                generation.prompt_tokens = delta.prompt_tokens or generation.prompt_tokens
+                new = delta.tokens_after(answer.new_tokens)
+                answer.new_tokens = answer.new_tokens + new if delta.new_tokens is None else delta.new_tokens
+                unsent += new - len(delta.tokens)
+                if delta.text or delta.tokens:
+                    answer.has_output = True
+                    generation.push(TextDelta(delta.text, delta.tokens, unsent))
+                    unsent = 0
         if reason is None:
             raise FaultError("unfinished")
         return Ended(reason, generation.prompt_tokens, answer.new_tokens)

@@ -27,14 +27,14 @@ WORDS_ALONE: Final = Bilingual(
 
 
 @dataclass(frozen=True)
-class Part:
-    """What an event of a stream tells."""
+class UpstreamDelta:
+    """What an event of a server's stream adds to an answer."""
 
     text: str = ""
     tokens: tuple[TokenPiece, ...] = ()
     """The tokens, where log-probabilities were asked for."""
     reason: EndReason | None = None
-    """Why the answer ends with this part; None where it goes on."""
+    """Why the answer ends with this delta; None where it goes on."""
     prompt_tokens: int | None = None
     """Tokens of the prompt, where the server counts them."""
     new_tokens: int | None = None
@@ -108,8 +108,8 @@ def answer_body(job: Job, model: str, max_tokens: int | None, api: Api) -> dict[
     return body
 
 
-def read_part(said: Any, job: Job, model: str) -> Part:
-    """What an event tells. Raises FaultError for an error, and for what is no part of this answer."""
+def read_delta(said: Any, job: Job, model: str) -> UpstreamDelta:
+    """What an event tells. Raises FaultError for an error, and for what is no delta of this answer."""
     if not isinstance(said, dict):
         raise FaultError("nonsense")
     if (fault := fault_of_error(said)) is not None:
@@ -121,7 +121,7 @@ def read_part(said: Any, job: Job, model: str) -> Part:
         raise FaultError("nonsense")
     prompt_tokens, new_tokens = _usage(said.get("usage"))
     if not choices:
-        return Part(prompt_tokens=prompt_tokens, new_tokens=new_tokens)
+        return UpstreamDelta(prompt_tokens=prompt_tokens, new_tokens=new_tokens)
     choice = choices[0]
     if not isinstance(choice, dict):
         raise FaultError("nonsense")
@@ -134,7 +134,7 @@ def read_part(said: Any, job: Job, model: str) -> Part:
         raise FaultError("oversized")
     if text and not tokens and job.top_logprobs is not None:
         raise FaultError("no_log_probs")
-    return Part(text, tokens, _reason(choice.get("finish_reason")), prompt_tokens, new_tokens)
+    return UpstreamDelta(text, tokens, _reason(choice.get("finish_reason")), prompt_tokens, new_tokens)
 
 
 def _text(choice: Mapping[str, Any], *, is_chat: bool) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from imprint.serve.generation.job import NOTE, ServedModel
+from imprint.serve.generation.job import NOTE, ModelInfo
 from imprint.serve.upstream.client import Client
 from imprint.serve.upstream.faults import FaultError
 
@@ -187,17 +187,17 @@ class Servers:
         """What the servers call a model."""
         return self._names.get(name, name)
 
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[ModelInfo]:
         """The models that servers have or had, those that are no adapter first."""
         ids = {model: model for server in self.all for model in server.models}
         ours = {name: theirs for name, theirs in (self._names or ids).items() if theirs in ids}
-        found = [self._served(name, theirs, {other: mine for mine, other in ours.items()}) for name, theirs in ours.items()]
+        found = [self._info(name, theirs, {other: mine for mine, other in ours.items()}) for name, theirs in ours.items()]
         return sorted(found, key=lambda model: model.parent is not None)
 
-    def _served(self, name: str, theirs: str, names: Mapping[str, str]) -> ServedModel:
+    def _info(self, name: str, theirs: str, names: Mapping[str, str]) -> ModelInfo:
         having = [server for server in self.all if theirs in server.models]
         models = [server.models[theirs] for server in having]
-        return ServedModel(
+        return ModelInfo(
             name,
             models[0].root,
             names.get(models[0].parent or ""),

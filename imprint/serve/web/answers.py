@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Ended, Event, Generation, Job, Piece, TokenPiece
+from imprint.serve.generation.job import Ended, Event, Generation, Job, TextDelta, TokenPiece
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Usage
@@ -52,7 +52,7 @@ class Answer:
 
     def take(self, event: Event) -> None:
         """Add an event."""
-        if isinstance(event, Piece):
+        if isinstance(event, TextDelta):
             self.text += event.text
             self.new_tokens += event.new_tokens
             if self.keeps_tokens:
@@ -201,7 +201,7 @@ class AnswerSet:
 
     def _taken(self, number: int, event: Event) -> Event:
         self.answers[number].take(event)
-        if isinstance(event, Piece) and not self._first:
+        if isinstance(event, TextDelta) and not self._first:
             self._first = True
             self.services.metrics.first_token_seconds.observe(time.monotonic() - self._begun)
         return event

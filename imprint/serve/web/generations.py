@@ -11,7 +11,7 @@ from typing import Any, Final
 from starlette.concurrency import run_in_threadpool
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Piece, Waiting
+from imprint.serve.generation.job import TextDelta, Waiting
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.answers import AnswerSet
@@ -79,7 +79,7 @@ class GenerationJob:
             async for _, event in events:
                 if isinstance(event, Waiting):
                     self.position = event.position
-                elif isinstance(event, Piece):
+                elif isinstance(event, TextDelta):
                     self.position = None
                     self._flush()
                 self.tell()

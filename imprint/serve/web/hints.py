@@ -13,13 +13,13 @@ LARGE_FULL_SHARE: Final = 0.2
 
 def hint_for(now: Statistics) -> Bilingual | None:
     """What to do about long waits and a full cache; None where there are none."""
-    waits, is_full = now.wait_seconds > LONG_WAIT_SECONDS, now.full_share > LARGE_FULL_SHARE
+    waits, is_full = now.wait_p95_seconds > LONG_WAIT_SECONDS, now.full_share > LARGE_FULL_SHARE
     if not waits and not is_full:
         return None
     english, chinese = "", ""
     if waits:
-        english += f"One in twenty answers of the last ten minutes waited {now.wait_seconds:.0f} seconds or longer. "
-        chinese += f"最近十分钟内，每二十个回答就有一个等待了 {now.wait_seconds:.0f} 秒以上。"
+        english += f"One in twenty answers of the last ten minutes waited {now.wait_p95_seconds:.0f} seconds or longer. "
+        chinese += f"最近十分钟内，每二十个回答就有一个等待了 {now.wait_p95_seconds:.0f} 秒以上。"
     if is_full:
         english += f"For {now.full_share:.0%} of the last ten minutes the cache of keys and values had no room for the next answer. "
         chinese += f"最近十分钟内，键值缓存有 {now.full_share:.0%} 的时间容不下下一个回答。"

@@ -16,11 +16,13 @@ GAUGES: Final = (
     ("slots", "Most answers at a time"),
     ("kv_tokens", "Tokens reserved in the cache of keys and values"),
     ("max_kv_tokens", "Most of them"),
-    ("wait_seconds", "95 % of the answers of the last ten minutes waited shorter"),
+    ("wait_seconds", "95th percentile of the seconds that answers waited in the last ten minutes"),
     ("full_share", "Share of the last ten minutes for which an answer waited because the cache had no room for it"),
     ("servers", "Servers behind this one that answer"),
     ("idle_seconds", "Seconds since the worker's last sign of life, where there is work"),
 )
+FIELDS: Final = {"wait_seconds": "wait_p95_seconds"}
+"""Figures whose field of `Statistics` has another name."""
 COUNTERS: Final = (
     ("prompt_tokens", "Tokens of all prompts"),
     ("new_tokens", "Tokens of all answers"),
@@ -61,7 +63,7 @@ class _BackendCollector(Collector):
         """One family for each figure."""
         now = self.backend.statistics()
         for name, help_text in GAUGES:
-            yield GaugeMetricFamily(f"imprint_engine_{name}", help_text, value=getattr(now, name))
+            yield GaugeMetricFamily(f"imprint_engine_{name}", help_text, value=getattr(now, FIELDS.get(name, name)))
         for name, help_text in COUNTERS:
             yield CounterMetricFamily(f"imprint_engine_{name}", help_text, value=getattr(now, name))
         yield GaugeMetricFamily("imprint_engine_ready", "1 where answers are given", value=float(self.backend.ready()))

@@ -3,18 +3,18 @@
 from typing import Any
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import ServedModel
+from imprint.serve.generation.job import ModelInfo
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.services import Services
 
 
-def usable_models(services: Services, principal: Principal | None) -> list[ServedModel]:
+def usable_models(services: Services, principal: Principal | None) -> list[ModelInfo]:
     """The models that somebody may use, `base` first."""
     return [model for model in services.backend.models() if principal is None or principal.may_use(model.id)]
 
 
-def find_model(services: Services, principal: Principal | None, name: str) -> ServedModel:
+def find_model(services: Services, principal: Principal | None, name: str) -> ModelInfo:
     """The model of this id. Raises ApiError for none, and for one that this account may not use, as if there were none."""
     models = usable_models(services, principal)
     found = next((model for model in models if model.id == name), None)
@@ -28,7 +28,7 @@ def find_model(services: Services, principal: Principal | None, name: str) -> Se
     return found
 
 
-def describe_model(model: ServedModel) -> dict[str, Any]:
+def describe_model(model: ModelInfo) -> dict[str, Any]:
     """A model as OpenAI and vLLM describe one, with its licence."""
     return {
         "id": model.id,

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from imprint.serve.generation.job import Alternative, Ended, Job, Piece, RefusedError, TokenPiece, Waiting
+from imprint.serve.generation.job import Alternative, Ended, Job, RefusedError, TextDelta, TokenPiece, Waiting
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import Answer, AnswerSet
 from imprint.serve.web.errors import error_of
@@ -56,15 +56,15 @@ class AnswerForm:
         tokens = {"usage": usage} if self.usage else {}
         return data_event({**self._head(1), "choices": choices, **tokens})
 
-    def piece_chunk(self, number: int, piece: Piece, offset: int) -> bytes:
+    def delta_chunk(self, number: int, delta: TextDelta, offset: int) -> bytes:
         """One event of a stream, with a part of an answer; without log-probabilities all but its text is made once."""
         if self.logprobs:
-            return self.chunk([self.part(number, piece.text, piece.tokens, offset)])
+            return self.chunk([self.part(number, delta.text, delta.tokens, offset)])
         frame = self._frames.get(number)
         if frame is None:
             before, _, after = self.chunk([self.part(number, PLACE, (), 0)]).rpartition(ENCODER.encode(PLACE).encode())
             frame = self._frames[number] = before, after
-        return frame[0] + ENCODER.encode(piece.text).encode() + frame[1]
+        return frame[0] + ENCODER.encode(delta.text).encode() + frame[1]
 
     def _head(self, streamed: Literal[0, 1]) -> dict[str, Any]:
         return {"id": self.id, "object": OBJECTS[self.kind][streamed], "created": self.created, "model": self.model}
@@ -159,8 +159,8 @@ async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> Asy
                 answer = answers.answers[number]
                 if isinstance(event, Waiting) and form.queue:
                     yield comment(f"queue {event.position}")
-                elif isinstance(event, Piece) and form.tools is None and (event.text or (form.logprobs and event.tokens)):
-                    yield form.piece_chunk(number, event, len(answer.text) - len(event.text))
+                elif isinstance(event, TextDelta) and form.tools is None and (event.text or (form.logprobs and event.tokens)):
+                    yield form.delta_chunk(number, event, len(answer.text) - len(event.text))
                 elif isinstance(event, Ended):
                     problem = answers.problem(answer)
                     if problem is not None:

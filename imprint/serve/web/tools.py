@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import ServedModel
+from imprint.serve.generation.job import ModelInfo
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openai_bodies import ChatBody, ChatMessage
 
@@ -34,7 +34,7 @@ class ToolUse:
     """Their names."""
 
 
-def tool_use(body: ChatBody, model: ServedModel) -> ToolUse | None:
+def tool_use(body: ChatBody, model: ModelInfo) -> ToolUse | None:
     """The tools of a request; None without. Raises ApiError where the model has none, and for a choice that cannot be forced."""
     about_tools = any(message.role == "tool" or message.tool_calls for message in body.messages)
     if (body.tools or about_tools) and not model.supports_tools:

@@ -10,11 +10,11 @@ import pytest
 
 from imprint.inference.request import Token
 from imprint.model import Model
-from imprint.serve.generation.answer import Answer, Served, request_for
-from imprint.serve.generation.job import Ended, Generation, Job, Piece, RefusedError
+from imprint.serve.generation.answer import MountedModel, WorkerAnswer, request_for
+from imprint.serve.generation.job import Ended, Generation, Job, RefusedError, TextDelta
 from imprint.serve.generation.worker import Worker
 from tests.bases import FAMILIES
-from tests.serve.generation.workers import alone, job_of, model_of, served_of
+from tests.serve.generation.workers import alone, job_of, model_of, mounted_models
 from tests.serve.outcomes import Outcome, outcome_of
 
 CONTROLS = (
@@ -33,23 +33,23 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return model_of(request.param, tmp_path_factory.mktemp("answer"))
 
 
-def told(model: Model, ids: Sequence[int], stop: tuple[str, ...] = ()) -> tuple[str, list[Piece], Ended]:
+def told(model: Model, ids: Sequence[int], stop: tuple[str, ...] = ()) -> tuple[str, list[TextDelta], Ended]:
     """The text, the parts and the end that these tokens give."""
-    served = served_of(model)[0]
+    mounted = mounted_models(model)[0]
     job = job_of(stop=stop, max_new_tokens=100)
     loop = asyncio.new_event_loop()
-    answer = Answer(job, served, request_for(job, served), Generation(1), loop)
+    answer = WorkerAnswer(job, mounted, request_for(job, mounted), Generation(1), loop)
     loop.close()
     events = [
         event
         for index, token in enumerate(ids)
         for event in answer.events(Token(0, token, index, -1.0, "length" if index == len(ids) - 1 else None))
     ]
-    *pieces, end = events
+    *deltas, end = events
     assert isinstance(end, Ended)
-    parts = [piece for piece in pieces if isinstance(piece, Piece)]
-    assert len(parts) == len(pieces)
-    return "".join(piece.text for piece in parts), parts, end
+    parts = [delta for delta in deltas if isinstance(delta, TextDelta)]
+    assert len(parts) == len(deltas)
+    return "".join(delta.text for delta in parts), parts, end
 
 
 class TestText:
@@ -97,27 +97,27 @@ class TestText:
 
 class TestPrompts:
     def test_what_a_user_types_never_becomes_a_special_token(self, model: Model) -> None:
-        served, special = served_of(model)[0], {*model.tokenizer.controls.values()} if hasattr(model.tokenizer, "controls") else set()
+        mounted, special = mounted_models(model)[0], {*model.tokenizer.controls.values()} if hasattr(model.tokenizer, "controls") else set()
         names = [*model.tokenizer.controls] if hasattr(model.tokenizer, "controls") else ["[gMASK]", "<sop>", "<eop>", "[MASK]"]
         typed = "白" + "色".join(map(str, names))
 
         def specials(text: str) -> list[int]:
             job = Job("base", "ann", messages=({"role": "user", "content": text},))
-            return [token for token in request_for(job, served).ids if token in special]
+            return [token for token in request_for(job, mounted).ids if token in special]
 
         assert specials(typed) == specials("白色")
-        raw = request_for(Job("base", "ann", text=typed), served).ids
+        raw = request_for(Job("base", "ann", text=typed), mounted).ids
         assert raw[len(raw) - len(model.tokenizer.encode(typed)) :] == model.tokenizer.encode(typed)
 
     @pytest.mark.long
     def test_no_control_string_in_any_place_of_a_conversation_is_read_as_one(self, model: Model) -> None:
-        served, tried = served_of(model)[0], 0
+        mounted, tried = mounted_models(model)[0], 0
         special = {*model.network.stop_ids, *getattr(model.tokenizer, "controls", {}).values()}
 
         def ids(*contents: str) -> list[int]:
             roles = ("user", "assistant")
             turns = tuple({"role": roles[number % 2], "content": content} for number, content in enumerate(contents))
-            return list(request_for(Job("base", "ann", messages=turns), served).ids)
+            return list(request_for(Job("base", "ann", messages=turns), mounted).ids)
 
         for text in dict.fromkeys([*CONTROLS, *map(str, getattr(model.tokenizer, "controls", {}))]):
             half = len(text) // 2
@@ -137,11 +137,11 @@ class TestPrompts:
         assert tried >= 5 * len(CONTROLS)
 
     def test_it_may_fill_the_context_up_to_the_last_token(self, model: Model) -> None:
-        served, job = served_of(model)[0], job_of("这件上衣的颜色", max_new_tokens=9)
-        tokens = len(request_for(job, served).ids)
+        mounted, job = mounted_models(model)[0], job_of("这件上衣的颜色", max_new_tokens=9)
+        tokens = len(request_for(job, mounted).ids)
 
-        def with_context(length: int) -> Served:
-            return replace(served, info=replace(served.info, max_length=length))
+        def with_context(length: int) -> MountedModel:
+            return replace(mounted, info=replace(mounted.info, max_length=length))
 
         assert request_for(job, with_context(tokens + 1)).max_new_tokens == 1
         with pytest.raises(RefusedError, match=f"has {tokens} tokens, and prompt and answer together may have {tokens}") as caught:
@@ -151,14 +151,14 @@ class TestPrompts:
 
 def test_an_error_tells_the_tokens_that_came_before_it(tmp_path: Path) -> None:
     model = model_of("BLOOM", tmp_path)
-    served, loop = served_of(model)[0], asyncio.new_event_loop()
-    answer = Answer(job_of(), served, request_for(job_of(), served), Generation(1), loop)
+    mounted, loop = mounted_models(model)[0], asyncio.new_event_loop()
+    answer = WorkerAnswer(job_of(), mounted, request_for(job_of(), mounted), Generation(1), loop)
     loop.close()
     (token,) = model.tokenizer.encode("白")[-1:]
 
     first, last = answer.events(Token(0, token, 0, -1.0)), answer.events(Token(0, -1, 1, float("-inf"), "error"))
 
-    assert [type(event) for event in first] == [Piece]
+    assert [type(event) for event in first] == [TextDelta]
     assert isinstance(last[-1], Ended)
     assert (last[-1].reason, last[-1].new_tokens) == ("error", 1)
 
@@ -201,7 +201,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 @pytest.fixture(scope="module")
 def worker(loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """One worker for all poisoned requests, one after another."""
-    worker = Worker(served_of(model_of("ChatGLM2-6B", tmp_path_factory.mktemp("poison"))))
+    worker = Worker(mounted_models(model_of("ChatGLM2-6B", tmp_path_factory.mktemp("poison"))))
     yield worker
     asyncio.run_coroutine_threadsafe(worker.close(0), loop).result()
 

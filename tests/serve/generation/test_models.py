@@ -23,7 +23,7 @@ CPU = ServedModelsSection(device="cpu")
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a prefix run, a LoRA run and a run of full tuning on one base."""
-    folder = tmp_path_factory.mktemp("served")
+    folder = tmp_path_factory.mktemp("mounted")
     recipe = tiny_recipe(folder)
     quick = ("train.steps=1", "train.evaluate_every=1", "train.watch_every=9", "train.save_every=1")
     tiny_run(recipe, "prefix", *quick)
@@ -38,16 +38,16 @@ def paths(folder: Path, *names: str) -> list[str]:
 
 class TestModels:
     def test_runs_share_one_base_and_answer_as_if_they_were_alone(self, runs: Path) -> None:
-        served = open_models(paths(runs, "lora", "prefix"), CPU)
+        mounted = open_models(paths(runs, "lora", "prefix"), CPU)
         asked = [{"role": "user", "content": "颜色"}]
 
-        assert [(one.info.id, one.info.parent, one.info.name) for one in served] == [
+        assert [(one.info.id, one.info.parent, one.info.name) for one in mounted] == [
             ("base", None, "base"),
             ("lora", "base", "base"),
             ("prefix", "base", "base"),
         ]
-        assert len({id(one.model.network) for one in served}) == 1
-        for one, path in zip(served, paths(runs, "base", "lora", "prefix"), strict=True):
+        assert len({id(one.model.network) for one in mounted}) == 1
+        for one, path in zip(mounted, paths(runs, "base", "lora", "prefix"), strict=True):
             alone = imprint.load(path, device="cpu")
             prompt = one.model.prompt_of(asked)
             assert prompt == alone.prompt_of(asked)

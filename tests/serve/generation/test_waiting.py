@@ -6,7 +6,7 @@ import pytest
 
 from imprint.serve.generation.fair_queue import FairQueue
 from imprint.serve.generation.job import Job, RefusedError
-from imprint.serve.generation.waiting import FEW, REMEMBERED_SECONDS, Coming, Times, moved_up, refuse_if_full
+from imprint.serve.generation.waiting import FEW, REMEMBERED_SECONDS, IncomingJobs, Times, moved_up, refuse_if_full
 
 
 @dataclass(eq=False)
@@ -25,35 +25,35 @@ def filled(*owners: str) -> FairQueue[Waiter]:
 
 def test_a_full_queue_takes_no_job_and_one_owner_fills_a_quarter_of_it() -> None:
     queue = filled("a", "a", "b")
-    refuse_if_full(queue, Job("base", "b"), 8, coming=Coming(), seconds=3)
+    refuse_if_full(queue, Job("base", "b"), 8, incoming=IncomingJobs(), seconds=3)
     with pytest.raises(RefusedError, match=r"3 requests wait already, 2 of them yours\. Try again in 3 seconds") as caught:
-        refuse_if_full(queue, Job("base", "a"), 8, coming=Coming(), seconds=3)
+        refuse_if_full(queue, Job("base", "a"), 8, incoming=IncomingJobs(), seconds=3)
     assert (caught.value.kind, caught.value.retry_after) == ("queue_full", 3)
-    coming = coming_of("d", "d", "d", "d", "c")
+    incoming = incoming_of("d", "d", "d", "d", "c")
     with pytest.raises(RefusedError, match="8 requests wait already, 1 of them yours"):
-        refuse_if_full(queue, Job("base", "c"), 8, coming=coming, seconds=3)
+        refuse_if_full(queue, Job("base", "c"), 8, incoming=incoming, seconds=3)
     with pytest.raises(RefusedError, match="5 requests wait already, 2 of them yours"):
-        refuse_if_full(queue, Job("base", "b"), 8, coming=coming_of("b", "a"), seconds=3)
+        refuse_if_full(queue, Job("base", "b"), 8, incoming=incoming_of("b", "a"), seconds=3)
 
 
 def test_a_guest_leaves_half_of_the_queue_to_the_others() -> None:
     queue = filled(*"abcd")
-    refuse_if_full(queue, Job("base", "e"), 8, coming=Coming(), seconds=3)
+    refuse_if_full(queue, Job("base", "e"), 8, incoming=IncomingJobs(), seconds=3)
     with pytest.raises(RefusedError, match="4 requests wait already"):
-        refuse_if_full(queue, Job("base", "e", queue_share=0.5), 8, coming=Coming(), seconds=3)
+        refuse_if_full(queue, Job("base", "e", queue_share=0.5), 8, incoming=IncomingJobs(), seconds=3)
 
 
-def coming_of(*owners: str) -> Coming:
-    coming = Coming()
-    coming._of.update(owners)
-    return coming
+def incoming_of(*owners: str) -> IncomingJobs:
+    incoming = IncomingJobs()
+    incoming._counts.update(owners)
+    return incoming
 
 
 def test_of_each_owner_one_job_is_looked_at_and_nothing_is_kept_of_those_that_have_come() -> None:
-    coming, inside, most = Coming(), Counter[str](), Counter[str]()
+    incoming, inside, most = IncomingJobs(), Counter[str](), Counter[str]()
 
     async def come(owner: str) -> None:
-        async with coming.one_of(owner):
+        async with incoming.slot(owner):
             inside[owner] += 1
             most[owner] = max(most[owner], inside[owner])
             await asyncio.sleep(0)
@@ -63,13 +63,13 @@ def test_of_each_owner_one_job_is_looked_at_and_nothing_is_kept_of_those_that_ha
         waiting = [asyncio.create_task(come(owner)) for owner in "aaab"]
         await asyncio.sleep(0)
         waiting[1].cancel()
-        count = coming.of("a")
+        count = incoming.count("a")
         await asyncio.gather(*waiting, return_exceptions=True)
         return count
 
     assert asyncio.run(all_come()) == 3
     assert most == {"a": 1, "b": 1}
-    assert (len(coming), coming._turns) == (0, {})
+    assert (len(incoming), incoming._locks) == (0, {})
 
 
 def test_a_place_is_told_once_and_only_when_it_gets_smaller() -> None:
@@ -85,12 +85,12 @@ def test_the_wait_is_that_of_the_last_ten_minutes() -> None:
     times = Times(lambda: now)
     for seconds in range(FEW - 1):
         times.note_wait(seconds)
-    assert times.longest_wait() == 0
+    assert times.wait_p95() == 0
     for _ in range(FEW):
         times.note_wait(30)
-    assert times.longest_wait() == 30
+    assert times.wait_p95() == 30
     now = REMEMBERED_SECONDS + 1
-    assert times.longest_wait() == 0
+    assert times.wait_p95() == 0
 
 
 def test_the_cache_is_full_for_a_share_of_the_last_ten_minutes() -> None:

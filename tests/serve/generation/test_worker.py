@@ -11,7 +11,7 @@ from imprint.inference.decoder import Decoder
 from imprint.inference.request import Token
 from imprint.model import Model
 from imprint.serve.generation.answer import request_for
-from imprint.serve.generation.job import Ended, Job, Piece, RefusedError
+from imprint.serve.generation.job import Ended, Job, RefusedError, TextDelta
 from imprint.serve.generation.worker import Limits, Worker
 from tests.bases import FAMILIES, OTHER_CLASSES
 from tests.serve.generation.workers import (
@@ -19,10 +19,10 @@ from tests.serve.generation.workers import (
     fail_once,
     job_of,
     model_of,
+    mounted_models,
     random_job,
     run_schedule,
     run_some,
-    served_of,
     worker_of,
 )
 from tests.serve.outcomes import Outcome, outcome_of
@@ -105,7 +105,7 @@ class TestAnswers:
 
         assert outcome.text == whole[: whole.index(stop)]
         assert outcome.end.reason == "stop"
-        assert all(not isinstance(event, Piece) or len(event.text) <= len(outcome.text) for event in outcome.events)
+        assert all(not isinstance(event, TextDelta) or len(event.text) <= len(outcome.text) for event in outcome.events)
 
     def test_a_seed_gives_the_same_answer_again(self, model: Model) -> None:
         jobs = [job_of("颜色", temperature=1.0, seed=seed, max_new_tokens=20) for seed in (1, 1, 2)]
@@ -116,8 +116,8 @@ class TestAnswers:
 
     def test_every_token_has_its_log_probability_and_the_most_probable_ones_if_asked(self, model: Model) -> None:
         plain, asked = answers(model, [job_of("颜色"), job_of("颜色", top_logprobs=3)])
-        chosen = [token for event in plain.events if isinstance(event, Piece) for token in event.tokens]
-        detailed = [token for event in asked.events if isinstance(event, Piece) for token in event.tokens]
+        chosen = [token for event in plain.events if isinstance(event, TextDelta) for token in event.tokens]
+        detailed = [token for event in asked.events if isinstance(event, TextDelta) for token in event.tokens]
 
         assert all(token.log_prob < 0 and not token.top for token in chosen)
         assert [token.log_prob for token in detailed] == pytest.approx([token.log_prob for token in chosen], abs=1e-4)
@@ -322,7 +322,7 @@ class TestFaults:
     def test_a_request_that_breaks_every_step_harms_no_other(self, model: Model, fails_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
         poison, seed = job_of("毒", owner="mallory", max_new_tokens=30), range(4)
         jobs = [job_of("白" * number, f"owner {number}", temperature=1.0, seed=number, max_new_tokens=12) for number in seed]
-        poison_ids = request_for(poison, served_of(model)[0]).ids
+        poison_ids = request_for(poison, mounted_models(model)[0]).ids
         step = Decoder.step
 
         def failing(decoder: Decoder) -> list[Token]:
@@ -387,9 +387,9 @@ class TestFaults:
 
     def test_a_request_that_the_decoder_refuses_fails_alone(self, model: Model) -> None:
         async def run() -> list[Outcome]:
-            served = [*served_of(model, model.adapters.names)]
-            served[1] = type(served[1])(served[1].info, model, "gone")
-            worker = Worker(served)
+            mounted = [*mounted_models(model, model.adapters.names)]
+            mounted[1] = type(mounted[1])(mounted[1].info, model, "gone")
+            worker = Worker(mounted)
             generations = [await worker.submit(job_of(model=name)) for name in ("short", "base")]
             outcomes = await asyncio.gather(*map(outcome_of, generations))
             await worker.close(0)
@@ -460,7 +460,7 @@ def _fail(_decoder: Decoder) -> list[Token]:
 class TestClosing:
     def test_what_runs_may_end_and_what_waits_is_told(self, model: Model) -> None:
         async def run() -> list[Outcome]:
-            worker = Worker(served_of(model), Limits(slots=1))
+            worker = Worker(mounted_models(model), Limits(slots=1))
             generations = [await worker.submit(job_of(owner=owner)) for owner in "ab"]
             await anext(generations[1])
             await worker.close(10)
@@ -476,7 +476,7 @@ class TestClosing:
 
     def test_after_the_grace_every_generation_has_ended(self, model: Model) -> None:
         async def run() -> list[Outcome]:
-            worker = Worker(served_of(model))
+            worker = Worker(mounted_models(model))
             generations = [await worker.submit(job_of(owner=str(number), max_new_tokens=240)) for number in range(20)]
             await worker.close(0.02)
             return await asyncio.gather(*map(outcome_of, generations))

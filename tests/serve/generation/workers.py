@@ -13,8 +13,8 @@ import imprint
 from imprint.inference.decoder import Decoder
 from imprint.inference.request import Token
 from imprint.model import Model
-from imprint.serve.generation.answer import Served, request_for
-from imprint.serve.generation.job import Job, RefusedError, ServedModel
+from imprint.serve.generation.answer import MountedModel, request_for
+from imprint.serve.generation.job import Job, ModelInfo, RefusedError
 from imprint.serve.generation.worker import Limits, Worker
 from tests.bases import base_of
 from tests.inference.schedules import adapters_of
@@ -23,11 +23,11 @@ from tests.serve.outcomes import Outcome, outcome_of
 LETTERS = "这件上衣的颜色是白好你版型宽松"
 
 
-def served_of(model: Model, names: tuple[str, ...] = ()) -> list[Served]:
+def mounted_models(model: Model, names: tuple[str, ...] = ()) -> list[MountedModel]:
     """The base and its mounted adapters."""
     length = model.network.shape.max_length
     return [
-        Served(ServedModel(name, "tiny", None if name == "base" else "base", length, supports_tools=False), model, name)
+        MountedModel(ModelInfo(name, "tiny", None if name == "base" else "base", length, supports_tools=False), model, name)
         for name in ("base", *names)
     ]
 
@@ -45,7 +45,7 @@ def model_of(family: str, folder: Path, *, adapters: bool = False) -> Model:
 @contextlib.asynccontextmanager
 async def worker_of(model: Model, limits: Limits | None = None) -> AsyncIterator[Worker]:
     """A worker that is closed at the end."""
-    worker = Worker(served_of(model, model.adapters.names), limits)
+    worker = Worker(mounted_models(model, model.adapters.names), limits)
     try:
         yield worker
     finally:
@@ -68,8 +68,8 @@ def random_job(rng: random.Random, names: tuple[str, ...]) -> Job:
 
 def alone(model: Model, job: Job) -> tuple[list[int], str]:
     """The ids and the text of a job's answer by `generate`."""
-    (served,) = (one for one in served_of(model, model.adapters.names) if one.info.id == job.model)
-    request = request_for(job, served)
+    (mounted,) = (one for one in mounted_models(model, model.adapters.names) if one.info.id == job.model)
+    request = request_for(job, mounted)
     (ids,) = model.generate(
         [list(request.ids)],
         request.max_new_tokens,

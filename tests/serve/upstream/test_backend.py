@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imprint.messages import UserError
-from imprint.serve.generation.job import Job, Piece, RefusedError, Waiting
+from imprint.serve.generation.job import Job, RefusedError, TextDelta, Waiting
 from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamBackend, UpstreamLimits, open_upstream, read_key
 from imprint.serve.upstream.client import Patience
 from imprint.serve.upstream.section import UpstreamSection
@@ -55,7 +55,7 @@ class TestAnswers:
 
         assert outcome.text == "".join(ANSWER)
         assert (outcome.end.reason, outcome.end.prompt_tokens, outcome.end.new_tokens) == ("stop", 7, 3)
-        assert sum(one.new_tokens for one in outcome.events if isinstance(one, Piece)) == 3
+        assert sum(one.new_tokens for one in outcome.events if isinstance(one, TextDelta)) == 3
 
     def test_are_never_longer_than_what_fits(self) -> None:
         server = FakeServer(models={"demo": 10})
@@ -76,7 +76,7 @@ class TestAnswers:
 
         server = FakeServer(answer=answer)
         outcome = answer_of(server, job_of(top_logprobs=1))
-        (token,) = [token for one in outcome.events if isinstance(one, Piece) for token in one.tokens]
+        (token,) = [token for one in outcome.events if isinstance(one, TextDelta) for token in one.tokens]
 
         assert (token.utf8, token.log_prob, token.text, token.top[0].utf8.decode()) == (b"\xe7\x99", -0.5, "", "白")
         assert (server.answers[0].body["logprobs"], server.answers[0].body["top_logprobs"]) == (True, 1)
@@ -152,7 +152,7 @@ class TestAnotherService:
             ("白", "length", 1),
         ]
         assert chat.end.prompt_tokens == len("say 白色")
-        tokens = [token for one in chat.events if isinstance(one, Piece) for token in one.tokens]
+        tokens = [token for one in chat.events if isinstance(one, TextDelta) for token in one.tokens]
         assert [(token.text, token.log_prob, len(token.top)) for token in tokens] == [("白", -0.5, 2), ("色", -0.5, 2)]
         assert (failed.text, failed.end.new_tokens) == ("ec", 1)  # an estimate: the other service counts at the end alone
         assert {one.end.reason for one in (failed, full, bug)} == {"error"}
@@ -321,7 +321,7 @@ class TestQueue:
             async with running(server), backend_of(server, patience=Patience()) as backend:
                 generation = await backend.submit(job_of())
                 waiting = await backend.submit(job_of())
-                while not isinstance(await anext(generation), Piece):
+                while not isinstance(await anext(generation), TextDelta):
                     pass
                 waiting.cancel()
                 generation.cancel()

@@ -4,12 +4,12 @@ import pytest
 
 from imprint.serve.generation.job import Job, RefusedError
 from imprint.serve.upstream.faults import FaultError
-from imprint.serve.upstream.form import answer_body, check_job, estimated_tokens, read_part
+from imprint.serve.upstream.form import answer_body, check_job, estimated_tokens, read_delta
 from tests.serve.upstream.fakes import job_of
 
 
 def part_of(choice: Any, job: Job | None = None, **more: Any) -> Any:
-    return read_part({"choices": [choice], **more}, job or job_of(), "demo")
+    return read_delta({"choices": [choice], **more}, job or job_of(), "demo")
 
 
 def test_all_that_changes_an_answer_is_passed_on() -> None:
@@ -100,9 +100,9 @@ def test_tokens_that_are_none_are_a_fault(logprobs: Any) -> None:
 
 
 def test_a_hosted_model_may_answer_by_the_name_of_its_version() -> None:
-    assert read_part({"model": "demo-2026-01-31", "choices": []}, job_of(), "demo").text == ""
+    assert read_delta({"model": "demo-2026-01-31", "choices": []}, job_of(), "demo").text == ""
     with pytest.raises(FaultError, match="wrong_model"):
-        read_part({"model": "other", "choices": []}, job_of(), "demo")
+        read_delta({"model": "other", "choices": []}, job_of(), "demo")
 
 
 def test_a_prompt_has_about_a_token_for_three_bytes() -> None:

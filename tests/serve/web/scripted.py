@@ -20,10 +20,10 @@ from imprint.serve.generation.job import (
     Ended,
     Generation,
     Job,
-    Piece,
+    ModelInfo,
     RefusedError,
-    ServedModel,
     Statistics,
+    TextDelta,
     TokenPiece,
     Waiting,
 )
@@ -38,8 +38,8 @@ from imprint.serve.web.server import Server, bind, build_server
 from imprint.serve.web.settings import WebSettings
 
 MODELS = (
-    ServedModel("base", "toy", None, 128, supports_tools=True, licence="MIT", note=Bilingual("For tests.", "测试用。")),
-    ServedModel("tuned", "toy", "base", 128, supports_tools=False),
+    ModelInfo("base", "toy", None, 128, supports_tools=True, licence="MIT", note=Bilingual("For tests.", "测试用。")),
+    ModelInfo("tuned", "toy", "base", 128, supports_tools=False),
 )
 KEY = "sk-of-ada"
 LIMITED_KEY = "sk-of-bob"
@@ -64,7 +64,7 @@ class ScriptedBackend:
         self.running = 0
         self.max_messages = 1000
 
-    def models(self) -> Sequence[ServedModel]:
+    def models(self) -> Sequence[ModelInfo]:
         return MODELS
 
     async def count(self, job: Job) -> int:
@@ -116,7 +116,7 @@ class ScriptedBackend:
             for number, character in enumerate(characters[:limit], start=1):
                 if generation.ended:
                     return
-                generation.push(Piece(character, (token(character, job.top_logprobs),)))
+                generation.push(TextDelta(character, (token(character, job.top_logprobs),)))
                 if text == "fail" and number == 2:
                     generation.push(Ended("error", len(text), 2, Bilingual("Numbers were not finite.", "数值不是有限的。")))
                     return
@@ -129,7 +129,7 @@ class ScriptedBackend:
         sent = 0
         while not generation.ended:
             if sent < FLOOD_CHARACTERS:
-                generation.push(Piece("." * 200_000, (token(".", None),)))
+                generation.push(TextDelta("." * 200_000, (token(".", None),)))
                 sent += 200_000
             await asyncio.sleep(0.002)
 

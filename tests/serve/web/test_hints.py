@@ -3,7 +3,7 @@ from imprint.serve.web.hints import hint_for
 
 
 def test_short_waits_need_no_hint() -> None:
-    assert hint_for(Statistics(wait_seconds=10.0)) is None
+    assert hint_for(Statistics(wait_p95_seconds=10.0)) is None
 
 
 def test_a_cache_that_is_often_full_is_said_too() -> None:
@@ -16,7 +16,7 @@ def test_a_cache_that_is_often_full_is_said_too() -> None:
 
 
 def test_long_waits_say_where_more_room_is() -> None:
-    own, servers = hint_for(Statistics(wait_seconds=12.4)), hint_for(Statistics(wait_seconds=12.4, servers=2))
+    own, servers = hint_for(Statistics(wait_p95_seconds=12.4)), hint_for(Statistics(wait_p95_seconds=12.4, servers=2))
     assert own is not None
     assert servers is not None
     assert "waited 12 seconds or longer" in own.english

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from imprint.serve.generation.job import Alternative, Ended, Generation, Piece, TokenPiece
+from imprint.serve.generation.job import Alternative, Ended, Generation, TextDelta, TokenPiece
 from imprint.serve.web.answers import Answer
 from imprint.serve.web.openai_form import AnswerForm, Kind
 
@@ -45,12 +45,12 @@ def test_a_part_of_an_answer_is_written_as_any_chunk_is(kind: Kind) -> None:
         form = AnswerForm(kind, 'a "model"', logprobs=False, usage=usage, queue=False)
         for number in (0, 3, 0):
             for text in ("你好", 'a "quoted"\n\\ line', "\0", "", "😀</script>"):
-                assert form.piece_chunk(number, Piece(text), 7) == form.chunk([form.part(number, text, (), 0)])
+                assert form.delta_chunk(number, TextDelta(text), 7) == form.chunk([form.part(number, text, (), 0)])
 
 
 def test_an_answer_that_ended_is_a_choice() -> None:
     answer = Answer(Generation(1))
-    answer.take(Piece("hi", ()))
+    answer.take(TextDelta("hi", ()))
     answer.take(Ended("length", 1, 1))
     form = AnswerForm("text", "base", logprobs=False, usage=False, queue=False)
     assert form._choice(0, answer) == {"index": 0, "text": "hi", "logprobs": None, "finish_reason": "length"}

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Ended, Job, Piece
+from imprint.serve.generation.job import Ended, Job, TextDelta
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import LOCAL, GuardedRoute
 from imprint.serve.web.answers import Answer, AnswerSet, answers_for
@@ -57,7 +57,7 @@ async def _events(request: Request, answers: AnswerSet, body: LegacyBody) -> Asy
     answer = answers.answers[0]
     async with aclosing(answers.events()) as events:
         async for _, event in events:
-            if isinstance(event, Piece) and event.text:
+            if isinstance(event, TextDelta) and event.text:
                 yield data_event({**_result(body, answer), "finish": False})
             elif isinstance(event, Ended):
                 problem = answers.problem(answer)
