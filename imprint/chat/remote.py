@@ -14,6 +14,7 @@ from imprint import __version__
 from imprint.chat.answerer import AnswerSummary, dropped_note
 from imprint.chat.conversation import BASE, ChatRequest
 from imprint.chat.section import RemoteSamplingSection
+from imprint.inference.section import DecodingSection
 from imprint.messages import Bilingual, UserError
 
 TIMEOUT: Final = httpx2.Timeout(120.0, connect=10.0)
@@ -32,6 +33,8 @@ SAYS_WHEN: Final = re.compile(r"\b(?:try|send it) again\b|\bwait until\b", re.IG
 BROKEN_OFF: Final = Bilingual(
     "broke the answer off; the conversation is kept, /retry asks again", "回答中断；对话已保留，可用 /retry 重新提问"
 )
+ALWAYS_SENT: Final = frozenset({"temperature", "top_p"})
+"""Knobs for which a service may have any default. Others are sent only where they change answers: not every service knows them."""
 ENDINGS: Final = {
     "length": Bilingual("ended by the limit of tokens", "达到长度上限"),
     "content_filter": Bilingual("cut by a filter of the service", "被服务的内容过滤截断"),
@@ -240,28 +243,30 @@ class RemoteModel:
                 raise
 
     def _body(self, request: ChatRequest, turns: Sequence[tuple[str, str]]) -> dict[str, object]:
-        before, settings = request.before, request.before.settings
-        assert isinstance(settings, RemoteSamplingSection)
+        before = request.before
         assert before.model is not None
         messages = [{"role": "system", "content": before.system}] if before.system else []
         for question, answer in turns:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         messages.append({"role": "user", "content": request.question})
-        seed = None if request.seed is None else request.seed % 2**32
-        wanted = {"max_tokens": settings.max_tokens, "seed": seed, "stop": list(settings.stop) or None}
-        ours = {
-            "top_k": settings.top_k or None,
-            "repetition_penalty": None if settings.repetition_penalty == 1 else settings.repetition_penalty,
-        }
         return {
             "model": before.model if before.adapter_on else BASE,
             "messages": messages,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            **{name: value for name, value in (wanted | ours).items() if value is not None},
+            **_sampling(request),
         }
+
+
+def _sampling(request: ChatRequest) -> dict[str, object]:
+    """The sampling settings under the names of their knobs, which are those of the API, without what changes no answer."""
+    settings = request.before.settings
+    assert isinstance(settings, RemoteSamplingSection)
+    plain = type(settings)().model_dump(mode="json") | DecodingSection().model_dump(mode="json")
+    given = settings.model_dump(mode="json")
+    if request.seed is not None:
+        given["seed"] = request.seed % 2**32
+    return {name: value for name, value in given.items() if name in ALWAYS_SENT or value != plain[name]}
 
 
 def _json(text: bytes) -> object:

@@ -7,6 +7,7 @@ import imprint
 from imprint.chat.answer import ContextFit, answer, fit_context, truncation_notes
 from imprint.chat.conversation import Conversation
 from imprint.chat.section import SamplingSection
+from imprint.inference.section import DecodingSection
 from imprint.model import Model
 
 GREEDY = Conversation(SamplingSection(temperature=0.0))
@@ -47,6 +48,7 @@ def test_the_system_text_and_the_settings_reach_the_model(model: Model, monkeypa
         "repetition_penalty": 1.1,
         "stop": ("。",),
     }
+    assert DecodingSection.model_fields.keys() <= given.keys()
 
 
 def test_the_context_is_what_the_base_was_made_for_unless_more_is_asked_for(model: Model) -> None:

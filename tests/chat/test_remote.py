@@ -1,5 +1,6 @@
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -7,7 +8,9 @@ from imprint.chat import remote
 from imprint.chat.conversation import Conversation
 from imprint.chat.remote import RemoteModel, RemoteModelInfo, Service, ServiceError
 from imprint.chat.section import RemoteSamplingSection
+from imprint.config import Field
 from tests.chat.services import answering, listed, piece, streamed, whole
+from tests.inference.decoding_knobs import CHANGED
 from tests.serve.web.scripted import KEY, ScriptedBackend, serving
 
 GREEDY = Conversation(RemoteSamplingSection(temperature=0.0), has_adapter=True, model="tuned")
@@ -65,6 +68,20 @@ def test_the_conversation_and_the_settings_are_sent_and_what_has_its_default_is_
     }
     assert second["model"] == "base"
     assert not {"max_tokens", "seed", "stop", "top_k", "repetition_penalty"} & second.keys()
+
+
+class LaterSection(RemoteSamplingSection):
+    """With a knob that this version does not have."""
+
+    min_p: float = Field(0.0, description="Of a later version.")
+
+
+@pytest.mark.parametrize(("name", "value"), [*CHANGED.items(), ("min_p", 0.1)])
+def test_every_knob_of_decoding_is_sent_also_one_that_is_added(name: str, value: Any) -> None:
+    conversation = Conversation(LaterSection(**{name: value}), model="tuned")
+    with answering([streamed(piece("好", "stop"))]) as seen:
+        ask(seen.url, "hi", conversation)
+    assert seen.bodies()[0][name] == (list(value) if isinstance(value, tuple) else value)
 
 
 def test_closing_the_answer_cancels_it_in_the_service() -> None:

@@ -14,6 +14,7 @@ from imprint.serve.generation.answer import MountedModel, WorkerAnswer, request_
 from imprint.serve.generation.job import Ended, Generation, Job, RefusedError, TextDelta
 from imprint.serve.generation.worker import Worker
 from tests.bases import FAMILIES
+from tests.inference.decoding_knobs import CHANGED
 from tests.serve.generation.workers import alone, job_of, model_of, mounted_models
 from tests.serve.outcomes import Outcome, outcome_of
 
@@ -93,6 +94,12 @@ class TestText:
             text, parts, _ = told(model, model.tokenizer.encode(typed), stop=("终点",))
             assert text == model.template.display_text(shown)
             assert all(part.text in shown for part in parts)
+
+
+def test_every_knob_of_decoding_of_a_job_reaches_its_request(model: Model) -> None:
+    settings = {name: value for name, value in CHANGED.items() if name in Job.__dataclass_fields__}
+    request = request_for(job_of(**settings), mounted_models(model)[0])
+    assert [name for name, value in settings.items() if getattr(request, name) != value] == []
 
 
 class TestPrompts:

@@ -1,15 +1,24 @@
-from typing import Any
+from typing import Any, Final, get_args
 
 import pytest
 
 from imprint.serve.generation.job import Job, RefusedError
 from imprint.serve.upstream.faults import FaultError
-from imprint.serve.upstream.form import answer_body, check_job, estimated_tokens, read_delta
+from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, read_delta
+from tests.inference.decoding_knobs import CHANGED
 from tests.serve.upstream.fakes import job_of
+
+API_NAMES: Final[tuple[Api, ...]] = get_args(Api)
 
 
 def part_of(choice: Any, job: Job | None = None, **more: Any) -> Any:
     return read_delta({"choices": [choice], **more}, job or job_of(), "demo")
+
+
+def refusal_of(job: Job, api: Api) -> str:
+    with pytest.raises(RefusedError) as caught:
+        check_job(job, api)
+    return caught.value.message.english
 
 
 def test_all_that_changes_an_answer_is_passed_on() -> None:
@@ -41,6 +50,14 @@ def test_a_server_of_openai_gets_no_field_of_vllm() -> None:
     body = answer_body(job_of(top_logprobs=2), "demo", 5, "openai")
     assert {"top_k", "repetition_penalty", "min_p"} & body.keys() == set()
     assert (body["stream_options"], body["logprobs"], body["top_logprobs"]) == ({"include_usage": True}, True, 2)
+
+
+@pytest.mark.parametrize("api", API_NAMES)
+def test_every_knob_of_decoding_is_passed_on_or_refused_by_name(api: Api) -> None:
+    plain = answer_body(job_of(), "demo", 5, api)
+    for name in CHANGED.keys() & Job.__dataclass_fields__.keys():
+        job = job_of(**{name: CHANGED[name]})
+        assert answer_body(job, "demo", 5, api) != plain or refusal_of(job, api).startswith(f"{name}:"), name
 
 
 @pytest.mark.parametrize(

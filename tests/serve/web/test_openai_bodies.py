@@ -3,8 +3,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from imprint.inference.section import DecodingSection
+from imprint.serve.generation.job import Job
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.openai_bodies import REFUSED, ChatBody, CompletionBody, LegacyBody, TokenizeBody
+from imprint.serve.web.openai_bodies import REFUSED, AnswerBody, ChatBody, CompletionBody, LegacyBody, TokenizeBody
 
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -28,6 +30,11 @@ def test_a_field_that_would_change_the_answer_is_refused_by_name(name: str, valu
         ChatBody.model_validate({**CHAT, name: value})
     assert (caught.value.code, caught.value.param) == ("unsupported_value", name)
     assert name in caught.value.message.chinese
+
+
+def test_no_knob_of_decoding_is_ignored() -> None:
+    understood = AnswerBody.model_fields.keys() & Job.__dataclass_fields__.keys()
+    assert DecodingSection.model_fields.keys() - understood - REFUSED.keys() == set()
 
 
 def test_such_a_field_is_taken_with_the_value_that_changes_nothing() -> None:

@@ -13,8 +13,9 @@ import httpx2
 import openai
 import pytest
 
-from imprint.serve.web.openai_bodies import ChatBody
+from imprint.serve.web.openai_bodies import REFUSED, ChatBody
 from imprint.serve.web.settings import WebSettings
+from tests.inference.decoding_knobs import CHANGED
 from tests.serve.web.scripted import ADMIN_KEY, KEY, LIMITED_KEY, Running, ScriptedBackend, ScriptedStore, serving
 
 
@@ -280,6 +281,15 @@ def test_sampling_reaches_the_backend_as_it_was_asked(running: Running) -> None:
         assert (first.owner, first.concurrency) == ("account:ada", 2)
         client.post("/v1/chat/completions", json=chat("hi"))
         assert (backend.jobs[-1].temperature, backend.jobs[-1].top_p, backend.jobs[-1].seed) == (0.95, 0.7, None)
+
+
+def test_every_knob_of_decoding_that_is_understood_reaches_the_backend(running: Running) -> None:
+    backend = backend_of(running)
+    with running.client() as client:
+        for name in CHANGED.keys() - REFUSED.keys():
+            value = CHANGED[name]
+            client.post("/v1/chat/completions", json=chat("hi", **{name: value}))
+            assert getattr(backend.jobs[-1], name) == value, name
 
 
 def test_tokens_are_counted_without_an_answer(running: Running) -> None:
