@@ -104,39 +104,38 @@ def train_recipe(
         check_output(recipe)
     recipe = with_commit(recipe)
     notify = EarlyNotices()
-    with (
-        join_world(recipe.model.device, process_group=recipe.engine.uses_deepspeed_or_fsdp) as world,
-        open_run(recipe := with_first_limits(with_start_date(recipe, world), world), notify, world) as run,
-    ):
-        start = this_start(command, recipe.model.device, world.size)
-        finished = False
-        while not finished:  # after a rescue everything is built again, as in a new process
-            seed_everything(recipe.train.seed)
-            base = recipe.model
-            model = load_base(
-                base.location,
-                quantize=base.quantize,
-                quantize_head=base.quantize_head,
-                embedding_on_host=base.embedding_on_host,
-                dtype=base.dtype,
-                device=base.device,
-                kernels=base.kernels,
-                template=base.template,
-                date=base.date,
-            )
-            model.source_prefix = recipe.data.source_prefix
-            check_files(recipe.forgetting, Path(model.name))
-            split = split or with_base_answers(load_data(recipe, run, model, world), recipe, run, model, world)
-            recipe = with_limits(recipe, split)
-            recipe, budget = fit_to_device(recipe, split, model, world, notify)
-            job = replace(build_job(recipe, run, model, split, world), flags=flags or {}, token_budget=budget)
-            del model  # only the job refers to it, so that memory never holds two
-            finished = train_loop(job, on_save, notify, start)
-            del job
-            if not finished or recipe.forgetting.measure:  # the base is loaded again; a reference cycle keeps this one
-                gc.collect()
-        if world.is_main:
-            review_finished(run.path, recipe.forgetting, say, report=recipe.train.report)
+    with join_world(recipe.model.device, process_group=recipe.engine.uses_deepspeed_or_fsdp) as world:
+        recipe = with_first_limits(with_start_date(recipe, world), world)
+        with open_run(recipe, notify, world) as run:
+            start = this_start(command, recipe.model.device, world.size)
+            finished = False
+            while not finished:  # after a rescue everything is built again, as in a new process
+                seed_everything(recipe.train.seed)
+                base = recipe.model
+                model = load_base(
+                    base.location,
+                    quantize=base.quantize,
+                    quantize_head=base.quantize_head,
+                    embedding_on_host=base.embedding_on_host,
+                    dtype=base.dtype,
+                    device=base.device,
+                    kernels=base.kernels,
+                    template=base.template,
+                    date=base.date,
+                )
+                model.source_prefix = recipe.data.source_prefix
+                check_files(recipe.forgetting, Path(model.name))
+                split = split or with_base_answers(load_data(recipe, run, model, world), recipe, run, model, world)
+                recipe = with_limits(recipe, split)
+                recipe, budget = fit_to_device(recipe, split, model, world, notify)
+                job = replace(build_job(recipe, run, model, split, world), flags=flags or {}, token_budget=budget)
+                del model  # only the job refers to it, so that memory never holds two
+                finished = train_loop(job, on_save, notify, start)
+                del job
+                if not finished or recipe.forgetting.measure:  # the base is loaded again; a reference cycle keeps this one
+                    gc.collect()
+            if world.is_main:
+                review_finished(run.path, recipe.forgetting, say, report=recipe.train.report)
     return run
 
 
