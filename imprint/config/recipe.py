@@ -14,8 +14,8 @@ from imprint.files.reading import read_text
 from imprint.messages import Bilingual, UserError, join_lines
 
 S = TypeVar("S", bound=Section)
-ROW_SUFFIXES: Final = (".jsonl", ".csv", ".tsv", ".xlsx", ".parquet")
-"""Endings of files of rows, which no recipe has."""
+ROW_SUFFIXES: Final = (".jsonl", ".ndjson", ".csv", ".tsv", ".xlsx", ".xls", ".parquet", ".arrow")
+"""Endings of files of rows, which no recipe has: all but .json, since a recipe may be JSON."""
 
 
 def read_recipe(path: Path, overrides: Sequence[str], schema: type[S]) -> S:

@@ -224,7 +224,7 @@ def test_overrides_alone_make_a_section_and_are_told_when_wrong() -> None:
         read_overrides([], Recipe)
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "shop.CSV", "shop.xlsx"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "shop.CSV", "shop.xlsx", "shop.arrow"])
 def test_a_file_of_rows_in_the_place_of_a_recipe_is_told_where_it_goes(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b'{"question": "a", "answer": "b"}\n' * 2)
     with pytest.raises(UserError, match=r"is a file of rows, not a recipe\. Give it behind a recipe as data\.train="):

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.readers.sources import FORMATS, Source, data_files, detect_format, parse_source, skipped_files
+from imprint.config.recipe import ROW_SUFFIXES
+from imprint.data.readers.sources import DATA_SUFFIXES, FORMATS, Source, data_files, detect_format, parse_source, skipped_files
 from imprint.messages import UserError
 
 
@@ -17,6 +18,10 @@ def test_a_file_that_is_really_called_so_wins(tmp_path: Path) -> None:
 
     assert parse_source(tmp_path / "rows#3") == Source(tmp_path / "rows#3", None)
     assert parse_source(f"{tmp_path}/rows#3#4") == Source(tmp_path / "rows#3", 4)
+
+
+def test_every_ending_of_rows_is_known_as_none_of_a_recipe() -> None:
+    assert {*DATA_SUFFIXES} - {".json"} == {*ROW_SUFFIXES}
 
 
 @pytest.mark.parametrize("count", ["0", "many", "", "-1", "٣"])
