@@ -36,7 +36,7 @@ def serve_command(paths: Sequence[str], section: ServeSection) -> None:
         bound = stack.enter_context(bind_or_say(section.host, section.port))
         store = stack.enter_context(Store.open(Path(section.data)))
         store.start_serving()
-        tell_first_password(store)
+        say_first_password(store)
         refuse_unsafe(store, settings)
         backend = open_backend(paths, section)
         start_logging()
@@ -111,7 +111,7 @@ def bind_or_say(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def tell_first_password(store: Store) -> None:
+def say_first_password(store: Store) -> None:
     """Print the one-time password of the first admin, once."""
     if store.first_password is not None:
         say(
@@ -149,14 +149,14 @@ async def serve(bound: socket.socket, store: Store, settings: WebSettings, backe
         app = create_app(backend, store, settings)
         prepare_process()
         server = build_server(app, partial(drain, app), proxies=settings.proxies)
-        told = asyncio.create_task(_tell_ready(bound, backend, server))
+        ready_task = asyncio.create_task(_say_ready(bound, backend, server))
         await server.serve([bound])
-        told.cancel()
+        ready_task.cancel()
     finally:
         await backend.close(0)
 
 
-async def _tell_ready(bound: socket.socket, backend: Backend, server: Server) -> None:
+async def _say_ready(bound: socket.socket, backend: Backend, server: Server) -> None:
     while not (server.started and backend.ready()):
         await asyncio.sleep(POLL_SECONDS)
     host, port = bound.getsockname()[:2]

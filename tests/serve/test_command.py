@@ -13,7 +13,7 @@ import pytest
 
 from imprint.config import read_overrides
 from imprint.messages import UserError
-from imprint.serve.command import bind_or_say, check_source, refuse_unsafe, serve_command, tell_first_password, web_settings
+from imprint.serve.command import bind_or_say, check_source, refuse_unsafe, say_first_password, serve_command, web_settings
 from imprint.serve.generation.models import open_worker
 from imprint.serve.section import ServeSection
 from imprint.serve.store import COMMAND_LINE, Store
@@ -78,10 +78,10 @@ def test_a_public_service_waits_for_the_first_password_to_be_changed(tmp_path: P
 
 def test_the_first_password_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_store(tmp_path) as store:
-        tell_first_password(store)
+        say_first_password(store)
         assert str(store.first_password) in capsys.readouterr().out
     with open_store(tmp_path) as store:
-        tell_first_password(store)
+        say_first_password(store)
         assert capsys.readouterr().out == ""
 
 

@@ -128,7 +128,7 @@ class Database:
         finally:
             self._writer.release()
 
-    def together(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
+    def batch(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
         """Make calls one after the other in one transaction, which costs much less than one for each; none raises.
 
         All is kept when this returns, but for the changes of a call that raises. Where the database fails, nothing is kept of any, and each

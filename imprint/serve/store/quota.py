@@ -58,7 +58,7 @@ class Usage:
     """Tokens of a day."""
     used: int
     """Tokens used today, with those that are reserved."""
-    left: int
+    remaining: int
     """Tokens that may still be reserved: of a guest no more than its address has left."""
     resets_at: float
     """When the next day begins (UTC), in seconds since 1970."""
@@ -94,7 +94,7 @@ class Quota:
                     connection.execute(COUNT, {"subject": subject, "day": day, "tokens": tokens})
             connection.execute(END_RESERVATION, mine)
 
-    def left(self, principal: Principal, address: str) -> Usage:
+    def usage(self, principal: Principal, address: str) -> Usage:
         """What is used and left today."""
         now = self._database.now()
         with self._database.reading() as connection:
@@ -146,14 +146,14 @@ def _usage(limits: Sequence[tuple[int, int]], now: float) -> Usage:
     return Usage(*limits[0], max(0, min(limit - used for limit, used in limits)), _next_day(now))
 
 
-def _used_up(limit: int, left: int, wanted: int, seconds: float, *, of_address: bool) -> StoreError:
+def _used_up(limit: int, remaining: int, wanted: int, seconds: float, *, of_address: bool) -> StoreError:
     whose = Bilingual("all guests from your address", "来自你所在地址的访客合计") if of_address else Bilingual("this account", "此账号")
     return StoreError(
         "quota_exceeded",
         Bilingual(
-            f"{left:,} of the {limit:,} tokens a day of {whose.english} are left, fewer than the {wanted:,} that prompt and answer may "
-            "take. Ask for a shorter answer (max_tokens), wait until 00:00 UTC, or ask an admin for more.",
-            f"{whose.chinese}每天 {limit:,} 个词元，还剩 {left:,} 个，少于提问与回答可能用到的 {wanted:,} 个。"
+            f"{remaining:,} of the {limit:,} tokens a day of {whose.english} are left, fewer than the {wanted:,} that prompt and answer "
+            "may take. Ask for a shorter answer (max_tokens), wait until 00:00 UTC, or ask an admin for more.",
+            f"{whose.chinese}每天 {limit:,} 个词元，还剩 {remaining:,} 个，少于提问与回答可能用到的 {wanted:,} 个。"
             "请调低回答长度（max_tokens），等到 UTC 零点，或请管理员提高额度。",
         ),
         retry_after=seconds,

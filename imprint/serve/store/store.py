@@ -116,12 +116,12 @@ class Store:
             return False
         return now.models is None or (principal.models is not None and principal.models <= now.models)
 
-    def together(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
+    def batch(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
         """Make calls of this store one after the other in one transaction, which costs much less than one for each; none raises.
 
         All is kept when this returns. Where one of them fails in the database, nothing is kept of any, and each is made by itself.
         """
-        return self._database.together(calls, writes=writes)
+        return self._database.batch(calls, writes=writes)
 
     def backup(self, file: Path) -> None:
         """Write a copy of everything to one file, also while the service runs. Raises UserError for what cannot be written."""

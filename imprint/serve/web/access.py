@@ -24,7 +24,7 @@ MEMBERS: Final[frozenset[Role]] = frozenset({"user", "admin"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 COOKIE: Final = "imprint_session"
 FRESH_SECONDS: Final = 0.2
-"""After so many seconds it is asked again who asks."""
+"""Authorize again if the body took longer to read, in seconds."""
 NO_KEY: Final = Bilingual("Send an API key: Authorization: Bearer sk-...", "请提供 API 密钥：Authorization: Bearer sk-...")
 WRONG_KEY: Final = Bilingual("This API key is unknown, expired or revoked.", "API 密钥不存在、已过期或已吊销。")
 NO_SESSION: Final = Bilingual("Sign in first.", "请先登录。")
@@ -108,7 +108,7 @@ async def authorize(request: Request, access: Access) -> Principal | None:
 async def lets_guests_in(request: Request) -> bool:
     """Whether a guest who asks like this is let in."""
     services = services_of(request)
-    return await services.asked.call(partial(services.lets_guests_in, passed_on=is_passed_on(request)))
+    return await services.reads.call(partial(services.lets_guests_in, passed_on=is_passed_on(request)))
 
 
 async def identify(request: Request, kind: Literal["key", "session"]) -> Principal:
@@ -118,7 +118,7 @@ async def identify(request: Request, kind: Literal["key", "session"]) -> Princip
         raise ApiError("missing_credentials", NO_KEY if kind == "key" else NO_SESSION)
     services = services_of(request)
     find = services.store.keys.of if kind == "key" else services.store.sessions.of
-    principal: Principal | None = await services.asked.call(partial(find, credential.secret))
+    principal: Principal | None = await services.reads.call(partial(find, credential.secret))
     if principal is None:
         raise ApiError("invalid_api_key", WRONG_KEY) if kind == "key" else ApiError("invalid_session", OLD_SESSION)
     return principal

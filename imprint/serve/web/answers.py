@@ -29,8 +29,8 @@ ENDED = Bilingual("Your right to this answer has just ended.", "获得此回答�
 
 
 @dataclass
-class Answer:
-    """One answer as it comes."""
+class AnswerBuffer:
+    """What has come so far of one answer."""
 
     generation: Generation
     """Its events."""
@@ -38,7 +38,7 @@ class Answer:
     """What has come so far."""
     keeps_tokens: bool = False
     """Whether the tokens are asked for, beside the text."""
-    kept: list[TokenPiece] = field(default_factory=list)
+    kept_tokens: list[TokenPiece] = field(default_factory=list)
     """The tokens so far, if they are."""
     new_tokens: int = 0
     """How many came so far."""
@@ -56,7 +56,7 @@ class Answer:
             self.text += event.text
             self.new_tokens += event.new_tokens
             if self.keeps_tokens:
-                self.kept += event.tokens
+                self.kept_tokens += event.tokens
         elif isinstance(event, Ended):
             self.ended = event
 
@@ -68,13 +68,14 @@ class AnswerSet:
         self.services = services
         self.principal = principal
         self.address = address
-        self.answers: list[Answer] = []
-        self.left = False
+        self.answers: list[AnswerBuffer] = []
+        self.disconnected = False
+        """Whether the client has left before the end."""
         self.keeps_tokens = False
         """Whether the answers keep their tokens, beside their text."""
-        self._begun = time.monotonic()
-        self._first = False
-        self._reserved: Any = None
+        self._started_at = time.monotonic()
+        self._has_text = False
+        self._reservation: Any = None
 
     async def start(self, jobs: Sequence[Job]) -> None:
         """Take the jobs. Raises ApiError and RefusedError before any of them has begun."""
@@ -84,13 +85,13 @@ class AnswerSet:
         try:
             tokens = 0
             for job in await self._within_quota(jobs):
-                answer = Answer(await self.services.backend.submit(job), keeps_tokens=self.keeps_tokens)
+                answer = AnswerBuffer(await self.services.backend.submit(job), keeps_tokens=self.keeps_tokens)
                 answer.generation.spacing = SHARED_SECONDS
                 self.answers.append(answer)
                 room = limits[job.model] - answer.generation.prompt_tokens
                 tokens += answer.generation.prompt_tokens + min(room, job.max_new_tokens or room)
             if self.principal is not None:
-                self._reserved = await self.services.reserved.call(partial(self._reserve, self.principal, tokens))
+                self._reservation = await self.services.reservations.call(partial(self._reserve, self.principal, tokens))
             if self not in self.services.live:
                 raise ApiError("invalid_session", ENDED)
         except BaseException:
@@ -107,22 +108,22 @@ class AnswerSet:
         """The jobs, where they say no length with one that what is left of the day's tokens allows: the answer then ends by "length"."""
         if self.principal is None or all(job.max_new_tokens is not None for job in jobs):
             return jobs
-        left = (await self._left(self.principal)).left
+        remaining = (await self._quota_usage(self.principal)).remaining
         longest = max((model.max_length for model in self.services.backend.models()), default=0)
-        if left >= longest * len(jobs):
+        if remaining >= longest * len(jobs):
             return jobs
-        room = left // len(jobs) - await self.services.backend.count(jobs[0])
+        room = remaining // len(jobs) - await self.services.backend.count(jobs[0])
         return [replace(job, max_new_tokens=max(room, 1)) if job.max_new_tokens is None else job for job in jobs]
 
-    async def _left(self, principal: Principal) -> Usage:
-        """What is used and left of the day's tokens."""
-        return await self.services.asked.call(partial(self.services.store.quota.left, principal, self.address))
+    async def _quota_usage(self, principal: Principal) -> Usage:
+        """What is used of the day's tokens, and what remains."""
+        return await self.services.reads.call(partial(self.services.store.quota.usage, principal, self.address))
 
-    def leave(self) -> None:
+    def on_disconnect(self) -> None:
         """The client has left: nobody waits for the answers any more."""
-        if not self.left and any(not answer.generation.ended for answer in self.answers):
+        if not self.disconnected and any(not answer.generation.ended for answer in self.answers):
             self.services.metrics.disconnects.inc()
-        self.left = True
+        self.disconnected = True
         self.cancel()
 
     def cancel(self) -> None:
@@ -144,7 +145,7 @@ class AnswerSet:
         finally:
             await self.end()
 
-    async def collect(self) -> list[Answer]:
+    async def collect(self) -> list[AnswerBuffer]:
         """All answers, when the last has ended. Raises ApiError if one has failed."""
         async with aclosing(self.events()) as events:
             async for _ in events:
@@ -154,7 +155,7 @@ class AnswerSet:
                 raise problem
         return self.answers
 
-    def problem(self, answer: Answer) -> ApiError | None:
+    def problem(self, answer: AnswerBuffer) -> ApiError | None:
         """Why an answer is not whole, if it is not."""
         ended = answer.ended
         assert ended is not None
@@ -163,7 +164,7 @@ class AnswerSet:
                 return self._shutting_down()
             code = REFUSALS.get(ended.kind or "", "server_error")
             return ApiError(code, ended.error or CANCELLED)
-        if ended.reason == "cancelled" and not self.left:
+        if ended.reason == "cancelled" and not self.disconnected:
             return self._shutting_down() if self.services.draining else None
         return None
 
@@ -174,13 +175,13 @@ class AnswerSet:
         """Headers that tell the tokens of a day: most, what is left now, and after how many seconds a new day begins."""
         if self.principal is None:
             return {}
-        if self._reserved is not None:
-            usage = self._reserved.usage
+        if self._reservation is not None:
+            usage = self._reservation.usage
         else:
-            usage = await self._left(self.principal)
+            usage = await self._quota_usage(self.principal)
         return {
             "X-RateLimit-Limit-Tokens": str(usage.limit),
-            "X-RateLimit-Remaining-Tokens": str(usage.left),
+            "X-RateLimit-Remaining-Tokens": str(usage.remaining),
             "X-RateLimit-Reset-Tokens": f"{max(0, math.ceil(usage.resets_at - time.time()))}s",
         }
 
@@ -201,26 +202,26 @@ class AnswerSet:
 
     def _taken(self, number: int, event: Event) -> Event:
         self.answers[number].take(event)
-        if isinstance(event, TextDelta) and not self._first:
-            self._first = True
-            self.services.metrics.first_token_seconds.observe(time.monotonic() - self._begun)
+        if isinstance(event, TextDelta) and not self._has_text:
+            self._has_text = True
+            self.services.metrics.first_token_seconds.observe(time.monotonic() - self._started_at)
         return event
 
     async def end(self) -> None:
         """End all answers where they are, and count what they took. A disk that cannot say it spoils no answer: it is settled later."""
         self.cancel()
-        if self._reserved is None:
+        if self._reservation is None:
             return
-        reserved, self._reserved = self._reserved, None
+        reservation, self._reservation = self._reservation, None
         for answer in self.answers:
             async for event in answer.generation:  # the last event is there already: all have ended or been cancelled
                 answer.take(event)
         tokens = sum(answer.tokens for answer in self.answers)
         try:
-            await self.services.settled.call(partial(self.services.store.quota.settle, reserved, tokens))
+            await self.services.settlements.call(partial(self.services.store.quota.settle, reservation, tokens))
         except StoreError as error:
             log_store(error)
-            self.services.unsettled.append((reserved, tokens))
+            self.services.unsettled.append((reservation, tokens))
 
 
 async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, Event]]:

@@ -15,9 +15,9 @@ from imprint.serve.generation.job import Backend, RefusedError
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.store import Store
 from imprint.serve.web.access import OPEN, GuardedRoute
-from imprint.serve.web.background import watching_rights
+from imprint.serve.web.background_answers import BackgroundAnswers
 from imprint.serve.web.errors import ApiError, answer_error
-from imprint.serve.web.generations import GenerationJobs
+from imprint.serve.web.housekeeping import watching_rights
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.middleware import RequestMiddleware
 from imprint.serve.web.openapi import SCHEMES
@@ -50,7 +50,7 @@ def create_app(backend: Backend, store: Store, settings: WebSettings) -> FastAPI
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.services, app.state.generations = services, GenerationJobs()
+    app.state.services, app.state.generations = services, BackgroundAnswers()
     app.router.routes.extend(all_routes(settings))
     for problem in (ApiError, RefusedError, StoreError, RequestValidationError, HTTPException):
         app.add_exception_handler(problem, answer_error)

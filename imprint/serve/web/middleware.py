@@ -42,7 +42,7 @@ FOREIGN_HOST: Final = Bilingual(
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 PROBED: Final = frozenset({"/health/live", "/health/ready"})
 HEALTHY: Final = 200
-LEFT: Final = 499
+CLIENT_CLOSED: Final = 499
 """The status in the log of a request whose client has left."""
 
 
@@ -76,7 +76,7 @@ class RequestMiddleware:
                 raise ApiError("bad_host", FOREIGN_HOST)
             await self.app(scope, receive, send_checked)
         except ClientDisconnect:
-            state["left"] = True
+            state["disconnected"] = True
         except ApiError as error:
             await error.response(request_id)(scope, receive, send_checked)
         except Exception as error:
@@ -84,7 +84,7 @@ class RequestMiddleware:
             if not status:
                 await ApiError("server_error", BUG).response(request_id)(scope, receive, send_checked)
         finally:
-            self._record(scope, LEFT if state.get("left") else status or 500, time.monotonic() - begun, problem)
+            self._record(scope, CLIENT_CLOSED if state.get("disconnected") else status or 500, time.monotonic() - begun, problem)
         if problem is not None and status < 500:
             raise _CutError from None  # the answer had begun: only a closed connection tells that it is not whole
 

@@ -14,14 +14,14 @@ from starlette.responses import JSONResponse, Response
 
 from imprint.serve.generation.job import Alternative, Ended, Job, RefusedError, TextDelta, TokenPiece, Waiting
 from imprint.serve.store.errors import StoreError
-from imprint.serve.web.answers import Answer, AnswerSet
+from imprint.serve.web.answers import AnswerBuffer, AnswerSet
 from imprint.serve.web.errors import error_of
 from imprint.serve.web.sse import DONE, ENCODER, EventStream, comment, data_event, watching
 from imprint.serve.web.tools import ToolUse, as_tool_calls
 
 Kind = Literal["chat", "text"]
 TOO_MANY: Final = 429
-PLACE: Final = "\0"
+PLACEHOLDER: Final = "\0"
 """Stands for the text of a chunk: no model has a name with it."""
 OBJECTS: Final[Mapping[Kind, tuple[str, str]]] = {
     "chat": ("chat.completion", "chat.completion.chunk"),
@@ -62,18 +62,18 @@ class AnswerForm:
             return self.chunk([self.part(number, delta.text, delta.tokens, offset)])
         frame = self._frames.get(number)
         if frame is None:
-            before, _, after = self.chunk([self.part(number, PLACE, (), 0)]).rpartition(ENCODER.encode(PLACE).encode())
+            before, _, after = self.chunk([self.part(number, PLACEHOLDER, (), 0)]).rpartition(ENCODER.encode(PLACEHOLDER).encode())
             frame = self._frames[number] = before, after
         return frame[0] + ENCODER.encode(delta.text).encode() + frame[1]
 
     def _head(self, streamed: Literal[0, 1]) -> dict[str, Any]:
         return {"id": self.id, "object": OBJECTS[self.kind][streamed], "created": self.created, "model": self.model}
 
-    def _choice(self, number: int, answer: Answer) -> dict[str, Any]:
+    def _choice(self, number: int, answer: AnswerBuffer) -> dict[str, Any]:
         assert answer.ended is not None
         calls = as_tool_calls(answer.text, self.tools)
         reason = "tool_calls" if calls else answer.ended.reason
-        logprobs = self._logprobs(answer.kept, 0)
+        logprobs = self._logprobs(answer.kept_tokens, 0)
         if self.kind == "text":
             return {"index": number, "text": answer.text, "logprobs": logprobs, "finish_reason": reason}
         message: dict[str, Any] = {"role": "assistant", "content": None if calls else answer.text, "refusal": None}
@@ -128,11 +128,11 @@ async def answer_request(request: Request, answers: AnswerSet, jobs: Sequence[Jo
             problem.headers |= await _limits(answers)
         raise problem from None
     if stream:
-        return EventStream(_chunks(request, answers, form), answers.leave, await _limits(answers))
-    async with watching(request.receive, answers.leave):
+        return EventStream(_chunks(request, answers, form), answers.on_disconnect, await _limits(answers))
+    async with watching(request.receive, answers.on_disconnect):
         await answers.collect()
-    if answers.left:
-        request.state.left = True
+    if answers.disconnected:
+        request.state.disconnected = True
     return JSONResponse(form.complete(answers), headers=await _limits(answers))
 
 
@@ -175,7 +175,7 @@ async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> Asy
         await answers.end()
 
 
-def _last(form: AnswerForm, number: int, answer: Answer) -> list[bytes]:
+def _last(form: AnswerForm, number: int, answer: AnswerBuffer) -> list[bytes]:
     """The chunks at the end of an answer. One with tools comes whole: only its end tells whether it is a call."""
     assert answer.ended is not None
     calls = as_tool_calls(answer.text, form.tools)
@@ -184,6 +184,6 @@ def _last(form: AnswerForm, number: int, answer: Answer) -> list[bytes]:
         delta = {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]}
         chunks.append(form.chunk([{"index": number, "delta": delta, "logprobs": None, "finish_reason": None}]))
     elif form.tools is not None and answer.text:
-        chunks.append(form.chunk([form.part(number, answer.text, answer.kept, 0)]))
+        chunks.append(form.chunk([form.part(number, answer.text, answer.kept_tokens, 0)]))
     reason = "tool_calls" if calls else answer.ended.reason
     return [*chunks, form.chunk([form.part(number, "", (), 0, reason)])]

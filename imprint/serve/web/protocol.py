@@ -11,7 +11,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from imprint.messages import Bilingual
-from imprint.serve.web.crowd import Crowd, plain_address, turn_away
+from imprint.serve.web.connections import ConnectionLimiter, plain_address, reject
 from imprint.serve.web.errors import ApiError
 
 RECEIVE_SECONDS: Final = 15.0
@@ -46,7 +46,7 @@ class BoundedConnection(h11.Connection):
 class BoundedProtocol(H11Protocol):
     """One connection."""
 
-    crowd = Crowd()
+    limiter = ConnectionLimiter()
     """All connections; each server has its own."""
     receive_seconds = RECEIVE_SECONDS
     send_seconds = SEND_SECONDS
@@ -60,11 +60,11 @@ class BoundedProtocol(H11Protocol):
         self.conn = BoundedConnection(h11.SERVER, MAX_HEADER_BYTES)
         if self.client is not None:
             self.client = plain_address(self.client[0]), self.client[1]
-            if not self.crowd.enter(self.client[0]):
+            if not self.limiter.admit(self.client[0]):
                 transport.abort()
                 return
-        if self.crowd.is_full:
-            self.app = turn_away
+        if self.limiter.is_full:
+            self.app = reject
         transport.set_write_buffer_limits(0)  # else the rest of an answer that nobody reads has no deadline, and its connection no end
         self._watch()
 
@@ -83,7 +83,7 @@ class BoundedProtocol(H11Protocol):
         _cancel(self._receive_timer)
         _cancel(self._send_timer)
         if self.client is not None:
-            self.crowd.leave(self.client[0])
+            self.limiter.release(self.client[0])
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:

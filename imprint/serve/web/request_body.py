@@ -14,8 +14,8 @@ MAX_BODY_BYTES: Final = 1 << 20
 MAX_DEPTH: Final = 64
 """Most lists and objects inside each other."""
 MAX_VALUES: Final = 30_000
-"""Most values, of lists and objects too: a chat of as many messages as it may have, and no half a million, which a body that is not too
-large could have, and which would stop the service for a quarter of a second."""
+"""Most values, lists and objects among them: enough for the longest chat. A body of the largest size could hold half a million, and
+reading those would stop the service for a quarter of a second."""
 MAX_DIGITS: Final = 300
 """Most digits of a number."""
 STRINGS_AND_MARKS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
@@ -78,8 +78,8 @@ def parse_json(body: bytes) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer, parse_float=_float)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise _invalid(f"No JSON at {place}", f"第 {error.lineno} 行第 {error.colno} 列不是 JSON") from None
+        position = f"line {error.lineno}, column {error.colno}"
+        raise _invalid(f"No JSON at {position}", f"第 {error.lineno} 行第 {error.colno} 列不是 JSON") from None
     if "\\u" in text:
         _check_surrogates(value)
     return value

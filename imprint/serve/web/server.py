@@ -14,7 +14,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from imprint.serve.web.crowd import Crowd
+from imprint.serve.web.connections import ConnectionLimiter
 from imprint.serve.web.protocol import BoundedProtocol
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -79,7 +79,7 @@ def build_server(
     """A server for sockets that are bound already. `proxies`: the addresses whose X-Forwarded-For and -Proto are believed."""
     config = uvicorn.Config(
         app,
-        http=type(protocol.__name__, (protocol,), {"crowd": Crowd(proxies)}),
+        http=type(protocol.__name__, (protocol,), {"limiter": ConnectionLimiter(proxies)}),
         ws="none",
         loop="asyncio",
         lifespan="on",

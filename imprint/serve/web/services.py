@@ -19,12 +19,12 @@ from imprint.serve.store.store import Store
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
-from imprint.serve.web.together import Together
+from imprint.serve.web.store_batcher import StoreBatcher
 
 HASHING_THREADS: Final = 2
 MAX_LOGINS: Final = 100
 """Logins that may wait for a thread; more are refused."""
-MAX_LOGINS_OF_ONE: Final = MAX_LOGINS // 4
+MAX_LOGINS_PER_ADDRESS: Final = MAX_LOGINS // 4
 """Those of them that come from one address."""
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers that proxies add."""
@@ -80,16 +80,17 @@ class Services:
     """Threads for searches and files, so that these leave the others alone."""
     slow_of: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
-    asked: Together = field(init=False)
-    """Questions to the store that every request asks."""
-    reserved: Together = field(init=False)
-    """What every answer writes into it before it begins."""
-    settled: Together = field(init=False)
-    """What every answer writes into it at its end: where the database is locked, those that begin do not wait for it, too."""
+    reads: StoreBatcher = field(init=False)
+    """What every request reads from the store."""
+    reservations: StoreBatcher = field(init=False)
+    """Reserves tokens in it before an answer begins."""
+    settlements: StoreBatcher = field(init=False)
+    """Settles reservations at the end of answers. Apart from `reservations`: where the database is locked, answers that begin need not
+    wait for those that end, too."""
 
     def __post_init__(self) -> None:
-        self.asked = Together(self.store, writes=False)
-        self.reserved, self.settled = Together(self.store, writes=True), Together(self.store, writes=True)
+        self.reads = StoreBatcher(self.store, writes=False)
+        self.reservations, self.settlements = StoreBatcher(self.store, writes=True), StoreBatcher(self.store, writes=True)
 
     @property
     def ready(self) -> bool:
@@ -143,13 +144,13 @@ def address_of(request: Request) -> str:
 
 async def in_slow_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
     """Call what may take seconds: a few at a time, so that all others have threads. Raises ApiError if many of one owner wait."""
-    with slow_place(services, principal):
+    with slow_slot(services, principal):
         return await anyio.to_thread.run_sync(function, limiter=services.slow)
 
 
 @contextmanager
-def slow_place(services: Services, principal: Principal) -> Iterator[None]:
-    """One of the places of an owner for what takes seconds. Raises ApiError if there is none."""
+def slow_slot(services: Services, principal: Principal) -> Iterator[None]:
+    """One of an owner's slots for what takes seconds. Raises ApiError if none is free."""
     if services.slow_of[principal.owner] >= MAX_SLOW:
         raise ApiError("rate_limited", MANY, retry_after=2)
     services.slow_of[principal.owner] += 1
@@ -164,7 +165,7 @@ def slow_place(services: Services, principal: Principal) -> Iterator[None]:
 async def in_hashing_thread(services: Services, address: str, function: Callable[[], T]) -> T:
     """Call what hashes passwords. Raises ApiError if very many wait for that already, or many from this address."""
     visitor = visitor_address(address)
-    if services.logins.total() >= MAX_LOGINS or services.logins[visitor] >= MAX_LOGINS_OF_ONE:
+    if services.logins.total() >= MAX_LOGINS or services.logins[visitor] >= MAX_LOGINS_PER_ADDRESS:
         raise ApiError("rate_limited", BUSY, retry_after=5)
     services.logins[visitor] += 1
     try:

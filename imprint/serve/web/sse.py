@@ -36,13 +36,13 @@ def comment(text: str) -> bytes:
 
 
 @asynccontextmanager
-async def watching(receive: Receive, leave: Callable[[], None]) -> AsyncIterator[None]:
-    """Call `leave` once the client of a request has left; the whole body must have been read before."""
+async def watching(receive: Receive, on_disconnect: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `on_disconnect` once the client of a request has left; the whole body must have been read before."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        leave()
+        on_disconnect()
 
     async with running_beside(watch()):
         yield
@@ -54,28 +54,30 @@ class EventStream(Response):
     media_type = "text/event-stream"
     keep_alive_seconds = KEEP_ALIVE_SECONDS
 
-    def __init__(self, events: AsyncGenerator[bytes], leave: Callable[[], None], headers: Mapping[str, str] = MappingProxyType({})) -> None:
-        """`leave` is called when the client has left: the events should end soon after."""
+    def __init__(
+        self, events: AsyncGenerator[bytes], on_disconnect: Callable[[], None], headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """`on_disconnect` is called when the client has left: the events should end soon after."""
         super().__init__(headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store", **headers})
         del self.headers["content-length"]
         self.events = events
-        self.leave = leave
+        self.on_disconnect = on_disconnect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of them."""
 
-        def left() -> None:
-            scope["state"]["left"] = True
-            self.leave()
+        def disconnected() -> None:
+            scope["state"]["disconnected"] = True
+            self.on_disconnect()
 
         try:
-            async with running_beside(self._keep_alive(send)), watching(receive, left), aclosing(self.events) as events:
+            async with running_beside(self._keep_alive(send)), watching(receive, disconnected), aclosing(self.events) as events:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 async for event in events:
                     self._sent = asyncio.get_running_loop().time()
                     await send({"type": "http.response.body", "body": event, "more_body": True})
         finally:
-            self.leave()
+            self.on_disconnect()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _keep_alive(self, send: Send) -> None:

@@ -57,19 +57,19 @@ def _tool_name(tool: Mapping[str, Any], param: str) -> str:
 
 def as_messages(messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[Mapping[str, object], ...]:
     """Messages as templates take them: tools belong to the system prompt, and each call is a message of its own."""
-    said: list[dict[str, object]] = []
+    converted: list[dict[str, object]] = []
     for message in messages:
         role = "system" if message.role == "developer" else message.role
         if message.text or not message.tool_calls:
-            said.append({"role": role, "content": message.text})
-        said += [
+            converted.append({"role": role, "content": message.text})
+        converted += [
             {"role": "assistant", "content": call.function.arguments, "metadata": call.function.name} for call in message.tool_calls or ()
         ]
     if tools:
-        if not said or said[0]["role"] != "system":
-            said.insert(0, {"role": "system", "content": ""})
-        said[0]["tools"] = list(tools)
-    return tuple(said)
+        if not converted or converted[0]["role"] != "system":
+            converted.insert(0, {"role": "system", "content": ""})
+        converted[0]["tools"] = list(tools)
+    return tuple(converted)
 
 
 def as_tool_calls(text: str, tools: ToolUse | None) -> list[dict[str, Any]]:
@@ -89,11 +89,11 @@ def _tagged_calls(text: str) -> list[tuple[str, str]]:
     """The calls between tags; each character is looked at once, as a model may be asked to write tags without an end."""
     calls = []
     for part in text.split(CALL_TAGS[0])[1:]:
-        said, closing, _ = part.partition(CALL_TAGS[1])
-        if not closing or not said.strip().startswith("{"):
+        text_of_call, closing, _ = part.partition(CALL_TAGS[1])
+        if not closing or not text_of_call.strip().startswith("{"):
             continue
         try:
-            call = json.loads(said)
+            call = json.loads(text_of_call)
         except (ValueError, RecursionError):
             return []
         if not isinstance(call.get("name"), str):

@@ -34,7 +34,7 @@ def test_calls_that_share_a_transaction_see_each_other_and_are_all_kept(tmp_path
         with database.reading() as connection:
             return connection.execute(select(func.count()).select_from(SETTINGS)).scalar_one()
 
-    told = database.together([partial(write, name) for name in "abc"], writes=True)
+    told = database.batch([partial(write, name) for name in "abc"], writes=True)
     assert [outcome.value for outcome in told] == [1, 2, 3]
     database.close()
     again = Database(tmp_path)
@@ -53,7 +53,7 @@ def test_of_calls_that_share_a_transaction_one_fails_without_the_others(tmp_path
                 raise ValueError("stop")
         return name
 
-    told = database.together([partial(write, name) for name in "abca"], writes=True)
+    told = database.batch([partial(write, name) for name in "abca"], writes=True)
     assert [outcome.value for outcome in told] == ["a", None, "c", None]
     assert str(told[1].error) == "stop"
     assert isinstance(told[3].error, DBAPIError)  # there is one of this name already
@@ -71,8 +71,8 @@ def test_calls_that_read_together_are_answered_while_another_program_writes(tmp_
 
     with closing(sqlite3.connect(tmp_path / "service.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert [outcome.value for outcome in database.together([count, count], writes=False)] == [0, 0]
-        told = database.together([count, count], writes=True)
+        assert [outcome.value for outcome in database.batch([count, count], writes=False)] == [0, 0]
+        told = database.batch([count, count], writes=True)
         assert [outcome.error.kind for outcome in told if isinstance(outcome.error, StoreError)] == ["busy", "busy"]
         other.execute("COMMIT")
     database.close()
@@ -88,7 +88,7 @@ def test_a_refused_call_undoes_its_own_part_alone_and_no_other_is_made_again(tmp
             if name == "b":
                 raise invalid("no.", "否。")
 
-    database.together([partial(write, name) for name in "abc"], writes=True)
+    database.batch([partial(write, name) for name in "abc"], writes=True)
     assert made == ["a", "b", "c"]
     with database.reading() as connection:
         assert connection.execute(select(SETTINGS.c.name)).scalars().all() == ["a", "c"]
@@ -106,11 +106,11 @@ def test_when_something_was_used_is_written_behind_the_calls_and_nobody_waits_fo
     with closing(sqlite3.connect(tmp_path / "service.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
-        assert [outcome.value for outcome in database.together([partial(use, name) for name in "abc"], writes=False)] == ["a", "b", "c"]
+        assert [outcome.value for outcome in database.batch([partial(use, name) for name in "abc"], writes=False)] == ["a", "b", "c"]
         assert use("d") == "d"
         assert time.monotonic() - began < 2.0  # one wait alone would take five
         other.execute("COMMIT")
-    database.together([partial(use, name) for name in "ef"], writes=False)
+    database.batch([partial(use, name) for name in "ef"], writes=False)
     with database.reading() as connection:
         assert connection.execute(select(SETTINGS.c.name)).scalars().all() == ["e", "f"]
     database.close()

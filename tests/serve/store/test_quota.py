@@ -11,11 +11,11 @@ from tests.serve.stores import HOME, NOON, Clock, open_store, user
 def test_tokens_are_reserved_before_and_settled_after(store: Store) -> None:
     principal = user(store, tokens_a_day=100)
     reserved = store.quota.reserve(principal, HOME, 60)
-    assert store.quota.left(principal, HOME).left == 40
+    assert store.quota.usage(principal, HOME).remaining == 40
     store.quota.settle(reserved, 10)
     store.quota.settle(reserved, 10)  # a second time changes nothing
-    left = store.quota.left(principal, HOME)
-    assert (left.limit, left.used, left.left, left.resets_at) == (100, 10, 90, NOON + 12 * 3600)
+    left = store.quota.usage(principal, HOME)
+    assert (left.limit, left.used, left.remaining, left.resets_at) == (100, 10, 90, NOON + 12 * 3600)
     assert store.accounts.get(principal.account_id).used_today == 10
 
 
@@ -27,7 +27,7 @@ def test_more_than_is_left_is_refused_until_the_next_day(store: Store, clock: Cl
     assert (refused.value.kind, refused.value.retry_after) == ("quota_exceeded", 12 * 3600)
     assert store.quota.reserve(principal, HOME, 5)
     clock.now += 12 * 3600
-    assert store.quota.left(principal, HOME).left == 100
+    assert store.quota.usage(principal, HOME).remaining == 100
 
 
 def test_an_answer_across_midnight_counts_for_the_day_it_began(store: Store, clock: Clock) -> None:
@@ -35,9 +35,9 @@ def test_an_answer_across_midnight_counts_for_the_day_it_began(store: Store, clo
     reserved = store.quota.reserve(principal, HOME, 50)
     clock.now += 86_400
     store.quota.settle(reserved, 30)
-    assert store.quota.left(principal, HOME).used == 0
+    assert store.quota.usage(principal, HOME).used == 0
     clock.now -= 86_400
-    assert store.quota.left(principal, HOME).used == 30
+    assert store.quota.usage(principal, HOME).used == 30
 
 
 def test_many_at_once_reserve_no_more_than_there_is(store: Store) -> None:
@@ -55,7 +55,7 @@ def test_many_at_once_reserve_no_more_than_there_is(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(refused), store.quota.left(principal, HOME).left) == (14, 0)
+    assert (len(refused), store.quota.usage(principal, HOME).remaining) == (14, 0)
 
 
 def test_guests_count_for_their_session_and_for_their_address(tmp_path: Path) -> None:
@@ -65,11 +65,11 @@ def test_guests_count_for_their_session_and_for_their_address(tmp_path: Path) ->
             store.quota.settle(store.quota.reserve(guest, HOME, 50), 50)
             with pytest.raises(StoreError, match="a day of this account"):
                 store.quota.reserve(guest, HOME, 1)
-        assert store.quota.left(guests[2], HOME).left == 20
+        assert store.quota.usage(guests[2], HOME).remaining == 20
         with pytest.raises(StoreError, match="20 of the 120 tokens a day of all guests from your address"):
             store.quota.reserve(guests[2], HOME, 21)
-        assert store.quota.left(guests[2], HOME).left == 20  # nothing of what was refused stays reserved
-        assert store.quota.left(guests[3], "198.51.100.1").left == 50
+        assert store.quota.usage(guests[2], HOME).remaining == 20  # nothing of what was refused stays reserved
+        assert store.quota.usage(guests[3], "198.51.100.1").remaining == 50
 
 
 def test_a_browser_that_comes_again_as_another_guest_gets_no_more_from_its_address(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_browser_that_comes_again_as_another_guest_gets_no_more_from_its_addre
         spent = 0
         for _ in range(10):
             guest = store.sessions.guest("2001:db8:1:2::1").principal
-            left = store.quota.left(guest, f"2001:db8:1:2::{spent:x}").left
+            left = store.quota.usage(guest, f"2001:db8:1:2::{spent:x}").remaining
             store.quota.settle(store.quota.reserve(guest, f"2001:db8:1:2::{spent:x}", left), left)
             spent += left
         assert spent == 100
@@ -88,9 +88,9 @@ def test_what_a_killed_service_had_reserved_is_given_back(tmp_path: Path) -> Non
         principal = user(store, tokens_a_day=100)
         store.quota.reserve(principal, HOME, 100)
     with open_store(tmp_path) as again:
-        assert again.quota.left(principal, HOME).left == 0
+        assert again.quota.usage(principal, HOME).remaining == 0
         again.start_serving()
-        assert again.quota.left(principal, HOME).left == 100
+        assert again.quota.usage(principal, HOME).remaining == 100
 
 
 def test_old_usage_is_forgotten(store: Store, clock: Clock) -> None:
@@ -100,11 +100,11 @@ def test_old_usage_is_forgotten(store: Store, clock: Clock) -> None:
     clock.now += 3 * 86_400
     store.tidy()
     clock.now -= 3 * 86_400
-    assert (store.quota.left(principal, HOME).used, store.quota.left(guest, HOME).used) == (5, 0)
+    assert (store.quota.usage(principal, HOME).used, store.quota.usage(guest, HOME).used) == (5, 0)
     clock.now += 500 * 86_400
     store.tidy()
     clock.now -= 500 * 86_400
-    assert store.quota.left(principal, HOME).used == 0
+    assert store.quota.usage(principal, HOME).used == 0
 
 
 def test_a_day_is_one_of_utc(store: Store) -> None:

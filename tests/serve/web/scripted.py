@@ -182,9 +182,9 @@ class CountedQuota:
         if self.used + self.reserved + tokens > self.most:
             raise StoreError("quota_exceeded", Bilingual("No tokens are left.", "额度已用完。"), retry_after=60)
         self.reserved += tokens
-        return Reservation(str(tokens), self.left(principal, address))
+        return Reservation(str(tokens), self.usage(principal, address))
 
-    def left(self, _principal: Principal, _address: str) -> Usage:
+    def usage(self, _principal: Principal, _address: str) -> Usage:
         left = max(0, self.most - self.used - self.reserved)
         return Usage(self.most, self.used + self.reserved, left, 0.0)
 
@@ -214,7 +214,7 @@ class ScriptedStore:
     def is_valid(self, principal: Principal) -> bool:
         return principal.name != self.unwanted
 
-    def together(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
+    def batch(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
         assert isinstance(writes, bool)
         return [outcome_of(call) for call in calls]
 

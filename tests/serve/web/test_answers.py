@@ -46,7 +46,7 @@ def test_whoever_leaves_ends_all_and_what_was_made_is_counted() -> None:
     async def leave() -> None:
         answers = answer_set()
         await answers.start([job("slow"), job("slow"), job("hi")])
-        asyncio.get_running_loop().call_later(0.05, answers.leave)
+        asyncio.get_running_loop().call_later(0.05, answers.on_disconnect)
         await answers.collect()
         assert [answer.ended.reason for answer in answers.answers if answer.ended] == ["cancelled", "cancelled", "stop"]
         assert answers.services.store.quota.reserved == 0  # type: ignore[attr-defined]

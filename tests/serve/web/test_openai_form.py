@@ -3,7 +3,7 @@ import json
 import pytest
 
 from imprint.serve.generation.job import Alternative, Ended, Generation, TextDelta, TokenPiece
-from imprint.serve.web.answers import Answer
+from imprint.serve.web.answers import AnswerBuffer
 from imprint.serve.web.openai_form import AnswerForm, Kind
 
 HALF = TokenPiece(1, b"\xe4\xbd", -0.1, "", (Alternative(1, b"\xe4\xbd", -0.1),))
@@ -49,7 +49,7 @@ def test_a_part_of_an_answer_is_written_as_any_chunk_is(kind: Kind) -> None:
 
 
 def test_an_answer_that_ended_is_a_choice() -> None:
-    answer = Answer(Generation(1))
+    answer = AnswerBuffer(Generation(1))
     answer.take(TextDelta("hi", ()))
     answer.take(Ended("length", 1, 1))
     form = AnswerForm("text", "base", logprobs=False, usage=False, queue=False)

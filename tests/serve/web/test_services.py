@@ -59,7 +59,7 @@ def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch
 
 def test_a_flood_of_logins_from_one_address_leaves_places_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services_module, "MAX_LOGINS", 8)
-    monkeypatch.setattr(services_module, "MAX_LOGINS_OF_ONE", 2)
+    monkeypatch.setattr(services_module, "MAX_LOGINS_PER_ADDRESS", 2)
 
     addresses = [*(f"2001:db8::{number}" for number in range(20)), "192.0.2.7"]
 

@@ -17,10 +17,10 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.store.store import Store
 from imprint.serve.web.access import MEMBER, SESSION, GuardedRoute
 from imprint.serve.web.answers import AnswerSet, answers_for
-from imprint.serve.web.generations import GenerationJob, Kept
+from imprint.serve.web.background_answers import BackgroundAnswer, MessageWriter
 from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
-from imprint.serve.web.services import in_slow_thread, principal_of, services_of, slow_place
+from imprint.serve.web.services import in_slow_thread, principal_of, services_of, slow_slot
 
 MAX_TITLE = 60
 
@@ -86,13 +86,13 @@ async def rename_chat(request: Request, chat_id: str, body: TitleBody) -> Respon
 
 async def delete_chat(request: Request, chat_id: str) -> Response:
     """With its messages; an answer that is being written ends."""
-    principal, jobs = principal_of(request), generations_of(request)
+    principal, answers = principal_of(request), generations_of(request)
     messages = await run_in_threadpool(store_of(request).chats.messages, principal, chat_id)
     await run_in_threadpool(store_of(request).chats.delete, principal, chat_id)
-    writing = jobs.by_message(principal)
+    writing = answers.by_message(principal)
     for message in messages:
         if message.id in writing:
-            jobs.find(principal, writing[message.id]).cancel()
+            answers.find(principal, writing[message.id]).cancel()
     return JSONResponse({"deleted": True})
 
 
@@ -130,8 +130,8 @@ async def export_all(request: Request) -> Response:
         return line
 
     async def sent() -> AsyncGenerator[str]:
-        with slow_place(services, principal):
-            yield ""  # the place is taken, or refused, before the answer begins
+        with slow_slot(services, principal):
+            yield ""  # the slot is taken, or refused, before the answer begins
             lines = services.store.chat_export.all(principal)
             while (line := await to_thread.run_sync(next_line, lines, limiter=services.slow)) is not None:
                 yield line
@@ -160,39 +160,39 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
     principal, store = principal_of(request), store_of(request)
     chat = await run_in_threadpool(store.chats.get, principal, chat_id)
     path = () if body.parent is None else await run_in_threadpool(store.chats.path, principal, chat_id, body.parent)
-    said = [{"role": message.role, "content": message.text} for message in path if message.text or message.role == "user"]
+    messages = [{"role": message.role, "content": message.text} for message in path if message.text or message.role == "user"]
     if body.text is not None:
-        said.append({"role": "user", "content": body.text})
+        messages.append({"role": "user", "content": body.text})
     started: list[tuple[str, AnswerSet]] = []
     dropped = 0
     try:
         for model in body.models:
             answers = answers_for(request, principal)
-            dropped = max(dropped, await start_fitting(answers, job_for(request, body, model, tuple(said))))
+            dropped = max(dropped, await start_fitting(answers, job_for(request, body, model, tuple(messages))))
             started.append((model, answers))
-        question, jobs = await run_in_threadpool(_keep, store, principal, chat, body, started)
+        question, begun = await run_in_threadpool(_keep, store, principal, chat, body, started)
     except BaseException:
         for _, answers in started:
             await answers.end()
         raise
-    for job in jobs:
-        generations_of(request).start(job)
-    described = [{"generation": job.id, "message": job.message_id, "model": job.model} for job in jobs]
+    for answer in begun:
+        generations_of(request).start(answer)
+    described = [{"generation": answer.id, "message": answer.message_id, "model": answer.model} for answer in begun]
     return JSONResponse({"question": question, "answers": described, "dropped_messages": dropped}, status_code=201)
 
 
 def _keep(
     store: Store, principal: Principal, chat: Chat, body: MessageBody, started: list[tuple[str, AnswerSet]]
-) -> tuple[str | None, list[GenerationJob]]:
-    """Store the question and a place for each answer; the question's id and the jobs."""
+) -> tuple[str | None, list[BackgroundAnswer]]:
+    """Store the question and an empty message for each answer; the question's id and the answers."""
     question = body.parent
     if body.text is not None:
         question = store.chats.add(principal, chat.id, "user", body.text, parent_id=body.parent).id
         if not chat.title:
             store.chats.rename(principal, chat.id, " ".join(body.text.split())[:MAX_TITLE])
-    jobs = []
+    begun = []
     for model, answers in started:
         message = store.chats.add(principal, chat.id, "assistant", "", parent_id=question, model=model, state="writing")
-        kept = Kept(partial(store.chats.write, principal, message.id), partial(store.chats.finish, principal, message.id))
-        jobs.append(GenerationJob(answers, model, kept, message.id))
-    return question, jobs
+        writer = MessageWriter(partial(store.chats.write, principal, message.id), partial(store.chats.finish, principal, message.id))
+        begun.append(BackgroundAnswer(answers, model, writer, message.id))
+    return question, begun

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from imprint.serve.generation.job import Job, RefusedError
 from imprint.serve.web.access import SESSION, GuardedRoute
 from imprint.serve.web.answers import TEMPERATURE, TOP_P, AnswerSet, answers_for
-from imprint.serve.web.generations import GenerationJob, GenerationJobs, Viewer, check_room
+from imprint.serve.web.background_answers import BackgroundAnswer, BackgroundAnswers, Viewer, check_viewers
 from imprint.serve.web.models import find_model
 from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.page_bodies import Sampling, SingleBody
@@ -40,11 +40,11 @@ def routes() -> list[GuardedRoute]:
     ]
 
 
-def generations_of(request: Request) -> GenerationJobs:
-    """All jobs of the application."""
-    jobs = request.app.state.generations
-    assert isinstance(jobs, GenerationJobs)
-    return jobs
+def generations_of(request: Request) -> BackgroundAnswers:
+    """All background answers of the application."""
+    answers = request.app.state.generations
+    assert isinstance(answers, BackgroundAnswers)
+    return answers
 
 
 def job_for(request: Request, body: Sampling, model: str, messages: tuple[Mapping[str, object], ...]) -> Job:
@@ -83,33 +83,33 @@ async def start_fitting(answers: AnswerSet, job: Job) -> int:
 async def ask_once(request: Request, body: SingleBody) -> Response:
     """Begin an answer of each model; nothing of them is stored."""
     principal = principal_of(request)
-    jobs: list[GenerationJob] = []
+    begun: list[BackgroundAnswer] = []
     try:
         for model in body.models:
             answers = answers_for(request, principal)
             await answers.start([job_for(request, body, model, ({"role": "user", "content": body.text},))])
-            jobs.append(GenerationJob(answers, model, None, None))
+            begun.append(BackgroundAnswer(answers, model, None, None))
     except BaseException:
-        for job in jobs:
-            await job.answers.end()
+        for answer in begun:
+            await answer.answers.end()
         raise
-    for job in jobs:
-        generations_of(request).start(job)
-    return JSONResponse({"answers": [{"generation": job.id, "model": job.model} for job in jobs]}, status_code=201)
+    for answer in begun:
+        generations_of(request).start(answer)
+    return JSONResponse({"answers": [{"generation": answer.id, "model": answer.model} for answer in begun]}, status_code=201)
 
 
 async def watch(request: Request, generation_id: str, last_event_id: Annotated[str | None, Header(max_length=20)] = None) -> Response:
     """Events `queue`, `text` and, as the last, `end`; the id of an event is how many characters there are with it."""
-    job = generations_of(request).find(principal_of(request), generation_id)
+    answer = generations_of(request).find(principal_of(request), generation_id)
     text: Any = last_event_id or ""
     after = int(text) if text.isascii() and text.isdigit() else 0
-    services, viewer = services_of(request), Viewer(job, principal_of(request))
+    services, viewer = services_of(request), Viewer(answer, principal_of(request))
 
     def leave() -> None:
         services.live.discard(viewer)
         viewer.leave()
 
-    check_room(services.live, principal_of(request).owner)
+    check_viewers(services.live, principal_of(request).owner)
     services.live.add(viewer)
     try:
         if not await run_in_threadpool(services.may_go_on, principal_of(request)):
@@ -117,7 +117,7 @@ async def watch(request: Request, generation_id: str, last_event_id: Annotated[s
     except BaseException:
         leave()
         raise
-    return EventStream(job.events(min(after, len(job.text)), viewer), leave)
+    return EventStream(answer.events(min(after, len(answer.text)), viewer), leave)
 
 
 async def cancel(request: Request, generation_id: str) -> Response:

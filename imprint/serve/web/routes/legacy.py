@@ -17,7 +17,7 @@ from imprint.messages import Bilingual
 from imprint.serve.generation.job import Ended, Job, TextDelta
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import LOCAL, GuardedRoute
-from imprint.serve.web.answers import Answer, AnswerSet, answers_for
+from imprint.serve.web.answers import AnswerBuffer, AnswerSet, answers_for
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.models import usable_models
 from imprint.serve.web.openai_bodies import LegacyBody
@@ -41,7 +41,7 @@ async def answer(request: Request, body: LegacyBody) -> Response:
     """The whole answer."""
     answers = answers_for(request, request.state.principal)
     await answers.start([await _job(services_of(request), answers.principal, body)])
-    async with watching(request.receive, answers.leave):
+    async with watching(request.receive, answers.on_disconnect):
         await answers.collect()
     return JSONResponse(_result(body, answers.answers[0]))
 
@@ -50,7 +50,7 @@ async def stream(request: Request, body: LegacyBody) -> Response:
     """The answer so far, again and again; the last event has the status 200 and `finish: true`."""
     answers = answers_for(request, request.state.principal)
     await answers.start([await _job(services_of(request), answers.principal, body)])
-    return EventStream(_events(request, answers, body), answers.leave)
+    return EventStream(_events(request, answers, body), answers.on_disconnect)
 
 
 async def _events(request: Request, answers: AnswerSet, body: LegacyBody) -> AsyncGenerator[bytes]:
@@ -71,8 +71,8 @@ async def _job(services: Services, principal: Principal | None, body: LegacyBody
         raise ApiError("model_not_found", NO_MODEL, param="model")
     model = next((model for model in models if model.parent is not None), models[0])
     messages: list[dict[str, object]] = []
-    for question, said in body.history:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
+    for question, reply in body.history:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     messages.append({"role": "user", "content": body.prompt})
     owner = LOCAL_OWNER if principal is None else principal.owner
     job = Job(model.id, owner, messages=tuple(messages), temperature=body.temperature, top_p=body.top_p)
@@ -90,7 +90,7 @@ async def _job(services: Services, principal: Principal | None, body: LegacyBody
     return replace(job, max_new_tokens=room, concurrency=concurrency)
 
 
-def _result(body: LegacyBody, answer: Answer) -> dict[str, Any]:
+def _result(body: LegacyBody, answer: AnswerBuffer) -> dict[str, Any]:
     return {
         "response": answer.text,
         "history": [*body.history, [body.prompt, answer.text]],

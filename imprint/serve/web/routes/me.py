@@ -50,8 +50,8 @@ async def change_password(request: Request, body: PasswordBody) -> Response:
 
 async def usage(request: Request) -> Response:
     """What is used, what is left, and when a new day begins."""
-    used = await run_in_threadpool(services_of(request).store.quota.left, principal_of(request), address_of(request))
-    return JSONResponse(asdict(used))
+    used = await run_in_threadpool(services_of(request).store.quota.usage, principal_of(request), address_of(request))
+    return JSONResponse({"limit": used.limit, "used": used.used, "left": used.remaining, "resets_at": used.resets_at})
 
 
 async def list_models(request: Request) -> Response:

@@ -5,7 +5,7 @@ import pytest
 
 from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError
-from imprint.serve.web import generations
+from imprint.serve.web import background_answers
 from tests.serve.web.page import Page, page, read_events, said
 
 
@@ -76,7 +76,7 @@ def test_an_unknown_field_of_the_page_is_a_mistake(shown: Page) -> None:
 
 
 def test_an_owner_looks_in_so_many_places_at_a_time_and_no_failed_look_counts(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generations, "MAX_VIEWERS", 1)
+    monkeypatch.setattr(background_answers, "MAX_VIEWERS", 1)
     guest, services = shown.guest(), shown.running.app.state.services
     first, second = (guest.ask(guest.new_chat(), text)["answers"][0]["generation"] for text in ("slow", "say x"))
 

@@ -1,4 +1,4 @@
-"""Answers as jobs that do not belong to a request: they go on when the page is loaded again, and end some time after nobody looks."""
+"""Answers that do not belong to a request: they go on when the page is loaded again, and end some time after the last viewer left."""
 
 import asyncio
 import secrets
@@ -20,30 +20,30 @@ from imprint.serve.web.log import log
 from imprint.serve.web.sse import named_event
 
 LINGER_SECONDS: Final = 60.0
-"""How long a job goes on without a viewer, and how long its end can be read."""
+"""How long an answer goes on without a viewer, and how long its end can be read."""
 FLUSH_SECONDS: Final = 1.0
 """Most seconds for which a text is kept in memory alone."""
 MAX_VIEWERS: Final = 32
 """Most streams of one owner at a time: far fewer than the service has connections."""
-CROWDED: Final = Bilingual("Your answers are shown in too many places; close some.", "你的回答已在太多窗口中打开，请关闭一些。")
+TOO_MANY_VIEWERS: Final = Bilingual("Your answers are shown in too many places; close some.", "你的回答已在太多窗口中打开，请关闭一些。")
 NO_MORE: Final = Bilingual("The right to see this answer has ended; sign in again.", "查看此回答的权限已失效，请重新登录。")
 UNKNOWN: Final = Bilingual("There is no such generation; it may have ended.", "没有这个生成任务，可能已结束。")
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Where the answer of a job is stored."""
+class MessageWriter:
+    """Writes the message of an answer into the store; each function says whether the message is still there."""
 
     write: Callable[[str], bool]
-    """Keep the text so far."""
+    """Write the text so far."""
     finish: Callable[..., bool]
-    """Keep the answer that has ended: text, and by keyword state, finish, prompt_tokens, new_tokens, error."""
+    """Write the answer that has ended: text, and by keyword state, finish, prompt_tokens, new_tokens, error."""
 
 
-class GenerationJob:
+class BackgroundAnswer:
     """One answer that goes on by itself."""
 
-    def __init__(self, answers: AnswerSet, model: str, kept: Kept | None, message_id: str | None) -> None:
+    def __init__(self, answers: AnswerSet, model: str, writer: MessageWriter | None, message_id: str | None) -> None:
         self.id = secrets.token_urlsafe(16)
         self.answers = answers
         self.model = model
@@ -53,7 +53,7 @@ class GenerationJob:
         self.viewers = 0
         self.final: dict[str, Any] | None = None
         """What the last event says, once it is there."""
-        self._kept = kept
+        self._writer = writer
         self._changed = asyncio.Event()
         self._flushed = time.monotonic()
         self._writing: asyncio.Task[None] | None = None
@@ -82,11 +82,11 @@ class GenerationJob:
                 elif isinstance(event, TextDelta):
                     self.position = None
                     self._flush()
-                self.tell()
+                self.notify_viewers()
         await self._finish()
-        self.tell()
+        self.notify_viewers()
 
-    def tell(self) -> None:
+    def notify_viewers(self) -> None:
         """Wake all viewers."""
         self._changed.set()
         self._changed = asyncio.Event()
@@ -94,12 +94,12 @@ class GenerationJob:
     def _flush(self) -> None:
         """Keep the text so far; viewers do not wait for it, nor for a disk that is slow."""
         is_writing = self._writing is not None and not self._writing.done()
-        if self._kept is not None and not is_writing and time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        if self._writer is not None and not is_writing and time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._flushed = time.monotonic()
             self._writing = asyncio.create_task(self._write(self.text))
 
     async def _write(self, text: str) -> None:
-        if not await self._stored(lambda kept: kept.write(text)):
+        if not await self._stored(lambda writer: writer.write(text)):
             self.cancel()  # its chat was deleted
 
     async def _finish(self) -> None:
@@ -112,7 +112,7 @@ class GenerationJob:
         error = problem.message if problem is not None else None
         state = "done" if problem is None else "interrupted" if problem.code == "shutting_down" else "error"
         fields = {"state": state, "finish": ended.reason, "prompt_tokens": ended.prompt_tokens, "new_tokens": ended.new_tokens}
-        await self._stored(lambda kept: kept.finish(self.text, error=error, **fields))
+        await self._stored(lambda writer: writer.finish(self.text, error=error, **fields))
         self.final = {
             "finish": ended.reason,
             "prompt_tokens": ended.prompt_tokens,
@@ -120,12 +120,12 @@ class GenerationJob:
             "error": None if problem is None else problem.body(None)["error"],
         }
 
-    async def _stored(self, store: Callable[[Kept], bool]) -> bool:
+    async def _stored(self, store: Callable[[MessageWriter], bool]) -> bool:
         """Whether there is still something to keep; an error of the disk ends no answer."""
-        if self._kept is None:
+        if self._writer is None:
             return True
         try:
-            return await run_in_threadpool(store, self._kept)
+            return await run_in_threadpool(store, self._writer)
         except StoreError as error:
             log_store(error, {"message": self.message_id})
             return True
@@ -134,12 +134,12 @@ class GenerationJob:
         """What a viewer sees who has `after` characters already; the last event is `end`."""
         self._watch(1)
         try:
-            place: int | None = None
+            position: int | None = None
             while not viewer.gone:
                 changed, final = self._changed, self.final
-                if self.position is not None and self.position != place:
-                    place = self.position
-                    yield named_event("queue", {"position": place})
+                if self.position is not None and self.position != position:
+                    position = self.position
+                    yield named_event("queue", {"position": position})
                 if after < len(self.text):
                     part, after = self.text[after:], len(self.text)
                     yield named_event("text", {"text": part}, identity=after)
@@ -147,7 +147,7 @@ class GenerationJob:
                     yield named_event("end", final)
                     return
                 await changed.wait()
-            if viewer.may_not:
+            if viewer.revoked:
                 yield named_event("end", _failed(ApiError("invalid_session", NO_MORE)))
         finally:
             self._watch(-1)
@@ -158,40 +158,45 @@ class GenerationJob:
             self._timer.cancel()
             self._timer = None
         if self.viewers == 0 and self.final is None:
-            self.leave_in(LINGER_SECONDS)
+            self.cancel_in(LINGER_SECONDS)
 
-    def leave_in(self, seconds: float) -> None:
+    def cancel_in(self, seconds: float) -> None:
         """End the answer after this time, unless somebody looks before."""
         self._timer = asyncio.get_running_loop().call_later(seconds, self.cancel)
 
 
 class Viewer:
-    """Somebody who looks at a job."""
+    """Somebody who looks at an answer."""
 
-    def __init__(self, job: GenerationJob, principal: Principal) -> None:
+    def __init__(self, answer: BackgroundAnswer, principal: Principal) -> None:
         self.principal: Principal | None = replace(principal, models=frozenset())
-        """Who looks, perhaps by another session than the one that asked. With the right to a model the answer ends, not the look."""
+        """Who looks, perhaps in another session than the one that asked. Without models: where the right to a model ends, the answer ends,
+        and the viewer still sees its end."""
         self.gone = False
-        self.may_not = False
+        self.revoked = False
         """Whether the right to look has ended."""
-        self._job = job
+        self._answer = answer
 
     def leave(self) -> None:
-        """Look no longer; the job goes on."""
+        """Stop looking; the answer goes on."""
         self.gone = True
-        self._job.tell()
+        self._answer.notify_viewers()
 
     def cancel(self) -> None:
-        """Tell that the right to look has ended, and no more."""
-        self.may_not = True
+        """Send that the right to look has ended, and nothing more."""
+        self.revoked = True
         self.leave()
 
 
-def check_room(live: Iterable[object], owner: str) -> None:
+def check_viewers(live: Iterable[object], owner: str) -> None:
     """Raise ApiError where an owner looks in very many places already."""
     found = sum(isinstance(one, Viewer) and one.principal is not None and one.principal.owner == owner for one in live)
     if found >= MAX_VIEWERS:
-        raise ApiError("rate_limited", CROWDED, retry_after=5)
+        raise ApiError("rate_limited", TOO_MANY_VIEWERS, retry_after=5)
+
+
+def _owns(principal: Principal, answer: BackgroundAnswer) -> bool:
+    return answer.principal is not None and answer.principal.owner == principal.owner
 
 
 def _failed(error: ApiError) -> dict[str, Any]:
@@ -199,48 +204,48 @@ def _failed(error: ApiError) -> dict[str, Any]:
     return {"finish": "error", "prompt_tokens": 0, "new_tokens": 0, "error": error.body(None)["error"]}
 
 
-class GenerationJobs:
-    """All jobs that go on, and those that have just ended."""
+class BackgroundAnswers:
+    """All background answers that go on, and those that have just ended."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, GenerationJob] = {}
+        self._answers: dict[str, BackgroundAnswer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, job: GenerationJob) -> None:
+    def start(self, answer: BackgroundAnswer) -> None:
         """Let it go on by itself."""
-        self._jobs[job.id] = job
-        job.leave_in(LINGER_SECONDS)
-        task = asyncio.create_task(self._run(job))
+        self._answers[answer.id] = answer
+        answer.cancel_in(LINGER_SECONDS)
+        task = asyncio.create_task(self._run(answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, job: GenerationJob) -> None:
+    async def _run(self, answer: BackgroundAnswer) -> None:
         try:
-            await job.run()
+            await answer.run()
         except Exception as error:
             if isinstance(error, StoreError):
-                log_store(error, {"message": job.message_id})
+                log_store(error, {"message": answer.message_id})
             else:
-                log("generation", {"message": job.message_id}, problem=error)
-            job.cancel()
-            job.final = job.final or _failed(ApiError("server_error", BUG))
-            job.tell()
+                log("generation", {"message": answer.message_id}, problem=error)
+            answer.cancel()
+            answer.final = answer.final or _failed(ApiError("server_error", BUG))
+            answer.notify_viewers()
         finally:
-            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._jobs.pop, job.id, None)
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._answers.pop, answer.id, None)
 
-    def find(self, principal: Principal, job_id: str) -> GenerationJob:
-        """Somebody's own job. Raises ApiError for another's, as for none."""
-        job = self._jobs.get(job_id)
-        if job is None or job.principal is None or job.principal.owner != principal.owner:
+    def find(self, principal: Principal, answer_id: str) -> BackgroundAnswer:
+        """Somebody's own answer. Raises ApiError for another's, as for none."""
+        answer = self._answers.get(answer_id)
+        if answer is None or not _owns(principal, answer):
             raise ApiError("not_found", UNKNOWN)
-        return job
+        return answer
 
     def by_message(self, principal: Principal) -> Mapping[str, str]:
-        """Message -> the job that writes it, of an owner's jobs that go on."""
+        """Id of a message -> id of the answer that writes it, of an owner's answers that go on."""
         return {
-            job.message_id: job.id
-            for job in self._jobs.values()
-            if job.message_id is not None and job.final is None and job.principal is not None and job.principal.owner == principal.owner
+            answer.message_id: answer.id
+            for answer in self._answers.values()
+            if answer.message_id is not None and answer.final is None and _owns(principal, answer)
         }
 
     async def wait(self, seconds: float) -> None:

@@ -14,25 +14,27 @@ from imprint.serve.web.settings import is_loopback
 
 MAX_CONNECTIONS: Final = 4096
 """More than these are answered with 503 at once."""
-MAX_OF_ONE: Final = MAX_CONNECTIONS // 8
-"""Those of them that come from one address; more are closed. Of a proxy's address and of this machine all may come."""
-CROWDED: Final = Bilingual("The service has too many connections at this moment; try again.", "服务此刻的连接过多，请稍后再试。")
+MAX_PER_ADDRESS: Final = MAX_CONNECTIONS // 8
+"""Most of them from one address; more are closed. A proxy and this machine may have all."""
+TOO_MANY_CONNECTIONS: Final = Bilingual(
+    "The service has too many connections at this moment; try again.", "服务此刻的连接过多，请稍后再试。"
+)
 
 
-class Crowd:
-    """The connections that are open, by the address they come from."""
+class ConnectionLimiter:
+    """Counts the open connections by the address that they come from."""
 
     def __init__(self, proxies: Sequence[str] = ()) -> None:
         self._proxies = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
         self._of: Counter[str] = Counter()
 
-    def enter(self, address: str) -> bool:
-        """Count a connection; whether it may stay."""
+    def admit(self, address: str) -> bool:
+        """Count a connection; whether it may stay open."""
         visitor = visitor_address(address)
         self._of[visitor] += 1
-        return self._of[visitor] <= MAX_OF_ONE or is_loopback(address) or self._is_proxy(address)
+        return self._of[visitor] <= MAX_PER_ADDRESS or is_loopback(address) or self._is_proxy(address)
 
-    def leave(self, address: str) -> None:
+    def release(self, address: str) -> None:
         """Count a connection no more."""
         visitor = visitor_address(address)
         self._of[visitor] -= 1
@@ -61,6 +63,6 @@ def plain_address(address: str) -> str:
     return address if mapped is None else str(mapped)
 
 
-async def turn_away(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application of a connection for which there is no place."""
-    await ApiError("engine_unavailable", CROWDED, headers={"Connection": "close"}).response(None)(scope, receive, send)
+async def reject(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application of a connection that is too many."""
+    await ApiError("engine_unavailable", TOO_MANY_CONNECTIONS, headers={"Connection": "close"}).response(None)(scope, receive, send)

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 
-from imprint.serve.web import crowd as crowd_module
-from imprint.serve.web.crowd import Crowd, plain_address
+from imprint.serve.web import connections as connections_module
+from imprint.serve.web.connections import ConnectionLimiter, plain_address
 from imprint.serve.web.log import FIELDS, LOGGER
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import Running, serving
@@ -15,16 +15,16 @@ REQUEST = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def test_one_address_has_an_eighth_of_the_connections_and_a_proxy_and_this_machine_all() -> None:
-    crowd = Crowd(["10.0.0.0/8"])
+    limiter = ConnectionLimiter(["10.0.0.0/8"])
     for address in ("203.0.113.9", "2001:db8::1", "10.1.2.3", "127.0.0.1"):
-        assert all(crowd.enter(address) for _ in range(512))
-    assert [crowd.enter(address) for address in ("203.0.113.9", "2001:db8::2", "10.1.2.3", "127.0.0.1", "203.0.113.8")] == [
+        assert all(limiter.admit(address) for _ in range(512))
+    assert [limiter.admit(address) for address in ("203.0.113.9", "2001:db8::2", "10.1.2.3", "127.0.0.1", "203.0.113.8")] == [
         *(False, False, True, True, True),
     ]
-    crowd.leave("203.0.113.9")
-    crowd.leave("203.0.113.9")
-    assert crowd.enter("203.0.113.9")
-    assert not crowd.is_full
+    limiter.release("203.0.113.9")
+    limiter.release("203.0.113.9")
+    assert limiter.admit("203.0.113.9")
+    assert not limiter.is_full
 
 
 def test_an_address_of_ipv4_is_the_same_whatever_the_socket_calls_it() -> None:
@@ -44,7 +44,7 @@ def answered(running: Running) -> tuple[bytes, bytes]:
 
 
 def test_beyond_all_connections_a_request_is_refused_in_our_shape_and_those_that_are_there_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowd_module, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 3)
     with serving() as running, ExitStack() as stack:
         open_ones = [stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20)) for _ in range(3)]
         head, body = answered(running)

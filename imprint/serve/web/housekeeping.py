@@ -30,7 +30,7 @@ async def watching_rights(services: Services) -> AsyncIterator[None]:
 
 
 async def _watch(services: Services) -> None:
-    seen, checked, tidied, told = -1, 0.0, time.monotonic(), ""
+    seen, checked, tidied, logged = -1, 0.0, time.monotonic(), ""
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
@@ -42,12 +42,12 @@ async def _watch(services: Services) -> None:
                 tidied = time.monotonic()
                 await run_in_threadpool(services.store.tidy)
             await settle_what_is_left(services)
-            services.has_store, told = True, ""
+            services.has_store, logged = True, ""
         except StoreError as error:
             services.has_store = error.kind != "unavailable"
-            if error.message.english != told:
+            if error.message.english != logged:
                 log_store(error)
-            seen, told = -1, error.message.english
+            seen, logged = -1, error.message.english
         except Exception as error:  # without it no right would ever end again
             log("watch", {}, level=logging.ERROR, problem=error)
             seen = -1

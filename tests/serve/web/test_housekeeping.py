@@ -13,10 +13,10 @@ from imprint.messages import Bilingual
 from imprint.serve.generation.job import Job
 from imprint.serve.store import COMMAND_LINE
 from imprint.serve.store.errors import StoreError
-from imprint.serve.web import background
+from imprint.serve.web import housekeeping
 from imprint.serve.web.answers import AnswerSet
-from imprint.serve.web.background import end_what_may_not_go_on, watching_rights
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.housekeeping import end_what_may_not_go_on, watching_rights
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
@@ -123,7 +123,7 @@ def test_an_admin_who_is_demoted_while_a_body_comes_is_none(tmp_path: Path) -> N
 
 
 def test_the_watch_goes_on_after_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(housekeeping, "WATCH_SECONDS", 0.001)
     asked = 0
 
     class Broken(ScriptedStore):
@@ -143,7 +143,7 @@ def test_the_watch_goes_on_after_any_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_service_without_its_database_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "WATCH_SECONDS", 0.002)
+    monkeypatch.setattr(housekeeping, "WATCH_SECONDS", 0.002)
 
     async def watch() -> list[bool]:
         backend, store, found = ScriptedBackend(), ScriptedStore(), list[bool]()
@@ -167,7 +167,7 @@ def _revocations(problem: StoreError | None) -> int:
 
 
 def test_what_a_full_disk_could_not_count_is_counted_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "WATCH_SECONDS", 0.002)
+    monkeypatch.setattr(housekeeping, "WATCH_SECONDS", 0.002)
 
     def refuse(*_: object) -> None:
         raise StoreError("unavailable", Bilingual("no space", "没有空间"))
@@ -194,8 +194,8 @@ def test_what_a_full_disk_could_not_count_is_counted_later(monkeypatch: pytest.M
 
 
 def test_an_answer_whose_key_ends_by_the_clock_alone_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "WATCH_SECONDS", 0.002)
-    monkeypatch.setattr(background, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(housekeeping, "WATCH_SECONDS", 0.002)
+    monkeypatch.setattr(housekeeping, "CHECK_SECONDS", 0.0)
 
     async def answer() -> None:
         backend, store = ScriptedBackend(), ScriptedStore()

@@ -1,4 +1,4 @@
-"""What many requests ask of the store at about the same time is asked in one thread and one transaction."""
+"""Calls of the store that many requests make at about the same time share one thread and one transaction."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from imprint.serve.store.store import Store
 T = TypeVar("T")
 
 
-class Together:
-    """Calls of the store. Those that come while others are made wait for these, and are then made together."""
+class StoreBatcher:
+    """Makes calls of the store in batches: those that come while a batch runs wait for it, and are the next batch."""
 
     def __init__(self, store: Store, *, writes: bool) -> None:
         self._store = store
@@ -35,7 +35,7 @@ class Together:
         while self._waiting:
             calls, self._waiting = self._waiting, []
             try:
-                found = await run_in_threadpool(self._store.together, [function for function, _ in calls], writes=self._writes)
+                found = await run_in_threadpool(self._store.batch, [function for function, _ in calls], writes=self._writes)
             except BaseException:
                 for _, future in (*calls, *self._waiting):
                     future.cancel()
@@ -43,10 +43,10 @@ class Together:
                 raise
             for (_, future), outcome in zip(calls, found, strict=True):
                 if not future.done():  # nobody waits for one that was cancelled
-                    _tell(future, outcome)
+                    _resolve(future, outcome)
 
 
-def _tell(future: asyncio.Future[Any], outcome: Outcome) -> None:
+def _resolve(future: asyncio.Future[Any], outcome: Outcome) -> None:
     if outcome.error is None:
         future.set_result(outcome.value)
     else:
