@@ -244,7 +244,7 @@ class Accounts:
                     _refuse_last_admin(connection, row)
                 end_sessions(connection, account_id)
             if values:
-                self._update(connection, row, values, actor, "account_changed", _said(values))
+                self._update(connection, row, values, actor, "account_changed", _changes_text(values))
             return self._account(connection, account_id)
 
     def set_models(self, account_id: int, models: frozenset[str] | None, actor: Actor) -> Account:
@@ -349,13 +349,13 @@ def _refuse_look_alike(connection: Connection, name: str) -> None:
             raise name_looks_alike(name, other)
 
 
-def _said(values: Mapping[str, Any]) -> str:
-    """What was changed, for the audit log."""
-    said = dict(values)
-    if "models" in said:
-        models = models_of(said["models"])
-        said["models"] = "all" if models is None else ", ".join(sorted(models)) or "none"
-    return " ".join(f"{key}={value}" for key, value in said.items())
+def _changes_text(values: Mapping[str, Any]) -> str:
+    """Changed columns and their new values, for the audit log."""
+    changes = dict(values)
+    if "models" in changes:
+        models = models_of(changes["models"])
+        changes["models"] = "all" if models is None else ", ".join(sorted(models)) or "none"
+    return " ".join(f"{key}={value}" for key, value in changes.items())
 
 
 def _refuse_last_admin(connection: Connection, row: Row[Any]) -> None:

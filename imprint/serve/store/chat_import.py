@@ -88,10 +88,10 @@ class ChatImport:
     @staticmethod
     def _check_tree(messages: Sequence[ImportedMessage]) -> None:
         seen: set[str | None] = {None}
-        for place, message in enumerate(messages):
+        for index, message in enumerate(messages):
             if message.parent_id not in seen or message.id in seen:
                 raise invalid(
-                    f"messages[{place}]: its id must be new, and its parent_id null or the id of an earlier message.",
-                    f"messages[{place}]：id 须不重复，parent_id 须为 null 或前面某条消息的 id。",
+                    f"messages[{index}]: its id must be new, and its parent_id null or the id of an earlier message.",
+                    f"messages[{index}]：id 须不重复，parent_id 须为 null 或前面某条消息的 id。",
                 )
             seen.add(message.id)

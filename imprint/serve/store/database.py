@@ -44,10 +44,10 @@ class Shared(threading.local):
     connection: Connection | None = None
     writes = False
     """Whether it may write."""
-    is_spoilt = False
+    has_failed = False
     """Whether the database has failed in it."""
     touches: Sequence[UpdateBase] = ()
-    """What is to be written behind it, if it does not write itself."""
+    """Updates that wait for its end, if it does not write itself."""
 
 
 class Database:
@@ -69,7 +69,7 @@ class Database:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_shared(folder)
             self._engine = sqlite.connect(self.file, busy_seconds)
-            self._impatient = sqlite.connect(self.file, 0.0)
+            self._nowait_engine = sqlite.connect(self.file, 0.0)  # it waits for no lock
         self._identity: tuple[int, int] | None = None
         try:
             self._bring_up_to_date()
@@ -102,7 +102,7 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """A connection that sees the database as it is at one moment."""
         if self._shared.connection is not None:
-            with self._spoiling():
+            with self._mark_failure():
                 yield self._shared.connection
             return
         with self._translated(), self._engine.connect() as connection, connection.begin():
@@ -112,7 +112,7 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """A connection whose changes are kept together if the block ends well, and not at all otherwise."""
         if self._shared.connection is not None and self._shared.writes:
-            with self._spoiling(), self._shared.connection.begin_nested():  # a call that is refused takes back its own changes alone
+            with self._mark_failure(), self._shared.connection.begin_nested():  # a call that is refused takes back its own changes alone
                 yield self._shared.connection
             return
         if not self._writer.acquire(timeout=2 * self._busy_seconds):
@@ -129,17 +129,17 @@ class Database:
             self._writer.release()
 
     def batch(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
-        """Make calls one after the other in one transaction, which costs much less than one for each; none raises.
+        """Make calls one after the other in one transaction, which costs much less than one for each; no error is raised.
 
-        All is kept when this returns, but for the changes of a call that raises. Where the database fails, nothing is kept of any, and each
-        is made by itself.
+        When this returns, all is kept but the changes of calls that raised. Where the database fails, nothing of the transaction is kept,
+        and each call is made again in one of its own.
         """
         try:
             with self.writing() if writes else self.reading() as connection, self._sharing(connection, writes=writes):
                 found = [outcome_of(call) for call in calls]
-                if self._shared.is_spoilt:
-                    raise _SpoiltError
-        except _SpoiltError:
+                if self._shared.has_failed:
+                    raise _SharedFailureError
+        except _SharedFailureError:
             return [outcome_of(call) for call in calls]
         except Exception as error:
             return [Outcome(error=error) for _ in calls]
@@ -147,7 +147,7 @@ class Database:
         return found
 
     def touch(self, statement: UpdateBase) -> None:
-        """Write when something was used last: not where others write now, and behind calls that share a transaction."""
+        """Update a last-used time; skipped while another write runs, deferred until a shared transaction ends."""
         if self._shared.connection is not None and not self._shared.writes:
             self._shared.touches = (*self._shared.touches, statement)
         else:
@@ -161,7 +161,7 @@ class Database:
             with (
                 suppress(StoreError),  # on a full disk people can still read
                 self._translated(),
-                self._impatient.connect().execution_options(**options) as connection,
+                self._nowait_engine.connect().execution_options(**options) as connection,
                 connection.begin(),
             ):
                 for statement in statements:
@@ -170,19 +170,19 @@ class Database:
             self._writer.release()
 
     @contextmanager
-    def _spoiling(self) -> Iterator[None]:
-        """A part of the transaction that calls share: an error of the database in it is one of them all."""
+    def _mark_failure(self) -> Iterator[None]:
+        """A part of a shared transaction: an error of the database in it fails the whole transaction."""
         with self._translated():
             try:
                 yield
             except DBAPIError:
-                self._shared.is_spoilt = True
+                self._shared.has_failed = True
                 raise
 
     @contextmanager
     def _sharing(self, connection: Connection, *, writes: bool) -> Iterator[None]:
         shared = self._shared
-        shared.connection, shared.writes, shared.is_spoilt, shared.touches = connection, writes, False, ()
+        shared.connection, shared.writes, shared.has_failed, shared.touches = connection, writes, False, ()
         try:
             yield
         finally:
@@ -221,7 +221,7 @@ class Database:
 
     def _dispose(self) -> None:
         self._engine.dispose()
-        self._impatient.dispose()
+        self._nowait_engine.dispose()
 
     def _found(self) -> tuple[int, int] | None:
         try:
@@ -258,14 +258,14 @@ class Database:
                 "a text has half of a surrogate pair, which no text has. Remove it.", "文本含有不完整的代理对，请删除。"
             ) from error
         except DBAPIError as error:
-            said = sqlite.error_of(error.orig, self.file)
-            if said is None:
+            store_error = sqlite.error_of(error.orig, self.file)
+            if store_error is None:
                 raise
-            raise said from error
+            raise store_error from error
 
 
-class _SpoiltError(Exception):
-    """Undoes a transaction that calls share."""
+class _SharedFailureError(Exception):
+    """Undoes a shared transaction."""
 
 
 def outcome_of(call: Callable[[], Any]) -> Outcome:

@@ -60,5 +60,5 @@ class Limits:
     search_seconds: float = 2.0
     """Most seconds of a search."""
     audit_entries: int = 100_000
-    """Entries of the audit log about the accounts of others, of which the oldest go. Beside them failed logins are at most a fifth of so
-    many, what people do with their own account two fifths, and of one account a twentieth."""
+    """Most entries of the audit log about what somebody did to another's account; the oldest are removed first. Counted apart: failed
+    logins, at most a fifth of this number; what people do with their own accounts, two fifths, and a twentieth for each account."""

@@ -67,7 +67,7 @@ class SignIn:
             raise self.refusal()
         self._uncount(key, visitor)
         self._right.take(key)
-        return self._hashed_anew(row, password) if self._passwords.is_outdated(row.password_hash) else row
+        return self._rehashed(row, password) if self._passwords.is_outdated(row.password_hash) else row
 
     def refusal(self) -> StoreError:
         """The one answer to all wrong names and passwords."""
@@ -110,7 +110,7 @@ class SignIn:
             return False
         return row.password_expires_at is None or self._database.now() <= row.password_expires_at
 
-    def _hashed_anew(self, row: Row[Any], password: str) -> Row[Any]:
+    def _rehashed(self, row: Row[Any], password: str) -> Row[Any]:
         """The row with the password hashed at the costs of now; as it was if hashing is busy, or the password was changed meanwhile."""
         same = (ACCOUNTS.c.id == row.id, ACCOUNTS.c.password_hash == row.password_hash)
         try:

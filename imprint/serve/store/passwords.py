@@ -5,7 +5,9 @@ import os
 import threading
 import time
 import unicodedata
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from argon2 import PasswordHasher
@@ -35,13 +37,13 @@ class Passwords:
     def __init__(self, hashing: Hashing) -> None:
         self._hasher = PasswordHasher(time_cost=hashing.passes, memory_cost=hashing.memory_kib, parallelism=1)
         self._pool = ThreadPoolExecutor(hashing.threads, thread_name_prefix="password")
-        self._places = threading.BoundedSemaphore(hashing.threads + hashing.waiting)
+        self._slots = threading.BoundedSemaphore(hashing.threads + hashing.waiting)
         salt, digest = (base64.b64encode(os.urandom(size)).decode().rstrip("=") for size in (16, 32))
         self._nobody = f"$argon2id$v=19$m={hashing.memory_kib},t={hashing.passes},p=1${salt}${digest}"
 
     def hashed(self, password: str) -> str:
         """The hash of a password, with its salt and its costs in it. Raises StoreError if too many wait."""
-        with self._place():
+        with self._slot():
             return self._pool.submit(self._hasher.hash, _bytes(password)).result()
 
     def is_right(self, password: str, stored: str | None, *, delay: float = 0.0) -> bool:
@@ -49,7 +51,7 @@ class Passwords:
 
         `delay`: seconds that the thread sleeps before, while too many guess. Raises StoreError if too many wait.
         """
-        with self._place():
+        with self._slot():
             return self._pool.submit(self._verified, password, stored, delay).result() and stored is not None
 
     def is_outdated(self, stored: str) -> bool:
@@ -68,27 +70,19 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    def _place(self) -> "_Place":
-        if not self._places.acquire(blocking=False):
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """One of the hashes that run or wait. Raises StoreError if too many do."""
+        if not self._slots.acquire(blocking=False):
             raise StoreError(
                 "busy",
                 Bilingual("too many people sign in right now. Try again in a few seconds.", "登录的人太多，请几秒后再试。"),
                 retry_after=3.0,
             )
-        return _Place(self._places)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A place in the line, which is given back."""
-
-    places: threading.BoundedSemaphore
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self.places.release()
+        try:
+            yield
+        finally:
+            self._slots.release()
 
 
 def _bytes(password: str) -> bytes:

@@ -24,7 +24,7 @@ from imprint.serve.store.tables import METADATA
 CHECK_SECONDS: Final = 600.0
 """Most seconds for all rows; a million messages take some seconds."""
 STEPS: Final = 100_000
-"""Steps of SQLite's machine after which it is looked at the clock."""
+"""SQLite VM instructions between clock checks."""
 MAX_SHORT: Final = 1_024
 """Most characters of a name, an id, an address and the like: more than any that the service writes."""
 MAX_LONG: Final = 10_000_000

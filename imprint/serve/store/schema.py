@@ -27,13 +27,13 @@ def revision_of(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def migrate(connection: Connection, place: Path, wanted: str = "head") -> None:
+def migrate(connection: Connection, file: Path, wanted: str = "head") -> None:
     """Bring a database up to the newest schema, or to an older one, in the transaction of the connection, which the caller ends.
 
-    `place` names the database in the StoreError for one that a newer program has written.
+    `file` is the database. Raises StoreError, which names it, if a newer program has written it.
     """
     script, present = _script(MIGRATIONS), revision_of(connection)
-    refuse_unknown_schema(present, place)
+    refuse_unknown_schema(present, file)
     context = MigrationContext.configure(
         connection, opts={"fn": lambda present, _: script._upgrade_revs(wanted, present), "transactional_ddl": True}
     )
@@ -41,12 +41,12 @@ def migrate(connection: Connection, place: Path, wanted: str = "head") -> None:
         context.run_migrations()
 
 
-def refuse_unknown_schema(revision: str | None, place: Path) -> None:
+def refuse_unknown_schema(revision: str | None, file: Path) -> None:
     """Raise StoreError if no migration of this program has this number."""
     known = [one.revision for one in _script(MIGRATIONS).walk_revisions()]
     if revision is None or revision in known:
         return
-    kept = place.with_name(f"before-{revision}.db")
+    kept = file.with_name(f"before-{revision}.db")
     copy = str(kept) if kept.exists() else "FILE"
     which = (
         Bilingual("the copy that the upgrade kept", "升级时保留的副本")
@@ -56,9 +56,9 @@ def refuse_unknown_schema(revision: str | None, place: Path) -> None:
     raise StoreError(
         "unavailable",
         Bilingual(
-            f"{place}: was written by a newer Imprint (schema {revision}; this one knows up to {max(known)}). Install that version "
+            f"{file}: was written by a newer Imprint (schema {revision}; this one knows up to {max(known)}). Install that version "
             f"again, or restore {which.english} with `imprint user restore {copy}`.",
-            f"{place}：由更新版本的 Imprint 写入（结构版本 {revision}，本程序最高到 {max(known)}）。请装回新版本，"
+            f"{file}：由更新版本的 Imprint 写入（结构版本 {revision}，本程序最高到 {max(known)}）。请装回新版本，"
             f"或用 `imprint user restore {copy}` 恢复{which.chinese}。",
         ),
     )

@@ -1,13 +1,13 @@
-"""When a text has a word: also where one of them is composed otherwise, of another width, or of another case."""
+"""Whether a text has a word, whatever the Unicode composition, the width and the case of the two."""
 
 import unicodedata
 from functools import lru_cache
 from typing import Final
 
-PIECE: Final = 256
-"""Characters that are normalized at once: what puts marks in their order takes the square of their number."""
-MOST_JOINED: Final = 32
-"""Most characters after those that are looked at for one that begins anew; nobody writes so many marks on a letter."""
+CHUNK: Final = 256
+"""Characters that are normalized at once: the time to sort combining marks grows with the square of their number."""
+MAX_MARKS: Final = 32
+"""Most combining marks by which a chunk is prolonged, so that no letter is cut from its marks; nobody writes more on one letter."""
 
 
 def has_word(text: str, word: str) -> bool:
@@ -19,15 +19,15 @@ def searchable(text: str) -> str:
     """A text as it is searched: compatibility forms (NFKC) in one case. Takes time linear in its length, whatever it is."""
     if text.isascii():
         return text.lower()
-    pieces, begin = [], 0
+    chunks, begin = [], 0
     while begin < len(text):
-        end = min(begin + PIECE, len(text))
-        most = min(end + MOST_JOINED, len(text))
+        end = min(begin + CHUNK, len(text))
+        most = min(end + MAX_MARKS, len(text))
         while end < most and _joins(text[end]):
             end += 1
-        pieces.append(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text[begin:end]).casefold()))
+        chunks.append(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text[begin:end]).casefold()))
         begin = end
-    return "".join(pieces)
+    return "".join(chunks)
 
 
 def _joins(character: str) -> bool:

@@ -22,7 +22,7 @@ WRITES: Final = "imprint_writes"
 """The execution option of a connection that will write: its transaction takes the lock at its beginning, so that it never has to fail
 for having read before."""
 STEPS: Final = 100
-"""Steps of SQLite's machine after which it is looked at the clock."""
+"""SQLite VM instructions between clock checks."""
 READERS: Final = 16
 """Connections that stay open; more are opened and closed when they are needed."""
 MOST_CONNECTIONS: Final = 64

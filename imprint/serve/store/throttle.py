@@ -25,14 +25,14 @@ class Throttle:
 
     def take(self, key: Hashable) -> float | None:
         """Count one try; None if it may go on, else the seconds until the next one may, and then it is not counted."""
-        place = hash(key)
+        digest = hash(key)
         with self._lock:
             now = self._clock() - self._began
-            recent = array("f", (at for at in self._tries.pop(place, ()) if at > now - self.seconds))
+            recent = array("f", (at for at in self._tries.pop(digest, ()) if at > now - self.seconds))
             wait = max(0.0, recent[0] + self.seconds - now) if len(recent) >= self.most else None
             if wait is None:
                 recent.append(now)
-            self._tries[place] = recent
+            self._tries[digest] = recent
             if len(self._tries) > self._capacity:
                 self._tries.popitem(last=False)
         return wait

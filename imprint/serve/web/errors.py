@@ -126,7 +126,7 @@ REQUIREMENTS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "extra_forbidden": ("is unknown here", "此处没有这一项"),
     }
 )
-"""Type of pydantic's error -> what is said about the value, in English and in Chinese."""
+"""Type of pydantic's error -> what is requirement about the value, in English and in Chinese."""
 
 
 class ApiError(Exception):
@@ -212,8 +212,8 @@ def _without_union(loc: Sequence[int | str]) -> str:
 def _requirement(error: Mapping[str, Any]) -> Bilingual:
     context = error.get("ctx", {})
     if error["type"] == "value_error":
-        said = context["error"].args[0] if context["error"].args else ""
-        return said if isinstance(said, Bilingual) else Bilingual("is not valid", "取值有误")
+        requirement = context["error"].args[0] if context["error"].args else ""
+        return requirement if isinstance(requirement, Bilingual) else Bilingual("is not valid", "取值有误")
     english, chinese = REQUIREMENTS.get(error["type"], ("is not valid", "取值有误"))
     return Bilingual(english.format(**context), chinese.format(**context))
 

@@ -69,7 +69,7 @@ def test_two_hash_at_once_some_wait_and_more_are_refused(monkeypatch: pytest.Mon
     threads = [threading.Thread(target=passwords.hashed, args=("x",)) for _ in range(3)]
     for thread in threads:
         thread.start()
-    while vars(passwords)["_places"]._value or len(running) < 2:
+    while vars(passwords)["_slots"]._value or len(running) < 2:
         time.sleep(0.001)
     with pytest.raises(StoreError, match="too many people sign in") as refused:
         passwords.hashed("x")
