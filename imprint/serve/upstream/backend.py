@@ -27,7 +27,7 @@ from imprint.serve.generation.job import (
     no_such_model,
 )
 from imprint.serve.generation.waiting import IncomingJobs, Times, moved_up, refuse_if_full
-from imprint.serve.upstream.client import Client, Patience
+from imprint.serve.upstream.client import Client, Timeouts
 from imprint.serve.upstream.faults import FAULTS, FaultError
 from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, prompt_body, read_delta
 from imprint.serve.upstream.section import UpstreamSection
@@ -102,13 +102,13 @@ class UpstreamBackend:
         api: Api = "vllm",
         max_length: int | None = None,
         limits: UpstreamLimits | None = None,
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._servers = Servers([Server(address, max_length) for address in addresses], names or {})
         self._api: Api = api
         self._key = key
         self._limits = limits or UpstreamLimits()
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._client: Client | None = None
         self._watching: list[asyncio.Task[None]] = []
         self._queue: FairQueue[UpstreamAnswer] = FairQueue()
@@ -190,7 +190,7 @@ class UpstreamBackend:
     def _begin(self) -> Client:
         """The connections; the first call makes them, and begins to watch the servers."""
         if self._client is None:
-            self._client = Client(self._key, self._patience)
+            self._client = Client(self._key, self._timeouts)
             if not self._closing:
                 self._watching = [asyncio.create_task(server.watch(self._client, self._dispatch)) for server in self._servers.all]
         return self._client
@@ -293,7 +293,7 @@ class UpstreamBackend:
                 except FaultError as error:
                     server.failed(error, self._begin())
                     other = self._servers.least_loaded(answer.job.model, None, tried)
-                    if answer.has_output or not error.fault.elsewhere or other is None:
+                    if answer.has_output or not error.fault.retry_elsewhere or other is None:
                         self._failed += 1
                         answer.end(error)
                         return
@@ -345,7 +345,7 @@ def open_upstream(section: UpstreamSection, limits: UpstreamLimits, max_length: 
 
 def read_key(path: str | None) -> str | None:
     """The key of the servers, from a file or the environment; None where there is none. Raises UserError, which does not quote it."""
-    place = KEY_VARIABLE if path is None else f"upstream_key_file={path}"
+    source = KEY_VARIABLE if path is None else f"upstream_key_file={path}"
     if path is None:
         key = os.environ.get(KEY_VARIABLE, "")
         if not key:
@@ -355,13 +355,13 @@ def read_key(path: str | None) -> str | None:
             key = read_bounded(Path(path), MAX_KEY_BYTES).decode("ascii", "replace").strip()
         except OSError as error:
             raise UserError(
-                Bilingual(f"{place}: cannot be read ({error.strerror}).", f"{place}：无法读取（{error.strerror}）。")
+                Bilingual(f"{source}: cannot be read ({error.strerror}).", f"{source}：无法读取（{error.strerror}）。")
             ) from error
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise UserError(
             Bilingual(
-                f"{place}: must hold a key alone, of letters, digits and signs, without spaces.",
-                f"{place}：须只含一个密钥，由字母、数字、符号组成，不含空格。",
+                f"{source}: must hold a key alone, of letters, digits and signs, without spaces.",
+                f"{source}：须只含一个密钥，由字母、数字、符号组成，不含空格。",
             )
         )
     return key

@@ -24,7 +24,7 @@ DONE: Final = "[DONE]"
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """For how long a server is waited for, in seconds."""
 
     connect: float = 5.0
@@ -45,12 +45,12 @@ class Patience:
 class Client:
     """The connections to all servers."""
 
-    def __init__(self, key: str | None, patience: Patience) -> None:
-        self.patience = patience
+    def __init__(self, key: str | None, timeouts: Timeouts) -> None:
+        self.timeouts = timeouts
         headers = {"Accept-Encoding": "identity"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
         self._http = httpx2.AsyncClient(
             headers=headers,
-            timeout=httpx2.Timeout(None, connect=patience.connect, write=patience.silence),
+            timeout=httpx2.Timeout(None, connect=timeouts.connect, write=timeouts.silence),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_SECONDS),
             verify=ssl.create_default_context(),  # which honours SSL_CERT_FILE
             follow_redirects=False,
@@ -60,37 +60,37 @@ class Client:
     async def ask(self, url: str, body: Mapping[str, Any] | None = None) -> Any:
         """The JSON with which a short question is answered. Raises FaultError."""
         try:
-            async with asyncio.timeout(self.patience.short), self._answer(url, body) as response:
+            async with asyncio.timeout(self.timeouts.short), self._answer(url, body) as response:
                 content = await _read(response, MAX_BODY_BYTES)
         except TimeoutError:
-            raise FaultError("late") from None
+            raise FaultError("timeout") from None
         if len(content) > MAX_BODY_BYTES:
             raise FaultError("oversized")
-        said = read_json(content)
-        if said is None:
-            raise FaultError("nonsense")
-        return said
+        payload = read_json(content)
+        if payload is None:
+            raise FaultError("invalid_response")
+        return payload
 
     async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncGenerator[Any]:
         """The JSON of each event of a stream, which must end with [DONE]. Raises FaultError; closing it closes the connection."""
         clock, begun = asyncio.get_running_loop().time, False
         try:
-            async with asyncio.timeout(self.patience.first) as deadline, self._answer(url, body) as response:
+            async with asyncio.timeout(self.timeouts.first) as deadline, self._answer(url, body) as response:
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                    raise FaultError("nonsense", status=200)
+                    raise FaultError("invalid_response", status=200)
                 async with aclosing(event_texts(response.aiter_raw())) as texts:
                     async for text in texts:
                         deadline.reschedule(None)  # whoever reads the events may take its time
                         if text == DONE:
                             return
-                        said = read_json(text)
-                        if said is None:
-                            raise FaultError("nonsense")
+                        payload = read_json(text)
+                        if payload is None:
+                            raise FaultError("invalid_response")
                         begun = True
-                        yield said
-                        deadline.reschedule(clock() + self.patience.silence)
+                        yield payload
+                        deadline.reschedule(clock() + self.timeouts.silence)
         except TimeoutError:
-            raise FaultError("silent" if begun else "late") from None
+            raise FaultError("silent" if begun else "timeout") from None
         raise FaultError("unfinished")
 
     @asynccontextmanager
@@ -106,7 +106,7 @@ class Client:
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
             raise FaultError("unreachable") from None
         except httpx2.HTTPError:
-            raise FaultError("cut") from None
+            raise FaultError("connection_lost") from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -146,7 +146,7 @@ async def event_texts(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
             yield _text(b"\n".join(data))
             data, size = [], 0
     if data:
-        raise FaultError("cut")
+        raise FaultError("connection_lost")
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
@@ -164,11 +164,11 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         if len(begun) > MAX_EVENT_BYTES:
             raise FaultError("oversized")
     if begun:
-        raise FaultError("cut")
+        raise FaultError("connection_lost")
 
 
 def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise FaultError("nonsense") from None
+        raise FaultError("invalid_response") from None

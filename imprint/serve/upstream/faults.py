@@ -17,7 +17,7 @@ ABOUT_CONTEXT: Final = re.compile(
     re.IGNORECASE,
 )
 """How servers say that a prompt does not fit."""
-MAX_SAID: Final = 20_000
+MAX_ERROR_CHARACTERS: Final = 20_000
 """Most characters of an error that are looked through."""
 
 
@@ -27,10 +27,10 @@ class Fault:
 
     message: Bilingual
     kind: RefusalKind = "unavailable"
-    elsewhere: bool = False
-    """Whether another server may be asked: this one did nothing."""
-    blamed: bool = True
-    """Whether it speaks against the server."""
+    retry_elsewhere: bool = False
+    """Whether another server may be asked, as this one did nothing."""
+    counts_against_server: bool = True
+    """Whether a server with several of these in a row is left out for a while."""
 
 
 def _broken(english: str, chinese: str) -> Fault:
@@ -41,30 +41,30 @@ FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
     {
         "unreachable": Fault(
             Bilingual(f"the server with the model cannot be reached. {AGAIN.english}", f"无法连接模型所在的服务器：{AGAIN.chinese}"),
-            elsewhere=True,
+            retry_elsewhere=True,
         ),
         "busy": Fault(
             Bilingual(
                 "the server with the model takes no request now. Try again in a moment.", "模型所在的服务器暂不接受请求：请稍后再试。"
             ),
-            elsewhere=True,
-            blamed=False,
+            retry_elsewhere=True,
+            counts_against_server=False,
         ),
         "failing": Fault(
             Bilingual(f"the server with the model takes no request now. {AGAIN.english}", f"模型所在的服务器暂不接受请求：{AGAIN.chinese}"),
-            elsewhere=True,
+            retry_elsewhere=True,
         ),
         "key": Fault(
             Bilingual(
                 "the server with the model does not accept the key of this service. Tell whoever runs this service.",
                 "模型所在的服务器不接受本服务的密钥：请告知管理员。",
             ),
-            elsewhere=True,
+            retry_elsewhere=True,
         ),
         "no_model": Fault(
             Bilingual(f"the server has this model no more. {TELL_ADMIN.english}", f"服务器已没有这个模型。{TELL_ADMIN.chinese}"),
             "model_not_found",
-            elsewhere=True,
+            retry_elsewhere=True,
         ),
         "invalid": Fault(
             Bilingual(
@@ -72,7 +72,7 @@ FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
                 "模型所在的服务器拒绝了这个请求：请检查消息的顺序与参数。",
             ),
             "invalid",
-            blamed=False,
+            counts_against_server=False,
         ),
         "context": Fault(
             Bilingual(
@@ -81,27 +81,27 @@ FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
                 "提示与回答合计超过模型的上下文长度：请缩短提示、去掉最早的消息，或要求更短的回答。",
             ),
             "context_length_exceeded",
-            blamed=False,
+            counts_against_server=False,
         ),
         "no_log_probs": Fault(
             Bilingual(
                 "logprobs: the server with the model does not give them. Leave them out.", "logprobs：模型所在的服务器不提供，请去掉。"
             ),
             "invalid",
-            blamed=False,
+            counts_against_server=False,
         ),
         "status": _broken("the server with the model failed.", "模型所在的服务器出错："),
         "failed": _broken("the server with the model failed while it wrote this answer.", "模型所在的服务器在生成回答时出错："),
         "redirect": _broken(
             "the server with the model points to another place, where no request is sent.", "模型所在的服务器要求转到别处，未予跟随："
         ),
-        "late": _broken("the server with the model did not begin to answer in time.", "模型所在的服务器迟迟没有开始回答："),
+        "timeout": _broken("the server with the model did not begin to answer in time.", "模型所在的服务器迟迟没有开始回答："),
         "silent": _broken("the server with the model said nothing more.", "模型所在的服务器不再发送内容："),
-        "cut": _broken(
+        "connection_lost": _broken(
             "the connection to the server with the model broke, so the answer is not whole.", "与模型服务器的连接中断，回答不完整："
         ),
         "unfinished": _broken("the server with the model did not finish the answer.", "模型所在的服务器没有完成回答："),
-        "nonsense": _broken("the server with the model sent what is no answer.", "模型所在的服务器发来的不是回答："),
+        "invalid_response": _broken("the server with the model sent what is no answer.", "模型所在的服务器发来的不是回答："),
         "oversized": _broken("the server with the model sent more than was asked for.", "模型所在的服务器发来的内容超出要求："),
         "wrong_model": _broken("the server answered with another model.", "服务器用了别的模型回答："),
         "no_length": _broken("the server does not say how long a context its models have.", "服务器没有说明模型的上下文长度："),
@@ -127,7 +127,7 @@ class FaultError(Exception):
 
 
 NAMES: Final[Mapping[int, str]] = MappingProxyType(
-    {401: "key", 403: "key", 404: "no_model", 408: "late", 413: "context", 429: "busy", 502: "failing", 503: "failing", 504: "late"}
+    {401: "key", 403: "key", 404: "no_model", 408: "timeout", 413: "context", 429: "busy", 502: "failing", 503: "failing", 504: "timeout"}
 )
 
 
@@ -142,20 +142,20 @@ def fault_of_status(status: int, body: bytes) -> FaultError:
     return FaultError(NAMES.get(status, "status"), status=status)
 
 
-def fault_of_error(said: Mapping[str, Any]) -> FaultError | None:
+def fault_of_error(payload: Mapping[str, Any]) -> FaultError | None:
     """The fault that an object in the middle of a stream tells; None for a part of an answer."""
-    if not said.get("error") and said.get("object") != "error":
+    if not payload.get("error") and payload.get("object") != "error":
         return None
-    inner = said.get("error")
-    code = inner.get("code") if isinstance(inner, dict) else said.get("code")
-    if is_about_context(said):
+    inner = payload.get("error")
+    code = inner.get("code") if isinstance(inner, dict) else payload.get("code")
+    if is_about_context(payload):
         return FaultError("context")
     return FaultError("invalid" if code in {400, 422, "400", "422"} else "failed")
 
 
-def is_about_context(said: Any) -> bool:
+def is_about_context(payload: Any) -> bool:
     """Whether an error says that prompt and answer are too long."""
-    return ABOUT_CONTEXT.search(json.dumps(said)[:MAX_SAID]) is not None
+    return ABOUT_CONTEXT.search(json.dumps(payload)[:MAX_ERROR_CHARACTERS]) is not None
 
 
 def read_json(data: bytes | str) -> Any:

@@ -88,7 +88,7 @@ def prompt_body(job: Job, model: str) -> dict[str, Any]:
 
 
 def answer_body(job: Job, model: str, max_tokens: int | None, api: Api) -> dict[str, Any]:
-    """The request for an answer. All that changes one is said, so that no default of a server does."""
+    """The request for an answer. Every setting that changes an answer is in it, so that no default of a server does."""
     body = prompt_body(job, model) | {
         "stream": True,
         "stream_options": {"include_usage": True} | ({"continuous_usage_stats": True} if api == "vllm" else {}),
@@ -108,28 +108,28 @@ def answer_body(job: Job, model: str, max_tokens: int | None, api: Api) -> dict[
     return body
 
 
-def read_delta(said: Any, job: Job, model: str) -> UpstreamDelta:
+def read_delta(payload: Any, job: Job, model: str) -> UpstreamDelta:
     """What an event tells. Raises FaultError for an error, and for what is no delta of this answer."""
-    if not isinstance(said, dict):
-        raise FaultError("nonsense")
-    if (fault := fault_of_error(said)) is not None:
+    if not isinstance(payload, dict):
+        raise FaultError("invalid_response")
+    if (fault := fault_of_error(payload)) is not None:
         raise fault
-    named, choices = said.get("model"), said.get("choices")
+    named, choices = payload.get("model"), payload.get("choices")
     if isinstance(named, str) and named and not named.startswith(model):  # a hosted model answers by the name of its version
         raise FaultError("wrong_model")
     if not isinstance(choices, list) or len(choices) > 1:
-        raise FaultError("nonsense")
-    prompt_tokens, new_tokens = _usage(said.get("usage"))
+        raise FaultError("invalid_response")
+    prompt_tokens, new_tokens = _usage(payload.get("usage"))
     if not choices:
         return UpstreamDelta(prompt_tokens=prompt_tokens, new_tokens=new_tokens)
     choice = choices[0]
     if not isinstance(choice, dict):
-        raise FaultError("nonsense")
+        raise FaultError("invalid_response")
     try:
         text = _text(choice, is_chat=job.text is None)
         tokens = () if job.top_logprobs is None else _tokens(choice.get("logprobs"))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        raise FaultError("nonsense") from None
+        raise FaultError("invalid_response") from None
     if any(len(token.top) > (job.top_logprobs or 0) + 1 for token in tokens):  # some name the chosen token beside the most probable ones
         raise FaultError("oversized")
     if text and not tokens and job.top_logprobs is not None:
@@ -146,31 +146,31 @@ def _text(choice: Mapping[str, Any], *, is_chat: bool) -> str:
     return text or ""
 
 
-def _reason(said: Any) -> EndReason | None:
-    if said is None:
+def _reason(finish_reason: Any) -> EndReason | None:
+    if finish_reason is None:
         return None
-    if not isinstance(said, str) or said not in ENDINGS:
+    if not isinstance(finish_reason, str) or finish_reason not in ENDINGS:
         raise FaultError("failed")  # such as "abort"
-    return ENDINGS[said]
+    return ENDINGS[finish_reason]
 
 
-def _usage(said: Any) -> tuple[int | None, int | None]:
+def _usage(usage: Any) -> tuple[int | None, int | None]:
     """Tokens of prompt and answer."""
-    if not isinstance(said, dict):
+    if not isinstance(usage, dict):
         return None, None
-    numbers = [said.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    numbers = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     prompt, new = (number if type(number) is int and 0 <= number < MAX_TOKENS else None for number in numbers)
     return prompt, new
 
 
-def _tokens(said: Any) -> tuple[TokenPiece, ...]:
+def _tokens(logprobs: Any) -> tuple[TokenPiece, ...]:
     """The tokens with their log-probabilities, in either form. Raises KeyError, TypeError, ValueError and AttributeError for others."""
-    if said is None:
+    if logprobs is None:
         return ()
-    if "content" in said:
-        return tuple(_token(one, one.get("top_logprobs") or ()) for one in said["content"] or ())
-    tops = said.get("top_logprobs") or [None] * len(said["tokens"])
-    rows = zip(said["tokens"], said["token_logprobs"], tops, strict=True)
+    if "content" in logprobs:
+        return tuple(_token(one, one.get("top_logprobs") or ()) for one in logprobs["content"] or ())
+    tops = logprobs.get("top_logprobs") or [None] * len(logprobs["tokens"])
+    rows = zip(logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True)
     return tuple(
         _token(
             {"token": text, "logprob": log_prob},
@@ -180,13 +180,13 @@ def _tokens(said: Any) -> tuple[TokenPiece, ...]:
     )
 
 
-def _token(said: Mapping[str, Any], top: Sequence[Mapping[str, Any]]) -> TokenPiece:
-    chosen = _alternative(said)
+def _token(entry: Mapping[str, Any], top: Sequence[Mapping[str, Any]]) -> TokenPiece:
+    chosen = _alternative(entry)
     return TokenPiece(NO_ID, chosen.utf8, chosen.log_prob, chosen.utf8.decode(errors="ignore"), tuple(map(_alternative, top)))
 
 
-def _alternative(said: Mapping[str, Any]) -> Alternative:
-    text, log_prob, numbers = said["token"], said["logprob"], said.get("bytes")
+def _alternative(entry: Mapping[str, Any]) -> Alternative:
+    text, log_prob, numbers = entry["token"], entry["logprob"], entry.get("bytes")
     if not isinstance(text, str) or not isinstance(numbers, list | None) or isinstance(log_prob, bool) or not math.isfinite(log_prob):
         raise ValueError
     return Alternative(NO_ID, text.encode() if numbers is None else bytes(numbers), float(log_prob))

@@ -19,9 +19,9 @@ MAX_NAME: Final = 256
 MAX_LENGTH: Final = 2**31
 SUSPICIOUS: Final = 3
 """After so many answers in a row that failed, a server is left out for a while, whatever its checks say."""
-COUNTS: Final = ("/tokenize", "/v1/tokenize")
+COUNT_PATHS: Final = ("/tokenize", "/v1/tokenize")
 """Where servers count tokens: vLLM and SGLang; SGLang and this service."""
-COUNTED: Final = ({"role": "user", "content": "1"},)
+PROBE_MESSAGES: Final = ({"role": "user", "content": "1"},)
 """A conversation that shows whether a server counts tokens."""
 
 
@@ -46,7 +46,7 @@ class Server:
         """Its models by id, as they were when it last answered."""
         self.answers = False
         """Whether it answered when it was last checked."""
-        self.counts_at: str | None = None
+        self.count_path: str | None = None
         """Where it counts tokens; None if it does not."""
         self.running = 0
         """Answers that it writes for this service."""
@@ -70,8 +70,8 @@ class Server:
 
     def failed(self, error: FaultError, client: Client) -> None:
         """Note that an answer of it was not: it is checked soon, and left out after several."""
-        self._tell("an answer failed", error)
-        if not error.fault.blamed:
+        self._log_fault("an answer failed", error)
+        if not error.fault.counts_against_server:
             return
         self._failed += 1
         if error.name == "unreachable":
@@ -84,7 +84,7 @@ class Server:
         """Check it again and again; `changed` is called after each check."""
         while True:
             self._woken.clear()
-            seconds = client.patience.check if await self.check(client) else _pause(client, self._checks_failed)
+            seconds = client.timeouts.check if await self.check(client) else _pause(client, self._checks_failed)
             changed()
             until_back = self._left_out_until - self._clock()
             if until_back > 0:
@@ -92,7 +92,7 @@ class Server:
             try:
                 async with asyncio.timeout(seconds):
                     await self._woken.wait()
-                await asyncio.sleep(min(seconds, client.patience.retry))  # many answers may fail at once
+                await asyncio.sleep(min(seconds, client.timeouts.retry))  # many answers may fail at once
             except TimeoutError:
                 pass
 
@@ -101,10 +101,10 @@ class Server:
         try:
             models = read_models(await client.ask(f"{self.address}/v1/models"), self._max_length)
             if models != self.models or not self.answers:
-                self.counts_at = await self._find_count(client, next(iter(models)))
+                self.count_path = await self._find_count_path(client, next(iter(models)))
         except FaultError as error:
             if self.answers or self._checks_failed == 0:
-                self._tell("a server does not answer", error)
+                self._log_fault("a server does not answer", error)
             self.answers = False
             self._checks_failed += 1
             return False
@@ -116,46 +116,46 @@ class Server:
     @property
     def counts_tokens(self) -> bool:
         """Whether it counts tokens."""
-        return self.counts_at is not None
+        return self.count_path is not None
 
     async def count(self, client: Client, prompt: Mapping[str, Any]) -> int:
         """The tokens of a prompt, with its template. Raises FaultError."""
-        return await self._count_at(self.counts_at or COUNTS[0], client, prompt)
+        return await self._count_at(self.count_path or COUNT_PATHS[0], client, prompt)
 
-    async def _count_at(self, place: str, client: Client, prompt: Mapping[str, Any]) -> int:
-        said = await client.ask(self.address + place, prompt)
-        number = said.get("count") if isinstance(said, dict) else None
+    async def _count_at(self, path: str, client: Client, prompt: Mapping[str, Any]) -> int:
+        payload = await client.ask(self.address + path, prompt)
+        number = payload.get("count") if isinstance(payload, dict) else None
         if type(number) is not int or not 0 < number < MAX_LENGTH:
-            raise FaultError("nonsense")
+            raise FaultError("invalid_response")
         return number
 
-    async def _find_count(self, client: Client, model: str) -> str | None:
-        for place in COUNTS:
+    async def _find_count_path(self, client: Client, model: str) -> str | None:
+        for path in COUNT_PATHS:
             with suppress(FaultError):
-                await self._count_at(place, client, {"model": model, "messages": COUNTED})
-                return place
+                await self._count_at(path, client, {"model": model, "messages": PROBE_MESSAGES})
+                return path
         return None
 
-    def _tell(self, event: str, error: FaultError) -> None:
+    def _log_fault(self, event: str, error: FaultError) -> None:
         fields = {"server": self.address, "fault": error.name, "status": error.status}
         self._log.warning(event, extra={"fields": fields})
 
 
 def _pause(client: Client, failures: int) -> float:
     """Seconds until the next try, a little different each time, so that several services do not try together."""
-    return min(client.patience.retry * 2.0 ** min(failures, 16), client.patience.longest_retry) * random.uniform(0.8, 1.0)
+    return min(client.timeouts.retry * 2.0 ** min(failures, 16), client.timeouts.longest_retry) * random.uniform(0.8, 1.0)
 
 
-def read_models(said: Any, max_length: int | None) -> dict[str, UpstreamModel]:
+def read_models(payload: Any, max_length: int | None) -> dict[str, UpstreamModel]:
     """The models of a list of /v1/models, none longer than `max_length`. Raises FaultError for no list, and where lengths are not known."""
-    entries = said.get("data") if isinstance(said, dict) else None
+    entries = payload.get("data") if isinstance(payload, dict) else None
     if not isinstance(entries, list):
-        raise FaultError("nonsense")
+        raise FaultError("invalid_response")
     models = {}
     for entry in entries[:MAX_MODELS]:
         name = entry.get("id") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-            raise FaultError("nonsense")
+            raise FaultError("invalid_response")
         lengths = [length for length in (entry.get("max_model_len"), max_length) if type(length) is int and 0 < length < MAX_LENGTH]
         if not lengths:
             raise FaultError("no_length")

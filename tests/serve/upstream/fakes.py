@@ -9,9 +9,9 @@ from typing import Any
 
 from imprint.serve.generation.job import Job
 from imprint.serve.upstream.backend import UpstreamBackend
-from imprint.serve.upstream.client import Patience
+from imprint.serve.upstream.client import Timeouts
 
-QUICK = Patience(connect=0.5, first=0.3, silence=0.3, short=0.5, check=0.05, retry=0.02, longest_retry=0.1)
+QUICK = Timeouts(connect=0.5, first=0.3, silence=0.3, short=0.5, check=0.05, retry=0.02, longest_retry=0.1)
 ANSWER = ("这件", "上衣", "是白色。")
 DONE = b"data: [DONE]\n\n"
 
@@ -166,9 +166,9 @@ async def running(*servers: FakeServer) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def backend_of(*servers: FakeServer, patience: Patience = QUICK, wait: bool = True, **knobs: Any) -> AsyncIterator[UpstreamBackend]:
+async def backend_of(*servers: FakeServer, timeouts: Timeouts = QUICK, wait: bool = True, **knobs: Any) -> AsyncIterator[UpstreamBackend]:
     """A backend in front of servers that listen; it is ready, unless `wait` is false."""
-    backend = UpstreamBackend([server.url for server in servers], patience=patience, **knobs)
+    backend = UpstreamBackend([server.url for server in servers], timeouts=timeouts, **knobs)
     try:
         backend.ready()
         if wait:

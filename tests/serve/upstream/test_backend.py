@@ -12,7 +12,7 @@ import pytest
 from imprint.messages import UserError
 from imprint.serve.generation.job import Job, RefusedError, TextDelta, Waiting
 from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamBackend, UpstreamLimits, open_upstream, read_key
-from imprint.serve.upstream.client import Patience
+from imprint.serve.upstream.client import Timeouts
 from imprint.serve.upstream.section import UpstreamSection
 from tests.serve.outcomes import Outcome, outcome_of
 from tests.serve.upstream.fakes import (
@@ -122,7 +122,7 @@ class TestAnswers:
 class TestAnotherService:
     def test_of_ours_stands_behind_this_one(self) -> None:
         async def run(url: str) -> list[Outcome]:
-            backend = UpstreamBackend([url], key=KEY, patience=Patience())
+            backend = UpstreamBackend([url], key=KEY, timeouts=Timeouts())
             await until(backend.ready)
             assert [(model.id, model.parent, model.max_length) for model in backend.models()] == [
                 ("base", None, 128),
@@ -164,7 +164,7 @@ class TestFaults:
         behaviour, kind, words = FAULTS[name]
         server = FakeServer(answer=behaviour)
         with caplog.at_level(logging.INFO):
-            outcome = answer_of(server, patience=QUICK if behaviour in {slow, hang, pings} else Patience())
+            outcome = answer_of(server, timeouts=QUICK if behaviour in {slow, hang, pings} else Timeouts())
 
         assert (outcome.end.reason, outcome.end.kind) == ("error", kind)
         assert outcome.end.error is not None
@@ -190,7 +190,7 @@ class TestFaults:
             server = FakeServer()
             async with AsyncExitStack() as stack:
                 async with running(server):
-                    backend = await stack.enter_async_context(backend_of(server, patience=Patience(connect=0.5)))
+                    backend = await stack.enter_async_context(backend_of(server, timeouts=Timeouts(connect=0.5)))
                 outcome = await outcome_of(await backend.submit(job_of()))
                 with pytest.raises(RefusedError) as caught:
                     await backend.submit(job_of())
@@ -214,7 +214,7 @@ class TestServers:
     def test_the_least_loaded_is_asked(self) -> None:
         async def run() -> list[int]:
             servers = [FakeServer(answer=hang) for _ in range(3)]
-            async with running(*servers), backend_of(*servers, patience=Patience()) as backend:
+            async with running(*servers), backend_of(*servers, timeouts=Timeouts()) as backend:
                 for number in range(6):
                     await backend.submit(job_of(owner=f"{number}"))
                 await until(lambda: sum(len(server.answers) for server in servers) == 6)
@@ -243,8 +243,8 @@ class TestServers:
     def test_one_whose_answers_fail_though_it_lists_its_models_gets_no_more_than_a_few(self) -> None:
         async def run() -> tuple[int, int]:
             good, bad = FakeServer(), FakeServer(answer=FAULTS["no finish_reason"][0])
-            patience = Patience(check=0.02, retry=30, longest_retry=30)
-            async with running(good, bad), backend_of(bad, good, patience=patience) as backend:
+            timeouts = Timeouts(check=0.02, retry=30, longest_retry=30)
+            async with running(good, bad), backend_of(bad, good, timeouts=timeouts) as backend:
                 ends = [(await outcome_of(await backend.submit(job_of()))).end.reason for _ in range(12)]
                 return ends.count("error"), len(bad.answers)
 
@@ -287,7 +287,7 @@ class TestQueue:
                 await behave(asked)
 
             server = FakeServer(answer=answer)
-            async with running(server), backend_of(server, limits=UpstreamLimits(slots=1, waiting=8), patience=Patience()) as backend:
+            async with running(server), backend_of(server, limits=UpstreamLimits(slots=1, waiting=8), timeouts=Timeouts()) as backend:
                 jobs = [job_of(text, owner=text[0]) for text in ("a1", "a2", "a3", "b1")]
                 generations = [await backend.submit(job) for job in jobs]
                 with pytest.raises(RefusedError) as caught:
@@ -306,7 +306,7 @@ class TestQueue:
     def test_an_owner_has_no_more_answers_at_a_time_than_it_may(self) -> None:
         async def run() -> int:
             server = FakeServer(answer=hang)
-            async with running(server), backend_of(server, patience=Patience()) as backend:
+            async with running(server), backend_of(server, timeouts=Timeouts()) as backend:
                 for _ in range(5):
                     await backend.submit(job_of(concurrency=2))
                 await until(lambda: len(server.answers) == 2)
@@ -318,7 +318,7 @@ class TestQueue:
     def test_cancelling_closes_the_connection_and_counts_what_was_written(self) -> None:
         async def run() -> tuple[str, int, int]:
             server = FakeServer(answer=hang)
-            async with running(server), backend_of(server, patience=Patience()) as backend:
+            async with running(server), backend_of(server, timeouts=Timeouts()) as backend:
                 generation = await backend.submit(job_of())
                 waiting = await backend.submit(job_of())
                 while not isinstance(await anext(generation), TextDelta):
@@ -342,7 +342,7 @@ class TestQueue:
                 await behave(asked)
 
             server = FakeServer(answer=answer)
-            async with running(server), backend_of(server, limits=UpstreamLimits(slots=2), patience=Patience()) as backend:
+            async with running(server), backend_of(server, limits=UpstreamLimits(slots=2), timeouts=Timeouts()) as backend:
                 generations = [await backend.submit(job_of(text, owner=text)) for text in ("quick", "slow", "late")]
                 await until(lambda: len(server.answers) == 2)
                 await backend.close(0.4)

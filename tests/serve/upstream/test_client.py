@@ -39,9 +39,9 @@ def test_events_are_read_wherever_the_network_cuts_them() -> None:
 
 
 def test_what_is_too_long_or_cut_or_no_text_is_a_fault() -> None:
-    assert fault_of(b"data: 1") == "cut"
-    assert fault_of(b"data: 1\n") == "cut"
-    assert fault_of(b"data: \xff\n\n") == "nonsense"
+    assert fault_of(b"data: 1") == "connection_lost"
+    assert fault_of(b"data: 1\n") == "connection_lost"
+    assert fault_of(b"data: \xff\n\n") == "invalid_response"
     assert fault_of(b"x" * MAX_EVENT_BYTES, b"x") == "oversized"
     assert fault_of(b"data: " + b"x" * MAX_EVENT_BYTES + b"\n\n") == "oversized"
     assert fault_of(*[b"data: " + b"x" * 1000 + b"\n"] * 1100) == "oversized"
@@ -76,7 +76,7 @@ def test_a_short_question_is_bounded_in_time_and_size() -> None:
     async def nonsense(asked: Asked) -> None:
         await asked.reply(200, b"<html>")
 
-    for behaviour, name in ((silent, "late"), (dripping, "late"), (huge, "oversized"), (nonsense, "nonsense")):
+    for behaviour, name in ((silent, "timeout"), (dripping, "timeout"), (huge, "oversized"), (nonsense, "invalid_response")):
         with pytest.raises(FaultError) as caught:
             ask_of(FakeServer(listed=behaviour))
         assert caught.value.name == name

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from imprint.serve.upstream.client import Client, Patience
+from imprint.serve.upstream.client import Client, Timeouts
 from imprint.serve.upstream.faults import FaultError
 from imprint.serve.upstream.servers import SUSPICIOUS, Server, Servers, UpstreamModel, read_models
 from tests.serve.upstream.fakes import QUICK, FakeServer, running
@@ -29,11 +29,11 @@ def test_models_are_those_that_the_server_lists() -> None:
         (listed({"id": "gpt"}), "no_length"),
         (listed({"id": "gpt", "max_model_len": -1}), "no_length"),
         (listed(), "no_model"),
-        ([], "nonsense"),
-        ({"data": {}}, "nonsense"),
-        (listed({"id": "x" * 300, "max_model_len": 9}), "nonsense"),
-        (listed({"id": "a\nb", "max_model_len": 9}), "nonsense"),
-        (listed("gpt"), "nonsense"),
+        ([], "invalid_response"),
+        ({"data": {}}, "invalid_response"),
+        (listed({"id": "x" * 300, "max_model_len": 9}), "invalid_response"),
+        (listed({"id": "a\nb", "max_model_len": 9}), "invalid_response"),
+        (listed("gpt"), "invalid_response"),
     ],
 )
 def test_a_list_that_is_none_is_a_fault(said: Any, fault: str) -> None:
@@ -44,14 +44,14 @@ def test_a_list_that_is_none_is_a_fault(said: Any, fault: str) -> None:
 def server_with(clock: Any = None, **models: int) -> Server:
     server = Server("http://127.0.0.1:1", None, *([clock] if clock else []))
     server.models = {name: UpstreamModel(length, name, None) for name, length in models.items()}
-    server.answers, server.counts_at = True, "/tokenize"
+    server.answers, server.count_path = True, "/tokenize"
     return server
 
 
 def test_a_model_of_several_servers_is_as_long_as_the_shortest_and_adapters_come_last() -> None:
     first, second = server_with(demo=100), server_with(demo=50, other=70)
     first.models = {"flowers": UpstreamModel(100, "flowers", "demo"), **first.models}
-    second.counts_at = None
+    second.count_path = None
     models = Servers([first, second], {}).models()
 
     assert [(model.id, model.parent, model.max_length, model.counts_tokens) for model in models] == [
@@ -81,22 +81,22 @@ def test_the_one_with_the_fewest_answers_is_taken_of_those_that_have_the_model_a
 def test_one_that_fails_several_times_is_left_out_for_longer_and_longer() -> None:
     async def run() -> list[bool]:
         now = 0.0
-        server, client = server_with(lambda: now, demo=9), Client(None, Patience(retry=1, longest_retry=4))
+        server, client = server_with(lambda: now, demo=9), Client(None, Timeouts(retry=1, longest_retry=4))
         seen = []
         for _ in range(SUSPICIOUS - 1):
-            server.failed(FaultError("cut"), client)
+            server.failed(FaultError("connection_lost"), client)
         seen.append(server.usable)
-        server.failed(FaultError("cut"), client)
+        server.failed(FaultError("connection_lost"), client)
         seen.append(server.usable)
         now += 1
         seen.append(server.usable)
-        server.failed(FaultError("cut"), client)
+        server.failed(FaultError("connection_lost"), client)
         now += 1
         seen.append(server.usable)
         now += 1
         seen.append(server.usable)
         server.answered()
-        server.failed(FaultError("cut"), client)
+        server.failed(FaultError("connection_lost"), client)
         seen.append(server.usable)
         server.failed(FaultError("unreachable"), client)
         seen.append(server.usable)
