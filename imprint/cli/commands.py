@@ -276,6 +276,6 @@ def demo_bloom(options: argparse.Namespace) -> None:
 
 def user(options: argparse.Namespace) -> None:
     """`imprint user`."""
-    from imprint.serve.user_command import Asked, user_command
+    from imprint.serve.user_command import UserArguments, user_command
 
-    user_command(options.part, Asked(options.subject, options.overrides, as_json=options.json))
+    user_command(options.subcommand, UserArguments(options.subject, options.overrides, as_json=options.json))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from imprint import __version__
 from imprint.cli import commands as run
 from imprint.cli.problems import parser_problem, unknown_words
-from imprint.cli.user_parts import USER_PARTS
+from imprint.cli.user_subcommands import USER_SUBCOMMANDS
 from imprint.export.targets import QUANTIZE_FORMATS, TARGETS
 from imprint.messages import Bilingual
 from imprint.terminal import say, terminal_columns
@@ -452,17 +452,17 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 
 def _add_user(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    parts = _add_subcommands(commands, "user", Bilingual("manage the accounts of the online service", "管理在线服务的账号").line)
-    for part in USER_PARTS:
-        parser = _add_command(parts, part.name, run.user, part.does.line)
-        parser.set_defaults(part=part.name, subject="", json=False)
-        if part.metavar is not None:
-            parser.add_argument("subject", metavar=part.metavar, help=part.subject.line)
-        if part.is_list:
+    subcommands = _add_subcommands(commands, "user", Bilingual("manage the accounts of the online service", "管理在线服务的账号").line)
+    for subcommand in USER_SUBCOMMANDS:
+        parser = _add_command(subcommands, subcommand.name, run.user, subcommand.does.line)
+        parser.set_defaults(subcommand=subcommand.name, subject="", json=False)
+        if subcommand.metavar is not None:
+            parser.add_argument("subject", metavar=subcommand.metavar, help=subcommand.subject.line)
+        if subcommand.is_list:
             parser.add_argument(
                 "--json", action="store_true", help=Bilingual("for scripts, one line for each", "供脚本读取，每项一行").line
             )
-        _add_overrides(parser, part.section)
+        _add_overrides(parser, subcommand.section)
 
 
 def _count(text: str) -> int:

@@ -23,30 +23,30 @@ DAY: Final = 86_400
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was typed after the part."""
+class UserArguments:
+    """What was typed after the subcommand."""
 
     subject: str
-    """A name, an id or a file; empty for parts that take none."""
+    """A name, an id or a file; empty for subcommands that take none."""
     overrides: Sequence[str]
     """Knobs."""
     as_json: bool
     """Whether a list is printed as lines of JSON."""
 
 
-def user_command(part: str, asked: Asked) -> None:
-    """Run one part, named as in `PARTS`. Raises UserError."""
-    PARTS[part](asked)
+def user_command(subcommand: str, arguments: UserArguments) -> None:
+    """Run a subcommand, named as in `SUBCOMMANDS`. Raises UserError."""
+    SUBCOMMANDS[subcommand](arguments)
 
 
-def add_user(asked: Asked) -> None:
+def add_user(arguments: UserArguments) -> None:
     """Make an account and print its one-time password, alone on the output. A folder without a database gets one."""
-    section = read_overrides(asked.overrides, AddUserSection)
+    section = read_overrides(arguments.overrides, AddUserSection)
     with Store.open(Path(section.data)) as store:
         if store.first_password is not None:
-            _say_password("admin", store.first_password, stream_is_output=False)
+            _say_password("admin", store.first_password, to_stdout=False)
         created = store.accounts.create(
-            asked.subject,
+            arguments.subject,
             actor=COMMAND_LINE,
             role=section.role,
             models=_models(section.models),
@@ -57,12 +57,12 @@ def add_user(asked: Asked) -> None:
     _say_password(created.account.name, created.password)
 
 
-def list_users(asked: Asked) -> None:
+def list_users(arguments: UserArguments) -> None:
     """Print all accounts."""
-    section = read_overrides(asked.overrides, DataFolderSection)
+    section = read_overrides(arguments.overrides, DataFolderSection)
     with _opened(section) as store:
         accounts = store.accounts.list()
-        is_open = len(store.requests.list())
+        num_open = len(store.requests.list())
     rows = [
         (
             account.name,
@@ -76,22 +76,22 @@ def list_users(asked: Asked) -> None:
         for account in accounts
     ]
     titles = ("NAME", "ROLE", "STATE", "MODELS", "TOKENS TODAY", "AT ONCE", "CONTACT")
-    _say_table(titles, rows, [asdict(account) for account in accounts], as_json=asked.as_json)
-    if is_open:
+    _say_table(titles, rows, [asdict(account) for account in accounts], as_json=arguments.as_json)
+    if num_open:
         say(
             Bilingual(
-                f"{is_open} requests for an account wait: `imprint user requests`",
-                f"有 {is_open} 个账号申请待处理：`imprint user requests`",
+                f"{num_open} requests for an account wait: `imprint user requests`",
+                f"有 {num_open} 个账号申请待处理：`imprint user requests`",
             ).line,
             stream=sys.stderr,
         )
 
 
-def change_user(asked: Asked) -> None:
+def change_user(arguments: UserArguments) -> None:
     """Change what an account may do."""
-    section = read_overrides(asked.overrides, ChangeUserSection)
+    section = read_overrides(arguments.overrides, ChangeUserSection)
     with _opened(section) as store:
-        account = store.accounts.named(asked.subject)
+        account = store.accounts.named(arguments.subject)
         store.accounts.change(
             account.id,
             actor=COMMAND_LINE,
@@ -103,40 +103,40 @@ def change_user(asked: Asked) -> None:
     _say_done(f'"{account.name}" was changed', f'已修改 "{account.name}"')
 
 
-def disable_user(asked: Asked) -> None:
+def disable_user(arguments: UserArguments) -> None:
     """Disable an account: its sessions end, its keys rest."""
-    with _account(asked) as (store, account):
+    with _account(arguments) as (store, account):
         store.accounts.disable(account.id, COMMAND_LINE)
     _say_done(f'"{account.name}" is disabled; its sessions have ended', f'已停用 "{account.name}"，其会话已结束')
 
 
-def enable_user(asked: Asked) -> None:
+def enable_user(arguments: UserArguments) -> None:
     """Enable a disabled account."""
-    with _account(asked) as (store, account):
+    with _account(arguments) as (store, account):
         store.accounts.enable(account.id, COMMAND_LINE)
     _say_done(f'"{account.name}" is enabled', f'已启用 "{account.name}"')
 
 
-def delete_user(asked: Asked) -> None:
+def delete_user(arguments: UserArguments) -> None:
     """Delete an account with its chats and keys."""
-    with _account(asked) as (store, account):
+    with _account(arguments) as (store, account):
         store.accounts.delete(account.id, COMMAND_LINE)
     _say_done(f'"{account.name}" is deleted, with its chats and keys', f'已删除 "{account.name}" 及其对话和密钥')
 
 
-def reset_password(asked: Asked) -> None:
+def reset_password(arguments: UserArguments) -> None:
     """Give an account a one-time password and print it, alone on the output."""
-    with _account(asked) as (store, account):
+    with _account(arguments) as (store, account):
         password = store.accounts.reset_password(account.id, COMMAND_LINE)
     _say_password(account.name, password)
 
 
-def add_key(asked: Asked) -> None:
+def add_key(arguments: UserArguments) -> None:
     """Make a key of an account and print it, alone on the output."""
-    section = read_overrides(asked.overrides, KeySection)
+    section = read_overrides(arguments.overrides, KeySection)
     with _opened(section) as store:
         created = store.keys.create(
-            store.accounts.named(asked.subject).id,
+            store.accounts.named(arguments.subject).id,
             actor=COMMAND_LINE,
             name=section.name,
             models=_models(section.models),
@@ -145,11 +145,11 @@ def add_key(asked: Asked) -> None:
     say(created.key)
 
 
-def list_keys(asked: Asked) -> None:
+def list_keys(arguments: UserArguments) -> None:
     """Print the keys of an account, as far as they are known."""
-    section = read_overrides(asked.overrides, DataFolderSection)
+    section = read_overrides(arguments.overrides, DataFolderSection)
     with _opened(section) as store:
-        keys = store.keys.list(store.accounts.named(asked.subject).id)
+        keys = store.keys.list(store.accounts.named(arguments.subject).id)
     now = datetime.now(UTC).timestamp()
     rows = [
         (
@@ -164,23 +164,23 @@ def list_keys(asked: Asked) -> None:
         for key in keys
     ]
     titles = ("ID", "KEY", "NAME", "STATE", "MODELS", "UNTIL", "LAST USED")
-    _say_table(titles, rows, [asdict(key) for key in keys], as_json=asked.as_json)
+    _say_table(titles, rows, [asdict(key) for key in keys], as_json=arguments.as_json)
 
 
-def revoke_key(asked: Asked) -> None:
+def revoke_key(arguments: UserArguments) -> None:
     """End a key, by its id or by how it begins."""
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
+    with _opened(read_overrides(arguments.overrides, DataFolderSection)) as store:
         found = [
             (account, key)
             for account in store.accounts.list()
             for key in store.keys.list(account.id)
-            if key.id == asked.subject or (key.revoked_at is None and asked.subject.startswith(key.prefix))
+            if key.id == arguments.subject or (key.revoked_at is None and arguments.subject.startswith(key.prefix))
         ]
         if len(found) != 1:
             raise UserError(
                 Bilingual(
-                    f"{len(found)} keys are named {asked.subject[:9]!r}. Give the id that `imprint user keys NAME` shows.",
-                    f"有 {len(found)} 个密钥叫 {asked.subject[:9]!r}。请给出 `imprint user keys NAME` 显示的 ID。",
+                    f"{len(found)} keys are named {arguments.subject[:9]!r}. Give the id that `imprint user keys NAME` shows.",
+                    f"有 {len(found)} 个密钥叫 {arguments.subject[:9]!r}。请给出 `imprint user keys NAME` 显示的 ID。",
                 )
             )
         account, key = found[0]
@@ -188,22 +188,22 @@ def revoke_key(asked: Asked) -> None:
     _say_done(f'key {key.prefix}... of "{account.name}" is revoked', f'已撤销 "{account.name}" 的密钥 {key.prefix}...')
 
 
-def list_requests(asked: Asked) -> None:
+def list_requests(arguments: UserArguments) -> None:
     """Print the requests for an account that wait for an answer."""
-    section = read_overrides(asked.overrides, DataFolderSection)
+    section = read_overrides(arguments.overrides, DataFolderSection)
     with _opened(section) as store:
         requests = store.requests.list()
     rows = [(one.id, _day(one.asked_at), one.name, one.contact, one.address, one.reason) for one in requests]
     titles = ("ID", "ASKED", "NAME", "CONTACT", "ADDRESS", "REASON")
-    _say_table(titles, rows, [asdict(one) for one in requests], as_json=asked.as_json)
+    _say_table(titles, rows, [asdict(one) for one in requests], as_json=arguments.as_json)
 
 
-def approve_request(asked: Asked) -> None:
+def approve_request(arguments: UserArguments) -> None:
     """Make the account that a request asks for, and print its one-time password, alone on the output."""
-    section = read_overrides(asked.overrides, ApproveSection)
+    section = read_overrides(arguments.overrides, ApproveSection)
     with _opened(section) as store:
         created = store.requests.approve(
-            asked.subject,
+            arguments.subject,
             COMMAND_LINE,
             name=section.name,
             models=_models(section.models),
@@ -213,43 +213,43 @@ def approve_request(asked: Asked) -> None:
     _say_password(created.account.name, created.password)
 
 
-def decline_request(asked: Asked) -> None:
+def decline_request(arguments: UserArguments) -> None:
     """Decline a request."""
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
-        store.requests.decline(asked.subject, COMMAND_LINE)
+    with _opened(read_overrides(arguments.overrides, DataFolderSection)) as store:
+        store.requests.decline(arguments.subject, COMMAND_LINE)
     _say_done("the request is declined", "已拒绝该申请")
 
 
-def set_guests(asked: Asked) -> None:
+def set_guests(arguments: UserArguments) -> None:
     """Say where guests are let in."""
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
-        store.settings.set_guests(asked.subject, COMMAND_LINE)
-    _say_done(f"guests: {asked.subject}", f"访客：{asked.subject}")
+    with _opened(read_overrides(arguments.overrides, DataFolderSection)) as store:
+        store.settings.set_guests(arguments.subject, COMMAND_LINE)
+    _say_done(f"guests: {arguments.subject}", f"访客：{arguments.subject}")
 
 
-def show_audit(asked: Asked) -> None:
+def show_audit(arguments: UserArguments) -> None:
     """Print the last entries of the audit log, oldest first."""
-    section = read_overrides(asked.overrides, DataFolderSection)
+    section = read_overrides(arguments.overrides, DataFolderSection)
     with _opened(section) as store:
         entries = store.audit.list()[::-1]
     rows = [(_second(one.at), one.actor, one.address or "", one.action, one.subject, one.detail) for one in entries]
     titles = ("WHEN (UTC)", "WHO", "FROM", "WHAT", "WHOM", "DETAIL")
-    _say_table(titles, rows, [asdict(one) for one in entries], as_json=asked.as_json)
+    _say_table(titles, rows, [asdict(one) for one in entries], as_json=arguments.as_json)
 
 
-def back_up(asked: Asked) -> None:
+def back_up(arguments: UserArguments) -> None:
     """Write everything to one file."""
-    file = Path(asked.subject)
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
+    file = Path(arguments.subject)
+    with _opened(read_overrides(arguments.overrides, DataFolderSection)) as store:
         store.backup(file)
         store.audit.add("backup", COMMAND_LINE, detail=file.name)
     _say_done(f"{file}: written; it holds all accounts and chats, so keep it safe", f"{file}：已写好；其中有全部账号和对话，请妥善保管")
 
 
-def put_back(asked: Asked) -> None:
+def put_back(arguments: UserArguments) -> None:
     """Put a backup in the place of the database."""
-    section = read_overrides(asked.overrides, DataFolderSection)
-    file = Path(asked.subject)
+    section = read_overrides(arguments.overrides, DataFolderSection)
+    file = Path(arguments.subject)
     kept = restore(file, Path(section.data))
     with _opened(section) as store:
         store.audit.add("restore", COMMAND_LINE, detail=file.name)
@@ -261,7 +261,7 @@ def put_back(asked: Asked) -> None:
     )
 
 
-PARTS: Final[Mapping[str, Callable[[Asked], None]]] = MappingProxyType(
+SUBCOMMANDS: Final[Mapping[str, Callable[[UserArguments], None]]] = MappingProxyType(
     {
         "add": add_user,
         "list": list_users,
@@ -282,14 +282,14 @@ PARTS: Final[Mapping[str, Callable[[Asked], None]]] = MappingProxyType(
         "restore": put_back,
     }
 )
-"""Part of the command -> what it does."""
+"""Subcommand -> what it does."""
 
 
 @contextmanager
-def _account(asked: Asked) -> Iterator[tuple[Store, Account]]:
+def _account(arguments: UserArguments) -> Iterator[tuple[Store, Account]]:
     """The store of the folder, and the account that was named."""
-    with _opened(read_overrides(asked.overrides, DataFolderSection)) as store:
-        yield store, store.accounts.named(asked.subject)
+    with _opened(read_overrides(arguments.overrides, DataFolderSection)) as store:
+        yield store, store.accounts.named(arguments.subject)
 
 
 @contextmanager
@@ -306,13 +306,13 @@ def _opened(section: DataFolderSection) -> Iterator[Store]:
         yield store
 
 
-def _say_password(name: str, password: str, *, stream_is_output: bool = True) -> None:
-    """Print a one-time password on the output, or, that of the first admin, beside it."""
-    days = Bilingual(", good for seven days", "，七天内有效") if stream_is_output else Bilingual("", "")
+def _say_password(name: str, password: str, *, to_stdout: bool = True) -> None:
+    """Print a one-time password to stdout; if not `to_stdout`, to stderr, as that of the first admin."""
+    days = Bilingual(", good for seven days", "，七天内有效") if to_stdout else Bilingual("", "")
     english = f'one-time password of "{name}"{days.english}, to be changed at the first login; nothing shows it again'
     chinese = f'"{name}" 的一次性密码{days.chinese}，首次登录时须修改，之后不再显示'
-    say(Bilingual(english, chinese).line + ("" if stream_is_output else f": {password}"), stream=sys.stderr)
-    if stream_is_output:
+    say(Bilingual(english, chinese).line + ("" if to_stdout else f": {password}"), stream=sys.stderr)
+    if to_stdout:
         say(password)
 
 

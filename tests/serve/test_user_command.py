@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from imprint.cli import main
-from imprint.cli.user_parts import USER_PARTS
+from imprint.cli.user_subcommands import USER_SUBCOMMANDS
 from imprint.serve.store import Actor, Store
-from imprint.serve.user_command import PARTS
+from imprint.serve.user_command import SUBCOMMANDS
 from tests.serve.stores import FAST, HOME, PASSWORD, open_store, user
 
 Said = Callable[..., tuple[int, str, str]]
@@ -15,7 +15,7 @@ Said = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Runs a part in the folder of the service: exit status, output and what is said beside it."""
+    """Runs a subcommand in the folder of the service: exit status, output and what is said beside it."""
     monkeypatch.setattr("imprint.serve.store.store.Hashing", lambda: FAST)
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -35,7 +35,7 @@ def service(said: Said, tmp_path: Path) -> Store:
 
 
 def test_every_part_that_is_listed_is_there() -> None:
-    assert [part.name for part in USER_PARTS] == list(PARTS)
+    assert [subcommand.name for subcommand in USER_SUBCOMMANDS] == list(SUBCOMMANDS)
 
 
 def test_the_first_account_makes_the_database_and_the_output_is_its_password_alone(said: Said, tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_a_backup_is_written_while_the_service_runs_and_restored_when_it_does_no
         assert store.audit.list()[1].action == "restore"
 
 
-@pytest.mark.parametrize("part", ["list", "disable", "key", "backup", "audit"])
-def test_a_mistyped_folder_is_told_and_stays_as_it_is(said: Said, tmp_path: Path, part: str) -> None:
-    words = [part] if part in ("list", "audit") else [part, "x"]
+@pytest.mark.parametrize("subcommand", ["list", "disable", "key", "backup", "audit"])
+def test_a_mistyped_folder_is_told_and_stays_as_it_is(said: Said, tmp_path: Path, subcommand: str) -> None:
+    words = [subcommand] if subcommand in ("list", "audit") else [subcommand, "x"]
     status, output, beside = said(*words)
     assert (status, output) == (2, "")
     assert f"data={tmp_path / 'data'}: there is no service.db in it" in beside
