@@ -1,4 +1,4 @@
-"""Training in a single process, or in several that each hold all weights, with DistributedDataParallel."""
+"""Training in a single process, or in several that each hold all weights and sum their gradients."""
 
 import inspect
 import math
@@ -22,6 +22,8 @@ LEFT_OUT = "found_inf"
 """Attribute of torch's fused optimizers: a tensor on the device; where it is 1, a step changes nothing."""
 NORM_EPSILON = 1e-6
 """Added to a norm before it divides, as in torch's clip_grad_norm_."""
+SENT_ALONE = 2**20
+"""Elements from which a gradient is summed over processes by itself, instead of copied into one message with others."""
 
 
 class Ddp:
@@ -68,7 +70,12 @@ class Ddp:
         self.decides_on_device = fused and isinstance(self.optimizer, torch.optim.Optimizer)
         """Whether the optimizer's kernel takes a tensor that says whether it changes anything."""
         self.module: nn.Module = module
-        if world.size > 1:
+        self.passes_alone = world.size == 1 or len(self.parameters) < len(list(module.parameters()))
+        """A frozen base has few gradients, all of them complete at the end of a pass only: nothing is won by sending them in between."""
+        if world.size > 1 and self.passes_alone:
+            for parameter in self.parameters.values():
+                torch.distributed.broadcast(parameter.detach(), src=0)
+        elif world.size > 1:
             devices = [first.device] if first.device.type == "cuda" else None
             renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
             # buffers are equal in every process
@@ -76,13 +83,17 @@ class Ddp:
             self.module = DistributedDataParallel(module, devices, gradient_as_bucket_view=True, **no_buffers)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """See Strategy; gradients are reduced at the last micro-batch only."""
-        no_sync = self.module.no_sync() if isinstance(self.module, DistributedDataParallel) and not last else nullcontext()
-        with no_sync:
+        """See Strategy; DistributedDataParallel reduces gradients at the last micro-batch only."""
+        if not isinstance(self.module, DistributedDataParallel):
+            loss.backward()
+            return
+        with nullcontext() if last else self.module.no_sync():
             (loss * self.world.size).backward()  # DDP averages over processes; the loss is a share of one sum
 
     def update(self, arguments: UpdateArguments) -> tuple[float, bool]:
         """See Strategy."""
+        if self.world.size > 1 and self.passes_alone:
+            sum_over_processes([parameter.grad for parameter in self.parameters.values() if parameter.grad is not None])
         if isinstance(self.optimizer, torch.optim.Optimizer):
             return self._update_fp32(self.optimizer, arguments)
         found = Later(self.optimizer.norm())
@@ -171,3 +182,17 @@ class Ddp:
     def full_precision(self) -> AbstractContextManager[None]:
         """See Strategy."""
         return nullcontext()
+
+
+def sum_over_processes(gradients: Sequence[Tensor]) -> None:
+    """Replace gradients by their sums over all processes, which call this with as many of the same shapes."""
+    for gradient in gradients:
+        if gradient.numel() >= SENT_ALONE:
+            torch.distributed.all_reduce(gradient)
+    small = [gradient for gradient in gradients if gradient.numel() < SENT_ALONE]
+    for dtype in {gradient.dtype: None for gradient in small}:
+        alike = [gradient for gradient in small if gradient.dtype == dtype]
+        message = torch.cat([gradient.flatten() for gradient in alike])
+        torch.distributed.all_reduce(message)
+        for gradient, total in zip(alike, message.split([gradient.numel() for gradient in alike]), strict=True):
+            gradient.copy_(total.view_as(gradient))

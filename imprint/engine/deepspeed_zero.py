@@ -28,6 +28,7 @@ MIN_LOSS_SCALE = 4.0
 class DeepSpeedZero:
     """ZeRO stages 1 to 3; a float16 loss is scaled, and a step whose gradients overflow is repeated at a smaller scale."""
 
+    passes_alone = False
     scales_loss = True
     discard_scale = math.nan
 
@@ -218,8 +219,7 @@ def refuse_unsupported_dtype(device: torch.device, dtype: torch.dtype) -> None:
 
 def _import_deepspeed(device: torch.device) -> Any:
     """Import DeepSpeed, without compiled operators or log messages. Raises UserError if it is not installed."""
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ["DS_ACCELERATOR"] = device.type  # what DeepSpeed finds by itself, or inherits, may be another device
     os.environ.setdefault("LOCAL_RANK", "0")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*is deprecated.*", category=FutureWarning)  # DeepSpeed calls deprecated functions of torch

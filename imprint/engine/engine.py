@@ -97,6 +97,11 @@ class Engine:
         """Whether every process holds all weights; where not, a forward pass is collective."""
         return self.strategy.replicated
 
+    @property
+    def passes_alone(self) -> bool:
+        """Whether forward and backward passes wait for no other process, so that one may repeat its own."""
+        return self.strategy.passes_alone
+
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradients of a micro-batch's summed loss; they are reduced over processes at the `last` one of a step."""
         self.strategy.backward(loss * self.mean_factor if self.strategy.scales_loss else loss, last=last)

@@ -130,8 +130,9 @@ def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
         fp8 = triton
     else:
         fp8 = triton and dequantizes(network.device, network.dtype) is None
-    alone = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
-    split = alone and recipe.model.kernels == "auto" and _splits(network)
+    single = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
+    alone = single or (recipe.tune.method != "full" and not recipe.engine.uses_deepspeed_or_fsdp)  # as Strategy.passes_alone
+    split = single and recipe.model.kernels == "auto" and _splits(network)
     return ComputePath(fused, triton, graphs=fused and alone and recipe.train.cuda_graphs, fp8=fp8, split_masters=split)
 
 

@@ -198,13 +198,13 @@ class CudaCapture:
     def __call__(self, compute: Compute) -> Compute:
         """See Capture."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # NCCL's own thread may ask its events meanwhile
             compute()
         return graph.replay
 
 
 def graphs_for(tuner: Tuner) -> GradientGraphs | None:
-    """The graphs of a tuner on one GPU, of fewer kernels than its network has lines; None where its passes cannot be repeated."""
+    """The graphs of a tuner on its GPU, of fewer kernels than its network has lines; None where its passes cannot be repeated."""
     if refusal(tuner) is not None:
         return None
     tuner.network.fuses_training = True

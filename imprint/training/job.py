@@ -179,16 +179,15 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
 
 
 def gradient_graphs(recipe: Recipe, tuner: Tuner, engine: Engine) -> GradientGraphs | None:
-    """Graphs that repeat the passes of a run on one GPU; None where they cannot, or are switched off."""
-    alone = engine.world_size == 1 and not recipe.engine.uses_deepspeed_or_fsdp
-    return graphs_for(tuner) if recipe.train.cuda_graphs and alone else None
+    """Graphs that repeat the passes of a process on its GPU; None where they cannot, or are switched off."""
+    return graphs_for(tuner) if recipe.train.cuda_graphs and engine.passes_alone else None
 
 
 def graphs_notice(job: TrainJob) -> Bilingual | None:
     """Why a run on a GPU has no CUDA graphs although they are asked for."""
     if job.graphs is not None or not job.recipe.train.cuda_graphs or job.model.device.type != "cuda":
         return None
-    reason = refusal(job.tuner) or Bilingual("several processes train together", "由多个进程共同训练")
+    reason = refusal(job.tuner) or Bilingual("the passes of all processes depend on each other", "各进程的计算相互依赖")
     return Bilingual(f"training without CUDA graphs: {reason.english}", f"训练不使用 CUDA 图：{reason.chinese}")
 
 

@@ -1,4 +1,5 @@
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imprint.files.atomic import read_jsonl
+from imprint.events import read_events
 from imprint.messages import UserError
+from imprint.runs import RunFolder
 from imprint.training.run import train
-from tests.worlds import Outcome
+from tests.engine.conftest import LORA, PREFIX
+from tests.worlds import Outcome, losses_of
 
 
 def test_losses_are_those_of_one_process(outcomes: dict[str, Outcome]) -> None:
@@ -54,15 +57,33 @@ def test_that_is_refused_before_the_base_is_read(knob: str, tmp_path: Path) -> N
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["engine.fsdp=true", "engine.deepspeed=zero2", "engine.deepspeed=zero3", "engine.deepspeed=null"])
 def test_two_gpus_learn_as_one(strategy: str, folder: Path) -> None:
+    one, two = losses_on_gpus(strategy, folder)
+    assert two == pytest.approx(one, abs=5e-3)  # TF32 products
+
+
+@pytest.mark.gpu
+@pytest.mark.long
+@pytest.mark.parametrize("method", [PREFIX, LORA])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_gpus_learn_an_adapter_as_one(method: str, dtype: str, folder: Path) -> None:
+    one, two = losses_on_gpus("engine.deepspeed=null", folder, method, dtype)
+    assert two == pytest.approx(one, abs=5e-3 if dtype == "float32" else 0.03)
+
+
+def losses_on_gpus(strategy: str, folder: Path, method: str = "tune={method: full}", dtype: str = "float32") -> list[list[float | None]]:
+    """The losses of a run on one GPU, and those on two."""
     if torch.cuda.device_count() < 2:
         pytest.skip("there are fewer than two GPUs")
     if "zero" in strategy and importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed")
-    logs = []
-    for name, count in (("gpu", 1), (f"gpus-{strategy.rpartition('=')[2]}", 2)):
+    losses = []
+    for count in (1, 2):
+        name = re.sub(r"\W+", "-", f"gpus-{count}-{strategy}-{method}-{dtype}")
         command = [sys.executable, "-m", "imprint", "train", str(folder / "recipe.yaml"), f"output={folder / name}", "model.device=null"]
-        knobs = ["model.dtype=float32", f"engine.processes={count}", *([strategy] if count > 1 else [])]
+        knobs = [method, f"model.dtype={dtype}", f"engine.processes={count}", *([strategy] if count > 1 else [])]
         process = subprocess.run([*command, *knobs], capture_output=True, encoding="utf-8", check=False)
         assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
-        logs.append([line.get("loss", line.get("eval_loss")) for line in read_jsonl(folder / name / "log.jsonl")])
-    assert logs[1] == pytest.approx(logs[0], abs=5e-3)  # TF32 products
+        assert " on cuda" in process.stdout + process.stderr
+        losses.append(losses_of(read_events(RunFolder(folder / name))))
+    assert len(losses[0]) == 7
+    return losses
