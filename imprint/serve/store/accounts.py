@@ -11,13 +11,14 @@ from sqlalchemy.exc import IntegrityError
 from imprint.messages import Bilingual
 from imprint.serve.store.audit import Action, record
 from imprint.serve.store.database import Database, count_revocation
+from imprint.serve.store.deletion import delete_chats
 from imprint.serve.store.errors import StoreError, invalid, not_found
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.names import account_name, name_key, name_look, name_looks_alike, name_taken, new_one_time_password, short_text
 from imprint.serve.store.passwords import Passwords
 from imprint.serve.store.principal import Actor, Role
 from imprint.serve.store.quota import tokens_of_accounts
-from imprint.serve.store.tables import ACCOUNTS, SESSIONS
+from imprint.serve.store.tables import ACCOUNTS, CHATS, SESSIONS
 
 MAX_CONTACT: Final = 200
 MAX_MODELS: Final = 100
@@ -267,11 +268,16 @@ class Accounts:
         self._update(connection, row, values, actor, "account_disabled" if disabled else "account_enabled")
 
     def delete(self, account_id: int, actor: Actor) -> None:
-        """Delete an account with its sessions, keys and chats."""
+        """Delete an account with its sessions, keys and chats. It is disabled first, as many chats take some time."""
         with self._database.writing() as connection:
             row = find_account(connection, account_id)
             refuse_guest_account(row, "role", None)
             _refuse_last_admin(connection, row)
+            end_sessions(connection, account_id)
+            connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account_id).values(disabled_at=self._database.now()))
+        delete_chats(self._database, CHATS.c.account_id == account_id)
+        with self._database.writing() as connection:
+            _refuse_last_admin(connection, find_account(connection, account_id))  # it may have been enabled again
             end_sessions(connection, account_id)
             connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.id == account_id))
             record(connection, self._database.now(), "account_deleted", actor, row.name)

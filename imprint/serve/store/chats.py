@@ -13,6 +13,7 @@ from sqlalchemy import Boolean, Column, ColumnElement, Connection, Row, Select, 
 
 from imprint.messages import Bilingual
 from imprint.serve.store.database import Database
+from imprint.serve.store.deletion import delete_chats
 from imprint.serve.store.errors import StoreError, invalid, not_found
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.names import refuse_no_text, short_text
@@ -141,9 +142,8 @@ class Chats:
             connection.execute(delete(CHATS).where(CHATS.c.id == row.id))
 
     def delete_all(self, principal: Principal) -> int:
-        """Delete all chats of an owner; how many there were."""
-        with self._database.writing() as connection:
-            return connection.execute(delete(CHATS).where(CHATS.c.owner == principal.owner)).rowcount
+        """Delete all chats of an owner, some at a time; how many there were."""
+        return delete_chats(self._database, CHATS.c.owner == principal.owner)
 
     def messages(self, principal: Principal, chat_id: str) -> tuple[Message, ...]:
         """All messages of a chat, in the order in which they were added: a parent before its children."""

@@ -59,7 +59,7 @@ class Requests:
 
         Raises StoreError for texts that are not allowed, and if too many were asked for from this address, or wait at all.
         """
-        values = {
+        values: dict[str, Any] = {
             "public_id": new_public_id(),
             "name": account_name(name),
             "contact": short_text(contact, "contact", most=MAX_CONTACT, least=1),
@@ -67,16 +67,22 @@ class Requests:
             "address": visitor_address(address),
             "asked_at": self._database.now(),
         }
+        with self._database.reading() as connection:
+            self._refuse_too_many(connection, values["address"])  # a flood does not even wait for those who write
         with self._database.writing() as connection:
-            recent = (REQUESTS.c.address == values["address"], REQUESTS.c.asked_at > self._database.now() - DAY)
-            for condition, most in ((recent, self._limits.requests_a_day), ((REQUESTS.c.decision.is_(None),), self._limits.open_requests)):
-                if connection.execute(select(func.count()).select_from(REQUESTS).where(*condition)).scalar_one() >= most:
-                    raise StoreError(
-                        "throttled",
-                        Bilingual("too many accounts were asked for. Try again tomorrow.", "申请过多，请明天再试。"),
-                        retry_after=float(DAY),
-                    )
+            self._refuse_too_many(connection, values["address"])
             connection.execute(REQUESTS.insert().values(**values))
+
+    def _refuse_too_many(self, connection: Connection, address: str) -> None:
+        """Raise StoreError if an address has asked very often today, or very many requests wait."""
+        recent = (REQUESTS.c.address == address, REQUESTS.c.asked_at > self._database.now() - DAY)
+        for condition, most in ((recent, self._limits.requests_a_day), ((REQUESTS.c.decision.is_(None),), self._limits.open_requests)):
+            if connection.execute(select(func.count()).select_from(REQUESTS).where(*condition)).scalar_one() >= most:
+                raise StoreError(
+                    "throttled",
+                    Bilingual("too many accounts were asked for. Try again tomorrow.", "申请过多，请明天再试。"),
+                    retry_after=float(DAY),
+                )
 
     def list(self, *, open_only: bool = True) -> tuple[AccountRequest, ...]:
         """Requests, oldest first."""

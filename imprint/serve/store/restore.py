@@ -88,10 +88,10 @@ def _replace(file: Path, target: Path) -> Path | None:
     """Copy the backup aside, keep the old database under another name, and rename the copy into its place."""
     fresh = target.with_name(".restored.db")
     sqlite.copy(file, fresh)
-    with closing(sqlite3.connect(fresh)) as connection:
-        connection.execute("PRAGMA foreign_keys = ON")
-        with connection:
-            connection.execute("DELETE FROM sessions")
+    with closing(sqlite3.connect(fresh)) as connection, connection:
+        connection.execute("DELETE FROM messages WHERE chat_id IN (SELECT id FROM chats WHERE session_id IS NOT NULL)")
+        connection.execute("DELETE FROM chats WHERE session_id IS NOT NULL")  # no cascade: in an older schema long chats make it fail
+        connection.execute("DELETE FROM sessions")
     kept = _kept(target) if target.exists() else None
     fresh.replace(target)
     return kept

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -160,11 +161,17 @@ class Sessions:
             record(connection, self._database.now(), "password_changed", Actor(row.name, address), row.name)
             return self._begin(connection, find_account(connection, row.id), address)
 
-    def tidy(self, connection: Connection) -> None:
-        """Remove sessions that have ended, with the chats of guests."""
+    def ended(self) -> Sequence[int]:
+        """The rows of sessions that have ended by the clock."""
         now = self._database.now()
         ended = or_(SESSIONS.c.seen_at < now - self._limits.idle_seconds, SESSIONS.c.created_at < now - self._limits.session_seconds)
-        if connection.execute(delete(SESSIONS).where(ended)).rowcount:
+        with self._database.reading() as connection:
+            return connection.execute(select(SESSIONS.c.id).where(ended)).scalars().all()
+
+    def remove(self, row: int) -> None:
+        """Remove a session, with its chats if it is a guest's."""
+        with self._database.writing() as connection:
+            connection.execute(delete(SESSIONS).where(SESSIONS.c.id == row))
             count_revocation(connection)
 
     def _begin(self, connection: Connection, row: Row[Any], address: str) -> Login:

@@ -1,11 +1,15 @@
 """The store of the service: everything that is kept, behind one value."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
+
+from sqlalchemy import Connection
 
 from imprint.files.held import lock
 from imprint.messages import Bilingual, UserError
@@ -15,6 +19,7 @@ from imprint.serve.store.chat_export import ChatExport
 from imprint.serve.store.chat_import import ChatImport
 from imprint.serve.store.chats import Chats
 from imprint.serve.store.database import BUSY_SECONDS, Database, Outcome
+from imprint.serve.store.errors import StoreError
 from imprint.serve.store.keys import Keys
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.passwords import Hashing, Passwords
@@ -25,6 +30,8 @@ from imprint.serve.store.sessions import Sessions
 from imprint.serve.store.settings import Settings
 
 LOCK_NAME: Final = "service.lock"
+REMOVED_AT_ONCE: Final = 100
+"""Sessions that have ended, in one transaction."""
 
 
 class Store:
@@ -95,12 +102,22 @@ class Store:
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove what has expired: sessions with the chats of guests, old usage, requests and entries of the audit log."""
+        """Remove what has expired: sessions with the chats of guests, old usage, requests and entries of the audit log.
+
+        What cannot be removed is logged and stays; the rest goes. Raises StoreError where the database cannot be written at all.
+        """
+        calls = [partial(self.sessions.remove, row) for row in self.sessions.ended()]
+        calls += [partial(self._tidy, part) for part in (self.quota.tidy, self.requests.tidy, self.audit.tidy)]
+        for begin in range(0, len(calls), REMOVED_AT_ONCE):
+            for outcome in self.batch(calls[begin : begin + REMOVED_AT_ONCE], writes=True):
+                if isinstance(outcome.error, StoreError):
+                    raise outcome.error
+                if outcome.error is not None:
+                    logging.getLogger(__name__).error("something that has expired cannot be removed", exc_info=outcome.error)
+
+    def _tidy(self, part: Callable[[Connection], None]) -> None:
         with self._database.writing() as connection:
-            self.sessions.tidy(connection)
-            self.quota.tidy(connection)
-            self.requests.tidy(connection)
-            self.audit.tidy(connection)
+            part(connection)
 
     def revocations(self) -> int:
         """A number that grows when anybody's session, key, rights or account ends or shrinks, by whichever process: then ask `is_valid`."""

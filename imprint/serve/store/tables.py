@@ -150,7 +150,7 @@ MESSAGES: Final = Table(
     Column("id", Integer, primary_key=True),
     Column("public_id", String(32), nullable=False, unique=True),
     Column("chat_id", ForeignKey(CHATS.c.id, ondelete="CASCADE"), nullable=False, index=True),
-    Column("parent_id", ForeignKey("messages.id", ondelete="CASCADE"), index=True),
+    Column("parent_id", ForeignKey("messages.id", deferrable=True, initially="DEFERRED"), index=True),  # all go with their chat, at once
     Column("role", String(16), nullable=False),
     Column("text", Text, nullable=False),
     Column("model", Text),

@@ -6,9 +6,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
-
-from starlette.concurrency import run_in_threadpool
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import TextDelta, Waiting
@@ -17,6 +16,7 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import BUG, ApiError, log_store
 from imprint.serve.web.log import log
+from imprint.serve.web.services import in_writing_thread
 from imprint.serve.web.sse import named_event
 
 LINGER_SECONDS: Final = 60.0
@@ -125,7 +125,7 @@ class BackgroundAnswer:
         if self._writer is None:
             return True
         try:
-            return await run_in_threadpool(store, self._writer)
+            return await in_writing_thread(self.answers.services, self.principal, partial(store, self._writer))
         except StoreError as error:
             log_store(error, {"message": self.message_id})
             return True

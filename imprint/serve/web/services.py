@@ -28,6 +28,8 @@ MAX_LOGINS_PER_ADDRESS: Final = MAX_LOGINS // 4
 """Those of them that come from one address."""
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers that proxies add."""
+WRITING_THREADS: Final = 12
+VISITOR_WRITING_THREADS: Final = 4
 SLOW_THREADS: Final = 2
 MAX_SLOW: Final = 4
 """Searches and files of one owner at a time; more are refused."""
@@ -80,6 +82,12 @@ class Services:
     """Threads for searches and files, so that these leave the others alone."""
     slow_of: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
+    writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITING_THREADS), init=False)
+    """Threads for what accounts write: where the database is locked, all of these wait, and what is read goes on."""
+    visitor_writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(VISITOR_WRITING_THREADS), init=False)
+    """The same for guests and those who have not signed in, so that many of them leave accounts alone."""
+    deleting: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
+    """A thread that deletes all chats of somebody, which may take long."""
     reads: StoreBatcher = field(init=False)
     """What every request reads from the store."""
     reservations: StoreBatcher = field(init=False)
@@ -140,6 +148,18 @@ def is_passed_on(request: Request) -> bool:
 def address_of(request: Request) -> str:
     """The address from which a request comes."""
     return request.client.host if request.client else ""
+
+
+async def in_writing_thread(services: Services, principal: Principal | None, function: Callable[[], T]) -> T:
+    """Call what writes into the store, for an account, a guest, or somebody who has not signed in (None)."""
+    is_visitor = principal is None or principal.role == "guest"
+    return await anyio.to_thread.run_sync(function, limiter=services.visitor_writing if is_visitor else services.writing)
+
+
+async def in_deleting_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
+    """Call what deletes all chats of somebody. Raises ApiError if many searches, files and such of one owner wait."""
+    with slow_slot(services, principal):
+        return await anyio.to_thread.run_sync(function, limiter=services.deleting)
 
 
 async def in_slow_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:

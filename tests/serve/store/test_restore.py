@@ -125,7 +125,7 @@ def test_a_backup_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     [
         "DROP TABLE alembic_version",
         "DELETE FROM alembic_version",
-        "INSERT INTO alembic_version VALUES ('0002')",
+        "INSERT INTO alembic_version VALUES ('0001')",
         "UPDATE alembic_version SET version_num = '../../x'",
         "DROP TABLE messages",
         "ALTER TABLE accounts DROP COLUMN contact",

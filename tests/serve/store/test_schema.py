@@ -12,8 +12,8 @@ SECOND = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade():
@@ -28,7 +28,7 @@ def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for file in schema.MIGRATIONS.glob("v*.py"):
         (folder / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / "v0002_colours.py").write_text(SECOND, encoding="utf-8")
+    (folder / "v0003_colours.py").write_text(SECOND, encoding="utf-8")
     return folder
 
 
@@ -44,19 +44,19 @@ def test_an_older_schema_is_brought_up_to_date_after_a_copy_was_kept(tmp_path: P
     monkeypatch.setattr(schema, "MIGRATIONS", newer)
     database = Database(tmp_path)
     with database.reading() as connection:
-        assert revision_of(connection) == "0002"
+        assert revision_of(connection) == "0003"
         assert connection.execute(text("SELECT colour FROM chats")).all() == []
     database.close()
     monkeypatch.undo()
     kept = tmp_path / "old"
     kept.mkdir()
-    (tmp_path / "before-0002.db").rename(kept / "service.db")
+    (tmp_path / "before-0003.db").rename(kept / "service.db")
     Database(kept).close()  # it is whole, and as it was
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, newer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Database(tmp_path).close()
-    broken = newer / "v0002_colours.py"
+    broken = newer / "v0003_colours.py"
     broken.write_text(f"{broken.read_text(encoding='utf-8')}    raise RuntimeError('no power')\n", encoding="utf-8")
     monkeypatch.setattr(schema, "MIGRATIONS", newer)
     with pytest.raises(RuntimeError, match="no power"):
@@ -75,7 +75,7 @@ def test_a_newer_schema_is_refused_in_a_sentence_and_stays_as_it_is(tmp_path: Pa
     monkeypatch.undo()
     before = (tmp_path / "service.db").read_bytes()
     with pytest.raises(
-        StoreError, match=r"service\.db: was written by a newer Imprint \(schema 0002; this one knows up to 0001\)"
+        StoreError, match=r"service\.db: was written by a newer Imprint \(schema 0003; this one knows up to 0002\)"
     ) as refused:
         Database(tmp_path)
     assert refused.value.kind == "unavailable"

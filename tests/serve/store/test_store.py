@@ -12,7 +12,7 @@ import pytest
 from imprint.messages import UserError
 from imprint.serve.store import COMMAND_LINE, Store, StoreError
 from imprint.serve.store.store import hold_folder
-from tests.serve.stores import HOME, open_store, user
+from tests.serve.stores import HOME, Clock, open_store, user
 
 WRITER = """\
 import sys
@@ -104,3 +104,17 @@ def test_a_principal_without_a_session_and_without_a_key_is_nobody(store: Store)
     from dataclasses import replace
 
     assert not store.is_valid(replace(store.sessions.guest(HOME).principal, session_id=None))
+
+
+def test_what_has_expired_goes_beside_a_session_that_cannot_be_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    with open_store(tmp_path, now=clock) as store:
+        tokens = [store.sessions.guest(HOME).token for _ in range(3)]
+        with closing(sqlite3.connect(tmp_path / "service.db")) as connection, connection:
+            connection.execute("CREATE TRIGGER t BEFORE DELETE ON sessions WHEN old.id = 2 BEGIN SELECT raise(ABORT, 'no'); END")
+        clock.now += 13 * 3600
+        store.start_serving()
+        assert "something that has expired cannot be removed" in caplog.text
+        with closing(sqlite3.connect(tmp_path / "service.db")) as connection:
+            assert connection.execute("SELECT id FROM sessions").fetchall() == [(2,)]
+        assert store.sessions.of(tokens[1]) is None

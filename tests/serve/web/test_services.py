@@ -1,14 +1,16 @@
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from starlette.concurrency import run_in_threadpool
 
 from imprint.serve.store.principal import Principal
 from imprint.serve.web import services as services_module
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services, in_hashing_thread, in_slow_thread
+from imprint.serve.web.services import Services, in_hashing_thread, in_slow_thread, in_writing_thread
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
@@ -86,3 +88,20 @@ def test_of_one_owner_few_searches_run_or_wait_and_others_have_their_turn() -> N
 
     assert asyncio.run(search_all()) == [200, 200, 200, 200, 429, 200]
     assert not services.slow_of
+
+
+def test_where_the_database_is_locked_what_visitors_write_leaves_accounts_and_reading_alone() -> None:
+    backend, ada = ScriptedBackend(), principal("ada", "user")
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+    unlocked = threading.Event()
+
+    async def write_and_read() -> tuple[list[int], int]:
+        flood = [asyncio.create_task(in_writing_thread(services, None, unlocked.wait)) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        found = [await asyncio.wait_for(in_writing_thread(services, ada, lambda: 1), 5), await asyncio.wait_for(run_in_threadpool(int), 5)]
+        done = sum(one.done() for one in flood)
+        unlocked.set()
+        await asyncio.gather(*flood)
+        return found, done
+
+    assert asyncio.run(write_and_read()) == ([1, 0], 0)

@@ -18,7 +18,14 @@ from imprint.serve.web.errors import ApiError
 from imprint.serve.web.hints import hint_for
 from imprint.serve.web.models import describe_model
 from imprint.serve.web.page_bodies import ApproveBody, ChangeBody, NewUserBody, SettingsBody, as_set
-from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
+from imprint.serve.web.services import (
+    address_of,
+    in_deleting_thread,
+    in_hashing_thread,
+    in_writing_thread,
+    principal_of,
+    services_of,
+)
 
 NO_BACKUP = Bilingual("The backup cannot be written; is the disk full?", "无法写入备份；磁盘是否已满？")
 MAX_NUMBER = 2**62
@@ -103,12 +110,13 @@ async def change_user(request: Request, account_id: AccountId, body: ChangeBody)
         models=("all" if models is None else models) if "models" in body.model_fields_set else None,
         disabled=body.disabled,
     )
-    return JSONResponse({"user": describe(await run_in_threadpool(change))})
+    return JSONResponse({"user": describe(await in_writing_thread(services_of(request), principal_of(request), change))})
 
 
 async def delete_user(request: Request, account_id: AccountId) -> Response:
     """With its sessions, keys and chats."""
-    await run_in_threadpool(services_of(request).store.accounts.delete, account_id, actor_of(request))
+    services, actor = services_of(request), actor_of(request)
+    await in_deleting_thread(services, principal_of(request), lambda: services.store.accounts.delete(account_id, actor))
     return JSONResponse({"deleted": True})
 
 
@@ -121,7 +129,8 @@ async def reset_password(request: Request, account_id: AccountId) -> Response:
 
 async def end_sessions(request: Request, account_id: AccountId) -> Response:
     """The account must sign in again everywhere."""
-    await run_in_threadpool(services_of(request).store.sessions.end_all, account_id, actor_of(request))
+    services, actor = services_of(request), actor_of(request)
+    await in_writing_thread(services, principal_of(request), lambda: services.store.sessions.end_all(account_id, actor))
     return JSONResponse({"ended": True})
 
 
@@ -152,7 +161,8 @@ async def approve(request: Request, request_id: str, body: ApproveBody) -> Respo
 
 async def decline(request: Request, request_id: str) -> Response:
     """No account is made."""
-    await run_in_threadpool(services_of(request).store.requests.decline, request_id, actor_of(request))
+    services, actor = services_of(request), actor_of(request)
+    await in_writing_thread(services, principal_of(request), lambda: services.store.requests.decline(request_id, actor))
     return JSONResponse({"declined": True})
 
 
@@ -187,7 +197,8 @@ async def show_settings(request: Request) -> Response:
 
 async def change_settings(request: Request, body: SettingsBody) -> Response:
     """At once."""
-    await run_in_threadpool(services_of(request).store.settings.set_guests, body.guests, actor_of(request))
+    services, actor = services_of(request), actor_of(request)
+    await in_writing_thread(services, principal_of(request), lambda: services.store.settings.set_guests(body.guests, actor))
     return await show_settings(request)
 
 

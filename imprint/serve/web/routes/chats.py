@@ -20,7 +20,7 @@ from imprint.serve.web.answers import AnswerSet, answers_for
 from imprint.serve.web.background_answers import BackgroundAnswer, MessageWriter
 from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
-from imprint.serve.web.services import in_slow_thread, principal_of, services_of, slow_slot
+from imprint.serve.web.services import in_deleting_thread, in_slow_thread, in_writing_thread, principal_of, services_of, slow_slot
 
 MAX_TITLE = 60
 
@@ -64,14 +64,15 @@ async def list_chats(
 
 async def create_chat(request: Request, body: TitleBody) -> Response:
     """Without messages."""
-    chat = await run_in_threadpool(store_of(request).chats.create, principal_of(request), body.title)
+    services, principal = services_of(request), principal_of(request)
+    chat = await in_writing_thread(services, principal, lambda: services.store.chats.create(principal, body.title))
     return JSONResponse(asdict(chat), status_code=201)
 
 
 async def delete_all(request: Request) -> Response:
     """How many there were."""
     services, principal = services_of(request), principal_of(request)
-    return JSONResponse({"deleted": await in_slow_thread(services, principal, lambda: services.store.chats.delete_all(principal))})
+    return JSONResponse({"deleted": await in_deleting_thread(services, principal, lambda: services.store.chats.delete_all(principal))})
 
 
 async def show_chat(request: Request, chat_id: str) -> Response:
@@ -81,14 +82,16 @@ async def show_chat(request: Request, chat_id: str) -> Response:
 
 async def rename_chat(request: Request, chat_id: str, body: TitleBody) -> Response:
     """A title is text and nothing else."""
-    return JSONResponse(asdict(await run_in_threadpool(store_of(request).chats.rename, principal_of(request), chat_id, body.title)))
+    services, principal = services_of(request), principal_of(request)
+    chat = await in_writing_thread(services, principal, lambda: services.store.chats.rename(principal, chat_id, body.title))
+    return JSONResponse(asdict(chat))
 
 
 async def delete_chat(request: Request, chat_id: str) -> Response:
     """With its messages; an answer that is being written ends."""
     principal, answers = principal_of(request), generations_of(request)
     messages = await run_in_threadpool(store_of(request).chats.messages, principal, chat_id)
-    await run_in_threadpool(store_of(request).chats.delete, principal, chat_id)
+    await in_writing_thread(services_of(request), principal, lambda: store_of(request).chats.delete(principal, chat_id))
     writing = answers.by_message(principal)
     for message in messages:
         if message.id in writing:
@@ -170,7 +173,7 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
             answers = answers_for(request, principal)
             dropped = max(dropped, await start_fitting(answers, job_for(request, body, model, tuple(messages))))
             started.append((model, answers))
-        question, begun = await run_in_threadpool(_keep, store, principal, chat, body, started)
+        question, begun = await in_writing_thread(services_of(request), principal, partial(_keep, store, principal, chat, body, started))
     except BaseException:
         for _, answers in started:
             await answers.end()

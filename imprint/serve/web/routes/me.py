@@ -14,7 +14,7 @@ from imprint.serve.web.access import MEMBER, OWN_SESSION, PASSWORD, SESSION, Gua
 from imprint.serve.web.models import describe_model, usable_models
 from imprint.serve.web.page_bodies import KeyBody, PasswordBody, as_set
 from imprint.serve.web.routes.session import describe, with_cookie
-from imprint.serve.web.services import address_of, in_hashing_thread, principal_of, services_of
+from imprint.serve.web.services import address_of, in_hashing_thread, in_writing_thread, principal_of, services_of
 
 DAY = 86_400
 
@@ -80,14 +80,15 @@ async def create_key(request: Request, body: KeyBody) -> Response:
     def create() -> Any:
         return store.keys.create(principal.account_id, actor=actor, name=body.name, models=as_set(body.models), expires_at=expires_at)
 
-    made = await run_in_threadpool(create)
+    made = await in_writing_thread(services_of(request), principal, create)
     return JSONResponse({"key": made.key, **describe_key(made.info)}, status_code=201)
 
 
 async def revoke_key(request: Request, key_id: str) -> Response:
     """The next request with it is refused."""
-    store, principal = services_of(request).store, principal_of(request)
-    await run_in_threadpool(store.keys.revoke, principal.account_id, key_id, Actor.of(principal, address_of(request)))
+    services, principal = services_of(request), principal_of(request)
+    actor = Actor.of(principal, address_of(request))
+    await in_writing_thread(services, principal, lambda: services.store.keys.revoke(principal.account_id, key_id, actor))
     return JSONResponse({"revoked": True})
 
 
@@ -99,5 +100,6 @@ async def list_sessions(request: Request) -> Response:
 
 async def end_session(request: Request, session_id: str) -> Response:
     """One of one's own."""
-    await run_in_threadpool(services_of(request).store.sessions.revoke, principal_of(request), session_id)
+    services, principal = services_of(request), principal_of(request)
+    await in_writing_thread(services, principal, lambda: services.store.sessions.revoke(principal, session_id))
     return JSONResponse({"ended": True})

@@ -12,7 +12,7 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import OPEN, OWN_SESSION, VISITOR, GuardedRoute, cookie_name, credential_of, lets_guests_in
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.page_bodies import AskBody, LoginBody
-from imprint.serve.web.services import address_of, in_hashing_thread, services_of
+from imprint.serve.web.services import address_of, in_hashing_thread, in_writing_thread, services_of
 
 SESSION_SECONDS = 7 * 86_400
 NO_GUESTS = Bilingual("Guests are not let in here. Sign in, or ask for an account.", "此处不接待访客，请登录或申请账号。")
@@ -72,7 +72,7 @@ async def guest(request: Request) -> Response:
     services = services_of(request)
     if not await lets_guests_in(request):
         raise ApiError("permission_denied", NO_GUESTS)
-    return with_cookie(request, await run_in_threadpool(services.store.sessions.guest, address_of(request)))
+    return with_cookie(request, await in_writing_thread(services, None, lambda: services.store.sessions.guest(address_of(request))))
 
 
 def with_cookie(request: Request, begun: Login) -> Response:
@@ -95,7 +95,8 @@ async def logout(request: Request) -> Response:
     """End the session, and a guest's chats with it."""
     credential = credential_of(request, "session")
     assert credential is not None
-    await run_in_threadpool(services_of(request).store.sessions.end, credential.secret, address_of(request))
+    services, secret = services_of(request), credential.secret
+    await in_writing_thread(services, request.state.principal, lambda: services.store.sessions.end(secret, address_of(request)))
     response = JSONResponse({"me": None})
     response.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="lax", secure=request.url.scheme == "https")
     return response
@@ -103,6 +104,6 @@ async def logout(request: Request) -> Response:
 
 async def ask(request: Request, body: AskBody) -> Response:
     """Ask for an account; an admin decides. The answer does not tell whether the name is taken."""
-    store = services_of(request).store
-    await run_in_threadpool(store.requests.ask, body.name, body.contact, body.reason, address_of(request))
+    services, address = services_of(request), address_of(request)
+    await in_writing_thread(services, None, lambda: services.store.requests.ask(body.name, body.contact, body.reason, address))
     return JSONResponse({"asked": True}, status_code=202)
