@@ -51,7 +51,7 @@ def main() -> None:
     emit(**timed("torch, whole masters", shapes, lambda groups: MasterAdamW(groups, rate=1e-4, decay=0.1, fused=gpu)))
     if triton is None:
         return
-    from imprint.kernels.update import update
+    from imprint.kernels.adamw import update
 
     emit(**compared(shapes[: len(LAYER)], fused=gpu))
     for tile in TILES if options.search and gpu else [UPDATE]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from imprint.engine.master_weights import gradient_norm
 from imprint.engine.strategy import MOMENTS
 from imprint.kernels import available
-from imprint.kernels.split import AdamWNumbers, Update, joined, split
+from imprint.kernels.split import AdamWScalars, Update, joined, split
 
 
 def splits_weights(parameters: Sequence[nn.Parameter]) -> bool:
@@ -49,8 +49,8 @@ class SplitAdamW:
                 state = self._started(parameter)
                 state["step"] += 1
                 mean, square = (state[moment] for moment in MOMENTS)
-                numbers = _numbers(group, int(state["step"]), factor)
-                self._update(parameter.data, self.low[parameter], parameter.grad.contiguous(), mean, square, numbers)
+                scalars = _scalars(group, int(state["step"]), factor)
+                self._update(parameter.data, self.low[parameter], parameter.grad.contiguous(), mean, square, scalars)
                 parameter.grad = None
 
     def zero_grad(self) -> None:
@@ -82,20 +82,20 @@ class SplitAdamW:
 
 
 def _kernel() -> Update:
-    from imprint.kernels.update import update
+    from imprint.kernels.adamw import update
 
     return update
 
 
-def _numbers(group: dict[str, Any], step: int, factor: float) -> AdamWNumbers:
+def _scalars(group: dict[str, Any], step: int, factor: float) -> AdamWScalars:
     rate, (beta1, beta2) = group["lr"], group["betas"]
-    return AdamWNumbers(
+    return AdamWScalars(
         factor=factor,
-        keep=1 - rate * group["weight_decay"],
+        decay_factor=1 - rate * group["weight_decay"],
         mean_share=1 - beta1,
-        square_keep=beta2,
+        beta2=beta2,
         square_share=1 - beta2,
-        size=rate / (1 - beta1**step),
+        step_size=rate / (1 - beta1**step),
         correction=(1 - beta2**step) ** 0.5,
         eps=group["eps"],
     )

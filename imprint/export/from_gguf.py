@@ -15,8 +15,6 @@ from imprint.models.gguf import read_fields_and_tensors, read_metadata
 from imprint.terminal import say
 from imprint.tokenizers.gguf import generation_config, write_tokenizer
 
-"""File of the source, in a folder that this command wrote."""
-
 
 def import_gguf(file: Path, out: Path) -> Path:
     """Write the model of a GGUF file to the folder `out`: config.json, bfloat16 weights, tokenizer and chat template.

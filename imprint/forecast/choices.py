@@ -89,7 +89,7 @@ def by_distance(choices: Sequence[Choice]) -> list[list[Choice]]:
     return [groups[distance] for distance in sorted(groups)]
 
 
-def may_be_told(group: Sequence[Choice], estimates: Sequence[Estimate], cards: Sequence[Card]) -> bool:
+def may_be_recommended(group: Sequence[Choice], estimates: Sequence[Estimate], cards: Sequence[Card]) -> bool:
     """Whether `best_fit` or `fastest_fit` on one of the cards may be a choice of this group, after those that change less."""
     own = estimates[0]
     rivals = any(_is_rival(own.choice, choice) for choice in group)

@@ -1,40 +1,22 @@
-"""A Triton kernel of AdamW for weights in bfloat16, in one pass over memory: 26 bytes an element.
+"""Launches the kernel of adamw_kernels.py. Imported only where it is launched: Triton is slow to import."""
 
-The fp32 master of a weight is split: the weight is its upper half, rounded, and `low` holds what the rounding leaves. Legend: N elements.
-"""
+import torch
+from torch import Tensor
 
-# ruff: noqa: N803 - constants are in capitals, as in Triton's own kernels
-# mypy: disable-error-code="no-untyped-def"
-
-from __future__ import annotations
-
-from imprint.kernels.language import jit, tl
+from imprint.kernels.adamw_kernels import adamw_kernel
+from imprint.kernels.attend_step import on_device
+from imprint.kernels.split import AdamWScalars
+from imprint.kernels.tiles import UPDATE, Tile
 
 
-# fmt: off
-@jit()
-def adamw_kernel(
-    weight, low, gradient, mean, square, N, factor, keep, mean_share, square_keep, square_share, size, correction, eps,
-    BLOCK: tl.constexpr,
-):
-    """BLOCK elements: weight and gradient as their bits, int16 as low, both moments fp32; the formula is that of torch's AdamW."""
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    offsets = tl.arange(0, BLOCK)
-    there = offsets < N - first
-    high_bits = tl.load(weight + first + offsets, mask=there, other=0).to(tl.int32) << 16
-    low_bits = tl.load(low + first + offsets, mask=there, other=0).to(tl.int32)
-    gradient_bits = tl.load(gradient + first + offsets, mask=there, other=0).to(tl.int32) << 16
-    m = tl.load(mean + first + offsets, mask=there, other=0.0)
-    v = tl.load(square + first + offsets, mask=there, other=0.0)
-    value = (high_bits + low_bits).to(tl.float32, bitcast=True) * keep
-    slope = gradient_bits.to(tl.float32, bitcast=True) * factor
-    m = m + mean_share * (slope - m)
-    v = v * square_keep + square_share * slope * slope
-    value = value - tl.div_rn(size * m, tl.div_rn(tl.sqrt_rn(v), correction) + eps)
-    bits = value.to(tl.int32, bitcast=True)
-    rounded = (bits + 0x8000) >> 16
-    tl.store(weight + first + offsets, rounded.to(tl.int16), mask=there)
-    tl.store(low + first + offsets, (bits - (rounded << 16)).to(tl.int16), mask=there)
-    tl.store(mean + first + offsets, m, mask=there)
-    tl.store(square + first + offsets, v, mask=there)
-# fmt: on
+def update(weight: Tensor, low: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, scalars: AdamWScalars, tile: Tile = UPDATE) -> None:
+    """See `split.Update`; all tensors are contiguous."""
+    elements = weight.numel()
+    with on_device(weight):
+        adamw_kernel[(-(-elements // tile.columns),)](
+            *(weight.view(torch.int16), low, gradient.view(torch.int16), mean, square, elements),
+            *(scalars.factor, scalars.decay_factor, scalars.mean_share, scalars.beta2, scalars.square_share),
+            *(scalars.step_size, scalars.correction, scalars.eps),
+            BLOCK=tile.columns,
+            num_warps=tile.warps,
+        )

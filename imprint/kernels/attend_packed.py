@@ -73,7 +73,7 @@ def attend_packed(
     `masked` (B, P): True where a sequence does not attend to a key of the prefix; `slopes` (G,): see `reference_attention.attend`; the
     other tensors are those of VisibleKeys.
     """
-    from imprint.kernels.packed_attention import forward_kernel
+    from imprint.kernels.attend_packed_kernels import forward_kernel
 
     inputs = KernelInputs.prepare(query, key, value, prefix_key, prefix_value, masked, offsets, slopes)
     tokens, heads, size = query.shape
@@ -116,7 +116,7 @@ def attend_packed_gradients(
 
     Where query, key and value are the parts of one tensor, their gradients are those of one tensor, which is in place of all three.
     """
-    from imprint.kernels.packed_attention import key_gradient_kernel, prefix_gradient_kernel, query_gradient_kernel
+    from imprint.kernels.attend_packed_kernels import key_gradient_kernel, prefix_gradient_kernel, query_gradient_kernel
 
     inputs = KernelInputs.prepare(query, key, value, prefix_key, prefix_value, masked, offsets, slopes)
     tokens, heads, size = query.shape

@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from imprint.kernels.step_attention import attend_prefixes_kernel, attend_rows_kernel, merge_states_kernel
+from imprint.kernels.attend_step_kernels import attend_prefixes_kernel, attend_rows_kernel, merge_states_kernel
 from imprint.kernels.tiles import power_of_two
 
 MIN_SHARING_ROWS = 8

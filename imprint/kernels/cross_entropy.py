@@ -20,7 +20,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, cap: f
 
     `cap`: a soft cap of the logits. With `gradient`, the gradient of the sum takes the place of the logits, (N, V).
     """
-    from imprint.kernels.entropy import cross_entropy_kernel
+    from imprint.kernels.cross_entropy_kernels import cross_entropy_kernel
 
     assert logits.stride(1) == 1
     rows, size = logits.shape

@@ -17,7 +17,7 @@ BLOCK = 1024
 @library.custom_op("imprint::gated", mutates_args=())
 def gated(gate: Tensor, up: Tensor, gelu: bool) -> Tensor:  # noqa: FBT001
     """SiLU of the gate (..., F), or the tanh approximation of its GELU, times `up` (..., F)."""
-    from imprint.kernels.gate import gated_kernel
+    from imprint.kernels.gated_kernels import gated_kernel
 
     rows = _rows(gate), _rows(up)
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
@@ -37,7 +37,7 @@ def _(gate: Tensor, up: Tensor, gelu: bool) -> Tensor:  # noqa: ARG001, FBT001
 @library.custom_op("imprint::gated_gradients", mutates_args=())
 def gated_gradients(gate: Tensor, up: Tensor, grad: Tensor, gelu: bool) -> Tensor:  # noqa: FBT001
     """The gradients of the gate and of `up`, beside each other: (T, 2, F)."""
-    from imprint.kernels.gate import gated_gradient_kernel
+    from imprint.kernels.gated_kernels import gated_gradient_kernel
 
     rows, grad = (_rows(gate), _rows(up)), grad.contiguous()
     tokens, features = rows[0].shape

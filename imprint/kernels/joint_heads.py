@@ -73,8 +73,8 @@ class JointHeads:
         if JointHeads.of(parts) == self:
             return parts[0].as_strided((len(parts[0]), self.width), (self.width, 1), min(part.storage_offset() for part in parts))
         joint = parts[0].new_empty((len(parts[0]), self.width))
-        for place, part in zip(self.parts(joint), parts, strict=True):
-            place.copy_(part)
+        for view, part in zip(self.parts(joint), parts, strict=True):
+            view.copy_(part)
         return joint
 
 
@@ -90,7 +90,7 @@ def rotate_joint(
     back: bool,  # noqa: FBT001
 ) -> None:
     """Rotate the queries and keys of a joint tensor (T, W), as `rotate` does."""
-    from imprint.kernels.rotary import rotate_joint_kernel
+    from imprint.kernels.rotate_kernels import rotate_joint_kernel
 
     size = cos.shape[-1]
     rotate_joint_kernel[(len(joint), -(-(heads[0] + heads[1]) // HEADS))](

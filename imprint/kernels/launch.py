@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from imprint.kernels import tiles
-from imprint.kernels.dense import dense_vector_kernel
-from imprint.kernels.packed import dequantize_kernel, offset_bits, packed_matrix_kernel, packed_vector_kernel
+from imprint.kernels.dense_kernels import dense_vector_kernel
+from imprint.kernels.packed_kernels import dequantize_kernel, offset_bits, packed_matrix_kernel, packed_vector_kernel
 from imprint.kernels.tiles import Tile
-from imprint.kernels.wide import lay_out_kernel, packed_wide_kernel
+from imprint.kernels.wide_kernels import lay_out_kernel, packed_wide_kernel
 
 
 @dataclass(frozen=True)

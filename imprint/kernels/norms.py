@@ -26,10 +26,10 @@ def add_norm(
     centred: bool,  # noqa: FBT001
 ) -> tuple[Tensor, Tensor]:
     """X (..., C) times a factor, plus y (..., C); and its layer norm if `centred`, else its RMS norm, times the weight plus `offset`."""
-    from imprint.kernels import fused
+    from imprint.kernels.add_norm import add_norm as by_kernel
 
     columns = x.shape[-1]
-    total, out = fused.add_norm(x.reshape(-1, columns), factor, y.reshape(-1, columns), weight, bias, eps, centred=centred, offset=offset)
+    total, out = by_kernel(x.reshape(-1, columns), factor, y.reshape(-1, columns), weight, bias, eps, centred=centred, offset=offset)
     return total.view(x.shape), out.view(x.shape)
 
 
@@ -41,7 +41,7 @@ def _(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 @library.custom_op("imprint::norm", mutates_args=())
 def norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, offset: float, centred: bool) -> Tensor:  # noqa: FBT001
     """The layer norm of x (..., C) if `centred`, else the RMS norm, times the weight plus `offset`."""
-    from imprint.kernels.norm_rows import norm_kernel
+    from imprint.kernels.norms_kernels import norm_kernel
 
     x = x.contiguous()
     out = torch.empty_like(x)
@@ -70,7 +70,7 @@ def norm_gradient(
     centred: bool,  # noqa: FBT001
 ) -> Tensor:
     """The gradient of x (..., C) from that of its norm, `grad` plus `residual_grad` times a factor, and from its own, `sum_grad`."""
-    from imprint.kernels.norm_rows import norm_gradient_kernel
+    from imprint.kernels.norms_kernels import norm_gradient_kernel
 
     x, grad = x.contiguous(), grad.contiguous()
     residual_grad, sum_grad = (None if one is None else one.contiguous() for one in (residual_grad, sum_grad))

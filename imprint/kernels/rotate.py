@@ -17,7 +17,7 @@ HEADS = 8
 @library.custom_op("imprint::rotate", mutates_args=())
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, distance: int, back: bool) -> Tensor:  # noqa: FBT001
     """X (T, H, D) times `cos` (T, D), plus the other dimension of each pair, `distance` apart, times `sin` (T, D); `back`: times -sin."""
-    from imprint.kernels.rotary import rotate_kernel
+    from imprint.kernels.rotate_kernels import rotate_kernel
 
     x = x if x.stride(-1) == 1 else x.contiguous()
     tokens, heads, size = x.shape

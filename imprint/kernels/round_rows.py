@@ -50,7 +50,7 @@ def by_kernel(
     x: Tensor, factors: Tensor | None, kind: torch.dtype, *, activated: bool = False, before: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`rounded` of rows (T, F) in one pass over memory; `factors` are fp32."""
-    from imprint.kernels.cast import cast_kernel
+    from imprint.kernels.round_rows_kernels import round_rows_kernel
 
     x, before = _rows(x), None if before is None else _rows(before)
     tokens, features = x.shape
@@ -58,7 +58,7 @@ def by_kernel(
     out = torch.empty((tokens, features), dtype=kind, device=x.device)
     scales = torch.empty((tokens, 1), dtype=torch.float32, device=x.device)
     with on_device(x):
-        cast_kernel[(tokens,)](
+        round_rows_kernel[(tokens,)](
             *(x, x if before is None else before, scales if factors is None else factors, out, scales),
             x.stride(0),
             0 if before is None else before.stride(0),
@@ -67,7 +67,7 @@ def by_kernel(
             MOST=torch.finfo(kind).max,
             LEAST=SMALLEST,
             ACTIVATE=activated,
-            SLOPE=before is not None,
+            DERIVATIVE=before is not None,
             HAS_FACTORS=factors is not None,
             num_warps=max(1, min(16, block // FEATURES_PER_WARP)),
         )

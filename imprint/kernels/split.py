@@ -10,20 +10,20 @@ HALF = 2**15
 
 
 @dataclass(frozen=True)
-class AdamWNumbers:
-    """The numbers of one step of AdamW, for one parameter."""
+class AdamWScalars:
+    """The scalars of one step of AdamW, for one parameter."""
 
     factor: float
     """Factor of the gradient."""
-    keep: float
+    decay_factor: float
     """Factor of the value: 1 minus learning rate times weight decay."""
     mean_share: float
     """1 - beta1: share of the gradient in the first moment."""
-    square_keep: float
-    """beta2: factor of the second moment."""
+    beta2: float
+    """Factor of the second moment."""
     square_share: float
     """1 - beta2: share of the gradient's square in it."""
-    size: float
+    step_size: float
     """Learning rate, corrected for the start of the first moment."""
     correction: float
     """Correction for the start of the second moment: what its root is divided by."""
@@ -31,7 +31,7 @@ class AdamWNumbers:
     """Added to that root."""
 
 
-Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, AdamWNumbers], None]
+Update = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, AdamWScalars], None]
 """Updates weight (bfloat16), low (int16), and both moments (fp32) with a gradient (bfloat16), in place; in this order, gradient third."""
 
 

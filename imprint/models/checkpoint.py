@@ -394,7 +394,7 @@ def save_network(
     The folder appears complete, with its weights read back, or not at all. `gather` returns the full tensor of one that is sharded over
     processes; then the call is collective, and the process with `is_main` writes. Raises UserError where the weights read back differ.
     """
-    assert not network.set_aside, "refuse_arranged comes before"
+    assert not network.removed_first_rows, "refuse_missing_weights comes before"
     dtype = dtype or network.dtype
     tensors = network.state_dict(keep_vars=gather is not None)
     quantized = quantized_tensors(network)

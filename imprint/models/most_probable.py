@@ -12,6 +12,6 @@ def has_kernel(logits: Tensor) -> bool:
 
 def most_probable(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, V) -> ids (B,) and log-probabilities (B,); -1 and -inf where the largest logit is not finite."""
-    from imprint.kernels.choose import most_probable as by_kernel
+    from imprint.kernels.most_probable import most_probable as by_kernel
 
     return by_kernel(logits)

@@ -95,8 +95,8 @@ class Network(nn.Module):
         """The LM head where it alone is quantized (models/vocabulary.py)."""
         self.host_rows: HostRows | None = None
         """The embedding where it is in main memory."""
-        self.set_aside: dict[str, Tensor] = {}
-        """The first rows (1, C) of the parameters that these two replace, by name."""
+        self.removed_first_rows: dict[str, Tensor] = {}
+        """The first row (1, C) of each parameter that these two replace, by name: by them an adapter knows its base."""
         self.kernels: KernelChoice = "auto"
         """How products are computed; set by `use_kernels`."""
         self.fuses_training = False

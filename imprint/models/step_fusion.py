@@ -33,7 +33,7 @@ PRODUCTS_WITH_GELU = True
 """Whether the kernel of a product of one token computes the GELU behind it, too."""
 
 
-class LazySum(Pending):
+class PendingSum(Pending):
     """base * factor + other, (..., C); without another term a product."""
 
     def __init__(self, base: Tensor, factor: float, other: Tensor | None, residual: tuple[Tensor, Any] | None = None) -> None:
@@ -49,8 +49,8 @@ class LazySum(Pending):
         return scaled if self.other is None else scaled + self.other
 
 
-class LazyLike(Pending):
-    """A tensor that is not computed to tell its shape and its kind, which are those of `like` up to its width."""
+class PendingLike(Pending):
+    """A pending value whose shape, dtype and device are read from `like`, so that asking for them computes nothing."""
 
     like: Any
 
@@ -86,10 +86,10 @@ class LazyLike(Pending):
         return self.shape.numel()
 
 
-class LazyActivation(LazyLike):
+class PendingActivation(PendingLike):
     """SiLU, or the tanh approximation of GELU."""
 
-    def __init__(self, x: "Tensor | LazyScaled", *, gelu: bool) -> None:
+    def __init__(self, x: "Tensor | PendingScaledProduct", *, gelu: bool) -> None:
         super().__init__()
         self.x = self.like = x
         self.gelu = gelu
@@ -99,7 +99,7 @@ class LazyActivation(LazyLike):
         return functional.gelu(x, approximate="tanh") if self.gelu else functional.silu(x)
 
 
-class LazyProduct(Pending):
+class PendingProduct(Pending):
     """A product of one token by a kernel, which can take the tanh approximation of GELU of it, too."""
 
     def __init__(self, function: Callable[..., Tensor], inputs: tuple[Any, ...]) -> None:
@@ -115,7 +115,7 @@ class LazyProduct(Pending):
         return self.function(*self.inputs, gelu=True)
 
 
-class LazyScaled(LazyProduct, LazyLike):
+class PendingScaledProduct(PendingProduct, PendingLike):
     """A product of FP8 that may be the first of two with GELU between them."""
 
     def __init__(self, x: Tensor, weight: ScaledWeight) -> None:
@@ -138,7 +138,8 @@ class FusedStep(TorchFunctionMode):
         self.gates = gates
         self.fused = 0
         """Number of operations that were computed in another way."""
-        self._sums: WeakSet[Pending] = WeakSet()
+        self._pending: WeakSet[Pending] = WeakSet()
+        """The values whose computation was deferred, as long as something holds them."""
         self._residuals = WeakTensorKeyDictionary()
         self._signed: tuple[Tensor, Tensor] | None = None
         self._functions: dict[Any, Callable[..., Any]] = {
@@ -166,11 +167,11 @@ class FusedStep(TorchFunctionMode):
         """See TorchFunctionMode."""
         name = getattr(func, "__name__", "")
         if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):
-            for pending in self._sums:  # a tensor may change under it
+            for pending in self._pending:  # a tensor may change under it
                 _ = pending.value
         function, kwargs = self._functions.get(func), kwargs or {}
         if func is not functional.gelu:
-            args = tuple(one.value if isinstance(one, LazyProduct) else one for one in args)
+            args = tuple(one.value if isinstance(one, PendingProduct) else one for one in args)
         out = None if function is None else function(*args, **kwargs)
         return func(*values(args), **values(kwargs)) if out is None else out
 
@@ -179,20 +180,20 @@ class FusedStep(TorchFunctionMode):
             return False
         return self.everywhere or (x.is_cuda and bool(available.usable(x.device.index, x.dtype)))
 
-    def _put_off(self, pending: Pending) -> Pending:
-        self._sums.add(pending)
+    def _defer(self, pending: Pending) -> Pending:
+        self._pending.add(pending)
         return pending
 
     def _multiply(self, x: Any, y: Any, *, out: Any = None) -> Any:
-        if isinstance(y, LazyActivation):
+        if isinstance(y, PendingActivation):
             x, y = y, x
-        if out is not None or not self._fits(x.x if isinstance(x, LazyActivation) else x):
+        if out is not None or not self._fits(x.x if isinstance(x, PendingActivation) else x):
             return None
-        if isinstance(x, LazyActivation) and x.computed is None:
+        if isinstance(x, PendingActivation) and x.computed is None:
             return self._gated(x, y)
-        return self._put_off(LazySum(x, y, None, self._residuals.pop(x, None))) if isinstance(y, float) and x.dim() == 2 else None
+        return self._defer(PendingSum(x, y, None, self._residuals.pop(x, None))) if isinstance(y, float) and x.dim() == 2 else None
 
-    def _gated(self, activation: LazyActivation, up: Any) -> Tensor | None:
+    def _gated(self, activation: PendingActivation, up: Any) -> Tensor | None:
         gate = activation.x
         if not self._fits(up) or up.shape != gate.shape or up.dtype != gate.dtype:
             return None
@@ -203,31 +204,31 @@ class FusedStep(TorchFunctionMode):
         return out
 
     def _silu(self, x: Any, inplace: bool = False) -> Pending | None:  # noqa: FBT001, FBT002 - as functional.silu has it
-        return self._put_off(LazyActivation(x, gelu=False)) if self.gates and not inplace and self._fits(x) else None
+        return self._defer(PendingActivation(x, gelu=False)) if self.gates and not inplace and self._fits(x) else None
 
     def _product(self, operation: Any, x: Any, *others: Any) -> Pending | None:
         x = values(x)
         if x.numel() != x.shape[-1] or torch.is_grad_enabled():
             return None
-        return self._put_off(LazyProduct(operation, (x, *values(others))))
+        return self._defer(PendingProduct(operation, (x, *values(others))))
 
     def _scaled_linear(self, x: Any, weight: ScaledWeight) -> Pending | Tensor | None:
         if not torch.is_grad_enabled():
             return None
-        if isinstance(x, LazyActivation) and x.computed is None and isinstance(x.x, LazyScaled) and x.x.computed is None:
+        if isinstance(x, PendingActivation) and x.computed is None and isinstance(x.x, PendingScaledProduct) and x.x.computed is None:
             self.fused += 1
             out: Tensor = ScaledMlp.apply(x.x.x, x.x.weight, weight)  # type: ignore[no-untyped-call]
             return out
         x = values(x)
-        return self._put_off(LazyScaled(x, weight)) if self._fits(x) else None
+        return self._defer(PendingScaledProduct(x, weight)) if self._fits(x) else None
 
     def _gelu(self, x: Any, *, approximate: str = "none") -> Pending | Tensor | None:
-        if isinstance(x, LazyScaled) and x.computed is None:
-            return self._put_off(LazyActivation(x, gelu=True)) if approximate == "tanh" else None
-        if isinstance(x, LazyProduct) and x.computed is None and approximate == "tanh":
+        if isinstance(x, PendingScaledProduct) and x.computed is None:
+            return self._defer(PendingActivation(x, gelu=True)) if approximate == "tanh" else None
+        if isinstance(x, PendingProduct) and x.computed is None and approximate == "tanh":
             self.fused += 1
             return x.activated()
-        return self._put_off(LazyActivation(x, gelu=True)) if self.gates and approximate == "tanh" and self._fits(x) else None
+        return self._defer(PendingActivation(x, gelu=True)) if self.gates and approximate == "tanh" and self._fits(x) else None
 
     def _swiglu(self, joint: Any) -> Tensor | None:
         if not self._fits(joint):
@@ -240,9 +241,9 @@ class FusedStep(TorchFunctionMode):
 
     def _add(self, x: Any, y: Any, *, alpha: Any = 1, out: Any = None) -> Pending | None:
         x, y = (one.computed if isinstance(one, Pending) and one.computed is not None else one for one in (x, y))
-        if isinstance(y, LazySum):
+        if isinstance(y, PendingSum):
             x, y = y, (x.value if isinstance(x, Pending) else x)
-        base = x.base if isinstance(x, LazySum) else x
+        base = x.base if isinstance(x, PendingSum) else x
         if (
             alpha != 1
             or out is not None
@@ -253,10 +254,10 @@ class FusedStep(TorchFunctionMode):
             or base.dtype != y.dtype
         ):
             return None
-        if isinstance(x, LazySum):
-            sum_of = LazySum(x.base, x.factor, y, x.residual) if x.other is None else LazySum(x.value, 1.0, y)
-            return self._put_off(sum_of)
-        return self._put_off(LazySum(x, 1.0, y, self._residuals.pop(x, None)))
+        if isinstance(x, PendingSum):
+            sum_of = PendingSum(x.base, x.factor, y, x.residual) if x.other is None else PendingSum(x.value, 1.0, y)
+            return self._defer(sum_of)
+        return self._defer(PendingSum(x, 1.0, y, self._residuals.pop(x, None)))
 
     def _layer_norm(
         self, x: Any, _shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
@@ -280,7 +281,7 @@ class FusedStep(TorchFunctionMode):
         return normed
 
     def _norm(self, x: Any, weight: Tensor | None, bias: Tensor | None, eps: float, *, centred: bool, offset: float = 0.0) -> Tensor | None:
-        if not isinstance(x, LazySum) or x.computed is not None or x.other is None:
+        if not isinstance(x, PendingSum) or x.computed is not None or x.other is None:
             return None
         if weight is None or weight.dtype != x.base.dtype or any(map(_is_trained, (weight, bias))):
             return None
@@ -304,7 +305,7 @@ class FusedStep(TorchFunctionMode):
     def _rotate(self, x: Any, cos: Tensor, sin: Tensor, distance: int) -> Pending | None:
         if torch.is_grad_enabled() or not self._fits(x):
             return None
-        return self._put_off(PendingRotation(x, cos, sin, distance))
+        return self._defer(PendingRotation(x, cos, sin, distance))
 
     def _rotate_heads(
         self, query: Any, key: Any, value: Any, cos: Tensor, sin: Tensor, distance: int

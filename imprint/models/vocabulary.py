@@ -15,10 +15,11 @@ from imprint.quant.linear import QuantizedEmbedding
 
 
 @torch.no_grad()
-def arrange_vocabulary(network: Network, *, quantize_head: bool, embedding_on_host: bool) -> None:
-    """Quantize the head in the format of the blocks; a tied embedding is the dequantized head then, unless it is kept in main memory.
+def compact_vocabulary(network: Network, *, quantize_head: bool, embedding_on_host: bool) -> None:
+    """Save GPU memory: quantize the head in the format of the blocks, and keep the embedding in main memory.
 
-    The network is frozen then. Raises UserError where that is not possible; on a CPU the embedding is in main memory already.
+    A tied embedding gives rows of the dequantized head, unless it is kept in main memory. The network is frozen after this. Raises
+    UserError where that is not possible; on a CPU the embedding is in main memory already.
     """
     head = network.head
     if isinstance(head, QuantizedEmbedding):
@@ -35,15 +36,15 @@ def arrange_vocabulary(network: Network, *, quantize_head: bool, embedding_on_ho
     quantized = _quantized(network, head) if quantize_head else None
     if on_host:
         network.host_rows, network.replays_steps = HostRows(embedding.weight), False
-        _set_aside(network, embedding.weight)
+        _remove(network, embedding.weight)
         network.set_submodule(name, RowEmbedding(embedding, network.host_rows))
     elif tied and quantized is not None and not embedding_on_host:
         dtype = network.dtype
-        _set_aside(network, embedding.weight)
+        _remove(network, embedding.weight)
         network.set_submodule(name, RowEmbedding(embedding, lambda ids: quantized.dequantize(dtype, ids)))
     if quantized is not None:
         if not tied:
-            _set_aside(network, head)
+            _remove(network, head)
         network.quantized_head = quantized
     network.changed()
 
@@ -53,9 +54,9 @@ def has_own_memory(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def refuse_arranged(network: Network) -> None:
+def refuse_missing_weights(network: Network) -> None:
     """Raise UserError for a network without all of its own weights, which cannot be trained in full, merged into, or written."""
-    if network.set_aside or network.quantized_head is not None:
+    if network.removed_first_rows or network.quantized_head is not None:
         raise UserError(
             Bilingual(
                 "the head of this model is quantized, or its embedding is in main memory, so its weights cannot be changed or written. "
@@ -91,10 +92,10 @@ def _quantized(network: Network, weight: Tensor) -> QuantizedEmbedding:
     return layer.eval()
 
 
-def _set_aside(network: Network, weight: Tensor) -> None:
+def _remove(network: Network, weight: Tensor) -> None:
     """Take a parameter out of the network, wherever it stands; its first row stays, by which an adapter knows its base."""
     modules: list[nn.Module] = [*network.modules(), *(part for one in getattr(network, "_model", ()) for part in one.modules())]
-    network.set_aside |= {name: weight[:1].clone() for name, parameter in network.named_parameters() if parameter is weight}
+    network.removed_first_rows |= {name: weight[:1].clone() for name, parameter in network.named_parameters() if parameter is weight}
     for module in modules:
         own: dict[str, Any] = module._parameters
         own.update({name: None for name, parameter in own.items() if parameter is weight})

@@ -60,7 +60,7 @@ def random_products(rows: int, columns: int, tokens: int, dtype: torch.dtype, de
     return compute
 
 
-def dequantizes(device: torch.device, dtype: torch.dtype) -> Bilingual | None:
+def fp8_fallback_reason(device: torch.device, dtype: torch.dtype) -> Bilingual | None:
     """Why FP8 weights are dequantized for products in this dtype on a device; None where they are multiplied as they are."""
     if device.type != "cuda":
         return available.NO_GPU

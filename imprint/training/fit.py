@@ -15,7 +15,7 @@ from imprint.engine.split_weights import splits_weights
 from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.scratch import scratch_folder
 from imprint.forecast.cards import CARDS, Card, find_card
-from imprint.forecast.choices import by_distance, may_be_told, other_choices
+from imprint.forecast.choices import by_distance, may_be_recommended, other_choices
 from imprint.forecast.estimate import Build, Choice, Estimate, Plan, Sharding, Term, estimate
 from imprint.forecast.run import RunForecast
 from imprint.forecast.stand_ins import ComputePath
@@ -26,7 +26,7 @@ from imprint.models.loss import has_kernel
 from imprint.models.network import Network
 from imprint.models.packed_attention import PackedAttention
 from imprint.progress import Progress
-from imprint.quant.scaled_matmul import dequantizes
+from imprint.quant.scaled_matmul import fp8_fallback_reason
 from imprint.runtime import choose_dtype
 from imprint.terminal import say
 from imprint.training.fit_lines import forecast_lines
@@ -129,7 +129,7 @@ def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
         fused = triton and PackedAttention.fits(network.shape.head_dim)
         fp8 = triton
     else:
-        fp8 = triton and dequantizes(network.device, network.dtype) is None
+        fp8 = triton and fp8_fallback_reason(network.device, network.dtype) is None
     single = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
     alone = single or (recipe.tune.method != "full" and not recipe.engine.uses_deepspeed_or_fsdp)  # as Strategy.passes_alone
     split = single and recipe.model.kernels == "auto" and _splits(network)
@@ -179,7 +179,7 @@ def _estimates(plan: Plan, choices: Sequence[Choice], cards: Sequence[Card] | No
     """
     estimates: list[Estimate] = []
     for group in by_distance(choices):
-        if cards is None or not estimates or may_be_told(group, estimates, cards):
+        if cards is None or not estimates or may_be_recommended(group, estimates, cards):
             _add_estimates(estimates, plan, group)
     return estimates
 

@@ -204,7 +204,7 @@ class CudaCapture:
 
 
 def graphs_for(tuner: Tuner) -> GradientGraphs | None:
-    """The graphs of a tuner on its GPU, of fewer kernels than its network has lines; None where its passes cannot be repeated."""
+    """The graphs of a tuner on its GPU; None where its passes cannot be repeated. Their passes are fused (models/step_fusion.py)."""
     if refusal(tuner) is not None:
         return None
     tuner.network.fuses_training = True

@@ -18,7 +18,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.network import Network
 from imprint.quant.fp8 import Fp8
-from imprint.quant.scaled_matmul import dequantizes
+from imprint.quant.scaled_matmul import fp8_fallback_reason
 from imprint.runs import RunFolder
 from imprint.runtime import memory_bytes, seed_everything
 from imprint.training.graphs import GradientGraphs, graphs_for, refusal
@@ -196,7 +196,7 @@ def products_notice(network: Network) -> Bilingual | None:
     if not isinstance(network.weight_format, Fp8):
         return None
     plain = Bilingual("model.kernels is plain", "model.kernels 为 plain")
-    reason = plain if network.kernels == "plain" else dequantizes(network.device, network.dtype)
+    reason = plain if network.kernels == "plain" else fp8_fallback_reason(network.device, network.dtype)
     if reason is None:
         return None
     return Bilingual(

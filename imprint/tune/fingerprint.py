@@ -17,7 +17,7 @@ def fingerprint(network: Network) -> list[float]:
     A quantized weight is dequantized: its largest integer times its scale is the largest magnitude of the original weight.
     """
     first_rows = {name: parameter[:1] for name, parameter in network.named_parameters() if parameter.dim() > 1}
-    first_rows |= network.set_aside
+    first_rows |= network.removed_first_rows
     first_rows |= {name: layer.dequantize(torch.float32, slice(1)) for name, layer in quantized_layers(network).items()}
     vectors = {name: parameter for name, parameter in network.named_parameters() if parameter.dim() == 1}
     largest = [tensor.abs().max().float() for _, tensor in (*sorted(first_rows.items()), *sorted(vectors.items()))]

@@ -2,7 +2,7 @@
 
 from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
-from imprint.models.vocabulary import refuse_arranged
+from imprint.models.vocabulary import refuse_missing_weights
 
 
 def unfreeze(network: Network) -> None:
@@ -19,7 +19,7 @@ def unfreeze(network: Network) -> None:
                 f'已量化为{label.chinese}的底座不能做全参数微调：请换用未量化的底座并去掉 model.quantize，或把 tune.method 设为 "prefix"。',
             )
         )
-    refuse_arranged(network)
+    refuse_missing_weights(network)
     for parameter in network.parameters():
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)

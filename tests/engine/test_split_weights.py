@@ -10,7 +10,7 @@ from imprint.engine.section import OptimizerSection
 from imprint.engine.split_weights import SplitAdamW, splits_weights
 from imprint.quant.names import KernelChoice
 from tests.kernels.packed_weights import DEVICE, TRITON
-from tests.kernels.plain_update import plain_update
+from tests.kernels.plain_adamw import plain_update
 
 SHAPES = ((40, 30), (30,), (7, 3, 5))
 Make = Callable[[list[dict[str, object]]], MasterOptimizer]

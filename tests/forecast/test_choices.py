@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from imprint.forecast.cards import find_card
-from imprint.forecast.choices import best_fit, by_distance, changed_knobs, fastest_fit, may_be_told, other_choices
+from imprint.forecast.choices import best_fit, by_distance, changed_knobs, fastest_fit, may_be_recommended, other_choices
 from imprint.forecast.estimate import Choice, Estimate, estimate
 from imprint.quant.names import FormatName
 from imprint.tune.section import FullSection, PrefixSection
@@ -57,7 +57,7 @@ def test_choices_that_are_left_out_would_not_be_told(quantize: FormatName | None
     for names in (["H200"], ["RTX 4080", "A100 40GB"], ["RTX 4060"], ["1 GB"]):
         needed, cards = list[Estimate](), [find_card(name) for name in names]
         for group in by_distance(choices):
-            if not needed or may_be_told(group, needed, cards):
+            if not needed or may_be_recommended(group, needed, cards):
                 needed += [every[choices.index(choice)] for choice in group]
         numbers.append(len(needed))
         for card in cards:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from imprint.kernels import tiles
-from imprint.kernels.dense import dense_vector_kernel
-from imprint.kernels.packed import dequantize_kernel, packed_matrix_kernel, packed_vector_kernel
+from imprint.kernels.dense_kernels import dense_vector_kernel
+from imprint.kernels.packed_kernels import dequantize_kernel, packed_matrix_kernel, packed_vector_kernel
 from imprint.kernels.tiles import Tile
-from imprint.kernels.wide import lay_out_kernel, packed_wide_kernel
+from imprint.kernels.wide_kernels import lay_out_kernel, packed_wide_kernel
 from tests.kernels.cards import compile_for
 
 SHAPES = ((12288, 4096), (4096, 16384), (130528, 4096), (4096, 13696), (2048, 640))

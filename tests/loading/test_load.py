@@ -161,7 +161,7 @@ def test_a_quantized_head_is_that_of_the_run_unless_it_is_asked_for_otherwise(tm
     ]
 
     assert [model.network.quantized_head is not None for model in loaded] == [True, False, True]
-    assert [len(model.network.set_aside) for model in loaded] == [1, 0, 0]
+    assert [len(model.network.removed_first_rows) for model in loaded] == [1, 0, 0]
 
 
 def test_kernels_are_those_that_were_asked_for_else_those_of_the_run(runs: dict[str, RunFolder], tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_no_reason_is_given_where_weights_are_multiplied_or_not_fp8(monkeypatch:
     network = small_network()
     assert products_notice(network) is None
     network.weight_format = Fp8()
-    monkeypatch.setattr(job, "dequantizes", lambda _device, _dtype: None)
+    monkeypatch.setattr(job, "fp8_fallback_reason", lambda _device, _dtype: None)
     assert products_notice(network) is None
     network.use_kernels("plain")
     assert "model.kernels is plain" in str(products_notice(network))

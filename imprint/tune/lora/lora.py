@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from imprint.messages import Bilingual, UserError
 from imprint.models.attention import NO_ADAPTER, Prefix
 from imprint.models.network import Network
-from imprint.models.vocabulary import refuse_arranged
+from imprint.models.vocabulary import refuse_missing_weights
 from imprint.quant.linear import QuantizedEmbedding, QuantizedLinear
 from imprint.tune.adapter import LoraMetadata
 from imprint.tune.lora.mounted import MountedLoras
@@ -159,7 +159,7 @@ class Lora:
 
         With `dequantize`, all quantized weights are dequantized first. Raises UserError for quantized weights without it.
         """
-        refuse_arranged(self.network)
+        refuse_missing_weights(self.network)
         quantized = {name: module for name, module in self.network.named_modules() if isinstance(module, QuantizedLinear)}
         if quantized and not dequantize:
             label = next(iter(quantized.values())).weight_format.label.english

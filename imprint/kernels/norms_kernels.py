@@ -29,13 +29,13 @@ def norm_kernel(
     """Some rows of x (T, C): the norm, times the weight plus OFFSET, plus the bias."""
     index, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK_C)
     there = (index < rows)[:, None] & (columns < C)[None, :]
-    place = index.to(tl.int64)[:, None] * C + columns[None, :]
+    offsets = index.to(tl.int64)[:, None] * C + columns[None, :]
     factors = tl.load(weight + columns, mask=columns < C, other=0.0).to(tl.float32) + OFFSET
-    values, _ = normalise(tl.load(x + place, mask=there, other=0.0).to(tl.float32), there, eps, C, CENTRED)
+    values, _ = normalise(tl.load(x + offsets, mask=there, other=0.0).to(tl.float32), there, eps, C, CENTRED)
     values = values * factors[None, :]
     if HAS_BIAS:
         values += tl.load(bias + columns, mask=columns < C, other=0.0).to(tl.float32)[None, :]
-    tl.store(out + place, values.to(out.dtype.element_ty), mask=there)
+    tl.store(out + offsets, values.to(out.dtype.element_ty), mask=there)
 
 
 @jit(varying=("rows",))
@@ -46,11 +46,11 @@ def norm_gradient_kernel(
     """Some rows of the gradient of x (T, C), from those of its norm (`grad`, and `residual_grad` times a factor) and of x itself."""
     index, columns = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, BLOCK_C)
     there = (index < rows)[:, None] & (columns < C)[None, :]
-    place = index.to(tl.int64)[:, None] * C + columns[None, :]
-    values = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
-    g = tl.load(grad + place, mask=there, other=0.0).to(tl.float32)
+    offsets = index.to(tl.int64)[:, None] * C + columns[None, :]
+    values = tl.load(x + offsets, mask=there, other=0.0).to(tl.float32)
+    g = tl.load(grad + offsets, mask=there, other=0.0).to(tl.float32)
     if HAS_RESIDUAL:
-        g += tl.load(residual_grad + place, mask=there, other=0.0).to(tl.float32) * factor
+        g += tl.load(residual_grad + offsets, mask=there, other=0.0).to(tl.float32) * factor
     g *= (tl.load(weight + columns, mask=columns < C, other=0.0).to(tl.float32) + OFFSET)[None, :]
     values, scale = normalise(values, there, eps, C, CENTRED)
     result = g - values * (tl.sum(g * values, 1) / C)[:, None]
@@ -58,6 +58,6 @@ def norm_gradient_kernel(
         result -= (tl.sum(g, 1) / C)[:, None]
     result *= scale[:, None]
     if HAS_SUM:
-        result += tl.load(sum_grad + place, mask=there, other=0.0).to(tl.float32)
-    tl.store(out + place, result.to(out.dtype.element_ty), mask=there)
+        result += tl.load(sum_grad + offsets, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + offsets, result.to(out.dtype.element_ty), mask=there)
 # fmt: on

@@ -8,7 +8,7 @@ Legend: N rows (output features), K columns (input features).
 
 from __future__ import annotations
 
-from imprint.kernels.gate import activate
+from imprint.kernels.gated_kernels import activate
 from imprint.kernels.language import jit, tl
 
 

@@ -7,7 +7,7 @@ from tests.kernels.cards import numbers_of
 SCRIPT = """
 import sys
 from imprint.kernels import cross_entropy
-from imprint.kernels.entropy import cross_entropy_kernel
+from imprint.kernels.cross_entropy_kernels import cross_entropy_kernel
 from tests.kernels.cards import compile_for
 
 def shared(number, constants, card):

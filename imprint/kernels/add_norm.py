@@ -1,4 +1,4 @@
-"""Launches the kernels of step_parts.py. Imported only where they are launched: Triton is slow to import.
+"""Launches the kernels of add_norm_kernels.py. Imported only where they are launched: Triton is slow to import.
 
 Legend: T tokens, C hidden size.
 """
@@ -6,8 +6,8 @@ Legend: T tokens, C hidden size.
 import torch
 from torch import Tensor
 
+from imprint.kernels.add_norm_kernels import add_norm_kernel
 from imprint.kernels.attend_step import on_device
-from imprint.kernels.step_parts import add_norm_kernel
 from imprint.kernels.tiles import power_of_two
 
 

@@ -16,11 +16,11 @@ def activate(x, GELU: tl.constexpr):
     """SiLU, or the tanh approximation of GELU; and its derivative."""
     if GELU:
         inner = 1.5957691216057308 * (x + 0.044715 * x * x * x)  # twice the square root of 2 / pi
-        slope = 1.5957691216057308 * (1.0 + 0.134145 * x * x)
+        inner_derivative = 1.5957691216057308 * (1.0 + 0.134145 * x * x)
     else:
-        inner, slope = x, 1.0
+        inner, inner_derivative = x, 1.0
     share = tl.sigmoid(tl.maximum(inner, -80.0))
-    return x * share, share + x * share * (1.0 - share) * slope
+    return x * share, share + x * share * (1.0 - share) * inner_derivative
 
 
 # fmt: off
@@ -45,8 +45,8 @@ def gated_gradient_kernel(
     x = tl.load(gate + row * gate_row + columns, mask=there, other=0.0).to(tl.float32)
     factors = tl.load(up + row * up_row + columns, mask=there, other=0.0).to(tl.float32)
     g = tl.load(grad + row * F + columns, mask=there, other=0.0).to(tl.float32)
-    activated, slope = activate(x, GELU)
-    place = row * grad_row + columns
-    tl.store(gate_grad + place, (g * factors * slope).to(gate_grad.dtype.element_ty), mask=there)
-    tl.store(up_grad + place, (g * activated).to(up_grad.dtype.element_ty), mask=there)
+    activated, derivative = activate(x, GELU)
+    offsets = row * grad_row + columns
+    tl.store(gate_grad + offsets, (g * factors * derivative).to(gate_grad.dtype.element_ty), mask=there)
+    tl.store(up_grad + offsets, (g * activated).to(up_grad.dtype.element_ty), mask=there)
 # fmt: on

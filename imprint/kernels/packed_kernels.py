@@ -10,7 +10,7 @@ integer to a float by an instruction: its bits become the mantissa of a float of
 
 from __future__ import annotations
 
-from imprint.kernels.gate import activate
+from imprint.kernels.gated_kernels import activate
 from imprint.kernels.language import jit, tl
 
 
@@ -245,11 +245,11 @@ def packed_vector_kernel(
 @jit()
 def nibble_value(word, BIT: tl.constexpr, HALF: tl.constexpr, OUT: tl.constexpr, SIGNED: tl.constexpr, TIMES: tl.constexpr):
     """TIMES * (16 + nibble), signed ones plus 8, in OUT (16 bits), exactly; the nibble is at this bit of a half of each word."""
-    PLACE: tl.constexpr = 3 if tl.bfloat16 == OUT else 6  # the four highest bits of the mantissa
+    SHIFT: tl.constexpr = 3 if tl.bfloat16 == OUT else 6  # the four highest bits of the mantissa
     EXPONENT: tl.constexpr = (0x4180 if TIMES == 1 else 0x4380) if tl.bfloat16 == OUT else (0x4C00 if TIMES == 1 else 0x5C00)
-    MAGIC: tl.constexpr = (EXPONENT | ((8 << PLACE) if SIGNED else 0)) * 0x10001
-    MASK: tl.constexpr = (15 << PLACE) * 0x10001
-    moved = (word << (PLACE - BIT)) if PLACE > BIT else (word >> (BIT - PLACE))
+    MAGIC: tl.constexpr = (EXPONENT | ((8 << SHIFT) if SIGNED else 0)) * 0x10001
+    MASK: tl.constexpr = (15 << SHIFT) * 0x10001
+    moved = (word << (SHIFT - BIT)) if SHIFT > BIT else (word >> (BIT - SHIFT))
     both = (moved & MASK) ^ MAGIC  # of both halves in one operation
     return ((both >> 16) if HALF else both).to(tl.uint16).to(OUT, bitcast=True)
 

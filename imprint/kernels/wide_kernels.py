@@ -10,7 +10,7 @@ spans of 16 words of a row.
 from __future__ import annotations
 
 from imprint.kernels.language import jit, tl
-from imprint.kernels.packed import add_pair
+from imprint.kernels.packed_kernels import add_pair
 
 
 @jit(varying=["T"])

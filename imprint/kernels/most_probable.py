@@ -1,4 +1,4 @@
-"""Launches the kernels of choice.py. Imported only where they are launched: Triton is slow to import.
+"""Launches the kernels of most_probable_kernels.py. Imported only where they are launched: Triton is slow to import.
 
 Legend: B rows, V vocabulary size.
 """
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from imprint.kernels.attend_step import on_device
-from imprint.kernels.choice import join_kernel, part_kernel
+from imprint.kernels.most_probable_kernels import join_kernel, part_kernel
 from imprint.kernels.tiles import power_of_two
 
 BLOCK = 2048

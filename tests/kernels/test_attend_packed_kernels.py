@@ -48,7 +48,7 @@ def test_gradients_are_those_of_autograd_in_fp64(size: int) -> None:
 
 SCRIPT = """
 import sys
-from imprint.kernels import packed_attention as kernels, rotary
+from imprint.kernels import attend_packed_kernels as kernels, rotate_kernels
 from imprint.kernels.attend_packed import choose_tiles
 from tests.kernels.cards import compile_for
 
@@ -76,10 +76,10 @@ for dtype in ("fp16",) if card < 80 else ("bf16", "fp16"):
     for distance in (1, 32):
         constants = dict(D=128, COLUMNS=128, DISTANCE=distance, HEADS=8, BACK=True)
         types = dict.fromkeys(("x", "cos", "sin", "out"), "*" + dtype)
-        largest = max(largest, shared(rotary.rotate_kernel, types, constants, dict(num_warps=4)))
+        largest = max(largest, shared(rotate_kernels.rotate_kernel, types, constants, dict(num_warps=4)))
         constants = dict(QUERIES=32, KEYS=2, D=128, PAIRS=64, DISTANCE=distance, HEADS=16, BACK=True)
         types = dict.fromkeys(("joint", "cos", "sin"), "*" + dtype)
-        largest = max(largest, shared(rotary.rotate_joint_kernel, types, constants, dict(num_warps=4)))
+        largest = max(largest, shared(rotate_kernels.rotate_joint_kernel, types, constants, dict(num_warps=4)))
 print(largest)
 """
 CARDS = {75: 65_536, 80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 120: 101_376}

@@ -175,14 +175,14 @@ def attend_rows_kernel(
 @jit()
 def merge_states_kernel(state_sums, state_stats, out, D: tl.constexpr, BLOCK_D: tl.constexpr, S: tl.constexpr):
     """The result (D,) of one sequence and query head from the states of its splits."""
-    place = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64)
     splits, dims = tl.arange(0, S), tl.arange(0, BLOCK_D)
-    states = place * S + splits
+    states = row * S + splits
     largest = tl.load(state_stats + states * 2)
     weights = tl.exp(largest - tl.max(largest, 0))
     sums = tl.load(state_sums + states[:, None] * D + dims[None, :], mask=dims[None, :] < D, other=0.0)
     result = tl.sum(sums * weights[:, None], 0) / tl.sum(tl.load(state_stats + states * 2 + 1) * weights, 0)
-    tl.store(out + place * D + dims, result.to(out.dtype.element_ty), mask=dims < D)
+    tl.store(out + row * D + dims, result.to(out.dtype.element_ty), mask=dims < D)
 
 
 @jit(varying=["rows"])
@@ -194,9 +194,9 @@ def attend_prefixes_kernel(
     """The states of the prefixes of BLOCK_R sequences that are neighbours in `order`, whose keys are read once for all of them."""
     head, block = tl.program_id(0), tl.program_id(1)
     member, dims, columns = tl.arange(0, BLOCK_R * GROUP), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
-    place, group = block * BLOCK_R + member // GROUP, member % GROUP
-    used = (place < rows) & (group < Q)
-    row = tl.load(order + place, mask=place < rows, other=0)
+    position, group = block * BLOCK_R + member // GROUP, member % GROUP
+    used = (position < rows) & (group < Q)
+    row = tl.load(order + position, mask=position < rows, other=0)
     heads = head * Q + group
     begin, length = tl.load(begins + row), tl.where(used, tl.load(lengths + row), 0)
     mask = used[:, None] & (dims[None, :] < D)

@@ -6,18 +6,17 @@ from tests.kernels.cards import numbers_of
 
 SCRIPT = """
 import sys
-from imprint.kernels import step_parts as kernels
+from imprint.kernels import most_probable_kernels as kernels
 from tests.kernels.cards import compile_for
 
 def shared(function, types, constants, card):
     return compile_for(card, function, types, constants).metadata.shared
 
 card = int(sys.argv[1])
+parts = {"largest": "*fp32", "ids": "*i32", "sums": "*fp32"}
 for number in ("fp16",) if card < 80 else ("bf16", "fp16"):
-    tensors = {name: "*" + number for name in ("x", "y", "weight", "bias", "total", "out")}
-    for centred in (True, False):
-        constants = dict(C=4096, BLOCK_C=4096, CENTRED=centred, HAS_BIAS=centred)
-        print(shared(kernels.add_norm_kernel, tensors | {"factor": "fp32", "eps": "fp32"}, constants, card))
+    print(shared(kernels.part_kernel, parts | {"logits": "*" + number}, {"BLOCK_V": 2048, "S": 64}, card))
+print(shared(kernels.join_kernel, parts | {"tokens": "*i64", "log_probs": "*fp32"}, {"S": 64, "BLOCK_S": 64}, card))
 """
 
 

@@ -8,30 +8,30 @@ Legend: T tokens, F features.
 
 from __future__ import annotations
 
-from imprint.kernels.gate import activate
+from imprint.kernels.gated_kernels import activate
 from imprint.kernels.language import jit, tl
 
 
 # fmt: off
 @jit()
-def cast_kernel(
+def round_rows_kernel(
     x, before, factors, out, scales, x_row, before_row,
     F: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr, LEAST: tl.constexpr,
-    ACTIVATE: tl.constexpr, SLOPE: tl.constexpr, HAS_FACTORS: tl.constexpr,
+    ACTIVATE: tl.constexpr, DERIVATIVE: tl.constexpr, HAS_FACTORS: tl.constexpr,
 ):
     """One row of x (T, F), the largest magnitude of which becomes MOST, and its scale.
 
-    ACTIVATE: of the tanh approximation of its GELU. SLOPE: of x times the derivative of that where it took `before` (T, F). HAS_FACTORS:
-    times the factors (F,).
+    ACTIVATE: of the tanh approximation of its GELU. DERIVATIVE: of x times the derivative of that where it took `before` (T, F).
+    HAS_FACTORS: times the factors (F,).
     """
     row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     there = columns < F
     values = tl.load(x + row * x_row + columns, mask=there, other=0.0).to(tl.float32)
     if ACTIVATE:
         values, _ = activate(values, True)
-    if SLOPE:
-        _, slope = activate(tl.load(before + row * before_row + columns, mask=there, other=0.0).to(tl.float32), True)
-        values *= slope
+    if DERIVATIVE:
+        _, derivative = activate(tl.load(before + row * before_row + columns, mask=there, other=0.0).to(tl.float32), True)
+        values *= derivative
     if HAS_FACTORS:
         values *= tl.load(factors + columns, mask=there, other=0.0)
     largest = tl.maximum(tl.max(tl.abs(values), 0), LEAST)

@@ -25,7 +25,7 @@ def plain(logits: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("size", [3, 2048, 2049, 70_001])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_it_chooses_what_pytorch_chooses(size: int, dtype: torch.dtype) -> None:
-    from imprint.kernels.choose import most_probable
+    from imprint.kernels.most_probable import most_probable
 
     logits = (10 * torch.randn(3, size + 5)).to(dtype)[:, :size]
 
@@ -36,7 +36,7 @@ def test_it_chooses_what_pytorch_chooses(size: int, dtype: torch.dtype) -> None:
 
 
 def test_the_first_of_equal_tokens_is_chosen() -> None:
-    from imprint.kernels.choose import most_probable
+    from imprint.kernels.most_probable import most_probable
 
     logits = torch.zeros(1, 5000)
     logits[0, [2100, 4500]] = 1
@@ -47,7 +47,7 @@ def test_the_first_of_equal_tokens_is_chosen() -> None:
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
 def test_there_is_no_token_where_the_largest_logit_is_not_finite(broken: float) -> None:
-    from imprint.kernels.choose import most_probable
+    from imprint.kernels.most_probable import most_probable
 
     logits = torch.randn(3, 5000)
     logits[1, 4000] = broken

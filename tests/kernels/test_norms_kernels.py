@@ -6,7 +6,7 @@ from tests.kernels.cards import numbers_of
 
 SCRIPT = """
 import sys
-from imprint.kernels import gate, norm_rows
+from imprint.kernels import gated_kernels as gated, norms_kernels as norms
 from tests.kernels.cards import compile_for
 
 def shared(function, types, constants, card):
@@ -14,18 +14,18 @@ def shared(function, types, constants, card):
 
 card = int(sys.argv[1])
 for number in ("fp16",) if card < 80 else ("bf16", "fp16"):
-    types = {name: "*" + number for kernel in (norm_rows.norm_gradient_kernel, gate.gated_gradient_kernel) for name in kernel.arg_names}
+    types = {name: "*" + number for kernel in (norms.norm_gradient_kernel, gated.gated_gradient_kernel) for name in kernel.arg_names}
     types = {name: kind for name, kind in types.items() if name not in ("rows", "gate_row", "up_row", "grad_row")}
     types |= {"bias": "*" + number, "factor": "fp32", "eps": "fp32"}
     for columns, rows in ((4096, 1), (128, 16)):
         shape = dict(C=columns, BLOCK_C=columns, ROWS=rows)
         for centred, offset in ((True, 0.0), (False, 1.0)):
             own = dict(CENTRED=centred, OFFSET=offset)
-            print(shared(norm_rows.norm_kernel, types, shape | own | dict(HAS_BIAS=centred), card))
-            print(shared(norm_rows.norm_gradient_kernel, types, shape | own | dict(HAS_RESIDUAL=centred, HAS_SUM=True), card))
+            print(shared(norms.norm_kernel, types, shape | own | dict(HAS_BIAS=centred), card))
+            print(shared(norms.norm_gradient_kernel, types, shape | own | dict(HAS_RESIDUAL=centred, HAS_SUM=True), card))
     for gelu in (True, False):
         constants = dict(F=13696, BLOCK=1024, GELU=gelu)
-        print(shared(gate.gated_kernel, types, constants, card), shared(gate.gated_gradient_kernel, types, constants, card), sep=chr(10))
+        print(shared(gated.gated_kernel, types, constants, card), shared(gated.gated_gradient_kernel, types, constants, card), sep=chr(10))
 """
 
 

@@ -25,10 +25,10 @@ def part_kernel(logits, largest, ids, sums, V, row_stride, BLOCK_V: tl.constexpr
     values = tl.load(logits + row * row_stride + columns, mask=columns < V, other=float("-inf")).to(tl.float32)
     values = tl.where(values != values, float("inf"), values)
     most = tl.max(values, 0)
-    place = row * S + part
-    tl.store(largest + place, most)
-    tl.store(ids + place, tl.min(tl.where(values == most, columns, V), 0))
-    tl.store(sums + place, tl.sum(tl.exp(values - tl.where(is_finite(most), most, 0.0)), 0))
+    offset = row * S + part
+    tl.store(largest + offset, most)
+    tl.store(ids + offset, tl.min(tl.where(values == most, columns, V), 0))
+    tl.store(sums + offset, tl.sum(tl.exp(values - tl.where(is_finite(most), most, 0.0)), 0))
 
 
 @jit()

@@ -15,7 +15,7 @@ def _interpreter() -> None:
 @pytest.mark.parametrize("centred", [True, False], ids=["layer norm", "RMS norm"])
 @pytest.mark.parametrize("columns", [16, 20])
 def test_a_sum_and_its_norm_are_those_of_pytorch(columns: int, centred: bool) -> None:  # noqa: FBT001
-    from imprint.kernels.fused import add_norm
+    from imprint.kernels.add_norm import add_norm
 
     x, y = torch.randn(2, 3, columns).unbind(0)
     weight, bias = torch.randn(2, columns).unbind(0)

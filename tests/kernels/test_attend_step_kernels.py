@@ -9,7 +9,7 @@ CARDS = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
 
 SCRIPT = """
 import itertools, sys
-from imprint.kernels import step_attention as kernels
+from imprint.kernels import attend_step_kernels as kernels
 from imprint.kernels.attend_step import GROUPED, SHARED_KEYS, SINGLE
 from tests.kernels.cards import compile_for
 
