@@ -177,7 +177,7 @@ def hub_server(cache: Path) -> Iterator[HubServer]:
         patched.setenv("HF_HUB_CACHE", str(cache))
         patched.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.5")
         patched.setattr(constants, "HF_HUB_OFFLINE", False)
-        patched.setattr("imprint.loading.hub.transfer.Patience.before", lambda _patience, _retry: 0.01)
+        patched.setattr("imprint.loading.hub.transfer.RetryPolicy.before", lambda _patience, _retry: 0.01)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:

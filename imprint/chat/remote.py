@@ -150,8 +150,8 @@ class Service:
         except httpx2.TimeoutException:
             raise self._error(BROKEN_OFF if has_begun else Bilingual("does not answer in time", "响应超时")) from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            said = _clipped(str(error)) or type(error).__name__
-            raise self._error(BROKEN_OFF if has_begun else Bilingual(f"the connection failed ({said})", f"连接出错（{said}）")) from None
+            why = _clipped(str(error)) or type(error).__name__
+            raise self._error(BROKEN_OFF if has_begun else Bilingual(f"the connection failed ({why})", f"连接出错（{why}）")) from None
 
     def _whole(self, response: httpx2.Response) -> bytes:
         body = b""
@@ -163,10 +163,10 @@ class Service:
 
     def _refusal(self, status: int, body: object, headers: Mapping[str, str] = MappingProxyType({})) -> ServiceError:
         """The service's own sentence, in both languages where it has both, and what to do."""
-        said = _text(body, "error", "message") or _text(body, "message") or _text(body, "detail") or f"HTTP {status}"
+        sentence = _text(body, "error", "message") or _text(body, "message") or _text(body, "detail") or f"HTTP {status}"
         if self.key:
-            said = said.replace(self.key, "***")
-        english, _, chinese = _clipped(said).rstrip().partition(" / ")
+            sentence = sentence.replace(self.key, "***")
+        english, _, chinese = _clipped(sentence).rstrip().partition(" / ")
         hint = Bilingual("", "")
         if status == 401:
             hint = Bilingual(
@@ -174,15 +174,15 @@ class Service:
                 " 请提供 API 密钥：环境变量 IMPRINT_API_KEY、key_file=文件，或 key=sk-...",
             )
         elif 300 <= status < 400:
-            place = _clipped(headers.get("location", ""))
-            hint = Bilingual(f" It leads to {place}; give that address if you trust it.", f" 它指向 {place}；若可信，请改用该地址。")
+            location = _clipped(headers.get("location", ""))
+            hint = Bilingual(f" It leads to {location}; give that address if you trust it.", f" 它指向 {location}；若可信，请改用该地址。")
         elif (wait := headers.get("retry-after", "")).isdigit() and len(wait) <= 7 and not SAYS_WHEN.search(english):
             hint = Bilingual(f" Try again in {wait} s.", f" 请在 {wait} 秒后重试。")
         message = Bilingual(f"{english}{hint.english}", f"{chinese or english}{hint.chinese}")
         return self._error(message, status, _text(body, "error", "code"))
 
-    def _error(self, said: Bilingual, status: int = 0, code: str = "") -> ServiceError:
-        english, chinese = said.english.rstrip(".。"), said.chinese.rstrip(".。")
+    def _error(self, problem: Bilingual, status: int = 0, code: str = "") -> ServiceError:
+        english, chinese = problem.english.rstrip(".。"), problem.chinese.rstrip(".。")
         return ServiceError(Bilingual(f"{self.url}: {english}.", f"{self.url}：{chinese}。"), status, code)
 
 

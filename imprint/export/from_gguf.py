@@ -37,7 +37,7 @@ def import_gguf(file: Path, out: Path) -> Path:
         write_json(temporary / IMPORTED, {"file": file.name, "licence": str(metadata.get("general.license", ""))})
         size = sum(tensor.nbytes for tensor in tensors.values())
         del tensors
-        template = load_base(temporary, dtype=torch.bfloat16, device="cpu", tells_bos=False).template.name
+        template = load_base(temporary, dtype=torch.bfloat16, device="cpu", warns_of_bos=False).template.name
     say(f"{out}: {size / 1e9:.2f} GB in 16 bits, read back and opened; template {template} / 已写入并校验")
     say(f"next: `imprint chat {out}`, or model.path={out} in a recipe / 接下来可直接对话，或在配方中使用")
     return out

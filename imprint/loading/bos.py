@@ -1,4 +1,4 @@
-"""Tells the user of a base that reads texts better after its BOS, which its tokenizer does not put there."""
+"""Warns the user of a base that reads texts better after its BOS, which its tokenizer does not put there."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -26,7 +26,7 @@ FIRST, SECOND = r"\x24A", r"\x24B"
 """The texts in a post_processor; a shell would read a dollar sign between double quotes."""
 
 
-def tell_missing_bos(model: Model, folder: Path) -> None:
+def warn_of_missing_bos(model: Model, folder: Path) -> None:
     """Measure a base, once in a process, whose tokenizer names a BOS and adds none, and print what to do where its loss falls with it."""
     tokenizer = model.tokenizer if model.has_tokenizer else None
     if not isinstance(tokenizer, HFTokenizer) or tokenizer.special_tokens.bos_ids or str(folder) in _measured():

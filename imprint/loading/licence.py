@@ -20,7 +20,7 @@ FREE: Final = re.compile(r"\b(apache|mit|bsd|isc|unlicense|cc0|cc-by-[1-4]|cc-by
 """In licences that allow any use."""
 RESEARCH: Final = re.compile(r"\bnc\b|non-?\s?commercial|research|chatglm|glm-4", re.IGNORECASE)
 """In licences for research; those of ChatGLM and GLM-4 weights ask for a registration before any other use."""
-Use = Literal["any", "as said", "research", "unknown"]
+Use = Literal["any", "as stated", "research", "unknown"]
 """What a licence allows: any use; what it says itself; research, or more only after a registration; nothing is known."""
 
 
@@ -49,7 +49,7 @@ def use_of(licence: str | None) -> Use:
         return "unknown"
     if RESEARCH.search(licence):
         return "research"
-    return "any" if FREE.search(licence) else "as said"
+    return "any" if FREE.search(licence) else "as stated"
 
 
 def _named_licences(base: Path) -> Iterator[str]:

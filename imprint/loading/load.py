@@ -9,7 +9,7 @@ import torch
 from imprint import arguments
 from imprint.files.atomic import find_folder
 from imprint.loading.base import base_folder, base_of_run, run_of_base
-from imprint.loading.bos import tell_missing_bos
+from imprint.loading.bos import warn_of_missing_bos
 from imprint.loading.section import OpenSection
 from imprint.loading.source import ModelSource, adapter_path, resolve_source
 from imprint.messages import Bilingual, UserError
@@ -71,11 +71,11 @@ def load_base(
     kernels: KernelChoice = "auto",
     template: TemplateName = "auto",
     date: str | None = None,
-    tells_bos: bool = True,
+    warns_of_bos: bool = True,
 ) -> Model:
     """The base of a recipe: a model folder, or the result of a run, with a LoRA merged into the weights.
 
-    `date`: what its chat template writes as today's date, year-month-day; None is today. `tells_bos`: print what to do
+    `date`: what its chat template writes as today's date, year-month-day; None is today. `warns_of_bos`: print what to do
     where the tokenizer leaves out a BOS that the base needs. Raises UserError for a run with a prefix, which
     cannot be merged into the weights.
     """
@@ -86,8 +86,8 @@ def load_base(
     fields = read_config(folder)
     model = Model(network, read_template(folder, fields, template, date=date), str(folder), tokenizer_file=tokenizer_file(fields))
     model.find_adapter = adapter_path
-    if tells_bos:
-        tell_missing_bos(model, folder)
+    if warns_of_bos:
+        warn_of_missing_bos(model, folder)
     _merge_run_loras(model, path, quantize)
     if quantize_head or embedding_on_host:
         compact_vocabulary(network, quantize_head=quantize_head, embedding_on_host=embedding_on_host)

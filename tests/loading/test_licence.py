@@ -53,9 +53,9 @@ def test_a_file_of_any_size_or_kind_holds_up_nobody(tmp_path: Path) -> None:
         ("LICENSE.txt: Attribution-NonCommercial 4.0 International", "research"),
         ("MODEL_LICENSE: The ChatGLM2-6B License", "research"),
         ("glm-4", "research"),
-        ("llama3.1", "as said"),
-        ("bigscience-bloom-rail-1.0", "as said"),
-        ("other", "as said"),
+        ("llama3.1", "as stated"),
+        ("bigscience-bloom-rail-1.0", "as stated"),
+        ("other", "as stated"),
     ],
 )
 def test_what_a_licence_allows(licence: str | None, use: str) -> None:

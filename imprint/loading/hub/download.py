@@ -17,7 +17,7 @@ from imprint.loading.hub import refusals
 from imprint.loading.hub.cache import HubCache, check_space, size_of
 from imprint.loading.hub.files import GIT_HASH, SHA256, HubFile, Listing, auxiliary_files, weight_index, weights
 from imprint.loading.hub.name import COMMIT, HubName
-from imprint.loading.hub.transfer import Answer, Hub, HubProblemError, cache_root, download_lock, is_offline, open_hub, quoted
+from imprint.loading.hub.transfer import Hub, HubProblemError, ResponseHead, cache_root, download_lock, is_offline, open_hub, quoted
 from imprint.messages import Bilingual, UserError, closest
 from imprint.progress import Progress
 from imprint.terminal import say
@@ -29,8 +29,8 @@ LARGE: Final = 50 * MB
 READ_BYTES: Final = 2**20
 MAX_PAGES: Final = 50
 """Most pages of a listing, of a thousand files each."""
-ASKED: Final = 2
-"""How often a question is asked that gets no answer."""
+PAGE_TRIES: Final = 2
+"""How often a page is requested that gets no answer."""
 NO_LISTING: Final = ("its answer is not that of a hub", "回答不像模型站")
 CUT_SHORT: Final = ("the server ends the file early", "服务器提前结束了文件")
 
@@ -97,12 +97,12 @@ def _instead(hub: Hub, name: HubName, problem: HubProblemError, cached: HubModel
 
 def _ask(hub: Hub, path: str) -> tuple[Any, str | None]:
     """The page at a path of the hub; asked again where that may help."""
-    for retry in range(1, ASKED):
+    for retry in range(1, PAGE_TRIES):
         try:
             return hub.page(path)
         except HubProblemError as problem:
-            pause = problem.pause or hub.patience.before(retry)
-            if not problem.may_pass or pause > hub.patience.longest_pause:
+            pause = problem.pause or hub.policy.before(retry)
+            if not problem.may_pass or pause > hub.policy.longest_pause:
                 raise
             time.sleep(pause)
     return hub.page(path)
@@ -199,7 +199,7 @@ class _Fetch:
     hub: Hub
     name: HubName
     """The model at its commit."""
-    asked: HubName
+    requested: HubName
     """The model as the user named it."""
     cache: HubCache
 
@@ -214,7 +214,7 @@ class _Fetch:
         unit, size = ("MB", MB) if total >= LARGE else ("kB", KB)
         start = _units(min(there, total), size)
         with Progress(
-            Bilingual("download", "下载"), _units(total, size), unit, start=start, subject=str(self.asked), errors=True
+            Bilingual("download", "下载"), _units(total, size), unit, start=start, subject=str(self.requested), errors=True
         ) as progress:
             meter = _Meter(progress, min(there, total), size)
             for file in lacking:
@@ -234,11 +234,11 @@ class _Fetch:
                 add(-size_of(partial))
                 partial.unlink(missing_ok=True)
         assert found is not None
-        raise refusals.not_what_was_listed(self.asked, file.name, self.hub.endpoint, found)
+        raise refusals.not_what_was_listed(self.requested, file.name, self.hub.endpoint, found)
 
     def _fill(self, file: HubFile, partial: Path, add: Callable[[int], None]) -> Bilingual | None:
         """Append to a partial file until it has its size; the problem if more came."""
-        patience, tries = self.hub.patience, 0
+        policy, tries = self.hub.policy, 0
         partial.touch()
         most = size_of(partial)
         while (start := size_of(partial)) < file.size:
@@ -257,8 +257,8 @@ class _Fetch:
             elif not problem.may_pass:
                 raise self._failure(file, done, problem)
             tries, most = (1, done) if done - most >= READ_BYTES else (tries + 1, most)
-            pause = problem.pause or patience.before(tries)
-            if tries >= patience.tries or pause > patience.longest_pause:
+            pause = problem.pause or policy.before(tries)
+            if tries >= policy.tries or pause > policy.longest_pause:
                 raise self._failure(file, done, problem)
             time.sleep(pause)
         if size_of(partial) > file.size:
@@ -285,17 +285,17 @@ class _Fetch:
     def _failure(self, file: HubFile, done: int, problem: HubProblemError) -> UserError:
         if problem.status in (401, 403):
             return refusals.refused(
-                self.asked, self.hub.endpoint, HubProblemError(problem.reason.english, problem.reason.chinese, status=403), ()
+                self.requested, self.hub.endpoint, HubProblemError(problem.reason.english, problem.reason.chinese, status=403), ()
             )
         if problem.status == 429:
-            return refusals.unreachable(self.asked, self.hub.endpoint, problem)
-        return refusals.broke_off(self.asked, file.name, done, file.size, problem)
+            return refusals.unreachable(self.requested, self.hub.endpoint, problem)
+        return refusals.broke_off(self.requested, file.name, done, file.size, problem)
 
 
-def _content(parts: Iterator[Answer | bytes], start: int) -> Iterator[bytes | None]:
+def _content(parts: Iterator[ResponseHead | bytes], start: int) -> Iterator[bytes | None]:
     """The content of an answer; None before it if it does not begin at byte `start`, as was asked."""
     for part in parts:
-        if not isinstance(part, Answer):
+        if not isinstance(part, ResponseHead):
             yield part
         elif start and (part.status != 206 or not part.headers.get("content-range", "").startswith(f"bytes {start}-")):
             if part.status == 206:

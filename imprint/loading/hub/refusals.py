@@ -44,7 +44,7 @@ def unreachable(name: HubName, endpoint: str, problem: HubProblemError) -> UserE
     advice = by_hand(name)
     if problem.status == 429:
         reason = Bilingual(
-            f"the hub {endpoint} answers no more requests for now (HTTP status 429{_asked(problem)}). Wait, or log in (`hf auth login`), "
+            f"the hub {endpoint} answers no more requests for now (HTTP status 429{_pause(problem)}). Wait, or log in (`hf auth login`), "
             "which allows more, and run again",
             f"{endpoint} 暂时限制了请求次数（429）：请稍后重试，或用 hf auth login 登录以提高限额",
         )
@@ -120,5 +120,5 @@ def not_what_was_listed(name: HubName, file: str, endpoint: str, found: Bilingua
     )
 
 
-def _asked(problem: HubProblemError) -> str:
+def _pause(problem: HubProblemError) -> str:
     return f"; it asks to wait {problem.pause:.0f} seconds" if problem.pause else ""

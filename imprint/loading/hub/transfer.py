@@ -1,6 +1,6 @@
 """The one door to huggingface_hub and the network: requests to a hub that end in bounded time, whatever the server does.
 
-A request runs in a thread of its own, and the caller waits for at most `Patience.stall` seconds for its next part: also a server that sends
+A request runs in a thread of its own, and the caller waits at most `RetryPolicy.stall` seconds for its next part: also a server that sends
 one byte now and then, or never ends its headers, holds nobody. The session, and with it proxies, certificates and the user's token, is
 huggingface_hub's.
 """
@@ -26,9 +26,9 @@ from imprint.terminal import say
 MAX_ANSWER_BYTES: Final = 2**25
 """Most bytes of an answer that is no file."""
 PAGE_STALLS: Final = 12
-"""An answer that is no file may take this many times the patience for a stall."""
+"""An answer that is no file may take this many times the seconds of a stall."""
 LEAST_BYTES: Final = 1024
-"""Fewer bytes than this within the patience for a stall are a stall."""
+"""Fewer bytes than this within the seconds of a stall are a stall."""
 MAX_REASON: Final = 200
 ON: Final = ("1", "on", "yes", "true")
 PARTS: Final = 8
@@ -39,8 +39,8 @@ NEXT_PAGE: Final = re.compile(r'<([^>]+)>\s*;\s*rel="next"')
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a server is waited for."""
+class RetryPolicy:
+    """How long a server is waited for, and how often it is asked again."""
 
     stall: float
     """Seconds in which something must come: HF_HUB_DOWNLOAD_TIMEOUT, 10 by default."""
@@ -76,7 +76,7 @@ class HubProblemError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseHead:
     """The beginning of an answer, before its content."""
 
     status: int
@@ -85,19 +85,19 @@ class Answer:
 
 @dataclass(frozen=True)
 class Hub:
-    """A hub's address, and how long it is waited for."""
+    """A hub's address, how long it is waited for, and how often it is asked again."""
 
     endpoint: str
     """Its address, without a slash at the end."""
-    patience: Patience
+    policy: RetryPolicy
 
     def page(self, path: str) -> tuple[Any, str | None]:
         """(value of the JSON at a path of the hub, path of its next page). Raises HubProblemError."""
         content, headers, began = bytearray(), {}, time.monotonic()
         for part in self.read(path):
-            if time.monotonic() - began > self.patience.stall * PAGE_STALLS:
+            if time.monotonic() - began > self.policy.stall * PAGE_STALLS:
                 raise HubProblemError("its answer comes too slowly", "回答过慢")
-            if isinstance(part, Answer):
+            if isinstance(part, ResponseHead):
                 headers = dict(part.headers)
                 continue
             content += part
@@ -112,26 +112,26 @@ class Hub:
             ) from None
         return value, self._next_page(path, headers.get("link", ""))
 
-    def read(self, path: str, start: int = 0) -> Iterator[Answer | bytes]:
-        """Yield the Answer at a path of the hub, then its content from byte `start` on if the server can; raises HubProblemError.
+    def read(self, path: str, start: int = 0) -> Iterator[ResponseHead | bytes]:
+        """Yield the ResponseHead at a path of the hub, then its content from byte `start` on if the server can; raises HubProblemError.
 
         The status is 200, or 206 for a part.
         """
-        parts: Queue[Answer | bytes | Exception | None] = Queue(PARTS)
+        parts: Queue[ResponseHead | bytes | Exception | None] = Queue(PARTS)
         left = Event()
-        Thread(target=_fetch, args=(self.endpoint + path, start, self.patience.stall, parts, left), daemon=True).start()
+        Thread(target=_fetch, args=(self.endpoint + path, start, self.policy.stall, parts, left), daemon=True).start()
         try:
             yield from self._taken(parts)
         finally:
             left.set()
 
-    def _taken(self, parts: "Queue[Answer | bytes | Exception | None]") -> Iterator[Answer | bytes]:
-        deadline, count = time.monotonic() + self.patience.stall, 0
+    def _taken(self, parts: "Queue[ResponseHead | bytes | Exception | None]") -> Iterator[ResponseHead | bytes]:
+        deadline, count = time.monotonic() + self.policy.stall, 0
         while True:
             try:
                 part = parts.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
-                seconds = f"{self.patience.stall:g}"
+                seconds = f"{self.policy.stall:g}"
                 raise HubProblemError(f"nothing came for {seconds} seconds", f"{seconds} 秒内没有数据") from None
             if part is None:
                 return
@@ -139,8 +139,8 @@ class Hub:
                 raise part
             count += len(part) if isinstance(part, bytes) else LEAST_BYTES
             if count >= LEAST_BYTES:
-                deadline, count = time.monotonic() + self.patience.stall, 0
-            if isinstance(part, Answer) and part.status not in (200, 206):
+                deadline, count = time.monotonic() + self.policy.stall, 0
+            if isinstance(part, ResponseHead) and part.status not in (200, 206):
                 raise _refusal(part)
             yield part
 
@@ -166,7 +166,7 @@ def open_hub() -> Hub:
                 f"HF_ENDPOINT 须为网址，如 https://hf-mirror.com，实际是 {endpoint!r}：请改正或取消该环境变量。",
             )
         )
-    return Hub(endpoint, Patience(_seconds(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT")) or float(constants.HF_HUB_DOWNLOAD_TIMEOUT)))
+    return Hub(endpoint, RetryPolicy(_seconds(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT")) or float(constants.HF_HUB_DOWNLOAD_TIMEOUT)))
 
 
 def is_offline() -> bool:
@@ -228,12 +228,12 @@ def _seconds(text: str | None) -> float | None:
     return value if 0 < value < float("inf") else None
 
 
-def _fetch(url: str, start: int, stall: float, parts: "Queue[Answer | bytes | Exception | None]", left: Event) -> None:
-    """Request an address and put what comes into the queue: Answer, content, and None at the end, or an exception."""
+def _fetch(url: str, start: int, stall: float, parts: "Queue[ResponseHead | bytes | Exception | None]", left: Event) -> None:
+    """Request an address and put what comes into the queue: ResponseHead, content, and None at the end, or an exception."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # in huggingface_hub 1 and 2, but not listed
 
-    def put(part: Answer | bytes | Exception | None) -> bool:
+    def put(part: ResponseHead | bytes | Exception | None) -> bool:
         while not left.is_set():
             try:
                 parts.put(part, timeout=0.2)
@@ -248,7 +248,7 @@ def _fetch(url: str, start: int, stall: float, parts: "Queue[Answer | bytes | Ex
             headers["range"] = f"bytes={start}-"
         with get_session().stream("GET", url, headers=headers, timeout=stall) as response:
             compressed = response.headers.get("content-encoding", "identity") != "identity"
-            if not put(Answer(416 if compressed and start else response.status_code, {**response.headers})):
+            if not put(ResponseHead(416 if compressed and start else response.status_code, {**response.headers})):
                 return
             if not all(put(chunk) for chunk in response.iter_bytes()):
                 return
@@ -268,7 +268,7 @@ def _words(error: Exception) -> tuple[str, str]:
     return detail, f"{kind}：{detail}"
 
 
-def _refusal(answer: Answer) -> HubProblemError:
+def _refusal(answer: ResponseHead) -> HubProblemError:
     pause = _seconds(answer.headers.get("retry-after"))
     return HubProblemError(
         f"it answers with HTTP status {answer.status}",

@@ -10,7 +10,7 @@ from imprint.serve.generation.job import NOTE
 WRITTEN: Final = Bilingual("A language model writes the answers, and they may be wrong.", "回答由语言模型生成，可能有误。")
 NOTES: Final[Mapping[Use, Bilingual]] = {
     "any": WRITTEN,
-    "as said": NOTE,
+    "as stated": NOTE,
     "research": Bilingual(
         f"{WRITTEN.english} For research only: the licence of the base allows no other use, or only after a registration.",
         f"{WRITTEN.chinese}仅供研究：底座的许可证不允许其他用途，或须先登记。",

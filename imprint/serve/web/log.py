@@ -30,12 +30,12 @@ class JsonLines(logging.Formatter):
 
 def describe(problem: BaseException) -> str:
     """An exception's type and the lines of code that it passed, without its text."""
-    places, trace = [], problem.__traceback__
+    frames, trace = [], problem.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        places.append(f"{'/'.join(code.co_filename.split('/')[-2:])}:{trace.tb_lineno}")
+        frames.append(f"{'/'.join(code.co_filename.split('/')[-2:])}:{trace.tb_lineno}")
         trace = trace.tb_next
-    return f"{type(problem).__name__} at {' > '.join(places[-8:])}"
+    return f"{type(problem).__name__} at {' > '.join(frames[-8:])}"
 
 
 def log(event: str, fields: Mapping[str, Any], *, level: int = logging.INFO, problem: BaseException | None = None) -> None:

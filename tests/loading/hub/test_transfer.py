@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.loading.hub.transfer import Answer, HubProblemError, Patience, cache_root, download_lock, is_offline, open_hub
+from imprint.loading.hub.transfer import HubProblemError, ResponseHead, RetryPolicy, cache_root, download_lock, is_offline, open_hub
 from imprint.messages import Bilingual, UserError
 from tests.hubserver import HubServer, Request
 
@@ -24,7 +24,7 @@ def test_a_page_is_json_and_a_next_page_is_of_the_same_hub(hub: HubServer) -> No
 def test_the_content_comes_behind_its_answer_and_from_the_byte_that_was_asked_for(hub: HubServer) -> None:
     hub.trick = lambda request: request.content(b"0123456789")
     answer, *parts = open_hub().read("/a/b/resolve/main/x", 4)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ResponseHead)
     assert answer.status == 206
     assert parts == [b"456789"]
 
@@ -51,7 +51,7 @@ def test_the_variables_of_hugging_face_are_read_when_a_name_is_given(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert open_hub().endpoint == hub.url
-    assert open_hub().patience.stall == 0.5
+    assert open_hub().policy.stall == 0.5
     assert not is_offline()
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "yes")
     assert is_offline()
@@ -93,4 +93,4 @@ def test_a_second_download_waits_and_says_so(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_pauses_grow_up_to_the_longest() -> None:
-    assert [Patience(10).before(retry) for retry in (1, 2, 3, 9)] == [1, 2, 4, 60]
+    assert [RetryPolicy(10).before(retry) for retry in (1, 2, 3, 9)] == [1, 2, 4, 60]
