@@ -176,10 +176,10 @@ class Model:
 
     def _encode(self, messages: Sequence[Message] | Sequence[Mapping[str, object]], max_source_length: int) -> EncodedPrompt:
         limit = arguments.integer("max_source_length", max_source_length, at_least=1)
-        said = read_messages(messages, "messages")
-        if not said:
+        parsed = read_messages(messages, "messages")
+        if not parsed:
             raise arguments.wrong_argument("messages", "at least one message", messages, "至少一条消息")
-        return encode_messages(self.template, said, max_source_length=limit, source_prefix=self.source_prefix)
+        return encode_messages(self.template, parsed, max_source_length=limit, source_prefix=self.source_prefix)
 
     def attach(self, adapter: Adapter, description: AdapterMetadata) -> None:
         """Use an adapter that was loaded for this network."""

@@ -159,8 +159,8 @@ class _Parser(argparse.ArgumentParser):
     def reject(self, words: Sequence[str], *, takes_knobs: bool) -> NoReturn:
         """Exit with an error about unknown `words`, suggesting what may have been meant."""
         options = re.findall("--[a-z]+", self.format_usage())
-        places = {action.dest: str(action.metavar) for action in self._actions if not action.option_strings}
-        self._refuse(unknown_words(words, self.prog, options, takes_knobs=takes_knobs, places=places))
+        positionals = {action.dest: str(action.metavar) for action in self._actions if not action.option_strings}
+        self._refuse(unknown_words(words, self.prog, options, takes_knobs=takes_knobs, positionals=positionals))
 
     def _refuse(self, problem: Bilingual) -> NoReturn:
         self.exit(2, f"error: {problem.english}\n       {problem.chinese}\n")

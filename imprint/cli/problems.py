@@ -33,17 +33,22 @@ def parser_problem(message: str, program: str) -> Bilingual:
 
 
 def unknown_words(
-    words: Sequence[str], program: str, known: Sequence[str], *, takes_knobs: bool, places: Mapping[str, str] = MappingProxyType({})
+    words: Sequence[str],
+    program: str,
+    known: Sequence[str],
+    *,
+    takes_knobs: bool,
+    positionals: Mapping[str, str] = MappingProxyType({}),
 ) -> Bilingual:
     """An error about words that a command does not know, with what may have been meant.
 
-    `known` are its options, `places` the names of the arguments that it knows by their place -> how its help shows them.
+    `known` are its options, `positionals` the names of its positional arguments -> how its help shows them.
     """
     flags = [word for word in words if word.startswith("-")]
     near = closest(flags[0], known) if flags else []
     english, chinese = f"unrecognized arguments: {' '.join(words)}", f"不认识的参数：{' '.join(words)}"
-    if flags and (flag := flags[0].partition("=")[0]).lstrip("-").lower() in (place := _without_flag(places)):
-        shown, form = place[flag.lstrip("-").lower()], f"`{' '.join([program, *places.values()])}`"
+    if flags and (flag := flags[0].partition("=")[0]).lstrip("-").lower() in (unflagged := _without_flag(positionals)):
+        shown, form = unflagged[flag.lstrip("-").lower()], f"`{' '.join([program, *positionals.values()])}`"
         return _with_help(
             Bilingual(f"{english}; {shown} is written without {flag}: {form}.", f"{chinese}；{shown} 前不写 {flag}：{form}。"), program
         )
@@ -56,10 +61,10 @@ def unknown_words(
     return _with_help(Bilingual(f"{english}.", f"{chinese}。"), program)
 
 
-def _without_flag(places: Mapping[str, str]) -> dict[str, str]:
-    """What people may type as an option -> the argument that is known by its place."""
-    output = dict.fromkeys(OUTPUT_NAMES, places["output"]) if "output" in places else {}
-    return {**places, **output}
+def _without_flag(positionals: Mapping[str, str]) -> dict[str, str]:
+    """What people may type as an option -> the positional argument."""
+    output = dict.fromkeys(OUTPUT_NAMES, positionals["output"]) if "output" in positionals else {}
+    return {**positionals, **output}
 
 
 def _with_help(problem: Bilingual, program: str) -> Bilingual:

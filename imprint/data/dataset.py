@@ -247,16 +247,16 @@ def _hold_out(section: DataSection, samples: list[Sample], record: HeldOutRecord
     if section.dev_share == 0:
         return samples, []
     rows = rows_of(samples)
-    held_out = [] if record is not None and len(rows) < 2 else held_out_places(section, len(rows))
+    held_out = [] if record is not None and len(rows) < 2 else held_out_indices(section, len(rows))
     if record is not None and not record.matches([rows[index] for index in held_out]):
-        held_out = record.places(rows)
+        held_out = record.indices(rows)
     left_out = set(held_out)
     train = [sample for index, row in enumerate(rows) for sample in row if index not in left_out]
     return train, [sample for index in held_out for sample in rows[index]]
 
 
-def held_out_places(section: DataSection, count: int) -> list[int]:
-    """The places of the rows to hold out of `count`, in order. Raises UserError if there is only one row."""
+def held_out_indices(section: DataSection, count: int) -> list[int]:
+    """The indices of the rows to hold out of `count`, in order. Raises UserError if there is only one row."""
     if count < 2:
         raise UserError(
             Bilingual(

@@ -59,11 +59,11 @@ class HeldOutRecord:
         found = set(map(row_digest, rows))
         return sum(digest not in found for digest in self.digests.split())
 
-    def places(self, rows: Sequence[Sequence[Sample]]) -> list[int]:
-        """The places of the held-out rows among `rows`, in the order of the record; those that are not there any more are left out."""
+    def indices(self, rows: Sequence[Sequence[Sample]]) -> list[int]:
+        """The indices of the held-out rows in `rows`, in the order of the record; rows that are not there any more are left out."""
         found: defaultdict[str, deque[int]] = defaultdict(deque)
-        for place, row in enumerate(rows):
-            found[row_digest(row)].append(place)
+        for index, row in enumerate(rows):
+            found[row_digest(row)].append(index)
         return [found[digest].popleft() for digest in self.digests.split() if found[digest]]
 
 

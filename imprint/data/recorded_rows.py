@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from imprint.data.dataset import columns_of, held_out_places
+from imprint.data.dataset import columns_of, held_out_indices
 from imprint.data.held_out import HeldOutRecord, row_digest, rows_of
 from imprint.data.learned_rows import LearnedRows
 from imprint.data.placeholders import fill_placeholders
@@ -40,16 +40,16 @@ def find_unchanged(section: DataSection, learned: LearnedRows, held_out: HeldOut
 
     The memory depends only on their number. Arguments and errors as in `find_recorded`.
     """
-    places = set[int]()
+    indices = set[int]()
     if section.dev is None and section.dev_share:
         count = held_out.rows if held_out is not None else sum(1 for _ in _rows_for_training(section, tools=tools))
-        places = set(held_out_places(section, count)) if count > 1 else places
+        indices = set(held_out_indices(section, count)) if count > 1 else indices
 
     bad: list[None] = [None]
 
     def read() -> Iterator[Sample | None]:
-        for place, row in enumerate(_rows_for_training(section, tools=tools)):
-            if place not in places:
+        for index, row in enumerate(_rows_for_training(section, tools=tools)):
+            if index not in indices:
                 yield from row or bad
 
     return learned.exactly(read())
@@ -60,13 +60,13 @@ def find_held_out(section: DataSection, record: HeldOutRecord, *, tools: bool) -
 
     The memory depends only on the number of held-out rows. Arguments and errors as in `find_recorded`.
     """
-    places = set(held_out_places(section, record.rows)) if record.rows > 1 else set()
+    indices = set(held_out_indices(section, record.rows)) if record.rows > 1 else set()
     drawn, count = list[list[Sample]](), 0
-    for place, row in enumerate(_rows_for_training(section, tools=tools)):
+    for index, row in enumerate(_rows_for_training(section, tools=tools)):
         if not row:
             return None
         count += 1
-        if place in places:
+        if index in indices:
             drawn.append(row)
     if count == record.rows and record.matches(drawn):
         return [sample for row in drawn for sample in row], count
@@ -99,8 +99,8 @@ def find_recorded(section: DataSection, learned: LearnedRows, held_out: HeldOutR
     selected = learned.select(read())
     held_out_locations = {sample.location for row in found for sample in row}
     others = count - sum(sample.location not in held_out_locations for sample in selected)
-    places = held_out.places(found) if held_out is not None else []
-    return RecordedRows(selected, [sample for place in places for sample in found[place]], others)
+    indices = held_out.indices(found) if held_out is not None else []
+    return RecordedRows(selected, [sample for index in indices for sample in found[index]], others)
 
 
 def _rows_for_training(section: DataSection, *, tools: bool) -> Iterator[list[Sample]]:

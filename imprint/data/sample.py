@@ -34,6 +34,6 @@ class Sample:
 
 def split_location(location: str) -> tuple[str, int, int]:
     """(file, line, number of the row or 0) of a location: "file:line", or "file:line, row 2" where several rows begin on one line."""
-    file, _, place = location.rpartition(":")
-    line, _, row = place.partition(", row ")
+    file, _, line_and_row = location.rpartition(":")
+    line, _, row = line_and_row.partition(", row ")
     return file, int(line), int(row or 0)

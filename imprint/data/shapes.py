@@ -156,9 +156,11 @@ class RowShape:
             return Bilingual(english, f'"{self.prompt}" 是对话的各轮，每个回答都学')
         more = self.name_of("input")
         question = f'"{self.prompt}" and "{more}" are the question' if self.kind == "alpaca" else f'"{self.prompt}" is the question'
-        asked = f'"{self.prompt}" 和 "{more}"' if self.kind == "alpaca" else f'"{self.prompt}"'
+        chinese_question = f'"{self.prompt}" 和 "{more}"' if self.kind == "alpaca" else f'"{self.prompt}"'
         english, chinese = (f', "{self.history}" the earlier turns', f'，"{self.history}" 是此前各轮') if self.history else ("", "")
-        return Bilingual(f'{question}, "{self.response}" the answer{english}', f'{asked} 是提问，"{self.response}" 是回答{chinese}')
+        return Bilingual(
+            f'{question}, "{self.response}" the answer{english}', f'{chinese_question} 是提问，"{self.response}" 是回答{chinese}'
+        )
 
 
 def detect_shape(row: Mapping[str, object], columns: Columns) -> RowShape:

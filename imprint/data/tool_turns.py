@@ -162,13 +162,13 @@ def samples_from_turn_messages(
     start, query = len(messages), ""
     history: list[tuple[str, str]] = []
     for turn in _merged(turns):
-        for place, message in enumerate(turn.messages):
+        for index, message in enumerate(turn.messages):
             previous = messages[-1].role if len(messages) > start else ""
             if message.role not in ALLOWED_AFTER[previous]:
-                place_in_turns = f"after the {previous}" if previous else "first"
+                position = f"after the {previous}" if previous else "first"
                 raise BadRowError(
                     Bilingual(
-                        f'"{column}": the {message.role} comes {place_in_turns}; the user begins, and the assistant follows each question '
+                        f'"{column}": the {message.role} comes {position}; the user begins, and the assistant follows each question '
                         "and each result of a tool.",
                         f"{quote(column)} 中 {message.role} {f'接在 {previous} 之后' if previous else '在最前'}："
                         "须由用户开始，每个问题和每个工具结果之后都是助手。",
@@ -177,7 +177,7 @@ def samples_from_turn_messages(
             if message.role != "assistant":
                 query = message.text
             elif not message.continues:
-                rest = tuple(takewhile(lambda one: one.continues, turn.messages[place + 1 :]))
+                rest = tuple(takewhile(lambda one: one.continues, turn.messages[index + 1 :]))
                 if turn.learned:
                     yield Sample(query, message.text, tuple(history) or None, location, system, tuple(messages), message.tool, rest)
                 history.append((query, "\n".join(one.text for one in (message, *rest))))
@@ -204,16 +204,16 @@ def content_with_reasoning(turn: Mapping[str, object], content: object, subject:
 
     Raises BadRowError for thoughts that are no text.
     """
-    said = join_parts(content)
+    text = join_parts(content)
     for name in THOUGHT_KEYS:
         thoughts = turn.get(name)
         if thoughts is None or thoughts == "":
             continue
         if not isinstance(thoughts, str):
             raise must_be(part_of(subject, name), "a text", "文本", thoughts)
-        if isinstance(said, str) and thoughts.strip() not in said:
-            return f"<think>\n{valid_unicode(thoughts, subject).strip()}\n</think>\n\n{said}"
-    return said
+        if isinstance(text, str) and thoughts.strip() not in text:
+            return f"<think>\n{valid_unicode(thoughts, subject).strip()}\n</think>\n\n{text}"
+    return text
 
 
 def join_parts(content: object) -> object:
@@ -227,7 +227,7 @@ def join_parts(content: object) -> object:
 
 def _joined(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Messages of one turn."""
-    return tuple(replace(message, continues=place > 0) for place, message in enumerate(messages))
+    return tuple(replace(message, continues=index > 0) for index, message in enumerate(messages))
 
 
 def _call(value: Mapping[str, object], arguments: str, subject: Bilingual) -> Message:

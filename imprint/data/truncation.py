@@ -77,12 +77,13 @@ def cut_warning(train: TruncationReport, dev: TruncationReport, limits: LengthLi
     `max_length`: length of the longest sequence that the base was trained on, beyond which no limit helps.
     """
     reports = ((train, TRAINING_ROWS), (dev, HELD_OUT_ROWS))
-    told = [report.summary(rows) for report, rows in reports if report.cut]
-    if not told:
+    summaries = [report.summary(rows) for report, rows in reports if report.cut]
+    if not summaries:
         return None
     needed = train.needed.widest(dev.needed)
     cure = limits_cure(needed, limits, max_length, Bilingual("begin a run in another folder with", "请换一个输出目录重新训练，并设"))
-    return Bilingual(" ".join([*(part.english for part in told), cure.english]), "".join([*(part.chinese for part in told), cure.chinese]))
+    parts = [*summaries, cure]
+    return Bilingual(" ".join(part.english for part in parts), "".join(part.chinese for part in parts))
 
 
 def limits_cure(needed: LengthLimits, limits: LengthLimits, max_length: int, action: Bilingual) -> Bilingual:

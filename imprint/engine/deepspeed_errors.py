@@ -28,8 +28,8 @@ def translate_config_errors(file: Path | None) -> Iterator[None]:
         if file is None or not foreign:
             raise
         content = read_json(file, "utf-8-sig")
-        place, reason = _place(content, error)
-        field = f'"{place}": ' if place else ""
+        path, reason = _path_and_reason(content, error)
+        field = f'"{path}": ' if path else ""
         raise UserError(
             Bilingual(
                 f"{file}: {field}DeepSpeed does not accept it ({reason}). Take it out of the file, or correct it; engine.deepspeed=zero2 "
@@ -39,7 +39,7 @@ def translate_config_errors(file: Path | None) -> Iterator[None]:
         ) from error
 
 
-def _place(content: Mapping[str, Any], error: Exception) -> tuple[str, str]:
+def _path_and_reason(content: Mapping[str, Any], error: Exception) -> tuple[str, str]:
     """The path of the field that an error is about, empty if it names none, and the reason."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
@@ -53,8 +53,8 @@ def _place(content: Mapping[str, Any], error: Exception) -> tuple[str, str]:
         longest = max(exact, key=len)
         return ".".join(longest), reason
     named = [path for path in paths if path[-1] in reason]
-    place = max(named, key=lambda path: len(path[-1])) if named else names
-    return ".".join(place), reason
+    path = max(named, key=lambda path: len(path[-1])) if named else names
+    return ".".join(path), reason
 
 
 def _paths(content: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -34,14 +34,14 @@ def gpu_kernels(*, triton: bool = False, fp8: bool = False) -> Iterator[None]:
         replaced.append((StoredWeight, "dequantize", _dequantize))
     if fp8:
         replaced += [(scaled_matmul, "_usable", lambda _device: True), (round_rows, "by_kernel", _rounded)]
-    originals = [(place, name, getattr(place, name)) for place, name, _ in replaced]
-    for place, name, one in replaced:
-        setattr(place, name, one)
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+    for owner, name, one in replaced:
+        setattr(owner, name, one)
     try:
         yield
     finally:
-        for place, name, original in originals:
-            setattr(place, name, original)
+        for owner, name, original in originals:
+            setattr(owner, name, original)
 
 
 def _dequantize(weight: StoredWeight, dtype: torch.dtype) -> Tensor:

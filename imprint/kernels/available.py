@@ -61,8 +61,8 @@ def _multiplies_fp8(device: torch.device) -> bool:
 
 
 def _in_short(error: Exception) -> str:
-    name, said = type(error).__name__, str(error).strip()
-    return f"{name}: {said.splitlines()[0][:100]}" if said else name
+    name, message = type(error).__name__, str(error).strip()
+    return f"{name}: {message.splitlines()[0][:100]}" if message else name
 
 
 def usable(index: int, dtype: torch.dtype, *, matrix: bool = False) -> bool:

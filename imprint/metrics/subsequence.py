@@ -10,16 +10,16 @@ from typing import Final
 
 MAX_WORDS_IN_FULL: Final = 4096
 """Words up to which all rows are kept; of more, each sqrt(n)-th is kept and those between two are computed again."""
-MAX_PLACES_ANEW: Final = 32
-"""Places of a word in a longer list up to which its bits are made anew each time."""
+MAX_UNCACHED_POSITIONS: Final = 32
+"""Positions of a word in a longer list up to which its bits are computed again each time."""
 
 
 def common_length(first: Sequence[str], second: Sequence[str]) -> int:
     """The length of a longest common subsequence, in words."""
-    places, full = _Places(second), (1 << len(second)) - 1
+    positions, full = _Positions(second), (1 << len(second)) - 1
     row = 0
     for word in first:
-        row = _next_row(row, places.of(word), full)
+        row = _next_row(row, positions.of(word), full)
     return row.bit_count()
 
 
@@ -29,11 +29,11 @@ def common_words(first: Sequence[str], second: Sequence[str]) -> set[str]:
     The walk takes a pair of equal words as soon as it meets one; else it leaves the last word of `first` if the rest is then longer in
     common than without the last word of `second`.
     """
-    places, full = _Places(second), (1 << len(second)) - 1
+    positions, full = _Positions(second), (1 << len(second)) - 1
     stride = max(1, len(first) if len(first) <= MAX_WORDS_IN_FULL else math.isqrt(len(first)))
     marks, row = [0], 0
     for index, word in enumerate(first, start=1):
-        row = _next_row(row, places.of(word), full)
+        row = _next_row(row, positions.of(word), full)
         if index % stride == 0:
             marks.append(row)
     common: set[str] = set()
@@ -41,7 +41,7 @@ def common_words(first: Sequence[str], second: Sequence[str]) -> set[str]:
     for start in range((len(first) - 1) // stride * stride, -1, -stride):
         rows = [marks[start // stride]]
         for word in first[start : start + stride]:
-            rows.append(_next_row(rows[-1], places.of(word), full))
+            rows.append(_next_row(rows[-1], positions.of(word), full))
         column = _walk(first[start : start + stride], second, rows, column, common)
     return common
 
@@ -60,26 +60,26 @@ def _walk(first: Sequence[str], second: Sequence[str], rows: Sequence[int], colu
     return column
 
 
-class _Places:
+class _Positions:
     """Where each word is, as bits; of a long list only frequent words are kept as bits, which are as long as the list."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._places: dict[str, list[int]] = {}
-        for place, word in enumerate(words):
-            self._places.setdefault(word, []).append(place)
+        self._positions: dict[str, list[int]] = {}
+        for position, word in enumerate(words):
+            self._positions.setdefault(word, []).append(position)
         self._bits: dict[str, int] = {}
-        self._few = 0 if len(words) <= MAX_WORDS_IN_FULL else MAX_PLACES_ANEW
+        self._few = 0 if len(words) <= MAX_WORDS_IN_FULL else MAX_UNCACHED_POSITIONS
 
     def of(self, word: str) -> int:
-        """The places of a word."""
+        """The positions of a word."""
         bits = self._bits.get(word)
         if bits is None:
-            places = self._places.get(word, [])
-            row = bytearray(places[-1] // 8 + 1 if places else 0)
-            for place in places:
-                row[place // 8] |= 1 << place % 8
+            positions = self._positions.get(word, [])
+            row = bytearray(positions[-1] // 8 + 1 if positions else 0)
+            for position in positions:
+                row[position // 8] |= 1 << position % 8
             bits = int.from_bytes(row, "little")
-            if len(places) > self._few:
+            if len(positions) > self._few:
                 self._bits[word] = bits
         return bits
 

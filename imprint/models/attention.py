@@ -46,8 +46,8 @@ class PrefixRanges:
 
     def masked(self, keys: int) -> Tensor:
         """(B, P) True where a sequence does not attend to a key."""
-        places = torch.arange(keys, device=self.begins.device)
-        return (places < self.begins[:, None]) | (places >= (self.begins + self.lengths)[:, None])
+        positions = torch.arange(keys, device=self.begins.device)
+        return (positions < self.begins[:, None]) | (positions >= (self.begins + self.lengths)[:, None])
 
 
 @dataclass(frozen=True)

@@ -13,38 +13,38 @@ from torch import Tensor, nn
 class HostRows:
     """The weight (V, C) of an embedding in main memory.
 
-    Ids on a GPU are waited for. What repeats a pass as a CUDA graph calls `place` before each repetition, with ids in main memory, and
-    captures the pass inside `placed`: there the rows are where `place` has put them.
+    Ids on a GPU are waited for. What repeats a pass as a CUDA graph calls `load` before each repetition, with ids in main memory, and
+    captures the pass inside `preloaded`: there the rows are where `load` has put them.
     """
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight.detach() if weight.is_meta else weight.detach().to("cpu", copy=True)
         self._memory: Tensor | None = None
-        self._placed = False
+        self._is_loaded = False
 
     def __call__(self, ids: Tensor) -> Tensor:
         """Ids (T,) -> their rows (T, C), on the device of the ids."""
-        if self._placed:
+        if self._is_loaded:
             assert self._memory is not None
             return self._memory[: len(ids)]
         if ids.is_meta:
             return ids.new_empty((len(ids), self.weight.shape[1]), dtype=self.weight.dtype)
         return self._copied(ids.cpu(), ids.device)
 
-    def place(self, ids: Tensor, device: torch.device) -> None:
-        """Put the rows of ids (T,) where a pass inside `placed` reads them; their place changes only where T is larger than before."""
+    def load(self, ids: Tensor, device: torch.device) -> None:
+        """Put the rows of ids (T,) where a pass inside `preloaded` reads them; their memory moves only where T is larger than before."""
         if self._memory is None or len(self._memory) < len(ids):
             self._memory = torch.empty((len(ids), self.weight.shape[1]), dtype=self.weight.dtype, device=device)
         self._memory[: len(ids)].copy_(self._copied(ids.cpu(), device))
 
     @contextmanager
-    def placed(self) -> Iterator[None]:
-        """Inside this block the rows are those of the last `place`, whatever the ids."""
-        self._placed = True
+    def preloaded(self) -> Iterator[None]:
+        """Inside this block the rows are those of the last `load`, whatever the ids."""
+        self._is_loaded = True
         try:
             yield
         finally:
-            self._placed = False
+            self._is_loaded = False
 
     def _copied(self, ids: Tensor, device: torch.device) -> Tensor:
         rows = self.weight[ids]

@@ -57,13 +57,13 @@ def with_format(fields: dict[str, Any], weight_format: WeightFormat | None, fold
     if weight_format is None or has_foreign_config(fields) or (existing is not None and existing.name == weight_format.name):
         return fields
     if existing is not None:
-        asked = weight_format.label
+        requested = weight_format.label
         raise UserError(
             Bilingual(
-                f"{folder}: is quantized to {existing.label.english} already, and {asked.english} are asked for. Leave `quantize` out, or "
-                "give the folder of the same model that is not quantized.",
+                f"{folder}: is quantized to {existing.label.english} already, and {requested.english} are asked for. Leave `quantize` out, "
+                "or give the folder of the same model that is not quantized.",
                 f"{folder}："
-                f"该目录已量化为{existing.label.chinese}，不能再读成{asked.chinese}：请去掉 quantize，或给出同一模型未量化的目录。",
+                f"该目录已量化为{existing.label.chinese}，不能再读成{requested.chinese}：请去掉 quantize，或给出同一模型未量化的目录。",
             )
         )
     return {name: value for name, value in fields.items() if name not in QUANTIZATION_FIELDS} | weight_format.fields

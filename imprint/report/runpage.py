@@ -181,7 +181,7 @@ def _examples(report: RunReport) -> str:
     }[report.example_kind]
     numbered = sorted(enumerate(report.examples, start=1), key=lambda item: _has_fill_texts(item[1], report.fill_texts) is not False)
     marked = _marked_count([row for _number, row in numbered])
-    rows = [_example(number, row, report.fill_texts, marked=place < marked) for place, (number, row) in enumerate(numbered)]
+    rows = [_example(number, row, report.fill_texts, marked=index < marked) for index, (number, row) in enumerate(numbered)]
     legend = ""
     if report.filled is not None:
         texts = Bilingual(

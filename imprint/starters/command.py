@@ -119,8 +119,8 @@ def init_command(name: str | None, folder: Path | None) -> None:
 def recipe_of(name: str, folder: Path) -> str:
     """The text of a starter's recipe, with the paths of a folder."""
     text = (files("imprint.starters") / "recipes" / f"{name}.yaml").read_text("utf-8")
-    place = folder.as_posix()
-    return re.sub(rf"(?<=: ){FOLDER}(/[\w./-]+)", lambda match: _as_yaml(place + match[1]), text)
+    target = folder.as_posix()
+    return re.sub(rf"(?<=: ){FOLDER}(/[\w./-]+)", lambda match: _as_yaml(target + match[1]), text)
 
 
 def _as_yaml(path: str) -> str:

@@ -26,8 +26,8 @@ def demo_command(recipe: Path, rows: Path) -> list[str] | None:
     """The words of the `imprint demo ...` that makes the `rows` of a shipped recipe, as its first lines tell; None if none does."""
     if recipe.parent != recipes_folder():
         return None
-    told = (line.partition("#   imprint ")[2].partition("  #")[0].split() for line in recipe.read_text("utf-8").splitlines())
-    return next((words for words in told if words[:1] == ["demo"] and Path(words[2]) in rows.parents), None)
+    commands = (line.partition("#   imprint ")[2].partition("  #")[0].split() for line in recipe.read_text("utf-8").splitlines())
+    return next((words for words in commands if words[:1] == ["demo"] and Path(words[2]) in rows.parents), None)
 
 
 def find_recipe(given: Path) -> Path:

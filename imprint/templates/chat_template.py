@@ -80,7 +80,7 @@ class ChatTemplate:
         whole = self.rendering.render([*messages, *turn], answering=False)
         after = whole[len(prompt) :] if whole.startswith(prompt) else self._answer_after(prompt, whole, turn)
         ids = self.tokenizer.encode_after(_context(prompt), after)
-        ends = [place for place, token in enumerate(ids) if token == self.end_id]
+        ends = [index for index, token in enumerate(ids) if token == self.end_id]
         messages_written = 1 if self.rendering.joins_calls else len(turn)
         return ids[: ends[min(messages_written, len(ends)) - 1]] if ends else ids
 
@@ -90,8 +90,8 @@ class ChatTemplate:
             return text.removeprefix(self.answer_prefix)
         if not self.opened:
             return text
-        thoughts, closing, said = text.partition(self._closing_tag)
-        return said.lstrip() if closing and not thoughts.strip() else self.opened + text
+        thoughts, closing, reply = text.partition(self._closing_tag)
+        return reply.lstrip() if closing and not thoughts.strip() else self.opened + text
 
     def display_text(self, text: str, *, done: bool = True) -> str:
         """The same, trimmed; empty while an unfinished text may still be a part of `answer_prefix`, or of thoughts without content."""
@@ -118,17 +118,17 @@ class ChatTemplate:
 
     def _answer_after(self, prompt: str, whole: str, turn: Sequence[Message]) -> str:
         """What is learned after a prompt that is no beginning of the whole conversation. Raises UserError for a call."""
-        said, opened = turn[0], OPEN_TAG.search(prompt)
-        escaped = escape_names(self.tokenizer, said.text)
+        answer, opened = turn[0], OPEN_TAG.search(prompt)
+        escaped = escape_names(self.tokenizer, answer.text)
         if opened is not None:
             return _close_tag(prompt, whole, opened, escaped)
-        start = next((place for place, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(prompt))
+        start = next((index for index, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(prompt))
         if not prompt[start:].strip():
             return whole[start:].lstrip()
-        if said.tool or len(turn) > 1:
+        if answer.tool or len(turn) > 1:
             raise UserError(
                 Bilingual(
-                    f"the model's own chat template writes the call of {said.tool or turn[1].tool} elsewhere than after its generation "
+                    f"the model's own chat template writes the call of {answer.tool or turn[1].tool} elsewhere than after its generation "
                     "prompt, so it cannot be learned. Leave the call out, or write it as text.",
                     "该模型的对话模板无法在回答位置写出工具调用：请去掉调用，或写成普通文本。",
                 )
@@ -139,8 +139,8 @@ class ChatTemplate:
             "该模型的对话模板中，提示与完整对话的写法不一致；回答接在提示之后学习",
         )
         say_once(str(notice))
-        place = whole.rfind(escaped)
-        return " " * self.rendering.trailing_spaces + (whole[place:] if place >= 0 else escaped)
+        begin = whole.rfind(escaped)
+        return " " * self.rendering.trailing_spaces + (whole[begin:] if begin >= 0 else escaped)
 
 
 def chat_template_of(tokenizer: HFTokenizer) -> ChatTemplate:
@@ -186,12 +186,12 @@ def _close_tag(prompt: str, whole: str, opened: re.Match[str], answer: str) -> s
     plain = answer.replace(ESCAPE_MARK, "")
     line = prompt.endswith("\n")
     if closing in plain:
-        thoughts, _, said = (answer if closing in answer else plain).partition(closing)
+        thoughts, _, reply = (answer if closing in answer else plain).partition(closing)
         thoughts = thoughts.lstrip().removeprefix(opening)
-        return (thoughts.removeprefix("\n") if line else thoughts) + closing + said
+        return (thoughts.removeprefix("\n") if line else thoughts) + closing + reply
     before = prompt[: opened.start()]
-    said = whole[len(before) :] if whole.startswith(before) else answer
-    return (f"\n{closing}\n\n" if line else closing) + said.lstrip("\n")
+    reply = whole[len(before) :] if whole.startswith(before) else answer
+    return (f"\n{closing}\n\n" if line else closing) + reply.lstrip("\n")
 
 
 def _context(prompt: str) -> str:

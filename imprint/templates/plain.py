@@ -61,11 +61,11 @@ class PlainTemplate:
         question_format = "问：{}\n答：" if self.name == "plain" else "{}"
         parts: list[list[int]] = []
         before: list[str] = []
-        for question, *said in (*history, (query, *answer)):
+        for question, *reply in (*history, (query, *answer)):
             text = question_format.replace("{}", question)
             text = f"\n{text}" if parts else source_prefix + with_system(text, system)
-            parts += self.tokenizer.encode_parts(*before, text, *said)[len(before) :]
-            before = ["".join((text, *said))[-CONTEXT:]]
+            parts += self.tokenizer.encode_parts(*before, text, *reply)[len(before) :]
+            before = ["".join((text, *reply))[-CONTEXT:]]
         answered = parts.pop() if answer else []
         return list(chain.from_iterable(parts)), answered
 

@@ -82,8 +82,8 @@ class Rendering:
             plain = cls(tokenizer, takes_parts=True)
             prompt = plain.render([question], answering=True)
         whole = plain.render([question, answer], answering=False)
-        said = (("user", QUESTION, prompt), ("assistant", ANSWER, whole))
-        if missing := [role for role, text, rendered in said if text not in rendered]:
+        renderings = (("user", QUESTION, prompt), ("assistant", ANSWER, whole))
+        if missing := [role for role, text, rendered in renderings if text not in rendered]:
             raise UserError(
                 Bilingual(
                     f"the model's own chat template leaves out what the {missing[0]} says. Set template=plain (model.template in a "
@@ -175,8 +175,8 @@ class Rendering:
                 content = [{"type": "text", "text": text}] if self.takes_parts else text
                 dicts.append({"role": "tool" if message.role == "observation" else message.role, "content": content})
                 continue
-            said = text if self.text_arguments else _arguments(self.tokenizer, text)
-            call = {"type": "function", "function": {"name": escape_names(self.tokenizer, message.tool), "arguments": said}}
+            call_arguments = text if self.text_arguments else _arguments(self.tokenizer, text)
+            call = {"type": "function", "function": {"name": escape_names(self.tokenizer, message.tool), "arguments": call_arguments}}
             if message.continues and self.joins_calls and dicts and dicts[-1]["role"] == "assistant":
                 calls = dicts[-1].get("tool_calls", [])
                 dicts[-1] = {**dicts[-1], "tool_calls": [*(calls if isinstance(calls, list) else []), call]}

@@ -70,7 +70,7 @@ class RoleTemplate:
     def answer(self, _messages: Sequence[Message], text: str, tool: str = "", rest: Sequence[Message] = (), /) -> list[int]:
         """The line of the tool, empty without a call, and the text; `<|assistant|>` belongs to the prompt, those of `rest` do not."""
         first = [*self.tokenizer.encode(f"{tool}\n"), *self.tokenizer.encode(self._format_call(text) if tool else text)]
-        segments = [part for message in rest for said in self._texts(message) for part in self._message_segments(message, said)]
+        segments = [part for message in rest for part_text in self._texts(message) for part in self._message_segments(message, part_text)]
         return [*first, *(token for segment in segments for token in segment.ids)]
 
     def scored_text(self, text: str) -> str:

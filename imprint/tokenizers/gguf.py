@@ -161,28 +161,28 @@ def _pieces(metadata: Mapping[str, Any], tokens: Sequence[str], unknown: str | N
 def _made_merges(metadata: Mapping[str, Any], tokens: Sequence[str]) -> list[list[str]]:
     """The merges of a SentencePiece vocabulary: each pair of tokens that forms a token, highest score first.
 
-    The scores of Gemma do not follow its merges; the places of its tokens do. Tokens for control are not made of others.
+    The scores of Gemma do not follow its merges; the order of its tokens does. Tokens for control are not made of others.
     """
-    by_place = str(metadata.get("general.architecture")).startswith("gemma")
-    scores = [-float(place) for place in range(len(tokens))] if by_place else _list(metadata, "scores", len(tokens))
+    by_index = str(metadata.get("general.architecture")).startswith("gemma")
+    scores = [-float(index) for index in range(len(tokens))] if by_index else _list(metadata, "scores", len(tokens))
     usable = {
-        token: place
-        for place, (token, kind) in enumerate(zip(tokens, _types(metadata, tokens), strict=True))
+        token: index
+        for index, (token, kind) in enumerate(zip(tokens, _types(metadata, tokens), strict=True))
         if kind not in (UNKNOWN, CONTROL, BYTE)
     }
     merges = [
-        (-scores[place], place, -cut, token[:cut], token[cut:])
-        for token, place in usable.items()
+        (-scores[index], index, -cut, token[:cut], token[cut:])
+        for token, index in usable.items()
         for cut in range(1, len(token))
         if token[:cut] in usable and token[cut:] in usable
     ]
-    return [[left, right] for _score, _place, _cut, left, right in sorted(merges)]
+    return [[left, right] for _score, _index, _cut, left, right in sorted(merges)]
 
 
 def _given_merges(metadata: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[list[str]]:
     """The merges of the file; one whose parts or result are not in the vocabulary never applies."""
-    places = ((merge, merge.find(" ", 1)) for merge in _list(metadata, "merges"))
-    pairs = ((merge[:place], merge[place + 1 :]) for merge, place in places if place > 0)
+    splits = ((merge, merge.find(" ", 1)) for merge in _list(metadata, "merges"))
+    pairs = ((merge[:index], merge[index + 1 :]) for merge, index in splits if index > 0)
     return [[left, right] for left, right in pairs if {left, right, left + right} <= vocabulary.keys()]
 
 

@@ -129,8 +129,8 @@ class HFTokenizer:
         unchanged = not self._typable or ids == given
         after: list[list[int]] = []
         while len(parts) > 1:
-            place = len(whole) - len(parts.pop())
-            count = self._tokens_before(place, encoded, whole) if unchanged else None
+            position = len(whole) - len(parts.pop())
+            count = self._tokens_before(position, encoded, whole) if unchanged else None
             if count is None:
                 known = self.encode_parts(*parts)
                 first = list(chain.from_iterable(known))
@@ -138,34 +138,34 @@ class HFTokenizer:
                     return [*known, ids[len(first) :], *reversed(after)]
                 spans = zip(ids, encoded.offsets, strict=False)
                 tokens = [(token, *span) for token, span in spans] if unchanged else self._encode_typed(self._rust, whole)
-                return [*known, self._split(tokens, whole, place), *reversed(after)]
+                return [*known, self._split(tokens, whole, position), *reversed(after)]
             after.append(ids[count:])
-            ids, whole = ids[:count], whole[:place]
+            ids, whole = ids[:count], whole[:position]
         return [ids, *reversed(after)]
 
-    def _tokens_before(self, place: int, encoded: "Encoding", whole: str) -> int | None:
-        """The number of tokens before a place in a text; None if what follows it may change their ids.
+    def _tokens_before(self, position: int, encoded: "Encoding", whole: str) -> int | None:
+        """The number of tokens before a position in a text; None if what follows it may change their ids.
 
-        That is so at a token that reaches over the place, after spaces and digits, which vocabularies group by what follows them, and
+        That is so at a token that reaches over the position, after spaces and digits, which vocabularies group by what follows them, and
         inside of a word if the vocabulary knows words as a whole and has other ids for the part of it.
         """
-        if place in (0, len(whole)):
-            return len(encoded) if place else 0
-        token, letter = encoded.char_to_token(place), whole[place - 1]
+        if position in (0, len(whole)):
+            return len(encoded) if position else 0
+        token, letter = encoded.char_to_token(position), whole[position - 1]
         span = None if token is None else encoded.token_to_chars(token)
-        if span is None or span[0] != place or letter.isspace() or letter.isnumeric():
+        if span is None or span[0] != position or letter.isspace() or letter.isnumeric():
             return None
-        word_before = encoded.char_to_word(place - 1)  # None of a combining mark that is composed with the letter before it
-        within_word = (self._whole_words or self._single_words) and word_before in (None, encoded.char_to_word(place))
-        return None if within_word and not self._keeps_ids(place, encoded, whole) else token
+        word_before = encoded.char_to_word(position - 1)  # None of a combining mark that is composed with the letter before it
+        within_word = (self._whole_words or self._single_words) and word_before in (None, encoded.char_to_word(position))
+        return None if within_word and not self._keeps_ids(position, encoded, whole) else token
 
-    def _keeps_ids(self, place: int, encoded: "Encoding", whole: str) -> bool:
-        """Whether the beginning of a word has the same ids without the rest of the word, which begins at this place."""
-        word = encoded.char_to_word(place)
+    def _keeps_ids(self, position: int, encoded: "Encoding", whole: str) -> bool:
+        """Whether the beginning of a word has the same ids without the rest of the word, which begins at this position."""
+        word = encoded.char_to_word(position)
         start = None if word is None or self._single_words else encoded.word_to_chars(word)
         if start is None:
             return False
-        return self._word_ids(whole[start[0] : place]) == encoded.ids[encoded.char_to_token(start[0]) : encoded.char_to_token(place)]
+        return self._word_ids(whole[start[0] : position]) == encoded.ids[encoded.char_to_token(start[0]) : encoded.char_to_token(position)]
 
     def _word_ids(self, word: str) -> list[int]:
         """What the library makes of a text that is the beginning of a word; rows often end with the same ones."""

@@ -57,7 +57,7 @@ def fit_to_device(
         tokens = sum(len(ids) for row in plan.rows[: chosen.rows] for ids, _ in row)
     merged = max(1, (chosen.rows or 1) // own.micro_batch)
     if chosen.needed_bytes and world.is_main:
-        notify(_told(chosen, free, tokens, merged))
+        notify(_choice_notice(chosen, free, tokens, merged))
     return with_checkpointing(recipe, chosen.checkpointing), TokenBudget(tokens if merged == 1 else None, merged)
 
 
@@ -100,7 +100,7 @@ def with_checkpointing(recipe: Recipe, checkpointing: bool) -> Recipe:  # noqa: 
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"checkpointing": checkpointing})})
 
 
-def _told(fit: DeviceFit, free: int, tokens: int | None, merged: int) -> Bilingual:
+def _choice_notice(fit: DeviceFit, free: int, tokens: int | None, merged: int) -> Bilingual:
     """What was chosen, and why."""
     english = "activations are recomputed" if fit.checkpointing else "activations are kept"
     chinese = "重算激活" if fit.checkpointing else "保留激活"

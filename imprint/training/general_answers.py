@@ -95,20 +95,20 @@ def answer_questions(questions: Questions, run: RunFolder, model: Model) -> dict
     kept = _read_answers(run, settings, questions, model)
     order = list(range(len(questions.prompts)))
     random.Random(f"{questions.seed}/questions").shuffle(order)
-    asked = sorted(order[: len(kept) if begun and kept else questions.wanted])  # a run that has begun goes on with its rows
-    pending = [row for row in asked if row not in kept]
-    if not pending and len(kept) == len(asked):
-        return {row: kept[row] for row in asked}
+    selected = sorted(order[: len(kept) if begun and kept else questions.wanted])  # a run that has begun goes on with its rows
+    pending = [row for row in selected if row not in kept]
+    if not pending and len(kept) == len(selected):
+        return {row: kept[row] for row in selected}
     if not kept:
         write_jsonl(file, [settings])
     title = Bilingual("the base answers general questions", "底座回答通用问题")
-    with Progress(title, len(asked), "row", start=len(asked) - len(pending)) as progress:
+    with Progress(title, len(selected), "row", start=len(selected) - len(pending)) as progress:
         for batch in longest_first_batches([len(questions.prompts[row]) for row in pending], BATCH_ROWS):
             for row, answer in _answer([pending[index] for index in batch], questions, model):
                 append_jsonl(file, _line(row, answer, questions, model))
                 kept[row] = answer
             progress.advance(len(batch))
-    answers = {row: kept[row] for row in asked}
+    answers = {row: kept[row] for row in selected}
     write_jsonl(file, [settings, *(_line(row, answer, questions, model) for row, answer in answers.items())])
     return answers
 

@@ -65,7 +65,7 @@ class GradientGraphs:
         """Number of captures so far."""
         self.failure: str | None = None
         """Why a capture failed: then every pack is computed as it is."""
-        self._told = False
+        self._failure_shown = False
         self._at_once = CAPTURES_AT_ONCE
         self._tokens_for = tokens_for
         self._make_capture = make_capture or CudaCapture
@@ -100,7 +100,7 @@ class GradientGraphs:
             self._make_room(size)
         self._keep_gradients(writes=writes)
         if (rows := self.tuner.network.host_rows) is not None:
-            rows.place(sized.filled.ids, self.tuner.network.device)
+            rows.load(sized.filled.ids, self.tuner.network.device)
         if not known and not self._add_graph(sized, writes=writes, early=early):
             return None
         graph = self._graphs[size, writes]
@@ -118,9 +118,9 @@ class GradientGraphs:
 
     def failure_notice(self) -> Bilingual | None:
         """What the user is told, once, where a capture has failed."""
-        if self.failure is None or self._told:
+        if self.failure is None or self._failure_shown:
             return None
-        self._told = True
+        self._failure_shown = True
         return Bilingual(
             f"training without CUDA graphs, which may be slower: one could not be made ({self.failure}). train.cuda_graphs=false leaves "
             "them out from the start.",
@@ -166,7 +166,7 @@ class GradientGraphs:
         loss = torch.zeros((), device=device)
 
         def compute() -> None:
-            with nullcontext() if rows is None else rows.placed():
+            with nullcontext() if rows is None else rows.preloaded():
                 computed = self.tuner(static)
             if writes:
                 write_gradients(computed, dict(zip(self.parameters, self._gradients, strict=True)))

@@ -27,11 +27,11 @@ TRIED_SIZES: Final = 9
 SMALLEST_WEIGHT: Final = 2**20
 """Elements of a weight whose products count."""
 MOST_ALIKE: Final = 6
-"""Linears of one shape that are computed in a turn, however many there are."""
-TURNS_BEFORE: Final = 2
-"""Turns after which a GPU's clock has come down."""
-TURNS: Final = 3
-"""Those that are timed."""
+"""Linears of one shape that are computed in a repetition, however many there are."""
+WARM_UP_REPETITIONS: Final = 2
+"""Repetitions after which a GPU's clock has come down."""
+REPETITIONS: Final = 3
+"""Repetitions that are timed."""
 EQUAL_SHARE: Final = 1.01
 """Times up to this factor apart are equal."""
 Compute = Callable[[], None]
@@ -107,10 +107,10 @@ def _seconds(products: Sequence[Compute]) -> float:
         for compute in products:
             compute()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    for turn in range(TURNS_BEFORE + TURNS):
-        if turn == TURNS_BEFORE:
+    for repetition in range(WARM_UP_REPETITIONS + REPETITIONS):
+        if repetition == WARM_UP_REPETITIONS:
             start.record()
         graph.replay()
     end.record()
     end.synchronize()
-    return float(start.elapsed_time(end)) / 1e3 / TURNS
+    return float(start.elapsed_time(end)) / 1e3 / REPETITIONS

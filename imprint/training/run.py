@@ -203,8 +203,8 @@ def save_config(job: TrainJob, start: RunStart) -> Bilingual | None:
     width = 4 if job.tuner.adapter is not None else job.tuner.network.dtype.itemsize
     warning = check_disk(job.run, job.trained_parameters, width * job.trained_parameters, job.recipe.train.keep_states)
     if job.recipe.data.dev is None and job.split.dev_samples:
-        places = {sample.location for sample in job.split.dev_samples}.union(job.split.locations)
-        HeldOutRecord.of(len(places), job.split.dev_samples).write(job.run.held_out)
+        locations = {sample.location for sample in job.split.dev_samples}.union(job.split.locations)
+        HeldOutRecord.of(len(locations), job.split.dev_samples).write(job.run.held_out)
     if job.split.learned is not None:
         job.split.learned.write(job.run.learned_rows)
     write_text(job.run.config, dump(job.recipe))

@@ -12,7 +12,7 @@ import imprint.data.recorded_rows as recorded_rows
 import imprint.evaluate.held_out as held_out
 import imprint.evaluate.training_rows as training_rows
 from imprint.cli import main
-from imprint.data.dataset import held_out_places, load_samples
+from imprint.data.dataset import held_out_indices, load_samples
 from imprint.data.held_out import HeldOutRecord, rows_of
 from imprint.data.learned_rows import LearnedRows
 from imprint.data.readers.samples import iterate_samples
@@ -147,7 +147,7 @@ def plain_lines(numbers: list[int]) -> str:
 def test_a_row_that_was_held_out_and_learned_counts_as_both_when_its_copies_are_dropped(tmp_path: Path, held_out_number: int) -> None:
     file = tmp_path / "rows.jsonl"
     others = [number for number in range(5) if number != held_out_number]
-    drawn = held_out_places(DataSection(train=file, dev_share=0.1), 10)[0]
+    drawn = held_out_indices(DataSection(train=file, dev_share=0.1), 10)[0]
     numbers = [*others, *others, held_out_number]
     file.write_text(plain_lines([*numbers[:drawn], held_out_number, *numbers[drawn:]]), encoding="utf-8")
     section = DataSection(train=file, dev_share=0.1)
@@ -167,7 +167,7 @@ def test_a_row_that_was_held_out_and_learned_counts_as_both_when_its_copies_are_
 def test_copies_of_held_out_rows_may_be_dropped(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     section = DataSection(train=file, dev_share=0.2)
-    drawn = held_out_places(section, 10)
+    drawn = held_out_indices(section, 10)
     numbers = [90 if place in drawn else place for place in range(10)]
     file.write_text(plain_lines(numbers), encoding="utf-8")
     run, learned, held_out = recorded(tmp_path, section)

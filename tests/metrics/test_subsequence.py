@@ -34,7 +34,7 @@ def test_length_and_words_equal_those_of_the_package(letters: int) -> None:
 
 def test_rows_that_are_computed_again_give_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subsequence, "MAX_WORDS_IN_FULL", 3)
-    monkeypatch.setattr(subsequence, "MAX_PLACES_ANEW", 1)
+    monkeypatch.setattr(subsequence, "MAX_UNCACHED_POSITIONS", 1)
     rng = random.Random(7)
     for letters in (1, 2, 3, 9):
         for _ in range(300):

@@ -21,12 +21,12 @@ def test_rows_are_those_of_the_weight() -> None:
 
 def test_inside_placed_the_rows_are_where_they_were_put_whatever_the_ids() -> None:
     rows, ids = HostRows(WEIGHT), torch.tensor([3, 0, 8])
-    rows.place(ids, WEIGHT.device)
-    with rows.placed():
+    rows.load(ids, WEIGHT.device)
+    with rows.preloaded():
         first = rows(torch.zeros(3, dtype=torch.long))
     assert torch.equal(first, WEIGHT[ids])
 
-    rows.place(torch.tensor([1, 2]), WEIGHT.device)  # fewer: at the same place
+    rows.load(torch.tensor([1, 2]), WEIGHT.device)  # fewer: at the same place
 
     assert torch.equal(first, WEIGHT[torch.tensor([1, 2, 8])])
     assert torch.equal(rows(ids), WEIGHT[ids])  # outside of the block

@@ -124,7 +124,7 @@ def describe_source(source: str | Path, columns: Columns | None = None) -> Bilin
 
 
 def _describe_file(file: DataFile, columns: Columns) -> Bilingual:
-    place, first = next(((location, row) for location, row in file_rows(file) if isinstance(row, dict)), ("", None))
+    first_location, first = next(((location, row) for location, row in file_rows(file) if isinstance(row, dict)), ("", None))
     description = file.description
     if file.format == "an Excel workbook":
         sheets = _describe_sheets(file.path)
@@ -134,7 +134,7 @@ def _describe_file(file: DataFile, columns: Columns) -> Bilingual:
     shape = detect_shape(first, columns)
     columns_of_all, turn_keys = dict.fromkeys(first), dict.fromkeys(unread_turn_keys(first, shape))
     for location, row in islice(file_rows(file), DESCRIBED_ROWS if file.format in JSON_READERS else DESCRIBED_TABLE_ROWS):
-        if isinstance(row, dict) and file_of(location) == file_of(place):
+        if isinstance(row, dict) and file_of(location) == file_of(first_location):
             columns_of_all |= dict.fromkeys(row)
             turn_keys |= dict.fromkeys(unread_turn_keys(row, shape))
         if len(columns_of_all) + len(turn_keys) > DESCRIBED_COLUMNS:
