@@ -20,12 +20,12 @@ def adamw_kernel(
     """BLOCK elements: weight and gradient as their bits, int16 as low, both moments fp32; the formula is that of torch's AdamW."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     offsets = tl.arange(0, BLOCK)
-    there = offsets < N - first
-    high_bits = tl.load(weight + first + offsets, mask=there, other=0).to(tl.int32) << 16
-    low_bits = tl.load(low + first + offsets, mask=there, other=0).to(tl.int32)
-    gradient_bits = tl.load(gradient + first + offsets, mask=there, other=0).to(tl.int32) << 16
-    m = tl.load(mean + first + offsets, mask=there, other=0.0)
-    v = tl.load(square + first + offsets, mask=there, other=0.0)
+    mask = offsets < N - first
+    high_bits = tl.load(weight + first + offsets, mask=mask, other=0).to(tl.int32) << 16
+    low_bits = tl.load(low + first + offsets, mask=mask, other=0).to(tl.int32)
+    gradient_bits = tl.load(gradient + first + offsets, mask=mask, other=0).to(tl.int32) << 16
+    m = tl.load(mean + first + offsets, mask=mask, other=0.0)
+    v = tl.load(square + first + offsets, mask=mask, other=0.0)
     value = (high_bits + low_bits).to(tl.float32, bitcast=True) * decay_factor
     g = gradient_bits.to(tl.float32, bitcast=True) * factor
     m = m + mean_share * (g - m)
@@ -33,8 +33,8 @@ def adamw_kernel(
     value = value - tl.div_rn(step_size * m, tl.div_rn(tl.sqrt_rn(v), correction) + eps)
     bits = value.to(tl.int32, bitcast=True)
     rounded = (bits + 0x8000) >> 16
-    tl.store(weight + first + offsets, rounded.to(tl.int16), mask=there)
-    tl.store(low + first + offsets, (bits - (rounded << 16)).to(tl.int16), mask=there)
-    tl.store(mean + first + offsets, m, mask=there)
-    tl.store(square + first + offsets, v, mask=there)
+    tl.store(weight + first + offsets, rounded.to(tl.int16), mask=mask)
+    tl.store(low + first + offsets, (bits - (rounded << 16)).to(tl.int16), mask=mask)
+    tl.store(mean + first + offsets, m, mask=mask)
+    tl.store(square + first + offsets, v, mask=mask)
 # fmt: on

@@ -33,9 +33,9 @@ def cross_entropy_kernel(
     most = float("-inf")
     total = tl.zeros((BLOCK_V,), tl.float32)
     for start in range(0, V, BLOCK_V):
-        there = start + block < V
-        values = tl.load(first + start + block, mask=there, other=float("-inf"))
-        values = tl.where(there, capped(values, cap, CAPPED), float("-inf"))
+        mask = start + block < V
+        values = tl.load(first + start + block, mask=mask, other=float("-inf"))
+        values = tl.where(mask, capped(values, cap, CAPPED), float("-inf"))
         larger = tl.maximum(most, tl.max(values, 0))
         base = tl.where(larger == float("-inf"), 0.0, larger)  # so that exp gives 0 where all are -inf
         total = total * tl.exp(most - base) + tl.exp(values - base)
@@ -45,9 +45,9 @@ def cross_entropy_kernel(
     if GRADIENT:
         for start in range(0, V, BLOCK_V):
             columns = start + block
-            there = columns < V
-            values = capped(tl.load(first + columns, mask=there, other=0.0), cap, CAPPED)
+            mask = columns < V
+            values = capped(tl.load(first + columns, mask=mask, other=0.0), cap, CAPPED)
             gradient = tl.exp(values - log_sum) - tl.where(columns == label, 1.0, 0.0)
             if CAPPED:
                 gradient *= 1.0 - (values / cap) * (values / cap)
-            tl.store(first + columns, (gradient * weight).to(logits.dtype.element_ty), mask=there)
+            tl.store(first + columns, (gradient * weight).to(logits.dtype.element_ty), mask=mask)

@@ -28,11 +28,11 @@ def activate(x, GELU: tl.constexpr):
 def gated_kernel(gate, up, out, gate_row, up_row, F: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr):
     """Some features of one token: the activation of the gate (T, F) times `up` (T, F)."""
     row, columns = tl.program_id(1).to(tl.int64), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    there = columns < F
-    x = tl.load(gate + row * gate_row + columns, mask=there, other=0.0).to(tl.float32)
-    factors = tl.load(up + row * up_row + columns, mask=there, other=0.0).to(tl.float32)
+    mask = columns < F
+    x = tl.load(gate + row * gate_row + columns, mask=mask, other=0.0).to(tl.float32)
+    factors = tl.load(up + row * up_row + columns, mask=mask, other=0.0).to(tl.float32)
     activated, _ = activate(x, GELU)
-    tl.store(out + row * F + columns, (activated * factors).to(out.dtype.element_ty), mask=there)
+    tl.store(out + row * F + columns, (activated * factors).to(out.dtype.element_ty), mask=mask)
 
 
 @jit()
@@ -41,12 +41,12 @@ def gated_gradient_kernel(
 ):
     """Some features of one token: the gradients of the gate and of `up`, whose rows are `grad_row` apart."""
     row, columns = tl.program_id(1).to(tl.int64), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    there = columns < F
-    x = tl.load(gate + row * gate_row + columns, mask=there, other=0.0).to(tl.float32)
-    factors = tl.load(up + row * up_row + columns, mask=there, other=0.0).to(tl.float32)
-    g = tl.load(grad + row * F + columns, mask=there, other=0.0).to(tl.float32)
+    mask = columns < F
+    x = tl.load(gate + row * gate_row + columns, mask=mask, other=0.0).to(tl.float32)
+    factors = tl.load(up + row * up_row + columns, mask=mask, other=0.0).to(tl.float32)
+    g = tl.load(grad + row * F + columns, mask=mask, other=0.0).to(tl.float32)
     activated, derivative = activate(x, GELU)
     offsets = row * grad_row + columns
-    tl.store(gate_grad + offsets, (g * factors * derivative).to(gate_grad.dtype.element_ty), mask=there)
-    tl.store(up_grad + offsets, (g * activated).to(up_grad.dtype.element_ty), mask=there)
+    tl.store(gate_grad + offsets, (g * factors * derivative).to(gate_grad.dtype.element_ty), mask=mask)
+    tl.store(up_grad + offsets, (g * activated).to(up_grad.dtype.element_ty), mask=mask)
 # fmt: on

@@ -36,13 +36,13 @@ def join_kernel(largest, ids, sums, tokens, log_probs, S: tl.constexpr, BLOCK_S:
     """One row from its parts: the first id with the largest logit and its log-probability; -1 and -inf where that logit is not finite."""
     row = tl.program_id(0).to(tl.int64)
     parts = tl.arange(0, BLOCK_S)
-    there = parts < S
-    values = tl.load(largest + row * S + parts, mask=there, other=float("-inf"))
+    mask = parts < S
+    values = tl.load(largest + row * S + parts, mask=mask, other=float("-inf"))
     most = tl.max(values, 0)
     usable = is_finite(most)
-    first = tl.min(tl.where(there & (values == most), tl.load(ids + row * S + parts, mask=there, other=0), 2147483647), 0)
+    first = tl.min(tl.where(mask & (values == most), tl.load(ids + row * S + parts, mask=mask, other=0), 2147483647), 0)
     base = tl.where(usable, most, 0.0)
     shrink = tl.exp(tl.where(usable, values - base, 0.0))
-    total = tl.where(usable, tl.sum(tl.load(sums + row * S + parts, mask=there, other=0.0) * shrink, 0), 1.0)
+    total = tl.where(usable, tl.sum(tl.load(sums + row * S + parts, mask=mask, other=0.0) * shrink, 0), 1.0)
     tl.store(tokens + row, tl.where(usable, first, -1).to(tl.int64))
     tl.store(log_probs + row, tl.where(usable, -tl.log(total), float("-inf")))

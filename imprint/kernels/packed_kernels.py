@@ -64,11 +64,11 @@ def dequantize_kernel(
     GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
     rows = first + tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     word_index = tl.program_id(0) * BLOCK_W + tl.arange(0, BLOCK_W)[None, :]
-    there = (rows < last) & (word_index < W)
-    word = tl.load(words + rows * W + word_index, mask=there, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
+    mask = (rows < last) & (word_index < W)
+    word = tl.load(words + rows * W + word_index, mask=mask, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
     if GROUP:
         # the hint lets the threads hold the scales as they hold the words; each still reads one at a time
-        scale = tl.load(scales + tl.max_contiguous(rows * GROUPS + word_index // GROUP, (1, 2)), mask=there, other=0).to(tl.float32)
+        scale = tl.load(scales + tl.max_contiguous(rows * GROUPS + word_index // GROUP, (1, 2)), mask=mask, other=0).to(tl.float32)
     else:
         scale = tl.load(scales + rows, mask=rows < last, other=0).to(tl.float32)
     # the first join gives the slowest index
@@ -84,8 +84,8 @@ def dequantize_kernel(
         weight = tl.join(c02, c13)
     weight = tl.reshape(weight, (BLOCK_N, BLOCK_W * L))
     column = tl.program_id(0) * BLOCK_W * L + tl.arange(0, BLOCK_W * L)[None, :]
-    there = (rows < last) & (column < W * L)
-    tl.store(out + (rows - first) * (W * L) + column, weight, mask=there)
+    mask = (rows < last) & (column < W * L)
+    tl.store(out + (rows - first) * (W * L) + column, weight, mask=mask)
 
 
 @jit()
@@ -352,5 +352,5 @@ def packed_matrix_kernel(
         total = (total - OFFSET * tl.sum(sums, 1)[None, :]) * tl.load(scales + rows).to(tl.float32)[:, None]
     if HAS_BIAS:
         total += tl.load(bias + rows - first).to(tl.float32)[:, None]
-    there = (first + index < last)[:, None] & (tokens < T)[None, :]
-    tl.store(out + tokens[None, :] * (last - first) + index[:, None], total.to(out.dtype.element_ty), mask=there)
+    mask = (first + index < last)[:, None] & (tokens < T)[None, :]
+    tl.store(out + tokens[None, :] * (last - first) + index[:, None], total.to(out.dtype.element_ty), mask=mask)

@@ -25,19 +25,19 @@ def round_rows_kernel(
     HAS_FACTORS: times the factors (F,).
     """
     row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
-    there = columns < F
-    values = tl.load(x + row * x_row + columns, mask=there, other=0.0).to(tl.float32)
+    mask = columns < F
+    values = tl.load(x + row * x_row + columns, mask=mask, other=0.0).to(tl.float32)
     if ACTIVATE:
         values, _ = activate(values, True)
     if DERIVATIVE:
-        _, derivative = activate(tl.load(before + row * before_row + columns, mask=there, other=0.0).to(tl.float32), True)
+        _, derivative = activate(tl.load(before + row * before_row + columns, mask=mask, other=0.0).to(tl.float32), True)
         values *= derivative
     if HAS_FACTORS:
-        values *= tl.load(factors + columns, mask=there, other=0.0)
+        values *= tl.load(factors + columns, mask=mask, other=0.0)
     largest = tl.maximum(tl.max(tl.abs(values), 0), LEAST)
     tl.store(scales + row, largest / MOST)
     values = values * (MOST / largest)
     # what is not a number stays so
     bounded = tl.where(values == values, tl.minimum(tl.maximum(values, -MOST), MOST), values)
-    tl.store(out + row * F + columns, bounded.to(out.dtype.element_ty), mask=there)
+    tl.store(out + row * F + columns, bounded.to(out.dtype.element_ty), mask=mask)
 # fmt: on

@@ -92,5 +92,5 @@ def packed_wide_kernel(
         total = (total - OFFSET * all_sums[None, :]) * tl.load(scales + rows).to(tl.float32)[:, None]
     if HAS_BIAS:
         total += tl.load(bias + rows - first).to(tl.float32)[:, None]
-    there = (first + index < last)[:, None] & (tokens < T)[None, :]
-    tl.store(out + tokens[None, :] * (last - first) + index[:, None], total.to(out.dtype.element_ty), mask=there)
+    mask = (first + index < last)[:, None] & (tokens < T)[None, :]
+    tl.store(out + tokens[None, :] * (last - first) + index[:, None], total.to(out.dtype.element_ty), mask=mask)
