@@ -189,15 +189,15 @@ class Database:
             shared.connection = None
 
     @contextmanager
-    def reading_within(self, seconds: float, late: Bilingual) -> Iterator[Connection]:
-        """A connection that reads for so many seconds at most; then StoreError "invalid" is raised, which says `late`."""
+    def reading_within(self, seconds: float, timeout_message: Bilingual) -> Iterator[Connection]:
+        """A connection that reads for so many seconds at most; then StoreError "invalid" is raised with the message."""
         until = time.monotonic() + seconds
         with self.reading() as connection, sqlite.stopped_after(connection, until):
             try:
                 yield connection
             except DBAPIError as error:
                 if time.monotonic() >= until:
-                    raise StoreError("invalid", late) from error
+                    raise StoreError("invalid", timeout_message) from error
                 raise
 
     def revocations(self) -> int:

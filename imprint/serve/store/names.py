@@ -48,8 +48,8 @@ def name_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
-def name_look(name: str) -> str:
-    """How a name looks without its accents: of `admın`, `ádmin` and `ＡＤＭＩＮ` that is `admin`.
+def name_skeleton(name: str) -> str:
+    """What names that look alike have in common, as the skeletons of UTS 39: of `admın`, `ádmin` and `ＡＤＭＩＮ` it is `admin`.
 
     Marks that make another letter of a script, such as those of か and が, or a tone of Thai, are no accents.
     """
@@ -130,7 +130,7 @@ def name_taken(name: str) -> StoreError:
     )
 
 
-def name_looks_alike(name: str, other: str) -> StoreError:
+def look_alike_error(name: str, other: str) -> StoreError:
     """The error for a name that can be taken for that of an account."""
     return StoreError(
         "conflict",

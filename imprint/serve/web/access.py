@@ -92,7 +92,7 @@ async def authorize(request: Request, access: Access) -> Principal | None:
     services = services_of(request)
     if access.page and request.method not in SAFE_METHODS:
         check_same_site(request)
-    if access.credential == "none" or (access.credential == "local" and is_here(request, services)):
+    if access.credential == "none" or (access.credential == "local" and is_local(request, services)):
         return None
     principal = await identify(request, "session" if access.credential == "session" else "key")
     request.state.account = principal.name
@@ -124,7 +124,7 @@ async def identify(request: Request, kind: Literal["key", "session"]) -> Princip
     return principal
 
 
-def is_here(request: Request, services: Services) -> bool:
+def is_local(request: Request, services: Services) -> bool:
     """Whether a request comes from this machine, and the service is for this machine alone: a proxy's requests come from here, too."""
     outside = services.settings.public or is_passed_on(request) or is_foreign(request)
     return not outside and is_loopback(address_of(request))

@@ -26,25 +26,25 @@ class ConnectionLimiter:
 
     def __init__(self, proxies: Sequence[str] = ()) -> None:
         self._proxies = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
-        self._of: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def admit(self, address: str) -> bool:
         """Count a connection; whether it may stay open."""
         visitor = visitor_address(address)
-        self._of[visitor] += 1
-        return self._of[visitor] <= MAX_PER_ADDRESS or is_loopback(address) or self._is_proxy(address)
+        self._counts[visitor] += 1
+        return self._counts[visitor] <= MAX_PER_ADDRESS or is_loopback(address) or self._is_proxy(address)
 
     def release(self, address: str) -> None:
         """Count a connection no more."""
         visitor = visitor_address(address)
-        self._of[visitor] -= 1
-        if not self._of[visitor]:
-            del self._of[visitor]
+        self._counts[visitor] -= 1
+        if not self._counts[visitor]:
+            del self._counts[visitor]
 
     @property
     def is_full(self) -> bool:
         """Whether there are more than the service has."""
-        return self._of.total() > MAX_CONNECTIONS
+        return self._counts.total() > MAX_CONNECTIONS
 
     def _is_proxy(self, address: str) -> bool:
         try:

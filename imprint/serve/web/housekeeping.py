@@ -37,11 +37,11 @@ async def _watch(services: Services) -> None:
             revocations = await run_in_threadpool(services.store.revocations)
             if revocations != seen or time.monotonic() - checked > CHECK_SECONDS:
                 seen, checked = revocations, time.monotonic()
-                await end_what_may_not_go_on(services)
+                await end_revoked(services)
             if time.monotonic() - tidied > TIDY_SECONDS:
                 tidied = time.monotonic()
                 await run_in_threadpool(services.store.tidy)
-            await settle_what_is_left(services)
+            await retry_settlements(services)
             services.has_store, logged = True, ""
         except StoreError as error:
             services.has_store = error.kind != "unavailable"
@@ -53,14 +53,14 @@ async def _watch(services: Services) -> None:
             seen = -1
 
 
-async def settle_what_is_left(services: Services) -> None:
+async def retry_settlements(services: Services) -> None:
     """Count what the database could not count before. Raises StoreError where it still cannot."""
     while services.unsettled:
         await run_in_threadpool(services.store.quota.settle, *services.unsettled[0])
         services.unsettled.pop(0)
 
 
-async def end_what_may_not_go_on(services: Services) -> None:
+async def end_revoked(services: Services) -> None:
     """Ask for each live answer whether its owner may still have it, and end it if not."""
     for live in list(services.live):
         if live.principal is not None and not await run_in_threadpool(services.may_go_on, live.principal):

@@ -80,7 +80,7 @@ class Services:
     """How many logins of each address wait for one of them, or have it."""
     slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SLOW_THREADS), init=False)
     """Threads for searches and files, so that these leave the others alone."""
-    slow_of: Counter[str] = field(default_factory=Counter, init=False)
+    slow_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
     writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITING_THREADS), init=False)
     """Threads for what accounts write: where the database is locked, all of these wait, and what is read goes on."""
@@ -171,15 +171,15 @@ async def in_slow_thread(services: Services, principal: Principal, function: Cal
 @contextmanager
 def slow_slot(services: Services, principal: Principal) -> Iterator[None]:
     """One of an owner's slots for what takes seconds. Raises ApiError if none is free."""
-    if services.slow_of[principal.owner] >= MAX_SLOW:
+    if services.slow_counts[principal.owner] >= MAX_SLOW:
         raise ApiError("rate_limited", MANY, retry_after=2)
-    services.slow_of[principal.owner] += 1
+    services.slow_counts[principal.owner] += 1
     try:
         yield
     finally:
-        services.slow_of[principal.owner] -= 1
-        if not services.slow_of[principal.owner]:
-            del services.slow_of[principal.owner]
+        services.slow_counts[principal.owner] -= 1
+        if not services.slow_counts[principal.owner]:
+            del services.slow_counts[principal.owner]
 
 
 async def in_hashing_thread(services: Services, address: str, function: Callable[[], T]) -> T:

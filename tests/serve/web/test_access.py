@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from starlette.requests import Request
 
-from imprint.serve.web.access import check_same_site, cookie_name, credential_of, is_here
+from imprint.serve.web.access import check_same_site, cookie_name, credential_of, is_local
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.settings import WebSettings
 
@@ -79,11 +79,11 @@ def test_a_proxy_on_this_machine_is_not_this_machine() -> None:
         (WebSettings(host="0.0.0.0"), "127.0.0.1", False),
         (WebSettings(), "10.0.0.1", False),
     ):
-        assert is_here(request({}, address=address), SimpleNamespace(settings=settings)) is here  # type: ignore[arg-type]
+        assert is_local(request({}, address=address), SimpleNamespace(settings=settings)) is here  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("header", [{"X-Forwarded-For": "192.0.2.1"}, {"Via": "1.1 x"}, {"Origin": "https://evil.example"}])
 def test_what_a_proxy_or_another_site_sends_is_not_of_this_machine(header: dict[str, str]) -> None:
     services = SimpleNamespace(settings=WebSettings())
-    assert is_here(request({"Host": "localhost"}), services)  # type: ignore[arg-type]
-    assert not is_here(request({"Host": "localhost", **header}), services)  # type: ignore[arg-type]
+    assert is_local(request({"Host": "localhost"}), services)  # type: ignore[arg-type]
+    assert not is_local(request({"Host": "localhost", **header}), services)  # type: ignore[arg-type]

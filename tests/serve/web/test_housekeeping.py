@@ -16,7 +16,7 @@ from imprint.serve.store.errors import StoreError
 from imprint.serve.web import housekeeping
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.housekeeping import end_what_may_not_go_on, watching_rights
+from imprint.serve.web.housekeeping import end_revoked, watching_rights
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
@@ -34,7 +34,7 @@ def test_what_goes_on_ends_with_the_rights_to_it_and_nothing_else_does() -> None
             sets.append(AnswerSet(services, principal(name, "user"), ""))
             await sets[-1].start([Job("base", name, text="slow")])
         store.unwanted = "bob"
-        await end_what_may_not_go_on(services)
+        await end_revoked(services)
         ended = [answers.answers[0].generation.ended for answers in sets]
         sets[0].cancel()
         return ended

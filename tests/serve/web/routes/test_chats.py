@@ -161,10 +161,10 @@ def test_a_guest_s_comparison_is_written_side_by_side(shown: Page) -> None:
 def test_files_of_all_chats_are_bounded_and_end_with_the_right_to_them(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     browser, services = shown.user("many"), shown.running.app.state.services
     browser.new_chat()
-    assert (browser.get("/api/export").status_code, dict(services.slow_of)) == (200, {})
+    assert (browser.get("/api/export").status_code, dict(services.slow_counts)) == (200, {})
     owner = f"account:{shown.store.accounts.named('many').id}"
     with monkeypatch.context() as patched:
-        patched.setitem(services.slow_of, owner, MAX_SLOW)
+        patched.setitem(services.slow_counts, owner, MAX_SLOW)
         assert browser.get("/api/export").status_code == 429
     with monkeypatch.context() as patched:
         patched.setattr(services, "may_go_on", lambda _: False)
