@@ -63,7 +63,8 @@ class Fp8(WeightFormat):
 
     def _quantize_rows(self, weight: Tensor) -> dict[str, Tensor]:
         weight = weight.float()
-        scale = weight.abs().amax(-1) / LARGEST
+        largest = weight.abs().amax(-1)
+        scale = largest / largest.new_tensor(LARGEST)  # by a number a GPU would multiply with its rounded reciprocal
         numbers = (weight / scale[:, None]).nan_to_num_(0).clamp_(-LARGEST, LARGEST)  # a row of zeros gives 0 / 0
         return {WEIGHT: numbers.to(FP8).view(torch.uint8), SCALE: scale}
 
