@@ -3,9 +3,10 @@
     python benchmarks/fp8_loss.py BASE --train train.jsonl [--steps 300] [--variant fp8] [--method lora] [--out FILE]
 
 Rows are ADGEN's, or have other columns (--columns question answer). Prints one JSON line per run: the mean loss of all steps and of the
-last third, the loss of held-out rows before and after, and how far these are from bf16. `fp8-e5m2` rounds gradients to that type,
-`fp8-exact-sums` adds products up in fp32, `fp8-weights` rounds weights alone and dequantizes them. Without a GPU plain PyTorch computes
-what a GPU would, in float32: `--steps 60 --rows 2 --length 16 --tokens 48 64` are a few minutes with a base of 135 million parameters.
+last third, the loss of held-out rows before and after, and how far these are from bf16. `fp8-two-plain-ends` keeps two blocks at each
+end in 16 bits, `fp8-e5m2` rounds gradients to that type, `fp8-exact-sums` adds products up in fp32, `fp8-weights` rounds weights alone and
+dequantizes them. Without a GPU plain PyTorch computes what a GPU would, in float32: `--steps 60 --rows 2 --length 16 --tokens 48 64` are a
+few minutes with a base of 135 million parameters.
 """
 
 import argparse
@@ -23,10 +24,11 @@ from imprint.cli import main as imprint
 from imprint.events import Evaluation, Step, read_events
 from imprint.kernels import scaled
 from imprint.kernels.round_rows import FP8
-from imprint.quant import scaled_matmul
+from imprint.quant import formats, scaled_matmul
+from imprint.quant.fp8 import Fp8
 from imprint.runs import RunFolder
 
-VARIANTS = ("bf16", "fp8", "fp8-e5m2", "fp8-exact-sums", "fp8-weights")
+VARIANTS = ("bf16", "fp8", "fp8-two-plain-ends", "fp8-e5m2", "fp8-exact-sums", "fp8-weights")
 METHODS = {"prefix": "{{method: prefix, length: {length}, start: random, prefix_dropout: 0}}", "lora": "{{method: lora, rank: 8}}"}
 RATES = {"prefix": 0.02, "lora": 0.0005}
 
@@ -90,7 +92,9 @@ def run(variant: str, seed: int, options: argparse.Namespace) -> dict[str, float
             encoding="utf-8",
         )
         knobs = [] if variant == "bf16" else ["model.quantize=fp8", *(["model.kernels=plain"] if variant == "fp8-weights" else [])]
-        with patch.object(scaled, "GRADIENTS", kind), patch.object(scaled, "FAST_SUMS", variant != "fp8-exact-sums"):
+        ends = tuple(Fp8(plain_ends=2) if one.name == "fp8" and "two" in variant else one for one in formats.FORMATS)
+        sums = patch.object(scaled, "FAST_SUMS", variant != "fp8-exact-sums")
+        with patch.object(scaled, "GRADIENTS", kind), sums, patch.object(formats, "FORMATS", ends):
             if code := imprint(["train", str(recipe), *knobs]):
                 raise SystemExit(code)
         events = read_events(RunFolder(Path(folder) / "run"))
