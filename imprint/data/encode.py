@@ -121,7 +121,8 @@ def encode_messages(template: Template, messages: Sequence[Message], *, max_sour
     def prompt(dropped: int) -> tuple[Segment, ...]:
         return template.prompt([*system, *(message for round_messages in rounds[dropped:] for message in round_messages)], source_prefix)
 
-    if has_long_prompt(messages) and (whole := _counted_tokens(rounds, prompt)) > 2 * max_source_length:
+    is_counted = has_long_prompt(messages) and max_source_length < _characters(messages)
+    if is_counted and (whole := _counted_tokens(rounds, prompt)) > 2 * max_source_length:
         segments: Sequence[Segment] = ()
     elif (whole := _total_tokens(segments := prompt(0))) <= max_source_length:
         return EncodedPrompt(_flatten(segments), whole_tokens=whole)

@@ -9,7 +9,7 @@ from imprint import arguments
 from imprint.templates.chatglm import with_system
 from imprint.templates.conversation import Message, Segment
 from imprint.templates.pairs import split_pairs
-from imprint.tokenizers import HFTokenizer
+from imprint.tokenizers import HFTokenizer, refuse_more_tokens
 
 CONTEXT: Final = 16
 """Characters of the turn before a question that it is encoded with."""
@@ -61,10 +61,13 @@ class PlainTemplate:
         question_format = "问：{}\n答：" if self.name == "plain" else "{}"
         parts: list[list[int]] = []
         before: list[str] = []
+        count = 0
         for question, *reply in (*history, (query, *answer)):
             text = question_format.replace("{}", question)
             text = f"\n{text}" if parts else source_prefix + with_system(text, system)
-            parts += self.tokenizer.encode_parts(*before, text, *reply)[len(before) :]
+            added = self.tokenizer.encode_parts(*before, text, *reply)[len(before) :]
+            parts += added
+            refuse_more_tokens(count := count + sum(map(len, added)))
             before = ["".join((text, *reply))[-CONTEXT:]]
         answered = parts.pop() if answer else []
         return list(chain.from_iterable(parts)), answered

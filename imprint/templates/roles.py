@@ -13,7 +13,7 @@ from imprint.templates.chatglm import fill_date
 from imprint.templates.chatglm2 import without_partial_date_or_bracket
 from imprint.templates.conversation import Message, Segment
 from imprint.templates.history import as_messages
-from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer
+from imprint.tokenizers import ChatGLM2Tokenizer, GLM4Tokenizer, refuse_more_tokens
 
 CHATGLM3_TOOLS: Final = "Answer the following questions as best as you can. You have access to the following tools:"
 """ChatGLM3's text before its tools if there is no system prompt; part of its format."""
@@ -61,10 +61,13 @@ class RoleTemplate:
 
     def prompt(self, messages: Sequence[Message], source_prefix: str = "") -> tuple[Segment, ...]:
         """All messages, then `<|assistant|>`; `source_prefix` is put before the last text."""
-        segments = [Segment(self.start_ids, fixed=True)]
+        segments, count = [Segment(self.start_ids, fixed=True)], 0
         for index, message in enumerate(as_messages(messages), start=1):
             for text in self._texts(message):
-                segments += self._message_segments(message, (source_prefix if index == len(messages) else "") + text)
+                added = self._message_segments(message, (source_prefix if index == len(messages) else "") + text)
+                segments += added
+                count += sum(len(segment.ids) for segment in added)
+                refuse_more_tokens(count)
         return (*segments, Segment((self._role("assistant"),), fixed=True))
 
     def answer(self, _messages: Sequence[Message], text: str, tool: str = "", rest: Sequence[Message] = (), /) -> list[int]:

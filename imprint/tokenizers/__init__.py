@@ -13,6 +13,7 @@ from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer
 from imprint.tokenizers.folder import missing_tokenizer_error, read_tokenizer, tokenizer_file
 from imprint.tokenizers.glm4 import GLM4Tokenizer
 from imprint.tokenizers.hf import BRACKETED, ESCAPE_MARK, THOUGHTS, TOKENIZER_JSON, HFTokenizer
+from imprint.tokenizers.prompt_limit import TooManyTokensError, at_most_tokens, refuse_more_tokens
 from imprint.tokenizers.render_template import render_chat_template, rendering_within
 from imprint.tokenizers.special_tokens import read_chat_template
 from imprint.tokenizers.tokenizer import SPACE, TextStream, Tokenizer
@@ -35,9 +36,12 @@ __all__ = [
     "HFTokenizer",
     "TextStream",
     "Tokenizer",
+    "TooManyTokensError",
+    "at_most_tokens",
     "missing_tokenizer_error",
     "read_chat_template",
     "read_tokenizer",
+    "refuse_more_tokens",
     "render_chat_template",
     "rendering_within",
     "tokenizer_file",

@@ -20,7 +20,8 @@ from sentencepiece import SentencePieceProcessor
 from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.tokenizer import SPACE, decode, followers, well_formed
+from imprint.tokenizers.prompt_limit import refuse_long_text
+from imprint.tokenizers.tokenizer import SPACE, decode, followers, longest_piece, well_formed
 
 VOCABULARY_FILE: Final = "ice_text.model"
 SPECIAL_PIECES: Final = ("[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>", "<ENC>", "<dBLOCK>")
@@ -129,6 +130,7 @@ class ChatGLMTokenizer:
         without a piece becomes its UTF-8 bytes. Surrogate pairs are joined, lone surrogates replaced: see `well_formed`.
         """
         marked = WHITESPACE_RUN.sub(lambda match: WHITESPACE_PIECES[match[0]], well_formed(text))
+        refuse_long_text(marked, self._longest, lambda part: len(self._processor.normalize(part)))
         pieces: list[int] = self._processor.encode(marked)
         if self._spelled and not self._spelled.keys().isdisjoint(pieces):
             pieces = [part for piece in pieces for part in self._spelled.get(piece, (piece,))]
@@ -137,6 +139,10 @@ class ChatGLMTokenizer:
     def divides_after_newline(self, following: str) -> bool:
         """Whether no token reaches from a newline into the character after it, whatever else the text holds: no piece has both."""
         return following not in self._after_newline
+
+    @cached_property
+    def _longest(self) -> int | None:
+        return longest_piece(self._processor)
 
     @cached_property
     def _after_newline(self) -> frozenset[str]:

@@ -14,7 +14,8 @@ from sentencepiece import SentencePieceProcessor
 from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.tokenizer import SPACE, decode, followers, well_formed
+from imprint.tokenizers.prompt_limit import refuse_long_text
+from imprint.tokenizers.tokenizer import SPACE, decode, followers, longest_piece, well_formed
 
 SPECIAL_TOKENS: Final = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 """Special tokens after the pieces, in this order; the last four are ChatGLM3's roles and not used in ChatGLM2."""
@@ -48,12 +49,18 @@ class ChatGLM2Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special ids; a character without a piece, a newline and a tab become their UTF-8 bytes."""
-        pieces: list[int] = self._processor.encode(well_formed(text))
+        text = well_formed(text)
+        refuse_long_text(text, self._longest, lambda part: len(self._processor.normalize(part)))
+        pieces: list[int] = self._processor.encode(text)
         return [self._ids[piece] for piece in pieces]
 
     def divides_after_newline(self, following: str) -> bool:
         """Whether no token reaches from a newline into the character after it, whatever else the text holds: no piece has both."""
         return following not in self._after_newline
+
+    @cached_property
+    def _longest(self) -> int | None:
+        return longest_piece(self._processor)
 
     @cached_property
     def _after_newline(self) -> frozenset[str]:

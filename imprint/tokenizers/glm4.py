@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
+from imprint.tokenizers.prompt_limit import refuse_long_text
 from imprint.tokenizers.tokenizer import decode, readable, well_formed
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ SPLIT: Final = "|".join(
     )
 )
 """Pattern that pre-tokenizes a text."""
+MAX_SPACES: Final = 999_999
+"""So many spaces in a row make the library panic, and print a trace: its pattern keeps a state for each."""
+TOO_MANY_SPACES: Final = re.compile(rf"[\t\v\f \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]{{{MAX_SPACES},}}(?![\r\n])")
+SPACES: Final = Bilingual(
+    f"the text has {MAX_SPACES:,} spaces in a row, or about as many, which the tokenizer of GLM-4 cannot encode. Leave some out.",
+    f"文本中有约 {MAX_SPACES:,} 个连续空白，GLM-4 的分词器无法编码：请删去一些。",
+)
 RANK_LINE: Final = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\s*")
 
 
@@ -54,6 +62,7 @@ class GLM4Tokenizer:
         self._encoding = encoding
         self.pieces = pieces
         """Bytes of every piece, by id."""
+        self._longest = max(map(len, pieces))
         self._ids = list(range(len(pieces)))  # one int object per id, shared by all rows to save memory
         self.controls: Mapping[str, int] = MappingProxyType({name: len(pieces) + index for index, name in enumerate(SPECIAL_TOKENS)})
         """Name -> special id."""
@@ -63,8 +72,18 @@ class GLM4Tokenizer:
         return len(self.pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special ids."""
-        return [self._ids[piece] for piece in self._encoding.encode_ordinary(well_formed(text))]
+        """Ids of a text, without special ids. Raises UserError for a million spaces in a row, on which the library fails."""
+        text = well_formed(text)
+        refuse_long_text(text, self._longest, lambda part: len(part.encode()))
+        if len(text) >= MAX_SPACES and TOO_MANY_SPACES.search(text):
+            raise UserError(SPACES)
+        try:
+            pieces = self._encoding.encode_ordinary(text)
+        except BaseException as error:
+            if isinstance(error, Exception) or type(error).__name__ != "PanicException":
+                raise
+            raise UserError(SPACES) from error
+        return [self._ids[piece] for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special ids and unknown ids are skipped, invalid UTF-8 becomes U+FFFD."""

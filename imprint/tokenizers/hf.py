@@ -6,7 +6,8 @@ the chat template of many models.
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
+from imprint.tokenizers.prompt_limit import refuse_long_text
 from imprint.tokenizers.special_tokens import SpecialTokens, read_special_tokens
+from imprint.tokenizers.token_length import keeps_text, longest_token, units_of
 from imprint.tokenizers.tokenizer import REPLACEMENT, SPACE, decode, readable, well_formed
 from imprint.tokenizers.trial import refuse_harmful, refuse_large, without_merges
 
@@ -61,10 +64,13 @@ class HFTokenizer:
     strips_all_leading_spaces = False
     """At most one leading space is removed."""
 
-    def __init__(self, rust: "Rust", decoders: Sequence[Mapping[str, object]], special_tokens: SpecialTokens) -> None:
+    def __init__(
+        self, rust: "Rust", decoders: Sequence[Mapping[str, object]], special_tokens: SpecialTokens, *, keeps_text: bool = False
+    ) -> None:
         self.special_tokens = special_tokens
         added = rust.get_added_tokens_decoder()
         self._rust = rust
+        self._keeps_text = keeps_text
         self._anchored: Rust | None = None
         self._decoders = decoders
         self._lock = Lock()  # `encode_special_tokens` is a setting of the shared tokenizer, and chats may run in threads
@@ -108,14 +114,15 @@ class HFTokenizer:
         """A tokenizer that treats these tokens, which the file adds as ordinary ones, as special; this one if there are none."""
         if not names:
             return self
-        tokenizer = HFTokenizer(_add_special(self._rust, names), self._decoders, self.special_tokens)
+        tokenizer = HFTokenizer(_add_special(self._rust, names), self._decoders, self.special_tokens, keeps_text=self._keeps_text)
         if self._limit is not None:
             tokenizer.limit(*self._limit)
         return tokenizer
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special ids, whatever the vocabulary makes of their names."""
-        return self._text_ids(text := well_formed(text), self._encode_text(text).ids)
+        self._refuse_long(text := well_formed(text))
+        return self._text_ids(text, self._encode_text(text).ids)
 
     def encode_parts(self, *texts: str) -> list[list[int]]:
         """Ids of each of these texts as it stands after those before it, whatever follows it; a token that reaches over an end is split.
@@ -123,7 +130,8 @@ class HFTokenizer:
         Nothing in them is special. All are encoded in one call, unless a vocabulary could read an end otherwise if nothing followed.
         """
         parts = [well_formed(text) for text in texts]
-        encoded = self._encode_text(whole := "".join(parts))
+        self._refuse_long(whole := "".join(parts))
+        encoded = self._encode_text(whole)
         given = encoded.ids
         ids = self._text_ids(whole, given)
         unchanged = not self._typable or ids == given
@@ -176,6 +184,19 @@ class HFTokenizer:
                 self._words[word] = ids
         return ids
 
+    def _refuse_long(self, text: str) -> None:
+        """Raise TooManyTokensError for a text that must have more tokens than a prompt may have."""
+        if self._keeps_text:
+            refuse_long_text(text, self._longest, lambda part: self._units(part.replace(ESCAPE_MARK, "")))
+
+    @cached_property
+    def _longest(self) -> int | None:
+        return longest_token(self._rust, self._bytes)
+
+    @cached_property
+    def _units(self) -> Callable[[str], int]:
+        return units_of(self._rust, self._bytes)
+
     def _encode_text(self, text: str) -> "Encoding":
         """The library's encoding of a text."""
         with self._lock:
@@ -222,6 +243,7 @@ class HFTokenizer:
 
     def _encode_special(self, text: str) -> "Encoding":
         """The library's encoding of a text in which names of special tokens become their ids."""
+        self._refuse_long(text)
         with self._lock:
             self._rust.encode_special_tokens = False
             try:
@@ -362,6 +384,7 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
         fields = json.loads(without_merges(content))
         refuse_harmful(file, content, fields if isinstance(fields, dict) else {}, config.get("vocab_size"))
         decoders = list(_decoders(fields.get("decoder") if isinstance(fields, dict) else None))
+        keeps = isinstance(fields, dict) and keeps_text(fields)
         del fields  # before the library takes as much memory again
         (rust := Tokenizer.from_buffer(content)).no_truncation()
         rust.no_padding()
@@ -389,7 +412,7 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     special_tokens = read_special_tokens(file.parent, config, bos_ids, rust.token_to_id)
     ends = {rust.id_to_token(token) or "" for token in special_tokens.eos_ids}
     names = {*special_tokens.names.values(), *ends, *special_tokens.listed}
-    tokenizer = HFTokenizer(_add_special(rust, names), decoders, special_tokens)
+    tokenizer = HFTokenizer(_add_special(rust, names), decoders, special_tokens, keeps_text=keeps)
     if isinstance(size := config.get("vocab_size"), int):
         tokenizer.limit(file, size)
     return tokenizer

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint.arguments import token_ids, wrong_argument
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 SPACE: Final = "\u2581"
 """A space in a piece, as in SentencePiece and in readable tokens."""
 REPLACEMENT: Final = "\ufffd"
 """Replaces invalid bytes."""
+UNKNOWN: Final = "\U0010fffd"
+"""A character of private use, which vocabularies lack."""
 
 
 class Tokenizer(Protocol):
@@ -93,6 +98,13 @@ def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> str:
 def followers(pieces: Iterable[str], letter: str) -> frozenset[str]:
     """The characters that follow a letter within a piece."""
     return frozenset(after for piece in pieces if letter in piece for before, after in pairwise(piece) if before == letter)
+
+
+def longest_piece(processor: "SentencePieceProcessor") -> int | None:
+    """Characters of the longest piece of a SentencePiece vocabulary; None if several unknown characters may become one token."""
+    if len(processor.encode(UNKNOWN)) < len(processor.encode(UNKNOWN * 3)):
+        return max(len(processor.id_to_piece(index)) for index in range(len(processor)))
+    return None
 
 
 def readable(fragment: bytes) -> str:

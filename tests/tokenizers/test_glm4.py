@@ -8,7 +8,7 @@ import tiktoken
 
 from imprint.messages import UserError
 from imprint.tokenizers import GLM4Tokenizer, read_tokenizer
-from imprint.tokenizers.glm4 import SPLIT, is_ranks, read_glm4
+from imprint.tokenizers.glm4 import MAX_SPACES, SPLIT, is_ranks, read_glm4
 from tests.families import SECOND, chatglm2_vocabulary, ranks
 
 RELEASED = {**SECOND, "padded_vocab_size": 151552, "eos_token_id": [151329, 151336, 151338]}
@@ -78,3 +78,15 @@ def test_a_broken_file_is_reported(tmp_path: Path, content: bytes, sentence: str
     with pytest.raises(UserError) as error:
         tiny(tmp_path, content)
     assert str(error.value).splitlines()[0] == f"{tmp_path / 'tokenizer.model'}{sentence}"
+
+
+@pytest.mark.parametrize("text", [" " * MAX_SPACES, "\n" + "\u3000" * MAX_SPACES + "x", "\n" * 9 + " " * MAX_SPACES])
+def test_so_many_spaces_that_the_library_panics_are_an_error_of_the_user(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="999,999 spaces in a row, or about as many, which the tokenizer of GLM-4 cannot encode"):
+        tiny(tmp_path).encode(text)
+
+
+def test_as_many_spaces_as_the_library_takes_are_encoded(tmp_path: Path) -> None:
+    tokenizer = tiny(tmp_path)
+    for text in (" " * (MAX_SPACES - 1), " " * MAX_SPACES + "\n"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -24,7 +24,10 @@ from imprint.serve.generation.job import (
     context_exceeded,
     refuse_no_prompt,
 )
+from imprint.tokenizers import TooManyTokensError, at_most_tokens
 
+COUNTED_CONTEXTS = 8
+"""A prompt of so many contexts is counted; of a longer one only that is said, as counting takes time and memory that others wait for."""
 UNLIMITED = 2**40
 """Most tokens of a prompt that is encoded to be counted: more than any has."""
 NOT_FINITE = Bilingual(
@@ -48,7 +51,7 @@ class MountedModel:
 
 def request_for(job: Job, mounted: MountedModel) -> Request:
     """The request of a job. Raises RefusedError for a prompt that leaves no room for a token, and for impossible settings."""
-    ids = prompt_of(job, mounted.model)
+    ids = prompt_of(job, mounted, mounted.info.max_length)
     room = mounted.info.max_length - len(ids)
     if room < 1:
         raise context_exceeded(len(ids), mounted.info.max_length)
@@ -70,13 +73,21 @@ def request_for(job: Job, mounted: MountedModel) -> Request:
         raise RefusedError("invalid", error.message) from error
 
 
-def prompt_of(job: Job, model: Model) -> list[int]:
-    """All ids of the prompt: nothing is left out, however long it is. Raises RefusedError for what is no prompt."""
+def count_of(job: Job, mounted: MountedModel) -> int:
+    """The number of ids of the prompt. Raises RefusedError for what is no prompt, and for one that is known to be many times too long."""
+    return len(prompt_of(job, mounted, COUNTED_CONTEXTS * mounted.info.max_length))
+
+
+def prompt_of(job: Job, mounted: MountedModel, most: int) -> list[int]:
+    """All ids of the prompt: nothing is left out. Raises RefusedError for what is no prompt, and for one known to have more than `most`."""
     refuse_no_prompt(job)
     try:
-        if job.text is not None:
-            return model.prompt_of_text(job.text)
-        return model.prompt_of(job.messages or (), max_source_length=UNLIMITED)
+        with at_most_tokens(most):
+            if job.text is not None:
+                return mounted.model.prompt_of_text(job.text)
+            return mounted.model.prompt_of(job.messages or (), max_source_length=UNLIMITED)
+    except TooManyTokensError as error:
+        raise context_exceeded(error.least, mounted.info.max_length, about=error.about) from error
     except UserError as error:
         raise RefusedError("invalid", error.message) from error
     except UnicodeError as error:

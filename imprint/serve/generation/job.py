@@ -130,20 +130,24 @@ Event = Waiting | TextDelta | Ended
 class RefusedError(UserError):
     """Raised where a job is not taken: it has no generation and no events."""
 
-    def __init__(self, kind: RefusalKind, message: Bilingual, *, retry_after: float | None = None) -> None:
+    def __init__(self, kind: RefusalKind, message: Bilingual, *, retry_after: float | None = None, fitting: float | None = None) -> None:
         super().__init__(message)
         self.kind: RefusalKind = kind
         self.retry_after = retry_after
         """Seconds after which another try is worth it; None where none is."""
+        self.fitting = fitting
+        """The share of a prompt that is too long that would about fit; None where that is unknown."""
 
 
-def context_exceeded(tokens: int, limit: int) -> RefusedError:
-    """The refusal of a prompt that leaves no room for a token."""
+def context_exceeded(tokens: int, limit: int, *, about: int | None = None) -> RefusedError:
+    """The refusal of a prompt that leaves no room for a token; `about`: of one that was not counted, about how many it has at least."""
+    least = Bilingual("", "") if about is None else Bilingual("at least ", "至少")
     message = Bilingual(
-        f"the prompt has {tokens} tokens, and prompt and answer together may have {limit}. Shorten it, or leave out the oldest messages.",
-        f"提示有 {tokens} 个词元，而提示与回答合计最多 {limit} 个：请缩短提示，或去掉最早的消息。",
+        f"the prompt has {least.english}{tokens} tokens, and prompt and answer together may have {limit}. Shorten it, or leave out "
+        "the oldest messages.",
+        f"提示{least.chinese}有 {tokens} 个词元，而提示与回答合计最多 {limit} 个：请缩短提示，或去掉最早的消息。",
     )
-    return RefusedError("context_length_exceeded", message)
+    return RefusedError("context_length_exceeded", message, fitting=limit / max(tokens if about is None else about, 1))
 
 
 def no_such_model(name: str, known: Iterable[str]) -> RefusedError:

@@ -83,13 +83,15 @@ class Times:
 class IncomingJobs:
     """Jobs whose prompts are being encoded or counted, before they are queued: one at a time of each owner.
 
-    A long prompt takes seconds to encode, in one thread for all owners. It belongs to one event loop at a time.
+    A long prompt may take a second to encode, in one thread for all owners. It belongs to one event loop at a time.
     """
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         """Owner -> its jobs."""
         self._locks: dict[str, asyncio.Lock] = {}
+        self._less_important: deque[asyncio.Event] = deque()
+        """Where those wait who matter less, the first of whom has its turn."""
 
     def __len__(self) -> int:
         """Number of jobs."""
@@ -110,6 +112,23 @@ class IncomingJobs:
             self._counts[owner] -= 1
             if not self._counts[owner]:
                 del self._counts[owner], self._locks[owner]
+
+    @asynccontextmanager
+    async def turn_to_encode(self, job: Job) -> AsyncIterator[None]:
+        """The block begins at once, but of those who matter less, such as guests, one by one: the others wait for one of them at most."""
+        if job.queue_share >= 1.0:
+            yield
+            return
+        turn = asyncio.Event()
+        self._less_important.append(turn)
+        try:
+            self._less_important[0].set()
+            await turn.wait()
+            yield
+        finally:
+            self._less_important.remove(turn)
+            if self._less_important:
+                self._less_important[0].set()
 
 
 def refuse_if_full(queue: FairQueue[W], job: Job, most: int, *, incoming: IncomingJobs, seconds: float) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from imprint.inference.decoder import DEFAULT_SLOTS, Decoder
 from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
-from imprint.serve.generation.answer import MountedModel, WorkerAnswer, prompt_of, request_for
+from imprint.serve.generation.answer import MountedModel, WorkerAnswer, count_of, request_for
 from imprint.serve.generation.fair_queue import FairQueue
 from imprint.serve.generation.job import (
     STOPPING,
@@ -159,7 +159,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         with self._lock:
             self._refuse_if_full(job)
-        async with self._incoming.slot(job.owner):
+        async with self._incoming.slot(job.owner), self._incoming.turn_to_encode(job):
             request = await loop.run_in_executor(self._encoder, request_for, job, mounted)
         answer = WorkerAnswer(job, mounted, request, Generation(len(request.ids), lambda: self._cancel(answer)), loop)
         with self._lock:
@@ -176,8 +176,8 @@ class Worker:
         mounted = self._find(job.model)
         with self._lock:
             self._refuse_if_full(job)
-        async with self._incoming.slot(job.owner):
-            return len(await asyncio.get_running_loop().run_in_executor(self._encoder, prompt_of, job, mounted.model))
+        async with self._incoming.slot(job.owner), self._incoming.turn_to_encode(job):
+            return await asyncio.get_running_loop().run_in_executor(self._encoder, count_of, job, mounted)
 
     async def close(self, grace: float) -> None:
         """See Backend."""

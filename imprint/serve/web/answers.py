@@ -12,7 +12,8 @@ from typing import Any
 from starlette.requests import Request
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Ended, Event, Generation, Job, TextDelta, TokenPiece
+from imprint.serve.generation.job import Ended, Event, Generation, Job, RefusedError, TextDelta, TokenPiece
+from imprint.serve.store.addresses import visitor_address
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Usage
@@ -24,6 +25,11 @@ TOP_P = 0.7
 """The sampling of `imprint chat`, where a request says none."""
 SHARED_SECONDS = 0.02
 """Tokens that come within this time share an event."""
+TOO_LONG = Bilingual(
+    "Very many of your prompts were too long for the model; wait a moment, and shorten them.",
+    "你的提示大多过长，超出模型上下文；请稍候，并缩短提示。",
+)
+TOO_LONG_SECONDS = 10.0
 CANCELLED = Bilingual("The answer was cancelled.", "回答已被取消。")
 ENDED = Bilingual("Your right to this answer has just ended.", "获得此回答的权限刚刚失效。")
 
@@ -85,7 +91,7 @@ class AnswerSet:
         try:
             tokens = 0
             for job in await self._within_quota(jobs):
-                answer = AnswerBuffer(await self.services.backend.submit(job), keeps_tokens=self.keeps_tokens)
+                answer = AnswerBuffer(await self._submit(job), keeps_tokens=self.keeps_tokens)
                 answer.generation.spacing = SHARED_SECONDS
                 self.answers.append(answer)
                 room = limits[job.model] - answer.generation.prompt_tokens
@@ -96,6 +102,19 @@ class AnswerSet:
                 raise ApiError("invalid_session", ENDED)
         except BaseException:
             await self.end()
+            raise
+
+    async def _submit(self, job: Job) -> Generation:
+        """Hand a job to the backend. Raises ApiError where many of whoever asks did not fit into the context of late."""
+        guest = self.principal is None or self.principal.role == "guest"
+        who = visitor_address(self.address) if guest else job.owner
+        if self.services.too_long.count(who) >= self.services.too_long.most:
+            raise ApiError("rate_limited", TOO_LONG, retry_after=TOO_LONG_SECONDS)
+        try:
+            return await self.services.backend.submit(job)
+        except RefusedError as refusal:
+            if refusal.kind == "context_length_exceeded":
+                self.services.too_long.take(who)
             raise
 
     def _reserve(self, principal: Principal, tokens: int) -> Any:

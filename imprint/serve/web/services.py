@@ -16,6 +16,7 @@ from imprint.serve.store.addresses import visitor_address
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Reservation
 from imprint.serve.store.store import Store
+from imprint.serve.store.throttle import Throttle
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
@@ -30,6 +31,8 @@ FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", 
 """Headers that proxies add."""
 WRITING_THREADS: Final = 12
 VISITOR_WRITING_THREADS: Final = 4
+MAX_TOO_LONG: Final = 120
+"""Prompts of one account or address in a minute that do not fit into the context: each of them was counted, and no token of a day is."""
 SLOW_THREADS: Final = 2
 MAX_SLOW: Final = 4
 """Searches and files of one owner at a time; more are refused."""
@@ -88,6 +91,8 @@ class Services:
     """The same for guests and those who have not signed in, so that many of them leave accounts alone."""
     deleting: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that deletes all chats of somebody, which may take long."""
+    too_long: Throttle = field(default_factory=lambda: Throttle(MAX_TOO_LONG, 60.0), init=False)
+    """Prompts that did not fit into the context."""
     reads: StoreBatcher = field(init=False)
     """What every request reads from the store."""
     reservations: StoreBatcher = field(init=False)

@@ -10,7 +10,7 @@ import pytest
 
 from imprint.inference.request import Token
 from imprint.model import Model
-from imprint.serve.generation.answer import MountedModel, WorkerAnswer, request_for
+from imprint.serve.generation.answer import MountedModel, WorkerAnswer, count_of, request_for
 from imprint.serve.generation.job import Ended, Generation, Job, RefusedError, TextDelta
 from imprint.serve.generation.worker import Worker
 from tests.bases import FAMILIES
@@ -154,6 +154,46 @@ class TestPrompts:
         with pytest.raises(RefusedError, match=f"has {tokens} tokens, and prompt and answer together may have {tokens}") as caught:
             request_for(job, with_context(tokens))
         assert caught.value.kind == "context_length_exceeded"
+
+
+TOO_LONG = "\ufdfa" * 200_000
+"""18 characters for each, once normalized."""
+MANY = tuple({"role": role, "content": "\ufdfa" * 400} for role in [*("user", "assistant") * 250, "user"])
+
+
+@pytest.mark.parametrize("job", [job_of(TOO_LONG), Job("base", "ann", text=TOO_LONG), Job("base", "ann", messages=MANY)])
+def test_a_prompt_that_can_never_fit_is_neither_encoded_nor_counted(model: Model, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted, encoded = mounted_models(model)[0], [0]
+    mounted = replace(mounted, info=replace(mounted.info, max_length=256))
+    assert count_of(job_of(), mounted)
+    for name in ("_processor", "_encoding", "_rust"):
+        if hasattr(model.tokenizer, name):
+            monkeypatch.setattr(model.tokenizer, name, Counted(getattr(model.tokenizer, name), encoded))
+    for refuse in (request_for, count_of):
+        with pytest.raises(RefusedError, match="the prompt has at least") as caught:
+            refuse(job, mounted)
+        assert caught.value.kind == "context_length_exceeded"
+        assert caught.value.fitting is not None
+        assert caught.value.fitting < 1
+    assert encoded[0] < 20_000
+
+
+class Counted:
+    """A vocabulary that counts the characters which it encodes."""
+
+    def __init__(self, vocabulary: object, encoded: list[int]) -> None:
+        self._vocabulary, self._encoded = vocabulary, encoded
+
+    def __getattr__(self, name: str) -> object:
+        function = getattr(self._vocabulary, name)
+        if not name.startswith("encode") or not callable(function):
+            return function
+
+        def counted(text: str, **settings: object) -> object:
+            self._encoded[0] += len(text)
+            return function(text, **settings)
+
+        return counted
 
 
 def test_an_error_tells_the_tokens_that_came_before_it(tmp_path: Path) -> None:

@@ -72,6 +72,26 @@ def test_of_each_owner_one_job_is_looked_at_and_nothing_is_kept_of_those_that_ha
     assert (len(incoming), incoming._locks) == (0, {})
 
 
+def test_prompts_of_guests_are_encoded_one_by_one_and_those_of_the_others_at_once() -> None:
+    incoming, order = IncomingJobs(), list[str]()
+
+    async def encode(owner: str, queue_share: float) -> None:
+        async with incoming.turn_to_encode(Job("base", owner, queue_share=queue_share)):
+            order.append(owner)
+            await asyncio.sleep(0.01)
+            order.append(owner)
+
+    async def all_encode() -> None:
+        guests = [asyncio.create_task(encode(f"guest {number}", 0.5)) for number in range(4)]
+        await asyncio.sleep(0)
+        guests[1].cancel()
+        await asyncio.gather(*guests, encode("ann", 1.0), return_exceptions=True)
+
+    asyncio.run(all_encode())
+    assert order[:2] == ["guest 0", "ann"]
+    assert [owner for owner in order if owner != "ann"] == [f"guest {number}" for number in (0, 0, 2, 2, 3, 3)]
+
+
 def test_a_place_is_told_once_and_only_when_it_gets_smaller() -> None:
     queue = filled("a", "b", "c")
     assert [position for _, position in moved_up(queue)] == [1, 2, 3]

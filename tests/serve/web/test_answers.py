@@ -2,11 +2,11 @@ import asyncio
 
 import pytest
 
-from imprint.serve.generation.job import Ended, Job
+from imprint.serve.generation.job import Ended, Job, RefusedError
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services
+from imprint.serve.web.services import MAX_TOO_LONG, Services
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
@@ -90,3 +90,17 @@ def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day()
         return lengths, [answer.ended.reason for answer in answers.answers if answer.ended]
 
     assert asyncio.run(start()) == ([6, 6], ["length", "length"])
+
+
+def test_whoever_sends_very_many_prompts_that_do_not_fit_waits_and_no_other() -> None:
+    async def ask() -> None:
+        answers = answer_set()
+        for _ in range(MAX_TOO_LONG):
+            with pytest.raises(RefusedError):
+                await AnswerSet(answers.services, answers.principal, "127.0.0.1").start([job("x" * 200)])
+        with pytest.raises(ApiError) as caught:
+            await answers.start([job("hi")])
+        assert (caught.value.status, caught.value.code) == (429, "rate_limited")
+        await AnswerSet(answers.services, principal("bob", "user"), "127.0.0.1").start([Job("base", "account:bob", text="hi")])
+
+    asyncio.run(ask())

@@ -171,7 +171,7 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
     try:
         for model in body.models:
             answers = answers_for(request, principal)
-            dropped = max(dropped, await start_fitting(answers, job_for(request, body, model, tuple(messages))))
+            dropped = await start_fitting(answers, job_for(request, body, model, tuple(messages)), dropped)
             started.append((model, answers))
         question, begun = await in_writing_thread(services_of(request), principal, partial(_keep, store, principal, chat, body, started))
     except BaseException:

@@ -1,6 +1,6 @@
 """The routes of answers that are being written: begin one of a single turn, look at one, end one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -62,22 +62,37 @@ def job_for(request: Request, body: Sampling, model: str, messages: tuple[Mappin
     )
 
 
-async def start_fitting(answers: AnswerSet, job: Job) -> int:
+async def start_fitting(answers: AnswerSet, job: Job, dropped: int = 0) -> int:
     """Start a job without as many of its oldest messages as it takes to fit into the context; how many were left out.
 
-    Raises what `AnswerSet.start` does where even the last message does not fit.
+    `dropped`: so many at least. Raises what `AnswerSet.start` does where even the last message does not fit.
     """
-    messages, dropped, step = job.messages or (), 0, 2
+    messages, step = job.messages or (), 2
     while True:
         try:
             await answers.start([replace(job, messages=messages[dropped:])])
         except RefusedError as refusal:
             if refusal.kind != "context_length_exceeded" or dropped >= len(messages) - 1:
                 raise
-            dropped = min(dropped + step, len(messages) - 1)
+            dropped = _next_question(messages, max(dropped + step, _first_fitting(messages, dropped, refusal.fitting)))
             step *= 2
         else:
             return dropped
+
+
+def _next_question(messages: Sequence[Mapping[str, object]], first: int) -> int:
+    """The first question from a place on, as an answer begins no conversation; at least the last message."""
+    return next((place for place in range(first, len(messages) - 1) if messages[place]["role"] == "user"), len(messages) - 1)
+
+
+def _first_fitting(messages: Sequence[Mapping[str, object]], first: int, share: float | None) -> int:
+    """The message from which on the conversation has about this share of the characters that it has from `first` on."""
+    sizes = [len(str(message["content"])) for message in messages]
+    excess = sum(sizes[first:]) * (1.0 - (1.0 if share is None else share))
+    while excess > 0 and first < len(messages):
+        excess -= sizes[first]
+        first += 1
+    return first
 
 
 async def ask_once(request: Request, body: SingleBody) -> Response:

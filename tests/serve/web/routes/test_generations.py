@@ -1,12 +1,20 @@
+import asyncio
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from imprint.messages import Bilingual
+from imprint.serve.generation.job import Generation, Job, context_exceeded
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web import background_answers
+from imprint.serve.web.answers import AnswerSet
+from imprint.serve.web.metrics import Metrics
+from imprint.serve.web.routes.generations import start_fitting
+from imprint.serve.web.services import Services
+from imprint.serve.web.settings import WebSettings
 from tests.serve.web.page import Page, page, read_events, said
+from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +99,31 @@ def test_an_owner_looks_in_so_many_places_at_a_time_and_no_failed_look_counts(sh
         assert next(lines)
         assert guest.get(f"/api/generations/{second}/events").status_code == 429
     assert guest.post(f"/api/generations/{first}/cancel").status_code == 200
+
+
+class CountingBackend(ScriptedBackend):
+    """Takes 100 tokens, one a character."""
+
+    async def submit(self, job: Job) -> Generation:
+        tokens = sum(len(str(message["content"])) for message in job.messages or ())
+        if tokens > 100:
+            self.jobs.append(job)
+            raise context_exceeded(tokens, 100)
+        return await super().submit(job)
+
+
+def test_what_a_long_conversation_leaves_out_is_found_by_its_length_and_not_by_many_tries() -> None:
+    backend = CountingBackend()
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+    messages = tuple({"role": role, "content": "x" * 10} for role in [*("user", "assistant") * 500, "user"])
+
+    async def ask(model: str, dropped: int) -> int:
+        answers = AnswerSet(services, principal("ada", "user"), "127.0.0.1")
+        found = await start_fitting(answers, Job(model, "account:ada", messages=messages), dropped)
+        await answers.end()
+        return found
+
+    assert asyncio.run(ask("base", 0)) == 992
+    assert len(backend.jobs) == 2
+    assert asyncio.run(ask("tuned", 992)) == 992
+    assert len(backend.jobs) == 3
