@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import func, select
 
@@ -12,6 +13,9 @@ from imprint.serve.store.limits import Limits
 from imprint.serve.store.names import refuse_no_text
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.tables import CHATS, MESSAGES, new_public_id
+
+MESSAGE_CHARACTERS: Final = 256
+"""As how many characters a message counts beside its text: about what its row takes, and its entries in the indexes."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class ChatImport:
 
     def _check_room(self, principal: Principal) -> None:
         """Raise StoreError where the owner has very much already."""
-        own = select(func.coalesce(func.sum(func.length(MESSAGES.c.text)), 0)).join(CHATS).where(CHATS.c.owner == principal.owner)
+        size = func.length(MESSAGES.c.text) + func.length(func.coalesce(MESSAGES.c.model, "")) + MESSAGE_CHARACTERS
+        own = select(func.coalesce(func.sum(size), 0)).join(CHATS).where(CHATS.c.owner == principal.owner)
         with self._database.reading() as connection:
             if connection.execute(own).scalar_one() >= self._limits.characters_an_owner:
                 raise too_many("characters in your chats", "个字符（全部对话）", self._limits.characters_an_owner)

@@ -12,6 +12,7 @@ from imprint.messages import Bilingual
 from imprint.serve.generation.job import ModelInfo
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openai_bodies import ChatBody, ChatMessage
+from imprint.tokenizers.tokenizer import well_formed
 
 CALL_TAGS: Final = ("<tool_call>", "</tool_call>")
 """What is around a call as Qwen and others write it."""
@@ -98,8 +99,13 @@ def _tagged_calls(text: str) -> list[tuple[str, str]]:
             return []
         if not isinstance(call.get("name"), str):
             return []
-        calls.append((call["name"], json.dumps(call.get("arguments", {}), ensure_ascii=False)))
+        calls.append((call["name"], _json(call.get("arguments", {}))))
     return calls
+
+
+def _json(value: object) -> str:
+    """A value as JSON; half of a surrogate pair, which an escape may write, becomes U+FFFD."""
+    return well_formed(json.dumps(value, ensure_ascii=False))
 
 
 def _named_call(text: str) -> list[tuple[str, str]]:
@@ -119,6 +125,6 @@ def _arguments(text: str) -> str | None:
         if call.args or any(keyword.arg is None for keyword in call.keywords):
             return None
         values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-        return json.dumps(values, ensure_ascii=False)
+        return _json(values)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, AssertionError):
         return None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imprint.serve.store import Limits, Store
-from imprint.serve.store.chat_import import ImportedMessage
+from imprint.serve.store.chat_import import MESSAGE_CHARACTERS, ImportedMessage
 from imprint.serve.store.errors import StoreError
 from tests.serve.stores import open_store, user
 
@@ -59,3 +59,13 @@ def test_who_has_very_much_imports_no_more(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="there are 8 characters in your chats already"):
             store.chat_import.one(me, "", [ASKED])
         assert store.chat_import.one(other, "", [ASKED])
+
+
+def test_messages_and_models_count_as_what_somebody_has_and_not_their_texts_alone(tmp_path: Path) -> None:
+    empty = [replace(ANSWERED, id=str(number), parent_id=None, text="", model="😀" * 256) for number in range(10)]
+    with open_store(tmp_path, limits=Limits(characters_an_owner=10 * (256 + MESSAGE_CHARACTERS))) as store:
+        me = user(store)
+        store.chat_import.one(me, "", empty[:-1])
+        store.chat_import.one(me, "", empty[:1])
+        with pytest.raises(StoreError, match="characters in your chats already"):
+            store.chat_import.one(me, "", empty[:1])

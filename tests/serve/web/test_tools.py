@@ -35,6 +35,20 @@ def test_a_call_in_the_form_of_a_family_is_a_call(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        r'<tool_call>{"name": "weather", "arguments": {"city": "\ud83d", "sky": "\ud83d\ude00"}}</tool_call>',
+        r"""weather
+tool_call(city="\ud83d", sky="\U0001f600")""",
+    ],
+)
+def test_half_of_a_surrogate_pair_that_a_model_writes_becomes_a_character(text: str) -> None:
+    (call,) = as_tool_calls(text, OFFERED)
+    written: str = call["function"]["arguments"]
+    assert json.loads(written.encode()) == {"city": "\ufffd", "sky": "\U0001f600"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "It is sunny.",
         'other\n{"city": 1}',
         "weather\nis fine",

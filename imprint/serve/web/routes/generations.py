@@ -48,13 +48,13 @@ def generations_of(request: Request) -> BackgroundAnswers:
 
 
 def job_for(request: Request, body: Sampling, model: str, messages: tuple[Mapping[str, object], ...]) -> Job:
-    """The job for an answer of the page. The two answers of a comparison are written side by side, a guest's too."""
+    """The job for an answer of the page. The answers of two models are written side by side, a guest's too."""
     principal = principal_of(request)
     return Job(
         find_model(services_of(request), principal, model).id,
         principal.owner,
         messages=messages,
-        concurrency=max(principal.concurrency, min(len(body.models), SIDE_BY_SIDE)),
+        concurrency=max(principal.concurrency, min(len(set(body.models)), SIDE_BY_SIDE)),
         queue_share=GUEST_SHARE if principal.role == "guest" else 1.0,
         max_new_tokens=body.max_tokens,
         temperature=TEMPERATURE if body.temperature is None else body.temperature,

@@ -158,6 +158,12 @@ def test_a_guest_s_comparison_is_written_side_by_side(shown: Page) -> None:
     assert shown.backend.jobs[-1].concurrency == 1
 
 
+def test_one_model_named_twice_has_the_concurrency_of_one(shown: Page) -> None:
+    guest = shown.guest()
+    assert guest.post("/api/generations", json={"models": ["base", "base"], "text": "hi"}).status_code == 201
+    assert [job.concurrency for job in shown.backend.jobs[-2:]] == [1, 1]
+
+
 def test_files_of_all_chats_are_bounded_and_end_with_the_right_to_them(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     browser, services = shown.user("many"), shown.running.app.state.services
     browser.new_chat()
