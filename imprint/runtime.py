@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def choose_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.
             )
         )
     return dtype
+
+
+def import_ahead(*modules: str) -> None:
+    """Import modules in a second thread, in their order, while something else is waited for; whoever imports one meanwhile waits for it.
+
+    One that cannot be imported is left to whoever needs it.
+    """
+
+    def work() -> None:
+        for name in modules:
+            with suppress(Exception):
+                import_module(name)
+
+    threading.Thread(target=work, daemon=True).start()
 
 
 def seed_everything(seed: int) -> None:

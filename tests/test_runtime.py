@@ -1,6 +1,8 @@
 import io
 import random
 import signal
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -142,6 +144,19 @@ def test_a_package_that_is_not_there_has_no_version() -> None:
 
 def test_the_processor_has_a_name() -> None:
     assert runtime.cpu_name().strip()
+
+
+def test_modules_are_imported_ahead_and_one_that_breaks_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "breaks_when_imported.py").write_text("raise ValueError", encoding="utf-8")
+    (tmp_path / "wanted_ahead.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(threading.enumerate())
+
+    runtime.import_ahead("nowhere_to_be_found", "breaks_when_imported", "wanted_ahead")
+
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert sys.modules.pop("wanted_ahead", None)
 
 
 def test_memory_is_given_back_to_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from imprint.loading.load import load_base
 from imprint.messages import Bilingual, UserError
 from imprint.report.starts import RunStart, record_start, this_start
 from imprint.runs import RunFolder
-from imprint.runtime import choose_device, choose_dtype, seed_everything, stop_on_signal
+from imprint.runtime import choose_device, choose_dtype, import_ahead, seed_everything, stop_on_signal
 from imprint.terminal import say
 from imprint.training.device_fit import fit_to_device
 from imprint.training.evaluation import evaluate_and_keep_best, evaluate_before_tuning, evaluate_last_step
@@ -52,6 +52,8 @@ from imprint.training.step import StepBatches, train_step
 from imprint.training.trackio import Trackio, refuse_missing_trackio
 
 RUN_AGAIN = Bilingual("Run the same command again to go on.", "已停止；再次运行同一命令即可继续")
+IMPORTED_AHEAD = ("torch._dynamo", "imprint.report.curve")
+"""What the optimizer imports, and what draws the curves: two to three seconds."""
 OnSave = Callable[[TrainJob, TrainProgress], None] | None
 """Called before each state is saved."""
 
@@ -107,6 +109,8 @@ def train_recipe(
     with join_world(recipe.model.device, process_group=recipe.engine.uses_deepspeed_or_fsdp) as world:
         recipe = with_first_limits(with_start_date(recipe, world), world)
         with open_run(recipe, notify, world) as run:
+            if choose_device(recipe.model.device).type == "cuda":  # while the weights are read
+                import_ahead(*IMPORTED_AHEAD)
             start = this_start(command, recipe.model.device, world.size)
             finished = False
             while not finished:  # after a rescue everything is built again, as in a new process
