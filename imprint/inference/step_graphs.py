@@ -27,8 +27,10 @@ BUCKETS = (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64)
 LARGE_BUCKETS = 32
 STEPS_BEFORE = 1
 """Steps that are computed as they are before one is captured, so that a very short answer costs no capture."""
-STEPS_IN_LARGER = 8
-"""Steps of a batch size in the graph of a larger one before it gets its own."""
+STEPS_IN_LARGER, STEPS_IN_ALL = 8, 64
+"""Steps of a batch size, one after the other and in all, in the graph of a larger one before it gets its own: while requests join one by
+one, sizes come and go that are not worth the time of twenty steps.
+"""
 MIN_CAPACITY = 64
 
 
@@ -164,6 +166,9 @@ class StepGraphs:
         self._graphs: dict[StepKind, Callable[[], Tensor]] = {}
         self._recorder.restart()
         self._wanted: Counter[StepKind] = Counter()
+        self._latest: StepKind | None = None
+        self._in_turn = 0
+        """Steps of the latest kind, one after the other."""
         self._revision = self.network.revision
         self._keys = self.cache.keys[0]
         slots, device = self.cache.slots, self.network.device
@@ -201,6 +206,8 @@ class StepGraphs:
     def _graph(self) -> Callable[[], Tensor] | None:
         """The graph of the smallest bucket that has one, or a new one; None where it is too early for one, or a capture has failed."""
         kind = self._kind
+        self._in_turn = self._in_turn + 1 if kind == self._latest else 1
+        self._latest = kind
         self._wanted[kind] += 1
         if kind in self._graphs:
             return self._graphs[kind]
@@ -209,7 +216,7 @@ class StepGraphs:
             for other, graph in self._graphs.items()
             if other.rows > kind.rows and (other.loras, other.prefixed) == (kind.loras, kind.prefixed)
         ]
-        if larger and self._wanted[kind] <= STEPS_IN_LARGER:
+        if larger and self._in_turn <= STEPS_IN_LARGER and self._wanted[kind] <= STEPS_IN_ALL:
             return min(larger, key=lambda one: one[0])[1]
         if self._wanted[kind] <= STEPS_BEFORE or kind.rows > self.cache.slots:
             return None

@@ -110,6 +110,23 @@ def test_a_cache_that_grows_loses_no_token_and_its_steps_are_recorded_again(monk
     assert recorder.recorded >= 2
 
 
+def test_sizes_that_come_and_go_are_computed_in_a_larger_one_and_one_that_stays_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small_network()
+    network.stop_ids = frozenset()
+    recorder = use_plain_recorder(monkeypatch)
+    row = prompt(network, 1, 2)
+    expected = greedy(network, row, 24)
+    assert generate_ids(network, [row] * 4, 24) == [expected] * 4
+    assert recorder.recorded == 1
+
+    for _ in range(5):  # a few steps of two rows, then a few of one
+        assert generate_ids(network, [row] * 2, 24, limits=[3, 5]) == [expected[:3], expected[:5]]
+    assert recorder.recorded == 1
+
+    assert generate_ids(network, [row], 24) == [expected]
+    assert recorder.recorded == 2
+
+
 def test_a_step_that_cannot_be_recorded_is_computed_as_it_is_and_one_sentence_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
