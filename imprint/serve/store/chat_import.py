@@ -61,25 +61,28 @@ class ChatImport:
             refuse_no_text(message.model or "", "model")
         chat = self._chats.create(principal, title)
         rows: dict[str | None, int | None] = {None: None}
-        with self._database.writing() as connection:
+        values = [
+            {
+                "public_id": new_public_id(),
+                "role": message.role,
+                "text": text,
+                "model": message.model,
+                "state": "interrupted" if message.state == "writing" else message.state,
+                "finish": message.finish,
+                "prompt_tokens": message.prompt_tokens,
+                "new_tokens": message.new_tokens,
+                "created_at": chat.created_at,
+            }
+            for message, text in zip(messages, texts, strict=True)
+        ]
+        with self._database.writing() as connection:  # no other writes meanwhile, so the rows are counted here and added in one statement
             number = own_chat(connection, principal, chat.id).id
-            for message, text in zip(messages, texts, strict=True):
-                values = {
-                    "public_id": new_public_id(),
-                    "chat_id": number,
-                    "parent_id": rows[message.parent_id],
-                    "role": message.role,
-                    "text": text,
-                    "model": message.model,
-                    "state": "interrupted" if message.state == "writing" else message.state,
-                    "finish": message.finish,
-                    "prompt_tokens": message.prompt_tokens,
-                    "new_tokens": message.new_tokens,
-                    "created_at": chat.created_at,
-                }
-                added = connection.execute(MESSAGES.insert().values(**values)).inserted_primary_key
-                assert added is not None
-                rows[message.id] = int(added[0])
+            first = connection.execute(select(func.coalesce(func.max(MESSAGES.c.id), 0) + 1)).scalar_one()
+            for row, (message, value) in enumerate(zip(messages, values, strict=True), start=first):
+                rows[message.id] = row
+                value |= {"id": row, "chat_id": number, "parent_id": rows[message.parent_id]}
+            if values:
+                connection.execute(MESSAGES.insert(), values)
         return chat
 
     def _check_room(self, principal: Principal) -> None:
