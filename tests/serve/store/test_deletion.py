@@ -71,6 +71,7 @@ def writing_meanwhile(store: Store, principal: Principal) -> Iterator[list[float
             began = time.monotonic()
             store.chats.create(principal)
             seconds.append(time.monotonic() - began)
+            stop.wait(0.001)  # else it may take the lock again and again before the other gets it
 
     writer = threading.Thread(target=write)
     writer.start()
