@@ -10,6 +10,8 @@
     python -m tests.drills disk FOLDER --every 5                no kills: the disk refuses every fifth change, or files above a size
     python -m tests.drills all FOLDER --kills 100                so many kills over training, rescue, evaluating, quantizing and converting
     python -m tests.drills short FOLDER                         stops, a few kills of training and of evaluating, refusals of the disk
+    python -m tests.drills lora FOLDER --knobs model.device=cuda model.path=embedded
+                                                                training on a GPU with its kernels and graphs
 
 Each prints one line of JSON; that of `short` has an entry for each of its four.
 Everything is imported once and every start is a fork: a start costs a tenth of a second instead of three.
@@ -24,7 +26,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,7 +157,7 @@ def differences(one: Ending, other: Ending) -> list[str]:
 class TrainDrill:
     """Runs of one recipe, each in a folder of its own, beside one that nobody kills."""
 
-    def __init__(self, folder: Path, seed: int, overrides: list[str]) -> None:
+    def __init__(self, folder: Path, seed: int, overrides: Sequence[str]) -> None:
         self.recipe, self.folder = prepare_folder(folder), folder
         self.rng = random.Random(seed)
         self.overrides = overrides
@@ -209,15 +211,15 @@ class TrainDrill:
         self.drill.broken += [f"{name}: {what} differs" for what in found]
 
 
-def train_drill(folder: Path, kills: int, seed: int) -> Drill:
+def train_drill(folder: Path, kills: int, seed: int, knobs: Sequence[str] = ()) -> Drill:
     """Runs that are killed three to six times each, until there were so many kills."""
-    return killed_runs(TrainDrill(folder, seed, []), kills)
+    return killed_runs(TrainDrill(folder, seed, knobs), kills)
 
 
-def lora_drill(folder: Path, kills: int, seed: int) -> Drill:
+def lora_drill(folder: Path, kills: int, seed: int, knobs: Sequence[str] = ()) -> Drill:
     """The same with a LoRA."""
     importlib.import_module("imprint.tune.lora.layer")
-    return killed_runs(TrainDrill(folder, seed, LORA), kills)
+    return killed_runs(TrainDrill(folder, seed, [*LORA, *knobs]), kills)
 
 
 def killed_runs(drill: TrainDrill, kills: int) -> Drill:
@@ -259,12 +261,12 @@ def corrupt_weights() -> None:
     setattr(Engine, "update", corrupted)  # noqa: B010
 
 
-def rescue_drill(folder: Path, kills: int, seed: int) -> Drill:
+def rescue_drill(folder: Path, kills: int, seed: int, knobs: Sequence[str] = ()) -> Drill:
     """As `train_drill`, with a rescue in the middle of each run."""
     update = Engine.update
     corrupt_weights()
     try:
-        drill = killed_runs(TrainDrill(folder, seed, RESCUED), kills)
+        drill = killed_runs(TrainDrill(folder, seed, [*RESCUED, *knobs]), kills)
     finally:
         setattr(Engine, "update", update)  # noqa: B010
     rescues = read_jsonl(RunFolder(folder / "whole").rescues)
@@ -374,14 +376,14 @@ def evaluate_drill(folder: Path, kills: int, seed: int) -> Drill:
     return drill
 
 
-def drills_of(folder: Path, kills: int, seed: int, every: int = 5) -> dict[str, Callable[[], Drill]]:
-    """Every drill under its name."""
+def drills_of(folder: Path, kills: int, seed: int, every: int = 5, knobs: Sequence[str] = ()) -> dict[str, Callable[[], Drill]]:
+    """Every drill under its name; `knobs` are further ones of training."""
     base, rows = str(folder / "base"), str(folder / "rows.jsonl")
     return {
-        "train": lambda: train_drill(folder, kills, seed),
-        "lora": lambda: lora_drill(folder, kills, seed),
+        "train": lambda: train_drill(folder, kills, seed, knobs),
+        "lora": lambda: lora_drill(folder, kills, seed, knobs),
         "sweep": lambda: sweep_drill(folder, seed),
-        "rescue": lambda: rescue_drill(folder, kills, seed),
+        "rescue": lambda: rescue_drill(folder, kills, seed, knobs),
         "evaluate": lambda: evaluate_drill(folder, kills, seed),
         "quantize": lambda: written_drill(folder, kills, seed, lambda out: ["quantize", base, str(out), "--bits", "4"]),
         "convert": lambda: written_drill(folder, kills, seed, lambda out: ["data", "convert", rows, str(out)], ".csv"),
@@ -421,6 +423,7 @@ def run_drill(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--knobs", nargs="*", default=[], help="of train, lora and rescue")
     options = parser.parse_args(arguments)
     ready_to_fork(IMPORTED_ONCE)
     blank_pictures()
@@ -430,7 +433,7 @@ def run_drill(arguments: list[str]) -> dict[str, Any]:
         return {**stopped, **{what: asdict(drill) for what, drill in short_drills(options.folder).items()}}
     if options.what == "all":
         return summed(all_drills(options.folder, options.kills, options.seed))
-    return asdict(timed(drills_of(options.folder, options.kills, options.seed, options.every)[options.what]))
+    return asdict(timed(drills_of(options.folder, options.kills, options.seed, options.every, options.knobs)[options.what]))
 
 
 def summed(drills: dict[str, Drill]) -> dict[str, Any]:
