@@ -128,14 +128,14 @@ class Decoder:
 
     `slots`: most requests at a time. The cache grows to the longest request and to the most requests that were there at a time. Where steps
     are repeated as graphs, the next one runs while the tokens of the last one are looked at; what it gives for requests that have ended by
-    then is thrown away. `prompt_tokens`: most tokens of prompts that a step runs, so that the running requests need not wait for long; the
-    rest joins at the next steps, and a longer prompt is run in parts. None runs whatever waits.
+    then is thrown away. `prefill_chunk_tokens`: most tokens of prompts that a step runs, so that the running requests need not wait for
+    long; the rest joins at the next steps, and a longer prompt is run in parts. None runs whatever waits.
     """
 
-    def __init__(self, model: DecodableModel, *, slots: int = DEFAULT_SLOTS, prompt_tokens: int | None = None) -> None:
+    def __init__(self, model: DecodableModel, *, slots: int = DEFAULT_SLOTS, prefill_chunk_tokens: int | None = None) -> None:
         self.model = model
         self.slots = slots
-        self.prompt_tokens = prompt_tokens
+        self.prefill_chunk_tokens = prefill_chunk_tokens
         self._open_batch: DecodeBatch | None = None
         network = model.network
         self._sampling = SamplingRows(network.vocab_size, network.device, kernels=network.kernels != "plain")
@@ -258,7 +258,7 @@ class Decoder:
 
     def _run_prompts(self) -> list[Tensor]:
         """Run prompts of the first waiting requests, or a part of one; returns the logits (K, V) of those that join, if any."""
-        first, most = self._waiting[0], self.prompt_tokens
+        first, most = self._waiting[0], self.prefill_chunk_tokens
         if most is None or len(first.request.ids) <= most:
             joining = [*islice(self._waiting, self.slots - len(self._running))]
             totals = accumulate(len(admitted.request.ids) for admitted in joining)

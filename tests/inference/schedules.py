@@ -113,7 +113,7 @@ def run_schedule(pool: Pool, rng: random.Random) -> int:
 
     Returns how many requests ended.
     """
-    decoder = Decoder(pool.model, slots=rng.randint(1, 6), prompt_tokens=rng.choice((None, 3, 8, 40)))
+    decoder = Decoder(pool.model, slots=rng.randint(1, 6), prefill_chunk_tokens=rng.choice((None, 3, 8, 40)))
     joining = [(rng.randint(0, 6), rng.randrange(len(pool.requests))) for _ in range(rng.randint(2, 8))]
     cancels = {rng.randint(1, 8): rng.randrange(len(joining)) for _ in range(rng.randint(0, 2))}
     numbers: dict[int, int] = {}

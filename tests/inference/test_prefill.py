@@ -50,7 +50,7 @@ def test_it_sees_a_prefix() -> None:
 
 def test_running_requests_get_a_token_between_the_parts(tmp_path: Path) -> None:
     model = imprint.load(base_of("BLOOM", tmp_path / "base"), device="cpu")
-    decoder = Decoder(model, prompt_tokens=4)
+    decoder = Decoder(model, prefill_chunk_tokens=4)
     short, long = model.prompt("好")[:4], (model.prompt("这件上衣的颜色是白色，版型很宽松，你好") * 3)[:24]
     first = decoder.admit(Request(short, 20))
     decoder.step()
@@ -62,7 +62,7 @@ def test_running_requests_get_a_token_between_the_parts(tmp_path: Path) -> None:
 
 def test_a_request_that_is_cancelled_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     model = imprint.load(base_of("BLOOM", tmp_path / "base"), device="cpu")
-    decoder = Decoder(model, prompt_tokens=2)
+    decoder = Decoder(model, prefill_chunk_tokens=2)
     long = model.prompt("这件上衣的颜色是白色，版型很宽松，你好")
     number = decoder.admit(Request(long, 3))
 

@@ -36,7 +36,7 @@ def open_worker(paths: Sequence[str], section: ServedModelsSection) -> Worker:
     limits = Limits(
         slots=section.slots,
         kv_tokens=section.kv_tokens or affordable_kv_tokens(network),
-        prompt_tokens=section.prompt_tokens,
+        prefill_chunk_tokens=section.prefill_chunk_tokens,
         waiting=section.max_waiting,
     )
     return Worker([replace(one, info=replace(one.info, max_length=_max_length(network, section, limits))) for one in mounted], limits)

@@ -17,6 +17,6 @@ class ServedModelsSection(PrecisionSection, BaseSection):
     kv_tokens: int | None = Field(
         None, ge=8, description="Most tokens that the key-value cache has room for, all answers together; null takes what memory allows."
     )
-    prompt_tokens: int = Field(
+    prefill_chunk_tokens: int = Field(
         512, ge=1, description="Most tokens of prompts in one step: longer ones are run in parts, so that other answers go on meanwhile."
     )

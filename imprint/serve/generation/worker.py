@@ -64,7 +64,7 @@ class Limits:
     """Most answers at a time."""
     kv_tokens: int = 2**17
     """Most tokens that the key-value cache has room for."""
-    prompt_tokens: int = 512
+    prefill_chunk_tokens: int = 512
     """Most tokens of prompts in one step: longer prompts are run in parts, so that the other answers go on."""
     waiting: int = 256
     """Most jobs in the queue."""
@@ -243,7 +243,7 @@ class Worker:
     # What follows runs in the decoding thread.
 
     def _new_decoder(self) -> Decoder:
-        return Decoder(self._model, slots=self._limits.slots, prompt_tokens=self._limits.prompt_tokens)
+        return Decoder(self._model, slots=self._limits.slots, prefill_chunk_tokens=self._limits.prefill_chunk_tokens)
 
     def _run(self) -> None:
         """Work until the service is stopped."""

@@ -68,7 +68,7 @@ def schedules(family: str, folder: Path, seeds: range) -> int:
 
     async def run(seed: int) -> int:
         rng, compared = random.Random(seed), 0
-        limits = Limits(slots=rng.randint(1, 6), prompt_tokens=rng.choice((3, 8, 512)), kv_tokens=rng.choice((40, 2**17)))
+        limits = Limits(slots=rng.randint(1, 6), prefill_chunk_tokens=rng.choice((3, 8, 512)), kv_tokens=rng.choice((40, 2**17)))
         chosen = rng.sample(range(len(pool)), rng.randint(3, 9))
         async with worker_of(model, limits) as worker:
             outcomes = await run_schedule(worker, [pool[row] for row in chosen], rng)
