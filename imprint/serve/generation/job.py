@@ -300,7 +300,7 @@ class Statistics:
     """Answers that ended by an error."""
     restarts: int = 0
     """How often the decoder was made anew after an error."""
-    idle_seconds: float = 0.0
+    stalled_seconds: float = 0.0
     """Seconds since the last sign of life, where there is work."""
     wait_p95_seconds: float = 0.0
     """The 95th percentile of the seconds that answers waited in the last ten minutes; 0 where there were few."""

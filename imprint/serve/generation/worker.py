@@ -130,7 +130,7 @@ class Worker:
     def ready(self) -> bool:
         """See Backend."""
         unavailable = self._closing or self._starting or self._broken or self._hangs or not self._thread.is_alive()
-        return not unavailable and self.statistics().idle_seconds < self._limits.hang_seconds
+        return not unavailable and self.statistics().stalled_seconds < self._limits.hang_seconds
 
     def statistics(self) -> Statistics:
         """See Backend."""
@@ -148,7 +148,7 @@ class Worker:
                 cancelled=counts.cancelled,
                 failed=counts.failed,
                 restarts=counts.restarts,
-                idle_seconds=time.monotonic() - counts.last_sign if waiting or running else 0.0,
+                stalled_seconds=time.monotonic() - counts.last_sign if waiting or running else 0.0,
                 wait_p95_seconds=counts.times.wait_p95(),
                 full_share=counts.times.full_share(),
             )
@@ -229,7 +229,7 @@ class Worker:
         while not self._closed.wait(min(self._limits.hang_seconds / 4, 1.0)):
             with self._lock:
                 seen, last_sign = last_sign, self._counts.last_sign
-                if seen != last_sign or self.statistics().idle_seconds < self._limits.hang_seconds:
+                if seen != last_sign or self.statistics().stalled_seconds < self._limits.hang_seconds:
                     continue  # looked at twice, as the whole process may have been stopped in between
                 if not self._hangs:
                     logging.getLogger(__name__).error("a decoding step hangs")

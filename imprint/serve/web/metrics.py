@@ -21,7 +21,7 @@ GAUGES: Final = (
     ("servers", "Servers behind this one that answer"),
     ("idle_seconds", "Seconds since the worker's last sign of life, where there is work"),
 )
-FIELDS: Final = {"wait_seconds": "wait_p95_seconds"}
+FIELDS: Final = {"wait_seconds": "wait_p95_seconds", "idle_seconds": "stalled_seconds"}
 """Figures whose field of `Statistics` has another name."""
 COUNTERS: Final = (
     ("prompt_tokens", "Tokens of all prompts"),
