@@ -43,9 +43,9 @@ class Limits:
     """Wrong passwords in a minute from everywhere; with more, each login takes `brake_seconds` longer."""
     brake_seconds: float = 0.25
     """How much longer a login takes while very many guess."""
-    requests_a_day: int = 3
+    account_requests_a_day: int = 3
     """Requests for an account in a day from one address."""
-    open_requests: int = 1000
+    open_account_requests: int = 1000
     """Requests for an account that wait for an answer, of all visitors together."""
     chats_an_owner: int = 5000
     """Chats of one owner."""

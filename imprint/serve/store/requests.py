@@ -76,7 +76,10 @@ class Requests:
     def _refuse_too_many(self, connection: Connection, address: str) -> None:
         """Raise StoreError if an address has asked very often today, or very many requests wait."""
         recent = (REQUESTS.c.address == address, REQUESTS.c.asked_at > self._database.now() - DAY)
-        for condition, most in ((recent, self._limits.requests_a_day), ((REQUESTS.c.decision.is_(None),), self._limits.open_requests)):
+        for condition, most in (
+            (recent, self._limits.account_requests_a_day),
+            ((REQUESTS.c.decision.is_(None),), self._limits.open_account_requests),
+        ):
             if connection.execute(select(func.count()).select_from(REQUESTS).where(*condition)).scalar_one() >= most:
                 raise StoreError(
                     "throttled",

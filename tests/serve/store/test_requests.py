@@ -49,7 +49,7 @@ def test_asking_does_not_tell_which_names_are_taken(store: Store) -> None:
 
 def test_three_requests_a_day_from_an_address_and_a_thousand_in_all(tmp_path: Path) -> None:
     clock = Clock()
-    with open_store(tmp_path, now=clock, limits=Limits(open_requests=5)) as store:
+    with open_store(tmp_path, now=clock, limits=Limits(open_account_requests=5)) as store:
         for number in range(3):
             store.requests.ask(f"user{number}", "x", "", "2001:db8::1")
         with pytest.raises(StoreError, match="too many accounts were asked for") as refused:

@@ -14,7 +14,7 @@ from imprint.serve.web.settings import WebSettings
 from tests.serve.stores import PASSWORD, open_store
 from tests.serve.web.scripted import Running, ScriptedBackend, serving
 
-LIMITS = Limits(failures_a_minute=5, guests_an_hour=10_000, requests_a_day=10_000)
+LIMITS = Limits(failures_a_minute=5, guests_an_hour=10_000, account_requests_a_day=10_000)
 
 
 class Browser(httpx2.Client):
