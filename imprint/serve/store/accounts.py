@@ -222,7 +222,7 @@ class Accounts:
     ) -> Account:
         """Change what is not None, all of it or nothing.
 
-        A change of the role ends all sessions of the account, as disabling it does; what it asks another model for ends.
+        A change of the role ends all sessions of the account, as disabling it does. Answers from models it may no longer use are cancelled.
         """
         values: dict[str, Any] = {}
         if role is not None:

@@ -126,7 +126,7 @@ REQUIREMENTS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "extra_forbidden": ("is unknown here", "此处没有这一项"),
     }
 )
-"""Type of pydantic's error -> what is requirement about the value, in English and in Chinese."""
+"""Type of pydantic's error -> the requirement on the value, in English and in Chinese."""
 
 
 class ApiError(Exception):
