@@ -50,7 +50,7 @@ def create_app(backend: Backend, store: Store, settings: WebSettings) -> FastAPI
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.services, app.state.generations = services, BackgroundAnswers()
+    app.state.services, app.state.background_answers = services, BackgroundAnswers()
     app.router.routes.extend(all_routes(settings))
     for problem in (ApiError, RefusedError, StoreError, RequestValidationError, HTTPException):
         app.add_exception_handler(problem, answer_error)
@@ -61,7 +61,7 @@ def create_app(backend: Backend, store: Store, settings: WebSettings) -> FastAPI
 async def drain(app: FastAPI) -> None:
     """End the service's answers: none begins, those that run may end within the grace, and all are kept."""
     await app.state.services.drain()
-    await app.state.generations.wait(KEEP_SECONDS)
+    await app.state.background_answers.wait(KEEP_SECONDS)
 
 
 def all_routes(settings: WebSettings) -> list[GuardedRoute]:

@@ -19,7 +19,7 @@ from imprint.serve.web.access import MEMBER, SESSION, GuardedRoute
 from imprint.serve.web.answers import AnswerSet, answers_for
 from imprint.serve.web.background_answers import BackgroundAnswer, MessageWriter
 from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
-from imprint.serve.web.routes.generations import generations_of, job_for, start_fitting
+from imprint.serve.web.routes.generations import background_answers_of, job_for, start_fitting
 from imprint.serve.web.services import in_deleting_thread, in_slow_thread, in_writing_thread, principal_of, services_of, slow_slot
 
 MAX_TITLE = 60
@@ -89,7 +89,7 @@ async def rename_chat(request: Request, chat_id: str, body: TitleBody) -> Respon
 
 async def delete_chat(request: Request, chat_id: str) -> Response:
     """With its messages; an answer that is being written ends."""
-    principal, answers = principal_of(request), generations_of(request)
+    principal, answers = principal_of(request), background_answers_of(request)
     messages = await run_in_threadpool(store_of(request).chats.messages, principal, chat_id)
     await in_writing_thread(services_of(request), principal, lambda: store_of(request).chats.delete(principal, chat_id))
     writing = answers.by_message(principal)
@@ -103,7 +103,7 @@ async def list_messages(request: Request, chat_id: str) -> Response:
     """A parent before its children; an answer that is being written names its generation."""
     principal = principal_of(request)
     messages = await run_in_threadpool(store_of(request).chats.messages, principal, chat_id)
-    writing = generations_of(request).by_message(principal)
+    writing = background_answers_of(request).by_message(principal)
     return JSONResponse({"messages": [describe(message, writing) for message in messages]})
 
 
@@ -179,7 +179,7 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
             await answers.end()
         raise
     for answer in begun:
-        generations_of(request).start(answer)
+        background_answers_of(request).start(answer)
     described = [{"generation": answer.id, "message": answer.message_id, "model": answer.model} for answer in begun]
     return JSONResponse({"question": question, "answers": described, "dropped_messages": dropped}, status_code=201)
 

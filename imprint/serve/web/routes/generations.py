@@ -40,9 +40,9 @@ def routes() -> list[GuardedRoute]:
     ]
 
 
-def generations_of(request: Request) -> BackgroundAnswers:
+def background_answers_of(request: Request) -> BackgroundAnswers:
     """All background answers of the application."""
-    answers = request.app.state.generations
+    answers = request.app.state.background_answers
     assert isinstance(answers, BackgroundAnswers)
     return answers
 
@@ -109,13 +109,13 @@ async def ask_once(request: Request, body: SingleBody) -> Response:
             await answer.answers.end()
         raise
     for answer in begun:
-        generations_of(request).start(answer)
+        background_answers_of(request).start(answer)
     return JSONResponse({"answers": [{"generation": answer.id, "model": answer.model} for answer in begun]}, status_code=201)
 
 
 async def watch(request: Request, generation_id: str, last_event_id: Annotated[str | None, Header(max_length=20)] = None) -> Response:
     """Events `queue`, `text` and, as the last, `end`; the id of an event is how many characters there are with it."""
-    answer = generations_of(request).find(principal_of(request), generation_id)
+    answer = background_answers_of(request).find(principal_of(request), generation_id)
     text: Any = last_event_id or ""
     after = int(text) if text.isascii() and text.isdigit() else 0
     services, viewer = services_of(request), Viewer(answer, principal_of(request))
@@ -137,5 +137,5 @@ async def watch(request: Request, generation_id: str, last_event_id: Annotated[s
 
 async def cancel(request: Request, generation_id: str) -> Response:
     """What there is of it is kept."""
-    generations_of(request).find(principal_of(request), generation_id).cancel()
+    background_answers_of(request).find(principal_of(request), generation_id).cancel()
     return JSONResponse({"cancelled": True})
