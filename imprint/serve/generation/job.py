@@ -260,7 +260,7 @@ class ModelInfo:
 
     id: str
     """`base`, or the name of a run."""
-    name: str
+    base_name: str
     """What the base is called: the name of its folder."""
     parent: str | None
     """The model whose weights it shares: `base` for a run, None for the base."""

@@ -86,7 +86,7 @@ def _licensed(info: ModelInfo, source: ModelSource) -> ModelInfo:
     with suppress(UserError):  # a run of full tuning is opened without its base
         folders.append(source.base_folder)
     licence = next(filter(None, map(find_licence, folders)), None)
-    return replace(info, name=imported_name(source.network_folder) or info.name, licence=licence, note=note_of(licence))
+    return replace(info, base_name=imported_name(source.network_folder) or info.base_name, licence=licence, note=note_of(licence))
 
 
 def _mounted(name: str, base: str, model: Model, adapter: str) -> MountedModel:

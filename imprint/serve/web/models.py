@@ -35,7 +35,7 @@ def describe_model(model: ModelInfo) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "imprint",
-        "root": model.name,
+        "root": model.base_name,
         "parent": model.parent,
         "max_model_len": model.max_length,
         "supports_tools": model.supports_tools,

@@ -41,7 +41,7 @@ class TestModels:
         mounted = open_models(paths(runs, "lora", "prefix"), CPU)
         asked = [{"role": "user", "content": "颜色"}]
 
-        assert [(one.info.id, one.info.parent, one.info.name) for one in mounted] == [
+        assert [(one.info.id, one.info.parent, one.info.base_name) for one in mounted] == [
             ("base", None, "base"),
             ("lora", "base", "base"),
             ("prefix", "base", "base"),
@@ -58,7 +58,7 @@ class TestModels:
         full = open_models(paths(runs, "full"), CPU)
 
         assert [one.info.id for one in folder] == ["base", "prefix"]
-        assert [(one.info.id, one.info.name, one.adapter) for one in full] == [("base", "full", "base"), ("full", "full", "base")]
+        assert [(one.info.id, one.info.base_name, one.adapter) for one in full] == [("base", "full", "base"), ("full", "full", "base")]
 
     def test_a_bundle_is_served_by_the_name_of_its_run(self, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -89,7 +89,7 @@ class TestModels:
 
         (imported,) = open_models([str(base)], CPU)
 
-        assert (imported.info.name, imported.info.licence) == ("Smol.Q4_1", "gemma")
+        assert (imported.info.base_name, imported.info.licence) == ("Smol.Q4_1", "gemma")
 
 
 class TestRefusals:
