@@ -36,9 +36,9 @@ from imprint.serve.upstream.servers import Server, Servers
 KEY_VARIABLE: Final = "IMPRINT_UPSTREAM_KEY"
 MAX_KEY_BYTES: Final = 4096
 RETRY_SECONDS: Final = 5.0
-EVENTS_A_TOKEN: Final = 8
+MAX_EVENTS_A_TOKEN: Final = 8
 """Most events that a token may have, on average over an answer and some more: some servers send single letters."""
-BYTES_A_TOKEN: Final = 512
+MAX_BYTES_A_TOKEN: Final = 512
 """Most bytes of text that a token may have, likewise."""
 MORE_TOKENS: Final = 16
 """The some more: its beginning, its end, the tokens used."""
@@ -307,7 +307,7 @@ class UpstreamBackend:
         url = f"{server.address}/v1/{'chat/completions' if job.text is None else 'completions'}"
         body = answer_body(job, model, answer.max_tokens, self._api)
         most = (answer.max_tokens or answer.context) + MORE_TOKENS
-        most_bytes = BYTES_A_TOKEN * most * (2 + (job.top_logprobs or 0))
+        most_bytes = MAX_BYTES_A_TOKEN * most * (2 + (job.top_logprobs or 0))
         reason, size, events, named, unsent = None, 0, 0, 0, 0
         answer.new_tokens = 0
         async with aclosing(self._begin().stream(url, body)) as stream:
@@ -315,7 +315,7 @@ class UpstreamBackend:
                 delta = read_delta(payload, job, model)
                 events, size, named = events + 1, size + delta.size, named + len(delta.tokens)
                 is_overcounted = max(delta.new_tokens or 0, named) > most or (delta.prompt_tokens or 0) > answer.context
-                if is_overcounted or events > EVENTS_A_TOKEN * most or size > most_bytes:
+                if is_overcounted or events > MAX_EVENTS_A_TOKEN * most or size > most_bytes:
                     raise FaultError("oversized")
                 reason = delta.reason or reason
                 generation.prompt_tokens = delta.prompt_tokens or generation.prompt_tokens

@@ -18,7 +18,7 @@ NO_ID: Final = -1
 """The id of a token that a server names by its text alone."""
 ENDINGS: Final[Mapping[str, EndReason]] = {"stop": "stop", "length": "length"}
 MAX_TOKENS: Final = 2**31
-BYTES_A_TOKEN: Final = 3
+ESTIMATED_BYTES_A_TOKEN: Final = 3
 """Where tokens are not counted: a Chinese character, or three letters."""
 TOKENS_A_MESSAGE: Final = 4
 WORDS_ALONE: Final = Bilingual(
@@ -50,7 +50,7 @@ class UpstreamDelta:
         """How many tokens it adds to those before; an estimate where nobody counts."""
         if self.new_tokens is not None:
             return max(self.new_tokens - before, len(self.tokens))
-        return len(self.tokens) or (max(1, len(self.text.encode()) // BYTES_A_TOKEN) if self.text else 0)
+        return len(self.tokens) or (max(1, len(self.text.encode()) // ESTIMATED_BYTES_A_TOKEN) if self.text else 0)
 
 
 def check_job(job: Job, api: Api) -> None:
@@ -77,7 +77,7 @@ def texts_of(job: Job) -> list[str]:
 
 def estimated_tokens(job: Job) -> int:
     """About how many tokens the prompt has."""
-    return 1 + sum(len(text.encode()) for text in texts_of(job)) // BYTES_A_TOKEN + TOKENS_A_MESSAGE * len(job.messages or ())
+    return 1 + sum(len(text.encode()) for text in texts_of(job)) // ESTIMATED_BYTES_A_TOKEN + TOKENS_A_MESSAGE * len(job.messages or ())
 
 
 def prompt_body(job: Job, model: str) -> dict[str, Any]:

@@ -40,13 +40,13 @@ class UpstreamSection(Section):
     @field_validator("upstream")
     @classmethod
     def _are_servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        addresses = tuple(map(plain_address, value))
+        addresses = tuple(map(server_base_url, value))
         if len({*addresses}) < len(addresses):
             raise ValueError(TWICE)
         return addresses
 
 
-def plain_address(address: str) -> str:
+def server_base_url(address: str) -> str:
     """The address without /v1 and a slash at its end. Raises ValueError for what is no address of a server."""
     try:
         parts = urlsplit(address)

@@ -2,14 +2,14 @@ import pytest
 
 from imprint.config import read_overrides
 from imprint.messages import UserError
-from imprint.serve.upstream.section import UpstreamSection, plain_address
+from imprint.serve.upstream.section import UpstreamSection, server_base_url
 
 
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:8000", "http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1/"]
 )
 def test_an_address_may_be_that_of_the_api_too(address: str) -> None:
-    assert plain_address(address) == "http://127.0.0.1:8000"
+    assert server_base_url(address) == "http://127.0.0.1:8000"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_an_address_may_be_that_of_the_api_too(address: str) -> None:
 )
 def test_what_is_no_address_of_a_server_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="addresses such as"):
-        plain_address(address)
+        server_base_url(address)
 
 
 def test_the_command_line_says_servers_names_and_where_the_key_is() -> None:
