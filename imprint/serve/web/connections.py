@@ -54,7 +54,7 @@ class ConnectionLimiter:
         return any(parsed in network for network in self._proxies)
 
 
-def plain_address(address: str) -> str:
+def unmapped_address(address: str) -> str:
     """An address without the form in which a socket for IPv6 names one of IPv4."""
     try:
         mapped = getattr(ipaddress.ip_address(address), "ipv4_mapped", None)

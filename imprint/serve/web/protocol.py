@@ -11,7 +11,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from imprint.messages import Bilingual
-from imprint.serve.web.connections import ConnectionLimiter, plain_address, reject
+from imprint.serve.web.connections import ConnectionLimiter, reject, unmapped_address
 from imprint.serve.web.errors import ApiError
 
 RECEIVE_SECONDS: Final = 15.0
@@ -59,7 +59,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self.conn = BoundedConnection(h11.SERVER, MAX_HEADER_BYTES)
         if self.client is not None:
-            self.client = plain_address(self.client[0]), self.client[1]
+            self.client = unmapped_address(self.client[0]), self.client[1]
             if not self.limiter.admit(self.client[0]):
                 transport.abort()
                 return

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from imprint.serve.web import connections as connections_module
-from imprint.serve.web.connections import ConnectionLimiter, plain_address
+from imprint.serve.web.connections import ConnectionLimiter, unmapped_address
 from imprint.serve.web.log import FIELDS, LOGGER
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import Running, serving
@@ -28,7 +28,7 @@ def test_one_address_has_an_eighth_of_the_connections_and_a_proxy_and_this_machi
 
 
 def test_an_address_of_ipv4_is_the_same_whatever_the_socket_calls_it() -> None:
-    assert [plain_address(one) for one in ("::ffff:203.0.113.9", "203.0.113.9", "2001:db8::1", "fe80::1%eth0", "")] == [
+    assert [unmapped_address(one) for one in ("::ffff:203.0.113.9", "203.0.113.9", "2001:db8::1", "fe80::1%eth0", "")] == [
         *("203.0.113.9", "203.0.113.9", "2001:db8::1", "fe80::1%eth0", ""),
     ]
 
