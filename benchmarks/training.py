@@ -30,7 +30,7 @@ from imprint.engine.section import OptimizerSection
 from imprint.models import hf
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.network import Network
-from imprint.models.vocabulary import compact_vocabulary
+from imprint.models.vocabulary import reduce_vocabulary_memory
 from imprint.runtime import peak_memory_bytes
 from imprint.training.graphs import GradientGraphs, graphs_for, refusal
 from imprint.training.memory import MicroBatch, TokenBudget, num_targets, probe_memory
@@ -155,7 +155,7 @@ def build(case: Case, dtype: torch.dtype, device: torch.device, *, tiny: bool) -
     if tiny or case.shape == "chatglm-6b":
         chatglm = random_network(PRECISIONS[case.format], dtype, device, tiny=tiny)
         if case.smallest:
-            compact_vocabulary(chatglm, quantize_head=True, embedding_on_host=True)
+            reduce_vocabulary_memory(chatglm, quantize_head=True, embedding_on_host=True)
             chatglm.use_kernels("auto")
         return chatglm
     with torch.device(device):

@@ -8,7 +8,7 @@ from imprint.models.checkpoint import without_stale_quantization_config
 from imprint.models.families import build_network, read_config
 from imprint.models.network import Network
 from imprint.models.quantized_layers import folder_format, with_format
-from imprint.models.vocabulary import compact_vocabulary
+from imprint.models.vocabulary import reduce_vocabulary_memory
 from imprint.quant.formats import CONFIG_FIELD, find_format
 from imprint.quant.names import FormatName
 from imprint.templates import Template, TemplateName, read_template
@@ -26,7 +26,7 @@ def empty_network(
     with torch.device("meta"):
         network = build_network(with_format(fields, weight_format, folder), folder).to(dtype)
         if quantize_head or embedding_on_host:
-            compact_vocabulary(network, quantize_head=quantize_head, embedding_on_host=embedding_on_host)
+            reduce_vocabulary_memory(network, quantize_head=quantize_head, embedding_on_host=embedding_on_host)
     return network
 
 

@@ -16,7 +16,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.model import Model
 from imprint.models.checkpoint import load_network
 from imprint.models.families import build_network, read_config
-from imprint.models.vocabulary import compact_vocabulary
+from imprint.models.vocabulary import reduce_vocabulary_memory
 from imprint.quant.formats import find_format
 from imprint.quant.names import FormatName, KernelChoice
 from imprint.runtime import choose_device, choose_dtype, free_cached_memory
@@ -90,7 +90,7 @@ def load_base(
         warn_of_missing_bos(model, folder)
     _merge_run_loras(model, path, quantize)
     if quantize_head or embedding_on_host:
-        compact_vocabulary(network, quantize_head=quantize_head, embedding_on_host=embedding_on_host)
+        reduce_vocabulary_memory(network, quantize_head=quantize_head, embedding_on_host=embedding_on_host)
         network.use_kernels(kernels)
         free_cached_memory(chosen_device)
     return model

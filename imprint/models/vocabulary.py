@@ -15,7 +15,7 @@ from imprint.quant.linear import QuantizedEmbedding
 
 
 @torch.no_grad()
-def compact_vocabulary(network: Network, *, quantize_head: bool, embedding_on_host: bool) -> None:
+def reduce_vocabulary_memory(network: Network, *, quantize_head: bool, embedding_on_host: bool) -> None:
     """Save GPU memory: quantize the head in the format of the blocks, and keep the embedding in main memory.
 
     A tied embedding gives rows of the dequantized head, unless it is kept in main memory. The network is frozen after this. Raises

@@ -12,7 +12,7 @@ from imprint.forecast.trace import Trace
 from imprint.models.attention import ForwardContext, RowAdapters
 from imprint.models.loss import target_loss
 from imprint.models.network import Network
-from imprint.models.vocabulary import compact_vocabulary
+from imprint.models.vocabulary import reduce_vocabulary_memory
 from imprint.pack import pack
 from imprint.quant.fp8 import Fp8
 from imprint.quant.linear import QuantizedLinear, prepare_gradients
@@ -124,7 +124,7 @@ def test_the_head_quantized_and_the_embedding_on_the_host_leave_4_bits_under_4_5
 
     def build(quantize: FormatName | None) -> Network:
         network = whole.build(quantize)
-        compact_vocabulary(network, quantize_head=True, embedding_on_host=True)
+        reduce_vocabulary_memory(network, quantize_head=True, embedding_on_host=True)
         return network
 
     section = PrefixSection(length=128, start="random", prefix_dropout=0.1)

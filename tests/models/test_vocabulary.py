@@ -8,7 +8,7 @@ from imprint.messages import UserError
 from imprint.models import loss, vocabulary
 from imprint.models.chatglm import ChatGLM
 from imprint.models.network import Network
-from imprint.models.vocabulary import compact_vocabulary, refuse_missing_weights
+from imprint.models.vocabulary import reduce_vocabulary_memory, refuse_missing_weights
 from imprint.pack import Pack, pack
 from imprint.quant.row_int import RowInt
 from imprint.tune.fingerprint import fingerprint
@@ -54,7 +54,7 @@ def _a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("on_host", [False, True])
 def test_a_quantized_head_computes_what_its_dequantized_weight_does(kind: str, on_host: bool) -> None:  # noqa: FBT001
     network, plain = base(kind), base(kind)
-    compact_vocabulary(network, quantize_head=True, embedding_on_host=on_host)
+    reduce_vocabulary_memory(network, quantize_head=True, embedding_on_host=on_host)
     assert network.quantized_head is not None
     own = plain.head_weight
     original = own.detach().clone()
@@ -80,7 +80,7 @@ def test_on_a_cpu_the_same_is_computed_as_on_a_gpu(monkeypatch: pytest.MonkeyPat
     for own_memory in (True, False):
         monkeypatch.setattr(vocabulary, "has_own_memory", lambda _, own=own_memory: own)
         network = base(kind)
-        compact_vocabulary(network, quantize_head=True, embedding_on_host=True)
+        reduce_vocabulary_memory(network, quantize_head=True, embedding_on_host=True)
         assert (network.host_rows is not None) == own_memory
         assert fingerprint(network) == fingerprint(base(kind))
         with pytest.raises(UserError, match="quantize_head=false"):
@@ -92,7 +92,7 @@ def test_on_a_cpu_the_same_is_computed_as_on_a_gpu(monkeypatch: pytest.MonkeyPat
 
 def test_an_embedding_in_main_memory_computes_the_same() -> None:
     network, plain = base("untied", quantized=False), base("untied", quantized=False)
-    compact_vocabulary(network, quantize_head=False, embedding_on_host=True)
+    reduce_vocabulary_memory(network, quantize_head=False, embedding_on_host=True)
 
     for one, other in zip(computed(network), computed(plain), strict=True):
         assert torch.equal(one, other)
@@ -103,7 +103,7 @@ def test_an_embedding_in_main_memory_computes_the_same() -> None:
 @pytest.mark.parametrize("kind", BASES)
 def test_an_adapter_still_knows_its_base(kind: str) -> None:
     network, plain = base(kind), base(kind)
-    compact_vocabulary(network, quantize_head=True, embedding_on_host=True)
+    reduce_vocabulary_memory(network, quantize_head=True, embedding_on_host=True)
 
     assert fingerprint(network) == fingerprint(plain)
 
@@ -117,12 +117,12 @@ def test_an_adapter_still_knows_its_base(kind: str) -> None:
 )
 def test_what_cannot_be_is_refused_by_name(kind: str, quantized: bool, head: bool, on_host: bool, message: str) -> None:  # noqa: FBT001
     with pytest.raises(UserError, match=message):
-        compact_vocabulary(base(kind, quantized=quantized), quantize_head=head, embedding_on_host=on_host)
+        reduce_vocabulary_memory(base(kind, quantized=quantized), quantize_head=head, embedding_on_host=on_host)
 
 
 def test_what_is_not_there_is_not_trained() -> None:
     network = base("untied", quantized=False)
-    compact_vocabulary(network, quantize_head=False, embedding_on_host=True)
+    reduce_vocabulary_memory(network, quantize_head=False, embedding_on_host=True)
 
     with pytest.raises(UserError, match="embedding_on_host=false"):
         build_tuner(network, FullSection(method="full"), lambda _: [1], checkpointing=False)

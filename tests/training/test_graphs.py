@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from imprint.models import vocabulary
 from imprint.models.network import Network
-from imprint.models.vocabulary import compact_vocabulary
+from imprint.models.vocabulary import reduce_vocabulary_memory
 from imprint.pack import Pack, pack
 from imprint.training.graphs import Compute, GradientGraphs, graphs_for, refusal
 from imprint.training.pack_sizes import rounded_up
@@ -313,7 +313,7 @@ def test_where_writing_cannot_be_captured_the_pass_is_computed_as_it_is(monkeypa
 def test_rows_of_an_embedding_in_main_memory_are_placed_before_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary, "has_own_memory", lambda _: True)
     network, plain = small_chatglm2(), tuner_of(SECTIONS[0])
-    compact_vocabulary(network, quantize_head=False, embedding_on_host=True)
+    reduce_vocabulary_memory(network, quantize_head=False, embedding_on_host=True)
     tuner = tuner_of(SECTIONS[0], network)
     graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
     for seed in range(3):
