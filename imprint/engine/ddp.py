@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imprint.engine.later import Later
+from imprint.engine.async_scalar import AsyncScalar
 from imprint.engine.master_weights import MasterAdamW, MasterOptimizer
 from imprint.engine.split_weights import SplitAdamW, splits_weights
 from imprint.engine.strategy import LR_RATIO, MOMENTS, VALUE, ParameterState, UpdateArguments
@@ -18,7 +18,7 @@ from imprint.engine.world import World
 from imprint.messages import Bilingual, UserError
 from imprint.quant.names import KernelChoice
 
-LEFT_OUT = "found_inf"
+FOUND_INF = "found_inf"
 """Attribute of torch's fused optimizers: a tensor on the device; where it is 1, a step changes nothing."""
 NORM_EPSILON = 1e-6
 """Added to a norm before it divides, as in torch's clip_grad_norm_."""
@@ -70,9 +70,9 @@ class Ddp:
         self.decides_on_device = fused and isinstance(self.optimizer, torch.optim.Optimizer)
         """Whether the optimizer's kernel takes a tensor that says whether it changes anything."""
         self.module: nn.Module = module
-        self.passes_alone = world.size == 1 or len(self.parameters) < len(list(module.parameters()))
+        self.independent_passes = world.size == 1 or len(self.parameters) < len(list(module.parameters()))
         """A frozen base has few gradients, all of them complete at the end of a pass only: nothing is won by sending them in between."""
-        if world.size > 1 and self.passes_alone:
+        if world.size > 1 and self.independent_passes:
             for parameter in self.parameters.values():
                 torch.distributed.broadcast(parameter.detach(), src=0)
         elif world.size > 1:
@@ -92,11 +92,11 @@ class Ddp:
 
     def update(self, arguments: UpdateArguments) -> tuple[float, bool]:
         """See Strategy."""
-        if self.world.size > 1 and self.passes_alone:
+        if self.world.size > 1 and self.independent_passes:
             sum_over_processes([parameter.grad for parameter in self.parameters.values() if parameter.grad is not None])
         if isinstance(self.optimizer, torch.optim.Optimizer):
             return self._update_fp32(self.optimizer, arguments)
-        found = Later(self.optimizer.norm())
+        found = AsyncScalar(self.optimizer.norm())
         arguments.meanwhile()
         norm = float(found) * arguments.scale
         applied = bool(arguments.apply) and math.isfinite(norm)
@@ -112,13 +112,13 @@ class Ddp:
             if parameter.grad is not None:
                 parameter.grad.mul_(arguments.scale)
         found = nn.utils.clip_grad_norm_(self.parameters.values(), arguments.clip)
-        read, decided = Later(found), arguments.apply if isinstance(arguments.apply, bool) else Later(arguments.apply)
+        read, decided = AsyncScalar(found), arguments.apply if isinstance(arguments.apply, bool) else AsyncScalar(arguments.apply)
         queued = self.decides_on_device and all(map(optimizer.state.get, self.parameters.values()))
         self._set_rate(arguments)
         if queued:
-            setattr(optimizer, LEFT_OUT, (~(found.isfinite() & arguments.apply)).float())
+            setattr(optimizer, FOUND_INF, (~(found.isfinite() & arguments.apply)).float())
             optimizer.step()
-            setattr(optimizer, LEFT_OUT, None)
+            setattr(optimizer, FOUND_INF, None)
         arguments.meanwhile()
         norm = float(read)
         applied = bool(float(decided)) and math.isfinite(norm)

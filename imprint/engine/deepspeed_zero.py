@@ -28,7 +28,7 @@ MIN_LOSS_SCALE = 4.0
 class DeepSpeedZero:
     """ZeRO stages 1 to 3; a float16 loss is scaled, and a step whose gradients overflow is repeated at a smaller scale."""
 
-    passes_alone = False
+    independent_passes = False
     scales_loss = True
     discard_scale = math.nan
 

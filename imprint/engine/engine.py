@@ -98,9 +98,9 @@ class Engine:
         return self.strategy.replicated
 
     @property
-    def passes_alone(self) -> bool:
+    def independent_passes(self) -> bool:
         """Whether forward and backward passes wait for no other process, so that one may repeat its own."""
-        return self.strategy.passes_alone
+        return self.strategy.independent_passes
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradients of a micro-batch's summed loss; they are reduced over processes at the `last` one of a step."""

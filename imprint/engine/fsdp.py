@@ -19,7 +19,7 @@ class Fsdp:
     """Every process holds a shard of weights, gradients and optimizer state."""
 
     replicated = False
-    passes_alone = False
+    independent_passes = False
     scales_loss = False
     retry = False
     discard_scale = 0.0

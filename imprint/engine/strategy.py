@@ -40,7 +40,7 @@ class Strategy(Protocol):
     """The wrapped module whose forward pass computes the loss."""
     replicated: bool
     """Whether every process holds all weights; where not, a forward pass is collective."""
-    passes_alone: bool
+    independent_passes: bool
     """Whether forward and backward passes wait for no other process, so that one may repeat its own."""
     scales_loss: bool
     """Whether the loss is scaled before the backward pass, instead of the gradients after it."""

@@ -180,7 +180,7 @@ def build_job(recipe: Recipe, run: RunFolder, model: Model, split: DataSplits, w
 
 def gradient_graphs(recipe: Recipe, tuner: Tuner, engine: Engine) -> GradientGraphs | None:
     """Graphs that repeat the passes of a process on its GPU; None where they cannot, or are switched off."""
-    return graphs_for(tuner) if recipe.train.cuda_graphs and engine.passes_alone else None
+    return graphs_for(tuner) if recipe.train.cuda_graphs and engine.independent_passes else None
 
 
 def graphs_notice(job: TrainJob) -> Bilingual | None:

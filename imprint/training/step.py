@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from imprint.engine.async_scalar import AsyncScalar
 from imprint.engine.engine import Engine
-from imprint.engine.later import Later
 from imprint.events import Step, finite_or_none
 from imprint.messages import Bilingual
 from imprint.runtime import peak_memory_bytes
@@ -129,7 +129,7 @@ def compute_step(
     """
     prepared = batch.sub_batches if batch.budget == budget else None
     found = accumulate_gradients(tuner, engine, batch.micro_batches, budget, notify, graphs, prepared)
-    read = Later(found)
+    read = AsyncScalar(found)
     if engine.world_size == 1:
         norm, applied = engine.update(step, apply=found.isfinite(), meanwhile=meanwhile)
         return float(read), norm, applied

@@ -11,8 +11,8 @@ from imprint.data.batches import BatchSampler
 from imprint.data.dataset import load_splits
 from imprint.data.encode import EncodedRow
 from imprint.data.section import DataSection
+from imprint.engine.async_scalar import AsyncScalar
 from imprint.engine.engine import Engine
-from imprint.engine.later import Later
 from imprint.files.atomic import read_jsonl
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
@@ -181,17 +181,17 @@ def test_a_row_that_cannot_be_packed_is_met_by_its_own_step(recipe: Path, monkey
 
 def test_nothing_is_waited_for_before_the_next_batch_is_made(recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     read: list[str] = []
-    prepare, number = StepBatches.prepare, Later.__float__
+    prepare, number = StepBatches.prepare, AsyncScalar.__float__
 
     def prepared(batches: StepBatches, step: int) -> None:
         read.append("prepared")
         prepare(batches, step)
 
-    def waited(later: Later) -> float:
+    def waited(scalar: AsyncScalar) -> float:
         read.append("read")
-        return number(later)
+        return number(scalar)
 
     monkeypatch.setattr(StepBatches, "prepare", prepared)
-    monkeypatch.setattr(Later, "__float__", waited)
+    monkeypatch.setattr(AsyncScalar, "__float__", waited)
     tiny_run(recipe, str(tmp_path / "run"), "train.steps=2")
     assert read == ["prepared", "read", "read", "read"] * 2  # norm, decision, loss

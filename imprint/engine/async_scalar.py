@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Later:
+class AsyncScalar:
     """The value of a scalar tensor, whose copy is queued at once; `float()` waits for it alone."""
 
     def __init__(self, tensor: Tensor) -> None:
