@@ -23,7 +23,7 @@ import torch
 from imprint.cli import main as imprint
 from imprint.events import Evaluation, Step, read_events
 from imprint.kernels import scaled
-from imprint.kernels.round_rows import FP8
+from imprint.kernels.quantize_rows import FP8
 from imprint.quant import formats, scaled_matmul
 from imprint.quant.fp8 import Fp8
 from imprint.runs import RunFolder

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from imprint.kernels import round_rows, scaled
+from imprint.kernels import quantize_rows, scaled
 from imprint.quant.fp8 import ONES, TRANSPOSED, Fp8
 from imprint.quant.weight_format import SCALE, WEIGHT
 
@@ -63,13 +63,13 @@ def weights(rows: int, columns: int) -> list[tuple[Tensor, scaled.ScaledWeight]]
 def product(x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor, *, fast: bool) -> Tensor:
     """As training computes it, without a bias."""
     with patch.object(scaled, "FAST_SUMS", fast):
-        return scaled.multiply(x, numbers.view(round_rows.FP8), scales)
+        return scaled.multiply(x, numbers.view(quantize_rows.FP8), scales)
 
 
 def share(found: Tensor, x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor) -> float:
     """By which a product differs from that in fp64, in its first rows."""
     few = x[0][:64].double() * x[1][:64].double()
-    exact = few @ (numbers.view(round_rows.FP8).double() * scales.double()[:, None]).t()
+    exact = few @ (numbers.view(quantize_rows.FP8).double() * scales.double()[:, None]).t()
     return float((found[:64].double() - exact).norm() / exact.norm())
 
 
@@ -82,13 +82,13 @@ def measure(tokens: int, report: Callable[..., None]) -> None:
             x = torch.randn(tokens, columns if forward else rows, device="cuda", dtype=BF16)
             of_line = {"linear": name, "of": "forward" if forward else "gradient"}
             times = time_products(x, [one for one, _ in layers], [as_operand(one, forward=forward) for _, one in layers], report, of_line)
-            before = torch.randn_like(x) if name == "dense_h_to_4h" and not forward else None
+            pre_activation = torch.randn_like(x) if name == "dense_h_to_4h" and not forward else None
             factors, activated = None if forward else layers[0][1].scales, name == "dense_4h_to_h" and forward
             rounding = []
             for features in (256, 512, 1024, 2048):
-                with patch.object(round_rows, "FEATURES_PER_WARP", features):
-                    ms = milliseconds(lambda _: round_rows.rounded(x, factors, before=before, activated=activated))  # noqa: B023 - called now
-                moved = x.numel() * (3 if before is None else 5) * LAYERS
+                with patch.object(quantize_rows, "FEATURES_PER_WARP", features):
+                    ms = milliseconds(lambda _: quantize_rows.quantize_rows(x, factors, pre_activation=pre_activation, activated=activated))  # noqa: B023 - called now
+                moved = x.numel() * (3 if pre_activation is None else 5) * LAYERS
                 report(part="rounding", **of_line, numbers_a_warp=features, ms=ms, tb_per_second=moved / ms / 1e9)
                 rounding.append(ms)
             times["rounding"] = min(rounding)
@@ -108,11 +108,11 @@ def time_products(
     x: Tensor, plain: list[Tensor], operands: list[tuple[Tensor, Tensor]], report: Callable[..., None], of_line: dict[str, str]
 ) -> dict[str, float]:
     """Milliseconds of each way to multiply the same rows by all layers."""
-    taken, one = round_rows.rounded(x), torch.ones((), device="cuda")
+    taken, one = quantize_rows.quantize_rows(x), torch.ones((), device="cuda")
     forward = plain[0].shape[1] == x.shape[1] and of_line["of"] == "forward"
 
     def of_tensors(layer: int) -> Tensor:
-        numbers = operands[layer][0].view(round_rows.FP8)
+        numbers = operands[layer][0].view(quantize_rows.FP8)
         return torch._scaled_mm(taken[0], numbers.t(), scale_a=one, scale_b=one, out_dtype=BF16, use_fast_accum=True)
 
     times = {

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from full_size import CONFIG, answer, synchronize, timed, train_steps
 
-from imprint.kernels.round_rows import FP8, LARGEST
+from imprint.kernels.quantize_rows import FP8, LARGEST
 from imprint.models.chatglm import ChatGLM
 from imprint.quant.formats import FORMATS
 from imprint.quant.weight_format import SCALE, WeightFormat

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imprint.kernels import round_rows
+from imprint.kernels import quantize_rows
 from imprint.models import loss
 from imprint.models.attention import ForwardContext
 from imprint.quant import scaled_matmul
@@ -33,7 +33,7 @@ def gpu_kernels(*, triton: bool = False, fp8: bool = False) -> Iterator[None]:
     if triton:
         replaced.append((StoredWeight, "dequantize", _dequantize))
     if fp8:
-        replaced += [(scaled_matmul, "_usable", lambda _device: True), (round_rows, "by_kernel", _rounded)]
+        replaced += [(scaled_matmul, "_usable", lambda _device: True), (quantize_rows, "by_kernel", _quantized_rows)]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
     for owner, name, one in replaced:
         setattr(owner, name, one)
@@ -48,16 +48,16 @@ def _dequantize(weight: StoredWeight, dtype: torch.dtype) -> Tensor:
     return torch.zeros((len(weight.rows), weight.columns), dtype=dtype, device=weight.device)
 
 
-def _rounded(
+def _quantized_rows(
     x: Tensor,
     _factors: object,
-    kind: torch.dtype,
+    dtype: torch.dtype,
     *,
-    activated: bool = False,  # noqa: ARG001 - as round_rows.by_kernel
-    before: Tensor | None = None,
+    activated: bool = False,  # noqa: ARG001 - as quantize_rows.by_kernel
+    pre_activation: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    read = (x,) if before is None else (x, before)
-    numbers, scales = x.new_empty(x.shape, dtype=kind), x.new_empty((len(x), 1), dtype=torch.float32)
+    read = (x,) if pre_activation is None else (x, pre_activation)
+    numbers, scales = x.new_empty(x.shape, dtype=dtype), x.new_empty((len(x), 1), dtype=torch.float32)
     for one in read:  # as much memory traffic as the kernel has
         numbers.copy_(one)
     return numbers, scales

@@ -53,9 +53,9 @@ def fp8_problem(index: int) -> Bilingual | None:
 
 def _multiplies_fp8(device: torch.device) -> bool:
     """Whether two small matrices have the right product."""
-    from imprint.kernels import round_rows, scaled
+    from imprint.kernels import quantize_rows, scaled
 
-    numbers, scales = round_rows.scaled_rows(torch.ones(16, 32, device=device))
+    numbers, scales = quantize_rows.scaled_rows(torch.ones(16, 32, device=device))
     weight = scaled.ScaledWeight(numbers.view(torch.uint8), scales[:, 0].contiguous(), None, None, None)
     return bool((scaled.scaled_linear(torch.ones(3, 32, device=device).bfloat16(), weight) == 32).all())
 

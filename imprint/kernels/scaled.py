@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import handle_torch_function, has_torch_function
 
-from imprint.kernels.round_rows import FP8, rounded
+from imprint.kernels.quantize_rows import FP8, quantize_rows
 
 GRADIENTS: torch.dtype = FP8
 """What gradients of outputs are rounded to. With a scale for every token they need no wider range, such as that of float8_e5m2, whose
@@ -37,13 +37,14 @@ class ScaledWeight:
 
     def product(self, x: Tensor, *, activated: bool = False) -> Tensor:
         """X (..., K), or the tanh approximation of its GELU, rounded, times the weight -> (..., N)."""
-        return _product(rounded(x, activated=activated), self.numbers, self.scales, self.bias, x)
+        return _product(quantize_rows(x, activated=activated), self.numbers, self.scales, self.bias, x)
 
-    def gradient(self, grad: Tensor, before: Tensor | None = None) -> Tensor:
-        """The gradient of x for that of the output; where GELU took the output, which was `before`, for that of GELU's."""
+    def gradient(self, grad: Tensor, pre_activation: Tensor | None = None) -> Tensor:
+        """The gradient of x for that of the output; where GELU took the output, which was `pre_activation`, for that of GELU's."""
         assert self.transposed is not None
         assert self.ones is not None
-        return _product(rounded(grad, self.scales, before=before, kind=GRADIENTS), self.transposed, self.ones, None, grad)
+        numbers = quantize_rows(grad, self.scales, pre_activation=pre_activation, dtype=GRADIENTS)
+        return _product(numbers, self.transposed, self.ones, None, grad)
 
 
 def scaled_linear(x: Tensor, weight: ScaledWeight) -> Tensor:
@@ -83,7 +84,7 @@ class ScaledMlp(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """The gradient of x; the weights are frozen."""
         (hidden,), (first, second) = ctx.saved_tensors, ctx.weights
-        return first.gradient(second.gradient(grads[0]), before=hidden), None, None
+        return first.gradient(second.gradient(grads[0]), pre_activation=hidden), None, None
 
 
 def _product(x: tuple[Tensor, Tensor], numbers: Tensor, scales: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:

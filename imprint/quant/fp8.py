@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from imprint.kernels.round_rows import FP8, LARGEST
+from imprint.kernels.quantize_rows import FP8, LARGEST
 from imprint.messages import Bilingual
 from imprint.quant.group_int4 import METHOD
 from imprint.quant.weight_format import SCALE, WEIGHT, FormatTensor, WeightFormat, quantize_in_chunks

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from imprint.kernels import available
-from imprint.kernels.round_rows import FP8
+from imprint.kernels.quantize_rows import FP8
 from imprint.kernels.scaled import ScaledWeight, multiply, scaled_linear
 from imprint.messages import Bilingual
 from imprint.quant.fp8 import ONES, TRANSPOSED, Fp8

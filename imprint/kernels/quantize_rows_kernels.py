@@ -1,4 +1,4 @@
-"""A Triton kernel that rounds rows of numbers to FP8, each with a scale of its own, in one pass over memory.
+"""A Triton kernel that quantizes rows of numbers to FP8, each with a scale of its own, in one pass over memory.
 
 Legend: T tokens, F features.
 """
@@ -14,14 +14,14 @@ from imprint.kernels.language import jit, tl
 
 # fmt: off
 @jit()
-def round_rows_kernel(
-    x, before, factors, out, scales, x_row, before_row,
+def quantize_rows_kernel(
+    x, pre_activation, factors, out, scales, x_row, pre_activation_row,
     F: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr, LEAST: tl.constexpr,
     ACTIVATE: tl.constexpr, DERIVATIVE: tl.constexpr, HAS_FACTORS: tl.constexpr,
 ):
     """One row of x (T, F), the largest magnitude of which becomes MOST, and its scale.
 
-    ACTIVATE: of the tanh approximation of its GELU. DERIVATIVE: of x times the derivative of that where it took `before` (T, F).
+    ACTIVATE: of the tanh approximation of its GELU. DERIVATIVE: of x times the derivative of that where it took `pre_activation` (T, F).
     HAS_FACTORS: times the factors (F,).
     """
     row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
@@ -30,7 +30,7 @@ def round_rows_kernel(
     if ACTIVATE:
         values, _ = activate(values, True)
     if DERIVATIVE:
-        _, derivative = activate(tl.load(before + row * before_row + columns, mask=mask, other=0.0).to(tl.float32), True)
+        _, derivative = activate(tl.load(pre_activation + row * pre_activation_row + columns, mask=mask, other=0.0).to(tl.float32), True)
         values *= derivative
     if HAS_FACTORS:
         values *= tl.load(factors + columns, mask=mask, other=0.0)

@@ -5,16 +5,16 @@ from tests.kernels.packed_weights import needs_triton
 
 SCRIPT = """
 import sys
-from imprint.kernels.round_rows_kernels import round_rows_kernel
-from imprint.kernels.round_rows import SMALLEST
+from imprint.kernels.quantize_rows_kernels import quantize_rows_kernel
+from imprint.kernels.quantize_rows import SMALLEST
 from tests.kernels.cards import compile_for
 
 card = int(sys.argv[1])
-types = {"x": "*bf16", "before": "*bf16", "factors": "*fp32", "out": "*fp8e4nv", "scales": "*fp32"}
+types = {"x": "*bf16", "pre_activation": "*bf16", "factors": "*fp32", "out": "*fp8e4nv", "scales": "*fp32"}
 for features, way in ((4096, (False, False, False)), (16384, (True, False, False)), (13696, (False, True, True))):
     block = 1 << (features - 1).bit_length()
     constants = dict(zip(("ACTIVATE", "DERIVATIVE", "HAS_FACTORS"), way), F=features, BLOCK=block, MOST=448.0, LEAST=SMALLEST)
-    made = compile_for(card, round_rows_kernel, types, constants, [*types, "x_row", "before_row"], num_warps=block // 1024)
+    made = compile_for(card, quantize_rows_kernel, types, constants, [*types, "x_row", "pre_activation_row"], num_warps=block // 1024)
     print(made.metadata.shared, int("e4m3x2" in made.asm["ptx"]), int(".v4.b32" in made.asm["ptx"]))
 """
 
