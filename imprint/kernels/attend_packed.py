@@ -61,7 +61,7 @@ def attend_packed(
     prefix_key: Tensor | None,
     prefix_value: Tensor | None,
     first: Tensor,
-    last: Tensor,
+    end: Tensor,
     seq_end: Tensor,  # noqa: ARG001 - the gradients need it
     seq_ids: Tensor,
     masked: Tensor | None,
@@ -81,7 +81,7 @@ def attend_packed(
     log_sums = torch.empty((heads, tokens), dtype=torch.float32, device=query.device)
     tiles = _tiles_for(query)
     forward_kernel[(-(-tokens // tiles.tokens), heads)](
-        *inputs.tensors, *inputs.prefix, inputs.slopes, first, last, seq_ids, out, log_sums,
+        *inputs.tensors, *inputs.prefix, inputs.slopes, first, end, seq_ids, out, log_sums,
         tokens, inputs.length, *inputs.strides, inputs.prefix_stride, inputs.scale,
         **inputs.constants, MASKED=masked is not None, **tiles.options,
     )  # fmt: skip
@@ -105,7 +105,7 @@ def attend_packed_gradients(
     prefix_key: Tensor | None,
     prefix_value: Tensor | None,
     first: Tensor,
-    last: Tensor,
+    end: Tensor,
     seq_end: Tensor,
     seq_ids: Tensor,
     masked: Tensor | None,
@@ -125,13 +125,13 @@ def attend_packed_gradients(
     strides = [stride for tensor in grads for stride in tensor.stride()[:2]]
     deltas = torch.empty_like(log_sums)
     query_gradient_kernel[(-(-tokens // tiles.tokens), heads)](
-        *inputs.tensors, *inputs.prefix, inputs.slopes, first, last, seq_ids, out, log_sums, grad, deltas, grads[0],
+        *inputs.tensors, *inputs.prefix, inputs.slopes, first, end, seq_ids, out, log_sums, grad, deltas, grads[0],
         tokens, inputs.length, *inputs.strides, *strides[:2], inputs.prefix_stride, inputs.scale, inputs.factor,
         **inputs.constants, MASKED=masked is not None, **tiles.options,
     )  # fmt: skip
     groups = key.shape[1]
     key_gradient_kernel[(-(-tokens // tiles.keys), groups)](
-        *inputs.tensors, inputs.slopes, first, last, seq_end, log_sums, grad, deltas, *grads[1:],
+        *inputs.tensors, inputs.slopes, first, end, seq_end, log_sums, grad, deltas, *grads[1:],
         tokens, *inputs.strides, *strides[2:], inputs.scale, inputs.factor, **inputs.constants, **tiles.options,
     )  # fmt: skip
     if prefix_key is None:

@@ -4,7 +4,7 @@ As FlashAttention (Dao et al. 2022): scores are computed tile by tile, and again
 visits the keys of the prefix, and then only those between the first and the last key that one of its tokens attends to.
 
 Legend: T packed tokens, P prefix length, H query heads, G heads of keys and values, D head size, B sequences, S parts of the tokens.
-Pointers are named as the tensors. `first` and `last` (T,) are the first key of the pack that a token attends to and the one after the last
+Pointers are named as the tensors. `first` and `end` (T,) are the first key of the pack that a token attends to and the one after the last
 one, `seq_end` (T,) the token after its sequence. Scores are in units of log 2, to which `scale` and slopes bring them; `factor` is the
 scale without that unit.
 """
@@ -41,22 +41,22 @@ def load_slope(slopes, group, ALIBI: tl.constexpr):
 
 
 @jit()
-def load_tile(first, last, seq_ids, tokens, TILE: tl.constexpr):
+def load_tile(first, end, seq_ids, tokens, TILE: tl.constexpr):
     """The tile of tokens of a program: index, whether there is such a token, first key and the one after the last, sequence."""
     rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
     valid = rows < tokens
     begin = tl.load(first + rows, mask=valid, other=tokens)
-    end = tl.load(last + rows, mask=valid, other=0)
-    return rows, valid, begin, end, tl.load(seq_ids + rows, mask=valid, other=0)
+    stop = tl.load(end + rows, mask=valid, other=0)
+    return rows, valid, begin, stop, tl.load(seq_ids + rows, mask=valid, other=0)
 
 
 @jit()
-def own_scores(q, k, keys, begin, end, slope, scale, ALIBI: tl.constexpr):
+def own_scores(q, k, keys, begin, stop, slope, scale, ALIBI: tl.constexpr):
     """(tokens, keys) scores of keys of the pack; minus infinity where a token does not attend to a key."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     if ALIBI:
         scores += slope * (keys[None, :] - begin[:, None]).to(tl.float32)
-    return tl.where((keys[None, :] >= begin[:, None]) & (keys[None, :] < end[:, None]), scores, float("-inf"))
+    return tl.where((keys[None, :] >= begin[:, None]) & (keys[None, :] < stop[:, None]), scores, float("-inf"))
 
 
 @jit()
@@ -90,7 +90,7 @@ def score_gradients(scores, log_sum, g, v, delta):
 
 @jit()
 def forward_kernel(
-    query, key, value, prefix_key, prefix_value, masked, offsets, slopes, first, last, seq_ids, out, log_sums,
+    query, key, value, prefix_key, prefix_value, masked, offsets, slopes, first, end, seq_ids, out, log_sums,
     tokens, length, query_stride, query_head, key_stride, key_head, value_stride, value_head, prefix_stride, scale,
     GROUP: tl.constexpr, D: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr, ALIBI: tl.constexpr,
     TILE: tl.constexpr, KEYS: tl.constexpr,
@@ -99,7 +99,7 @@ def forward_kernel(
     head, heads = tl.program_id(1), tl.num_programs(1)
     group = head // GROUP
     columns = tl.arange(0, COLUMNS)
-    rows, valid, begin, end, seq = load_tile(first, last, seq_ids, tokens, TILE)
+    rows, valid, begin, stop, seq = load_tile(first, end, seq_ids, tokens, TILE)
     q = load_rows(query + head * query_head, rows, valid, query_stride, columns, D)
     slope = load_slope(slopes, group, ALIBI)
     largest = tl.full((TILE,), float("-inf"), tl.float32)
@@ -111,11 +111,11 @@ def forward_kernel(
         v = load_rows(prefix_value + group * D, keys, keys < length, prefix_stride, columns, D)
         scores = prefix_scores(q, k, keys, valid, masked, offsets, seq, length, slope, scale, MASKED, ALIBI)
         largest, total, sums = add_values(scores, v, largest, total, sums)
-    for start in range(tl.min(begin), tl.max(end), KEYS):
+    for start in range(tl.min(begin), tl.max(stop), KEYS):
         keys = start + tl.arange(0, KEYS)
         k = load_rows(key + group * key_head, keys, keys < tokens, key_stride, columns, D)
         v = load_rows(value + group * value_head, keys, keys < tokens, value_stride, columns, D)
-        scores = own_scores(q, k, keys, begin, end, slope, scale, ALIBI)
+        scores = own_scores(q, k, keys, begin, stop, slope, scale, ALIBI)
         largest, total, sums = add_values(scores, v, largest, total, sums)
     total = tl.where(total == 0.0, 1.0, total)  # rows behind the last token
     store_rows(out + head * D, rows, valid, heads * D, columns, sums / total[:, None], D)
@@ -124,7 +124,7 @@ def forward_kernel(
 
 @jit()
 def query_gradient_kernel(
-    query, key, value, prefix_key, prefix_value, masked, offsets, slopes, first, last, seq_ids, out, log_sums, grad, deltas, grad_query,
+    query, key, value, prefix_key, prefix_value, masked, offsets, slopes, first, end, seq_ids, out, log_sums, grad, deltas, grad_query,
     tokens, length, query_stride, query_head, key_stride, key_head, value_stride, value_head, grad_stride, grad_head, prefix_stride,
     scale, factor,
     GROUP: tl.constexpr, D: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr, ALIBI: tl.constexpr,
@@ -134,7 +134,7 @@ def query_gradient_kernel(
     head, heads = tl.program_id(1), tl.num_programs(1)
     group = head // GROUP
     columns = tl.arange(0, COLUMNS)
-    rows, valid, begin, end, seq = load_tile(first, last, seq_ids, tokens, TILE)
+    rows, valid, begin, stop, seq = load_tile(first, end, seq_ids, tokens, TILE)
     q = load_rows(query + head * query_head, rows, valid, query_stride, columns, D)
     g = load_rows(grad + head * D, rows, valid, heads * D, columns, D)
     o = load_rows(out + head * D, rows, valid, heads * D, columns, D)
@@ -150,11 +150,11 @@ def query_gradient_kernel(
         scores = prefix_scores(q, k, keys, valid, masked, offsets, seq, length, slope, scale, MASKED, ALIBI)
         _, grad_scores = score_gradients(scores, log_sum, g, v, delta)
         sums = tl.dot(grad_scores.to(k.dtype), k, sums, input_precision="ieee")
-    for start in range(tl.min(begin), tl.max(end), KEYS):
+    for start in range(tl.min(begin), tl.max(stop), KEYS):
         keys = start + tl.arange(0, KEYS)
         k = load_rows(key + group * key_head, keys, keys < tokens, key_stride, columns, D)
         v = load_rows(value + group * value_head, keys, keys < tokens, value_stride, columns, D)
-        scores = own_scores(q, k, keys, begin, end, slope, scale, ALIBI)
+        scores = own_scores(q, k, keys, begin, stop, slope, scale, ALIBI)
         _, grad_scores = score_gradients(scores, log_sum, g, v, delta)
         sums = tl.dot(grad_scores.to(k.dtype), k, sums, input_precision="ieee")
     store_rows(grad_query + head * grad_head, rows, valid, grad_stride, columns, sums * factor, D)
@@ -162,7 +162,7 @@ def query_gradient_kernel(
 
 @jit()
 def key_gradient_kernel(
-    query, key, value, slopes, first, last, seq_end, log_sums, grad, deltas, grad_key, grad_value,
+    query, key, value, slopes, first, end, seq_end, log_sums, grad, deltas, grad_key, grad_value,
     tokens, query_stride, query_head, key_stride, key_head, value_stride, value_head,
     grad_key_stride, grad_key_head, grad_value_stride, grad_value_head, scale, factor,
     GROUP: tl.constexpr, D: tl.constexpr, COLUMNS: tl.constexpr, ALIBI: tl.constexpr,
@@ -190,8 +190,8 @@ def key_gradient_kernel(
             log_sum = tl.load(log_sums + head * tokens + rows, mask=inside, other=0.0)
             delta = tl.load(deltas + head * tokens + rows, mask=inside, other=0.0)
             begin = tl.load(first + rows, mask=inside, other=tokens)
-            end = tl.load(last + rows, mask=inside, other=0)
-            scores = own_scores(q, k, keys, begin, end, slope, scale, ALIBI)
+            stop = tl.load(end + rows, mask=inside, other=0)
+            scores = own_scores(q, k, keys, begin, stop, slope, scale, ALIBI)
             weights, grad_scores = score_gradients(scores, log_sum, g, v, delta)
             value_sums = tl.dot(tl.trans(weights.to(g.dtype)), g, value_sums, input_precision="ieee")
             key_sums = tl.dot(tl.trans(grad_scores.to(q.dtype)), q, key_sums, input_precision="ieee")

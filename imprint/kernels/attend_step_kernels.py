@@ -78,13 +78,13 @@ def add_prefix(
     """The states after this program's share of the keys of one sequence's prefix."""
     largest, total, sums = state
     dims, columns = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
-    first, last = split_of(length, tl.program_id(0), S, BLOCK_N)
-    for start in range(first, last, BLOCK_N):
+    first, end = split_of(length, tl.program_id(0), S, BLOCK_N)
+    for start in range(first, end, BLOCK_N):
         tokens = start + columns
-        mask = (tokens[:, None] < last) & (dims[None, :] < D)
+        mask = (tokens[:, None] < end) & (dims[None, :] < D)
         at = (begin + tokens[:, None]) * token_stride + dims[None, :]
         key, value = tl.load(keys + at, mask=mask, other=0.0), tl.load(values + at, mask=mask, other=0.0)
-        scores = scores_of(query, key, scale, slope, tokens - length, tokens < last, SLOPES, DOT)
+        scores = scores_of(query, key, scale, slope, tokens - length, tokens < end, SLOPES, DOT)
         largest, total, sums = add_keys(largest, total, sums, scores, value, DOT)
     return largest, total, sums
 
@@ -100,17 +100,17 @@ def add_cached(
     """
     largest, total, sums = state
     dims, columns = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
-    first, last = split_of(newest + 1, S - 1 - tl.program_id(0), S, BLOCK_N)
-    for start in range(first, last, BLOCK_N):
+    first, end = split_of(newest + 1, S - 1 - tl.program_id(0), S, BLOCK_N)
+    for start in range(first, end, BLOCK_N):
         tokens = start + columns
-        mask = (tokens[:, None] < tl.minimum(last, newest)) & (dims[None, :] < D)
+        mask = (tokens[:, None] < tl.minimum(end, newest)) & (dims[None, :] < D)
         at = tokens[:, None] * token_stride + dims[None, :]
         key, value = tl.load(keys + at, mask=mask, other=0.0), tl.load(values + at, mask=mask, other=0.0)
         is_new = tokens[:, None] == newest
         key, value = tl.where(is_new, new_key[None, :], key), tl.where(is_new, new_value[None, :], value)
-        scores = scores_of(query, key, scale, slope, tokens, tokens < last, SLOPES, DOT)
+        scores = scores_of(query, key, scale, slope, tokens, tokens < end, SLOPES, DOT)
         largest, total, sums = add_keys(largest, total, sums, scores, value, DOT)
-    if (first <= newest) & (newest < last):
+    if (first <= newest) & (newest < end):
         tl.store(keys + newest * token_stride + dims, new_key, mask=dims < D)
         tl.store(values + newest * token_stride + dims, new_value, mask=dims < D)
     return largest, total, sums
@@ -208,14 +208,14 @@ def attend_prefixes_kernel(
     largest = tl.full([BLOCK_R * GROUP], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_R * GROUP], tl.float32)
     sums = tl.zeros([BLOCK_R * GROUP, BLOCK_D], tl.float32)
-    last = tl.max(tl.where(length > 0, begin + length, 0), 0)
-    first = tl.min(tl.where(length > 0, begin, last), 0)
-    for start in range(first, last, BLOCK_N):
+    end = tl.max(tl.where(length > 0, begin + length, 0), 0)
+    first = tl.min(tl.where(length > 0, begin, end), 0)
+    for start in range(first, end, BLOCK_N):
         tokens = start + columns
-        in_prefix = (tokens[:, None] < last) & (dims[None, :] < D)
+        in_prefix = (tokens[:, None] < end) & (dims[None, :] < D)
         at = tokens[:, None] * prefix_token + head * prefix_head + dims[None, :]
         key = tl.load(prefix_keys + at, mask=in_prefix, other=0.0)
-        scores = scores_of(queries, key, scale, slope, tokens, tokens < last, False, True)
+        scores = scores_of(queries, key, scale, slope, tokens, tokens < end, False, True)
         if SLOPES:
             scores += slope * (tokens[None, :] - (begin + length)[:, None]).to(tl.float32)
         own = (tokens[None, :] >= begin[:, None]) & (tokens[None, :] < (begin + length)[:, None])

@@ -1,6 +1,6 @@
 """The kernels as operations of PyTorch: torch.compile keeps them in its graphs, and a CUDA graph captures them.
 
-Each takes a weight (N, K) as the fields of `QuantizedRows`: integers, scales, bits, group, and its rows from `first` to `last`.
+Each takes a weight (N, K) as the fields of `QuantizedRows`: integers, scales, bits, group, and its rows from `first` up to `end`, without it.
 Legend: N rows (output features), K columns (input features).
 """
 
@@ -14,40 +14,40 @@ from imprint.kernels.tiles import MATRIX_TOKENS
 
 
 @library.custom_op("imprint::dequantize", mutates_args=())
-def dequantize(integers: Tensor, scales: Tensor, bits: int, group: int, first: int, last: int, dtype: torch.dtype) -> Tensor:
+def dequantize(integers: Tensor, scales: Tensor, bits: int, group: int, first: int, end: int, dtype: torch.dtype) -> Tensor:
     """The rows of the weight in `dtype`, (rows, K)."""
     from imprint.kernels import launch
 
-    return launch.dequantize(launch.QuantizedRows(integers, scales, bits, group, range(first, last)), dtype)
+    return launch.dequantize(launch.QuantizedRows(integers, scales, bits, group, range(first, end)), dtype)
 
 
 @dequantize.register_fake
-def _(integers: Tensor, scales: Tensor, bits: int, group: int, first: int, last: int, dtype: torch.dtype) -> Tensor:  # noqa: ARG001
-    return integers.new_empty((last - first, integers.shape[1] * 8 // bits), dtype=dtype)
+def _(integers: Tensor, scales: Tensor, bits: int, group: int, first: int, end: int, dtype: torch.dtype) -> Tensor:  # noqa: ARG001
+    return integers.new_empty((end - first, integers.shape[1] * 8 // bits), dtype=dtype)
 
 
 @library.custom_op("imprint::dequantized_linear", mutates_args=())
 def dequantized_linear(
-    x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, last: int
+    x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, end: int
 ) -> Tensor:
     """X (..., K) times the rows, which are dequantized and freed again, plus the bias -> (..., rows). Gradients go to x only."""
-    return functional.linear(x, dequantize(integers, scales, bits, group, first, last, x.dtype), bias)
+    return functional.linear(x, dequantize(integers, scales, bits, group, first, end, x.dtype), bias)
 
 
 @dequantized_linear.register_fake
-def _(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, last: int) -> Tensor:  # noqa: ARG001
-    return x.new_empty((*x.shape[:-1], last - first))
+def _(x: Tensor, integers: Tensor, scales: Tensor, bias: Tensor | None, bits: int, group: int, first: int, end: int) -> Tensor:  # noqa: ARG001
+    return x.new_empty((*x.shape[:-1], end - first))
 
 
 @library.custom_op("imprint::dequantized_gradient", mutates_args=())
-def dequantized_gradient(grad: Tensor, integers: Tensor, scales: Tensor, bits: int, group: int, first: int, last: int) -> Tensor:
+def dequantized_gradient(grad: Tensor, integers: Tensor, scales: Tensor, bits: int, group: int, first: int, end: int) -> Tensor:
     """The gradient of x for that of the output, (..., rows) -> (..., K); the weight is dequantized again."""
-    weight: Tensor = dequantize(integers, scales, bits, group, first, last, grad.dtype)
+    weight: Tensor = dequantize(integers, scales, bits, group, first, end, grad.dtype)
     return grad @ weight
 
 
 @dequantized_gradient.register_fake
-def _(grad: Tensor, integers: Tensor, scales: Tensor, bits: int, group: int, first: int, last: int) -> Tensor:  # noqa: ARG001
+def _(grad: Tensor, integers: Tensor, scales: Tensor, bits: int, group: int, first: int, end: int) -> Tensor:  # noqa: ARG001
     return grad.new_empty((*grad.shape[:-1], integers.shape[1] * 8 // bits))
 
 
@@ -74,7 +74,7 @@ def packed_linear(
     bits: int,
     group: int,
     first: int,
-    last: int,
+    end: int,
     gelu: bool = False,  # noqa: FBT001, FBT002
 ) -> Tensor:
     """Up to 64 tokens (..., K) times the rows without dequantizing them, plus the bias -> (..., rows). It has no gradient.
@@ -83,12 +83,12 @@ def packed_linear(
     """
     from imprint.kernels import launch
 
-    weight, flat = launch.QuantizedRows(integers, scales, bits, group, range(first, last)), x.reshape(-1, x.shape[-1])
+    weight, flat = launch.QuantizedRows(integers, scales, bits, group, range(first, end)), x.reshape(-1, x.shape[-1])
     if len(flat) == 1:
-        return launch.packed_vector(flat, weight, bias, gelu=gelu).view(*x.shape[:-1], last - first)
+        return launch.packed_vector(flat, weight, bias, gelu=gelu).view(*x.shape[:-1], end - first)
     assert not gelu
     product = launch.packed_matrix if len(flat) <= MATRIX_TOKENS else launch.packed_wide
-    return product(flat, weight, bias).view(*x.shape[:-1], last - first)
+    return product(flat, weight, bias).view(*x.shape[:-1], end - first)
 
 
 @packed_linear.register_fake
@@ -100,10 +100,10 @@ def _(
     bits: int,  # noqa: ARG001
     group: int,  # noqa: ARG001
     first: int,
-    last: int,
+    end: int,
     gelu: bool = False,  # noqa: ARG001, FBT001, FBT002
 ) -> Tensor:
-    return x.new_empty((*x.shape[:-1], last - first))
+    return x.new_empty((*x.shape[:-1], end - first))
 
 
 @library.custom_op("imprint::dense_linear", mutates_args=())

@@ -50,27 +50,27 @@ def dequantize_kernel(
     scales,
     out,
     first,
-    last,
+    end,
     W: tl.constexpr,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,  # words with the same scale, 0 for a whole row
     BLOCK_N: tl.constexpr,
     BLOCK_W: tl.constexpr,
 ):
-    """Rows from first to last of words (N, W) and scales (N,) or (N, groups) -> out (last - first, K)."""
+    """Rows from first to end of words (N, W) and scales (N,) or (N, groups) -> out (end - first, K)."""
     L: tl.constexpr = 32 // BITS
     OUT: tl.constexpr = out.dtype.element_ty
     ROUND: tl.constexpr = OUT if GROUP else scales.dtype.element_ty
     GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
     rows = first + tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     word_index = tl.program_id(0) * BLOCK_W + tl.arange(0, BLOCK_W)[None, :]
-    mask = (rows < last) & (word_index < W)
+    mask = (rows < end) & (word_index < W)
     word = tl.load(words + rows * W + word_index, mask=mask, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
     if GROUP:
         # the hint lets the threads hold the scales as they hold the words; each still reads one at a time
         scale = tl.load(scales + tl.max_contiguous(rows * GROUPS + word_index // GROUP, (1, 2)), mask=mask, other=0).to(tl.float32)
     else:
-        scale = tl.load(scales + rows, mask=rows < last, other=0).to(tl.float32)
+        scale = tl.load(scales + rows, mask=rows < end, other=0).to(tl.float32)
     # the first join gives the slowest index
     if BITS == 4:
         c04 = tl.join(column_weight(word, scale, 0, 4, ROUND, OUT), column_weight(word, scale, 4, 4, ROUND, OUT))
@@ -84,7 +84,7 @@ def dequantize_kernel(
         weight = tl.join(c02, c13)
     weight = tl.reshape(weight, (BLOCK_N, BLOCK_W * L))
     column = tl.program_id(0) * BLOCK_W * L + tl.arange(0, BLOCK_W * L)[None, :]
-    mask = (rows < last) & (column < W * L)
+    mask = (rows < end) & (column < W * L)
     tl.store(out + (rows - first) * (W * L) + column, weight, mask=mask)
 
 
@@ -208,7 +208,7 @@ def packed_vector_kernel(
     bias,
     out,
     first,
-    last,
+    end,
     low,  # as of offset_bits
     high,
     W: tl.constexpr,
@@ -220,9 +220,9 @@ def packed_vector_kernel(
     UNROLL: tl.constexpr,  # tiles that a loop goes through at a time; 0: there is no loop
     GELU: tl.constexpr,
 ):
-    """One token x (K,) times rows from first to last of a weight -> out (last - first,); GELU: as of dense_vector_kernel."""
+    """One token x (K,) times rows from first to end of a weight -> out (end - first,); GELU: as of dense_vector_kernel."""
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    rows = tl.minimum(first + index, last - 1).to(tl.int64)
+    rows = tl.minimum(first + index, end - 1).to(tl.int64)
     low, high = low.to(tl.uint32, bitcast=True), high.to(tl.uint32, bitcast=True)
     # asked for first, so that the end does not wait for them
     row_scale = tl.load(scales + rows).to(tl.float32) if GROUP == 0 else 1.0
@@ -239,7 +239,7 @@ def packed_vector_kernel(
     result = tl.sum(total, 1) * row_scale + added
     if GELU:
         result, _ = activate(result.to(out.dtype.element_ty).to(tl.float32), True)
-    tl.store(out + index, result.to(out.dtype.element_ty), mask=first + index < last)
+    tl.store(out + index, result.to(out.dtype.element_ty), mask=first + index < end)
 
 
 @jit()
@@ -302,7 +302,7 @@ def packed_matrix_kernel(
     out,
     T,
     first,
-    last,
+    end,
     W: tl.constexpr,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,  # words with the same scale, then BLOCK_W is as large; 0 for a whole row
@@ -312,7 +312,7 @@ def packed_matrix_kernel(
     BLOCK_W: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Up to TOKENS tokens x (T, K) times rows from first to last of a weight -> out (T, last - first).
+    """Up to TOKENS tokens x (T, K) times rows from first to end of a weight -> out (T, end - first).
 
     Tensor cores multiply by integers plus an offset. Where a row has one scale, the sum of x times the offset is subtracted at the end.
     """
@@ -320,7 +320,7 @@ def packed_matrix_kernel(
     GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
     OFFSET: tl.constexpr = 24.0 if BITS == 4 else 400.0
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    rows = tl.minimum(first + index, last - 1).to(tl.int64)
+    rows = tl.minimum(first + index, end - 1).to(tl.int64)
     tokens = tl.arange(0, TOKENS)
     total = tl.zeros((BLOCK_N, TOKENS), tl.float32)
     sums = tl.zeros((TOKENS, BLOCK_W * L), tl.float32)
@@ -352,5 +352,5 @@ def packed_matrix_kernel(
         total = (total - OFFSET * tl.sum(sums, 1)[None, :]) * tl.load(scales + rows).to(tl.float32)[:, None]
     if HAS_BIAS:
         total += tl.load(bias + rows - first).to(tl.float32)[:, None]
-    mask = (first + index < last)[:, None] & (tokens < T)[None, :]
-    tl.store(out + tokens[None, :] * (last - first) + index[:, None], total.to(out.dtype.element_ty), mask=mask)
+    mask = (first + index < end)[:, None] & (tokens < T)[None, :]
+    tl.store(out + tokens[None, :] * (end - first) + index[:, None], total.to(out.dtype.element_ty), mask=mask)

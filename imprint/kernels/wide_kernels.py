@@ -43,7 +43,7 @@ def packed_wide_kernel(
     out,
     T,
     first,
-    last,
+    end,
     W: tl.constexpr,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,  # words with the same scale, 16, or 0 for a whole row
@@ -52,14 +52,14 @@ def packed_wide_kernel(
     BLOCK_N: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """Up to TOKENS tokens times rows from first to last of a weight -> out (T, last - first).
+    """Up to TOKENS tokens times rows from first to end of a weight -> out (T, end - first).
 
     As packed_matrix_kernel; what the offset of the integers adds is subtracted by means of the sums.
     """
     S: tl.constexpr = (W + 15) // 16
     OFFSET: tl.constexpr = 24.0 if BITS == 4 else 400.0
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    rows = tl.minimum(first + index, last - 1).to(tl.int64)
+    rows = tl.minimum(first + index, end - 1).to(tl.int64)
     tokens = tl.arange(0, TOKENS)
     total = tl.zeros((BLOCK_N, TOKENS), tl.float32)
     all_sums = tl.zeros((TOKENS,), tl.float32)
@@ -92,5 +92,5 @@ def packed_wide_kernel(
         total = (total - OFFSET * all_sums[None, :]) * tl.load(scales + rows).to(tl.float32)[:, None]
     if HAS_BIAS:
         total += tl.load(bias + rows - first).to(tl.float32)[:, None]
-    mask = (first + index < last)[:, None] & (tokens < T)[None, :]
-    tl.store(out + tokens[None, :] * (last - first) + index[:, None], total.to(out.dtype.element_ty), mask=mask)
+    mask = (first + index < end)[:, None] & (tokens < T)[None, :]
+    tl.store(out + tokens[None, :] * (end - first) + index[:, None], total.to(out.dtype.element_ty), mask=mask)

@@ -64,7 +64,7 @@ def attend_rows(layer: int, query: Tensor, key: Tensor, value: Tensor, context: 
         prefix_key,
         prefix_value,
         rows.first,
-        rows.last,
+        rows.end,
         rows.seq_end,
         rows.seq_ids,
         rows.prefix_masked,
@@ -80,7 +80,7 @@ class VisibleKeys:
 
     first: Tensor
     """(T,) int32 the first key of the pack that a token attends to."""
-    last: Tensor
+    end: Tensor
     """(T,) int32 the one after the last."""
     seq_end: Tensor
     """(T,) int32 the token after the token's sequence."""
@@ -101,5 +101,5 @@ class VisibleKeys:
         offsets = adapters.prefix_offsets
         if adapters.prefix is not None and offsets is None:
             offsets = torch.arange(-len(adapters.prefix[0][0]), 0, device=device)
-        first, last, seq_end, seq_ids = (one.int() for one in (first, first + pack.num_visible, seq_end, pack.seq_ids))
-        return cls(first, last, seq_end, seq_ids, adapters.masked(), None if offsets is None else offsets.int())
+        first, end, seq_end, seq_ids = (one.int() for one in (first, first + pack.num_visible, seq_end, pack.seq_ids))
+        return cls(first, end, seq_end, seq_ids, adapters.masked(), None if offsets is None else offsets.int())

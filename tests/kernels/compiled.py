@@ -26,7 +26,7 @@ Kernel = tuple[Any, dict[str, str], dict[str, Any], Tile]
 def kernels(dtype: str) -> Iterator[Kernel]:
     """All kernels that compute in a dtype, `fp16` or `bf16`; the same one once for all shapes that it is compiled for once."""
     pointer, found = f"*{dtype}", dict[str, Kernel]()
-    packed = {"words": "*i32", "scales": "*fp16", "out": pointer, "first": "i32", "last": "i32"}
+    packed = {"words": "*i32", "scales": "*fp16", "out": pointer, "first": "i32", "end": "i32"}
     product = packed | {"x": pointer, "bias": pointer}
     for rows, columns in SHAPES:
         tile = tiles.dense_tile(rows, columns)

@@ -11,12 +11,12 @@ ENDS = (3, 20, 21, 37)
 """Where the rows of the pack end: some inside a tile, one row of a single token."""
 
 
-def exact(query: Tensor, key: Tensor, value: Tensor, prefix: tuple[Tensor, Tensor], first: Tensor, last: Tensor) -> Tensor:
+def exact(query: Tensor, key: Tensor, value: Tensor, prefix: tuple[Tensor, Tensor], first: Tensor, end: Tensor) -> Tensor:
     """The same in fp64, with all scores at once."""
     keys, values = torch.cat((prefix[0], key)), torch.cat((prefix[1], value))
     scores = torch.einsum("thd,khd->htk", query, keys) / query.shape[-1] ** 0.5
     own = torch.arange(len(key), device=DEVICE)
-    visible = (own >= first[:, None]) & (own < last[:, None])
+    visible = (own >= first[:, None]) & (own < end[:, None])
     seen = torch.cat((visible.new_ones(len(query), len(prefix[0])), visible), 1)
     return torch.einsum("htk,khd->thd", scores.masked_fill(~seen, float("-inf")).softmax(-1), values)
 
@@ -30,14 +30,14 @@ def test_gradients_are_those_of_autograd_in_fp64(size: int) -> None:
     lengths = torch.tensor(ENDS, device=DEVICE) - starts
     seq_ids = torch.repeat_interleave(torch.arange(len(ENDS), device=DEVICE), lengths)
     first, seq_end = starts[seq_ids], (starts + lengths)[seq_ids]
-    last = torch.minimum(torch.maximum(torch.arange(tokens, device=DEVICE) + 1, first + 5), seq_end)  # five tokens see each other
+    end = torch.minimum(torch.maximum(torch.arange(tokens, device=DEVICE) + 1, first + 5), seq_end)  # five tokens see each other
     shapes = [(tokens, 2, size)] * 3 + [(7, 2, size)] * 2
     inputs = [torch.randn(shape, device=DEVICE, requires_grad=True) for shape in shapes]
     doubles = [tensor.detach().double().requires_grad_() for tensor in inputs]
-    ranges = (first.int(), last.int(), seq_end.int(), seq_ids.int())
+    ranges = (first.int(), end.int(), seq_end.int(), seq_ids.int())
 
     found, log_sums = attend_packed(*inputs, *ranges, None, torch.arange(-7, 0, device=DEVICE).int(), None)
-    expected = exact(doubles[0], doubles[1], doubles[2], (doubles[3], doubles[4]), first, last)
+    expected = exact(doubles[0], doubles[1], doubles[2], (doubles[3], doubles[4]), first, end)
     direction = torch.randn_like(found)
 
     assert log_sums.shape == (2, tokens)
@@ -53,7 +53,7 @@ from imprint.kernels.attend_packed import choose_tiles
 from tests.kernels.cards import compile_for
 
 card, memory = int(sys.argv[1]), int(sys.argv[2])
-NUMBERS = dict.fromkeys(("first", "last", "seq_end", "seq_ids", "offsets"), "*i32") | {"masked": "*u8"}
+NUMBERS = dict.fromkeys(("first", "end", "seq_end", "seq_ids", "offsets"), "*i32") | {"masked": "*u8"}
 NUMBERS |= dict.fromkeys(("log_sums", "deltas", "slopes"), "*fp32") | dict.fromkeys(("scale", "factor"), "fp32")
 
 def shared(function, tensors, constants, options, **others):

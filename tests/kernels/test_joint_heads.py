@@ -78,8 +78,8 @@ def test_attention_writes_the_gradients_of_parts_into_one_tensor(split: Any) -> 
     apart = [part.clone().requires_grad_() for part in split(joint)]
     layout = JointHeads.of(split(joint))
     together = [part.detach().requires_grad_() for part in split(joint)]
-    first, last = torch.zeros(TOKENS, device=DEVICE).int(), (torch.arange(TOKENS, device=DEVICE) + 1).int()
-    ranges = (first, last, torch.full_like(first, TOKENS), first)
+    first, end = torch.zeros(TOKENS, device=DEVICE).int(), (torch.arange(TOKENS, device=DEVICE) + 1).int()
+    ranges = (first, end, torch.full_like(first, TOKENS), first)
 
     found, expected = (attend_packed(*parts, None, None, *ranges, None, None, None)[0] for parts in (together, apart))
     direction = torch.randn_like(found)
