@@ -34,16 +34,20 @@ LAYER = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384))
 HEAD = (130528, 4096)
 LAYERS = 28
 LOOPS = (2, 4)
-"""Tiles that a loop over a packed weight goes through at a time, beside code without a loop."""
+"""Tiles that a loop over a quantized weight goes through at a time, beside code without a loop."""
 BEYOND_CACHE = 5e8
 """Bytes of all copies of a weight."""
 TITLES = {"int4": 4, "int8": 8, "int4-g128": "int4-g128"}
-KERNELS = ("dequantize", "vector", "matrix", "wide", "dense", "attention")
+KERNELS = ("dequantize", "vector", "small_batch", "medium_batch", "dense", "attention")
 HEADS, HEAD_SIZE, PREFIX_KEYS, CACHED_KEYS, CAPACITY = 32, 128, 128, 124, 256
 """Of the attention of one layer: keys of the shared prefix, and of each sequence, the new one among them."""
 ATTENDED = (1, 16, 64)
 """Sequences whose attention is timed."""
-PRODUCTS: dict[str, Callable[..., Tensor]] = {"vector": launch.packed_vector, "matrix": launch.packed_matrix, "wide": launch.packed_wide}
+PRODUCTS: dict[str, Callable[..., Tensor]] = {
+    "vector": launch.quantized_vector,
+    "small_batch": launch.quantized_small_batch,
+    "medium_batch": launch.quantized_medium_batch,
+}
 Emit = Callable[..., None]
 
 
@@ -72,17 +76,17 @@ class Case:
         if self.title == "bf16":
             weight = torch.randn(rows, columns, device=device, dtype=dtype)
             return lambda tile: launch.dense_vector(x, weight, bias, tile)
-        packed = random_weight(self, rows, columns, device)
+        quantized = random_weight(self, rows, columns, device)
         if self.kernel == "dequantize":
-            return lambda tile: launch.dequantize(packed, dtype, *(() if tile is None else (tile,)))
-        return lambda tile: PRODUCTS[self.kernel](x, packed, bias, tile)
+            return lambda tile: launch.dequantize(quantized, dtype, *(() if tile is None else (tile,)))
+        return lambda tile: PRODUCTS[self.kernel](x, quantized, bias, tile)
 
 
 CASES = (
     *(Case("dequantize", title, 0) for title in TITLES),
     *(Case("vector", title, 1) for title in TITLES),
-    *(Case("matrix", title, tokens) for title in TITLES for tokens in (1, 4, 16)),
-    *(Case("wide", title, tokens) for title in TITLES for tokens in (32, 64)),
+    *(Case("small_batch", title, tokens) for title in TITLES for tokens in (1, 4, 16)),
+    *(Case("medium_batch", title, tokens) for title in TITLES for tokens in (32, 64)),
     Case("dense", "bf16", 1),
 )
 
@@ -155,18 +159,18 @@ def compare_format(
     tensors = weight_format.quantize(torch.randn(rows, columns, device=device))
     kept = range(3, rows - 1)
     group = 128 if title == "int4-g128" else 0
-    packed = launch.QuantizedRows(tensors[WEIGHT], tensors[SCALE], 8 if title == "int8" else 4, group, kept)
+    quantized = launch.QuantizedRows(tensors[WEIGHT], tensors[SCALE], 8 if title == "int8" else 4, group, kept)
     plain = weight_format.dequantize(tensors, slice(kept.start, kept.stop), dtype)
     about = {"format": title, "dtype": str(dtype), "shape": [len(kept), columns]}
     if "dequantize" in kernels:
-        emit(check="dequantize", **about, equal=torch.equal(launch.dequantize(packed, dtype), plain))
+        emit(check="dequantize", **about, equal=torch.equal(launch.dequantize(quantized, dtype), plain))
     exact_weight = weight_format.dequantize(tensors, slice(kept.start, kept.stop), torch.float32).double()
-    for kernel, tokens in (("vector", 1), ("matrix", 3), ("wide", 17)):
+    for kernel, tokens in (("vector", 1), ("small_batch", 3), ("medium_batch", 17)):
         if kernel not in kernels:
             continue
         x, bias = torch.randn(tokens, columns, device=device).to(dtype), torch.randn(len(kept), device=device).to(dtype)
         exact = x.double() @ exact_weight.t() + bias.double()
-        emit(check=kernel, tokens=tokens, **about, error=error_of(PRODUCTS[kernel](x, packed, bias, None), exact))
+        emit(check=kernel, tokens=tokens, **about, error=error_of(PRODUCTS[kernel](x, quantized, bias, None), exact))
 
 
 def error_of(found: Tensor, exact: Tensor) -> float:
@@ -392,7 +396,7 @@ def search(cases: list[Case], emit: Emit, until: float) -> None:
 def shapes_of(case: Case) -> tuple[tuple[int, int], ...]:
     if case.kernel == "dequantize":
         return (LAYER[2],)
-    return (*LAYER, HEAD) if case.kernel in {"dense", "vector", "wide"} else LAYER
+    return (*LAYER, HEAD) if case.kernel in {"dense", "vector", "medium_batch"} else LAYER
 
 
 def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
@@ -400,11 +404,11 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
     words = columns * case.bits // 32
     if case.kernel == "dequantize":
         return [Tile(n, w, warps) for n in (1, 2, 4, 8, 16) for w in (64, 128, 256) for warps in (4, 8) if n * w >= 32 * warps]
-    if case.kernel == "matrix":
+    if case.kernel == "small_batch":
         widths = (16,) if case.title == "int4-g128" else (16, 32, 64)
         heights = ((16, 1), (32, 1), (32, 2), (64, 4), (128, 4))
         return [Tile(n, w, warps, stages) for n, warps in heights for w in widths for stages in (3, 5) if rows // n >= 64]
-    if case.kernel == "wide":
+    if case.kernel == "medium_batch":
         return [Tile(n, 16, warps, stages) for n in (32, 64, 128) for warps in (4, 8) for stages in (2, 3, 5)]
     wide, unit = (columns, 256) if case.kernel == "dense" else (words, 32)
     found = []

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from imprint.kernels import tiles
 from imprint.kernels.dense_kernels import dense_vector_kernel
-from imprint.kernels.packed_kernels import dequantize_kernel, offset_bits, packed_matrix_kernel, packed_vector_kernel
+from imprint.kernels.medium_batch_kernels import lay_out_kernel, quantized_medium_batch_kernel
+from imprint.kernels.quantized_kernels import dequantize_kernel, offset_bits, quantized_small_batch_kernel, quantized_vector_kernel
 from imprint.kernels.tiles import Tile
-from imprint.kernels.wide_kernels import lay_out_kernel, packed_wide_kernel
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ def dequantize(weight: QuantizedRows, dtype: torch.dtype, tile: Tile = tiles.DEQ
     return out
 
 
-def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None, *, gelu: bool = False) -> Tensor:
+def quantized_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None, *, gelu: bool = False) -> Tensor:
     """One token (1, K) times the rows, plus the bias (N,) -> (1, rows); with `gelu` the tanh approximation of its GELU."""
     x, words = x.contiguous(), weight.words
     tile = tile or tiles.vector_tile(len(weight.rows), words.shape[1], weight.group_words)
     out = torch.empty((1, len(weight.rows)), dtype=x.dtype, device=x.device)
     with _on(x):
-        packed_vector_kernel[(-(-len(weight.rows) // tile.rows),)](
+        quantized_vector_kernel[(-(-len(weight.rows) // tile.rows),)](
             x,
             words,
             weight.scales,
@@ -87,13 +87,13 @@ def packed_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: T
     return out
 
 
-def packed_matrix(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
+def quantized_small_batch(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
     """Up to 16 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
     x, words, tokens = x.contiguous(), weight.words, len(x)
-    tile = tile or tiles.matrix_tile(len(weight.rows), words.shape[1], weight.group_words)
+    tile = tile or tiles.small_batch_tile(len(weight.rows), words.shape[1], weight.group_words)
     out = torch.empty((tokens, len(weight.rows)), dtype=x.dtype, device=x.device)
     with _on(x):
-        packed_matrix_kernel[(-(-len(weight.rows) // tile.rows),)](
+        quantized_small_batch_kernel[(-(-len(weight.rows) // tile.rows),)](
             x,
             words,
             weight.scales,
@@ -103,17 +103,17 @@ def packed_matrix(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: T
             weight.rows.start,
             weight.rows.stop,
             HAS_BIAS=bias is not None,
-            TOKENS=8 if tokens <= 8 else tiles.MATRIX_TOKENS,
+            TOKENS=8 if tokens <= 8 else tiles.SMALL_BATCH_TOKENS,
             STAGES=tile.stages,
             **_constants(weight, tile),
         )
     return out
 
 
-def packed_wide(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
+def quantized_medium_batch(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
     """Up to 64 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
     x, words, tokens = x.contiguous(), weight.words, len(x)
-    tile = tile or tiles.wide_tile(len(weight.rows))
+    tile = tile or tiles.medium_batch_tile(len(weight.rows))
     width, per_word = words.shape[1], 32 // weight.bits
     spans, together = -(-width // 16), tiles.LAID_OUT_SPANS
     planes = torch.empty((per_word, tokens, width), dtype=x.dtype, device=x.device)
@@ -121,7 +121,7 @@ def packed_wide(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Til
     out = torch.empty((tokens, len(weight.rows)), dtype=x.dtype, device=x.device)
     with _on(x):
         lay_out_kernel[(-(-spans // together), tokens)](x, planes, sums, tokens, W=width, L=per_word, S=spans, SPANS=together)
-        packed_wide_kernel[(-(-len(weight.rows) // tile.rows),)](
+        quantized_medium_batch_kernel[(-(-len(weight.rows) // tile.rows),)](
             *(planes, sums, words, weight.scales, x if bias is None else bias, out, tokens, weight.rows.start, weight.rows.stop),
             W=width,
             BITS=weight.bits,
@@ -158,7 +158,7 @@ def dense_vector(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | No
 
 
 def _constants(weight: QuantizedRows, tile: Tile) -> dict[str, int]:
-    """What every kernel over packed weights is compiled for."""
+    """What every kernel over quantized weights is compiled for."""
     return {
         "W": weight.words.shape[1],
         "BITS": weight.bits,

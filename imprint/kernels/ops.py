@@ -1,6 +1,6 @@
 """The kernels as operations of PyTorch: torch.compile keeps them in its graphs, and a CUDA graph captures them.
 
-Each takes a weight (N, K) as the fields of `QuantizedRows`: integers, scales, bits, group, and its rows from `first` up to `end`, without it.
+Each takes a weight (N, K) as the fields of `QuantizedRows`: integers, scales, bits, group, and its rows from `first` to before `end`.
 Legend: N rows (output features), K columns (input features).
 """
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, library
 from torch.nn import functional
 
-from imprint.kernels.tiles import MATRIX_TOKENS
+from imprint.kernels.tiles import SMALL_BATCH_TOKENS
 
 
 @library.custom_op("imprint::dequantize", mutates_args=())
@@ -65,8 +65,8 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 dequantized_linear.register_autograd(_gradient, setup_context=_keep_weight)
 
 
-@library.custom_op("imprint::packed_linear", mutates_args=())
-def packed_linear(
+@library.custom_op("imprint::quantized_linear", mutates_args=())
+def quantized_linear(
     x: Tensor,
     integers: Tensor,
     scales: Tensor,
@@ -85,13 +85,13 @@ def packed_linear(
 
     weight, flat = launch.QuantizedRows(integers, scales, bits, group, range(first, end)), x.reshape(-1, x.shape[-1])
     if len(flat) == 1:
-        return launch.packed_vector(flat, weight, bias, gelu=gelu).view(*x.shape[:-1], end - first)
+        return launch.quantized_vector(flat, weight, bias, gelu=gelu).view(*x.shape[:-1], end - first)
     assert not gelu
-    product = launch.packed_matrix if len(flat) <= MATRIX_TOKENS else launch.packed_wide
+    product = launch.quantized_small_batch if len(flat) <= SMALL_BATCH_TOKENS else launch.quantized_medium_batch
     return product(flat, weight, bias).view(*x.shape[:-1], end - first)
 
 
-@packed_linear.register_fake
+@quantized_linear.register_fake
 def _(
     x: Tensor,
     integers: Tensor,  # noqa: ARG001

@@ -16,7 +16,7 @@ UNROLLED_WORDS = 128
 """Words that a thread reads at most."""
 
 VECTOR_UNROLL = 0
-"""Tiles of a packed weight that a loop for one token goes through at a time; 0: code without a loop, which may be long to fetch. Not
+"""Tiles of a quantized weight that a loop for one token goes through at a time; 0: code without a loop, which may be long to fetch. Not
 searched yet: `benchmarks/kernels.py --search --only vector` does."""
 
 
@@ -36,9 +36,9 @@ class Tile:
     """Tiles that such a loop goes through at a time where that can be chosen; 0: the code is as long as the weight, without a loop."""
 
 
-MATRIX_TOKENS = 16
+SMALL_BATCH_TOKENS = 16
 """Tokens that a weight is multiplied by at a time, read as they are."""
-WIDE_TOKENS = 64
+MEDIUM_BATCH_TOKENS = 64
 """Tokens, laid out anew, that a weight is multiplied by at a time without being dequantized."""
 LAID_OUT_SPANS = 8
 """Spans of 16 words that a program lays out."""
@@ -48,7 +48,7 @@ UPDATE = Tile(rows=1, columns=1024, warps=4)
 
 
 def vector_tile(rows: int, words: int, group: int) -> Tile:
-    """For one token and a packed weight (N, W), of which `group` words share a scale (0: a whole row)."""
+    """For one token and a quantized weight (N, W), of which `group` words share a scale (0: a whole row)."""
     warps = 8 if words > 2048 else 4 if words > 1024 else 2 if group else 1
     columns = min(power_of_two(words), 2 * WARP * warps)
     each = -(-words // columns) * columns // (WARP * warps)
@@ -59,15 +59,15 @@ def vector_tile(rows: int, words: int, group: int) -> Tile:
     return Tile(bounded_rows(rows * warps // 4, each, largest=4, unrolled=UNROLLED_WORDS), columns, warps, unroll=unroll)
 
 
-def matrix_tile(rows: int, words: int, group: int) -> Tile:
-    """For up to 16 tokens and a packed weight (N, W), of which `group` words share a scale (0: a whole row)."""
+def small_batch_tile(rows: int, words: int, group: int) -> Tile:
+    """For up to 16 tokens and a quantized weight (N, W), of which `group` words share a scale (0: a whole row)."""
     columns = group or min(32, max(16, power_of_two(words)))
     large = rows >= 8192
     return Tile(64 if large else 16, columns, 4 if large else 1, stages=6 if group else 4)
 
 
-def wide_tile(rows: int) -> Tile:
-    """For 17 to 64 tokens and a packed weight of N rows. Not searched yet."""
+def medium_batch_tile(rows: int) -> Tile:
+    """For 17 to 64 tokens and a quantized weight of N rows. Not searched yet."""
     return Tile(128 if rows >= 65536 else 64 if rows >= 8192 else 32, 16, 8 if rows >= 65536 else 4, stages=3)
 
 

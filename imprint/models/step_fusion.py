@@ -160,7 +160,7 @@ class FusedStep(TorchFunctionMode):
             scaled_linear: self._scaled_linear,
         }
         if PRODUCTS_WITH_GELU:
-            for operation in (ops.dense_linear._opoverload, ops.packed_linear._opoverload):
+            for operation in (ops.dense_linear._opoverload, ops.quantized_linear._opoverload):
                 self._functions[operation] = partial(self._product, operation)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

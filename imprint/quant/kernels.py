@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imprint.quant.scaled_matmul import ScaledMatmul
-from imprint.quant.triton_kernels import PackedMatmul, TritonDequantMatmul
+from imprint.quant.triton_kernels import QuantizedMatmul, TritonDequantMatmul
 from imprint.quant.weight_format import StoredWeight
 
 CPU_CHUNK_WEIGHTS = 2**21
@@ -44,7 +44,7 @@ class DequantMatmul:
         return out
 
 
-KERNELS: tuple[LinearKernel, ...] = (PackedMatmul(), TritonDequantMatmul(), ScaledMatmul(), DequantMatmul())
+KERNELS: tuple[LinearKernel, ...] = (QuantizedMatmul(), TritonDequantMatmul(), ScaledMatmul(), DequantMatmul())
 """In order of preference; the last one supports every product."""
 PLAIN_KERNELS: tuple[LinearKernel, ...] = KERNELS[-1:]
 """Plain PyTorch."""

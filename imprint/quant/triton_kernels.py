@@ -7,25 +7,25 @@ import torch
 from torch import Tensor
 
 from imprint.kernels import available, ops
-from imprint.kernels.tiles import WIDE_TOKENS
+from imprint.kernels.tiles import MEDIUM_BATCH_TOKENS
 from imprint.quant.group_int4 import GROUP, GroupInt4
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import SCALE, WEIGHT, StoredWeight
 
 
-class PackedMatmul:
+class QuantizedMatmul:
     """Multiplies up to 64 tokens by the stored integers, which is what decoding needs; without a gradient."""
 
     def supports(self, x: Tensor, weight: StoredWeight) -> bool:
         """Few tokens on a GPU."""
         tokens = x.shape[:-1].numel()
-        if tokens > WIDE_TOKENS or (x.requires_grad and torch.is_grad_enabled()):
+        if tokens > MEDIUM_BATCH_TOKENS or (x.requires_grad and torch.is_grad_enabled()):
             return False
         return _fits(x, weight) and available.usable(x.device.index, x.dtype, matrix=tokens > 1)
 
     def matmul(self, x: Tensor, weight: StoredWeight, bias: Tensor | None) -> Tensor:
         """See LinearKernel.matmul."""
-        out: Tensor = ops.packed_linear(x, weight.tensors[WEIGHT], weight.tensors[SCALE], bias, *_numbers(weight))
+        out: Tensor = ops.quantized_linear(x, weight.tensors[WEIGHT], weight.tensors[SCALE], bias, *_numbers(weight))
         return out
 
 

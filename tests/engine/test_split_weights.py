@@ -9,8 +9,8 @@ from imprint.engine.master_weights import MasterAdamW, MasterOptimizer
 from imprint.engine.section import OptimizerSection
 from imprint.engine.split_weights import SplitAdamW, splits_weights
 from imprint.quant.names import KernelChoice
-from tests.kernels.packed_weights import DEVICE, TRITON
 from tests.kernels.plain_adamw import plain_update
+from tests.kernels.quantized_weights import DEVICE, TRITON
 
 SHAPES = ((40, 30), (30,), (7, 3, 5))
 Make = Callable[[list[dict[str, object]]], MasterOptimizer]

@@ -10,9 +10,9 @@ from typing import Any
 
 from imprint.kernels import tiles
 from imprint.kernels.dense_kernels import dense_vector_kernel
-from imprint.kernels.packed_kernels import dequantize_kernel, packed_matrix_kernel, packed_vector_kernel
+from imprint.kernels.medium_batch_kernels import lay_out_kernel, quantized_medium_batch_kernel
+from imprint.kernels.quantized_kernels import dequantize_kernel, quantized_small_batch_kernel, quantized_vector_kernel
 from imprint.kernels.tiles import Tile
-from imprint.kernels.wide_kernels import lay_out_kernel, packed_wide_kernel
 from tests.kernels.cards import compile_for
 
 SHAPES = ((12288, 4096), (4096, 16384), (130528, 4096), (4096, 13696), (2048, 640))
@@ -26,8 +26,8 @@ Kernel = tuple[Any, dict[str, str], dict[str, Any], Tile]
 def kernels(dtype: str) -> Iterator[Kernel]:
     """All kernels that compute in a dtype, `fp16` or `bf16`; the same one once for all shapes that it is compiled for once."""
     pointer, found = f"*{dtype}", dict[str, Kernel]()
-    packed = {"words": "*i32", "scales": "*fp16", "out": pointer, "first": "i32", "end": "i32"}
-    product = packed | {"x": pointer, "bias": pointer}
+    quantized = {"words": "*i32", "scales": "*fp16", "out": pointer, "first": "i32", "end": "i32"}
+    product = quantized | {"x": pointer, "bias": pointer}
     for rows, columns in SHAPES:
         tile = tiles.dense_tile(rows, columns)
         constants: dict[str, Any] = {"K": columns, "HAS_BIAS": True, "BLOCK_N": tile.rows, "BLOCK_K": tile.columns, "GELU": True}
@@ -37,23 +37,28 @@ def kernels(dtype: str) -> Iterator[Kernel]:
             words = columns * bits // 32
             base = {"W": words, "BITS": bits, "GROUP": group}
             tile = tiles.DEQUANTIZE
-            found[f"dequantize {base}"] = (dequantize_kernel, packed, base | block(tile), tile)
+            found[f"dequantize {base}"] = (dequantize_kernel, quantized, base | block(tile), tile)
             tile = tiles.vector_tile(rows, words, group)
             for unroll in {tile.unroll, 2}:
                 more = {"HAS_BIAS": True, "UNROLL": unroll, "GELU": True}
                 offsets = {"low": "i32", "high": "i32"}
-                found[f"vector {base} {more} {tile}"] = (packed_vector_kernel, product | offsets, base | more | block(tile), tile)
-            tile = tiles.matrix_tile(rows, words, group)
-            for tokens in (8, tiles.MATRIX_TOKENS):
+                found[f"vector {base} {more} {tile}"] = (quantized_vector_kernel, product | offsets, base | more | block(tile), tile)
+            tile = tiles.small_batch_tile(rows, words, group)
+            for tokens in (8, tiles.SMALL_BATCH_TOKENS):
                 more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages}
-                found[f"matrix {base} {more} {tile}"] = (packed_matrix_kernel, product | {"T": "i32"}, base | more | block(tile), tile)
-            tile, spans = tiles.wide_tile(rows), -(-words // 16)
+                found[f"small batch {base} {more} {tile}"] = (
+                    quantized_small_batch_kernel,
+                    product | {"T": "i32"},
+                    base | more | block(tile),
+                    tile,
+                )
+            tile, spans = tiles.medium_batch_tile(rows), -(-words // 16)
             layout = {"W": words, "L": 32 // bits, "S": spans, "SPANS": tiles.LAID_OUT_SPANS}
             types = {"x": pointer, "planes": pointer, "sums": "*fp32", "T": "i32"}
             found[f"lay out {layout}"] = (lay_out_kernel, types, layout, tiles.DEQUANTIZE)
-            for tokens in (32, tiles.WIDE_TOKENS):
+            for tokens in (32, tiles.MEDIUM_BATCH_TOKENS):
                 more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages, "BLOCK_N": tile.rows}
-                found[f"wide {base} {more}"] = (packed_wide_kernel, product | types, base | more, tile)
+                found[f"medium batch {base} {more}"] = (quantized_medium_batch_kernel, product | types, base | more, tile)
     yield from found.values()
 
 
@@ -80,7 +85,7 @@ def main() -> None:
         for dtype in ("fp16",) if capability < 80 else ("fp16", "bf16"):
             for kernel in kernels(dtype):
                 name = kernel[0].__name__
-                if name in {"packed_matrix_kernel", "packed_wide_kernel"} and capability < 80:
+                if name in {"quantized_small_batch_kernel", "quantized_medium_batch_kernel"} and capability < 80:
                     continue  # such a card dequantizes instead
                 made = compiled(kernel, capability)
                 sys.stdout.write(json.dumps([name, capability, made.metadata.shared, len(made.asm["cubin"])]) + "\n")

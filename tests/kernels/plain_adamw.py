@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from imprint.kernels.split import AdamWScalars, joined, split
-from tests.kernels.packed_weights import DEVICE
+from tests.kernels.quantized_weights import DEVICE
 
 
 def plain_update(weight: Tensor, low: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, scalars: AdamWScalars) -> None:

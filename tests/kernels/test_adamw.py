@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from imprint.kernels.split import AdamWScalars, joined
-from tests.kernels.packed_weights import needs_triton
 from tests.kernels.plain_adamw import plain_update, state_of
+from tests.kernels.quantized_weights import needs_triton
 
 SCALARS = AdamWScalars(
     factor=0.37,

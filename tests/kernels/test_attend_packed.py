@@ -2,7 +2,7 @@ import torch
 from torch import library
 
 from imprint.kernels.attend_packed import MAX_HEAD_DIM, KernelInputs, attend_packed, choose_tiles
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 
 def test_tiles_fit_the_shared_memory_of_every_card() -> None:

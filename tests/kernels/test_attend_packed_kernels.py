@@ -5,7 +5,7 @@ from torch import Tensor
 from imprint.kernels.attend_packed import attend_packed
 from tests.cases import difference
 from tests.kernels.cards import numbers_of
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 ENDS = (3, 20, 21, 37)
 """Where the rows of the pack end: some inside a tile, one row of a single token."""

@@ -5,7 +5,7 @@ from torch import Tensor
 from imprint.kernels.cross_entropy import BLOCK, cross_entropy
 from imprint.models.loss import _plain_cross_entropy
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 ROWS = 5
 

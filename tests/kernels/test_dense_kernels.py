@@ -5,7 +5,7 @@ from torch.nn import functional
 from imprint.kernels import launch
 from imprint.kernels.tiles import Tile
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, every_dtype, needs_triton
+from tests.kernels.quantized_weights import DEVICE, every_dtype, needs_triton
 
 pytestmark = needs_triton
 

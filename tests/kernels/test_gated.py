@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from imprint.kernels.gated import Gated, JointGated
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 gated: Any = Gated.apply
 joint_gated: Any = JointGated.apply

@@ -8,7 +8,7 @@ from imprint.kernels.attend_packed import attend_packed
 from imprint.kernels.joint_heads import JointHeads, RotateHeads
 from imprint.models.rotary import rotate
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 TOKENS, SIZE = 5, 16
 rotate_heads: Any = RotateHeads.apply

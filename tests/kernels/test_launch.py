@@ -3,11 +3,11 @@ import torch
 from imprint.kernels.launch import QuantizedRows
 from imprint.quant.group_int4 import GroupInt4
 from imprint.quant.row_int import RowInt
-from tests.kernels.packed_weights import packed, stored
+from tests.kernels.quantized_weights import for_kernel, stored
 
 
 def test_a_word_has_the_columns_of_four_bytes() -> None:
-    four, eight, group = (packed(stored(one, 2, 256)) for one in (RowInt(4), RowInt(8), GroupInt4()))
+    four, eight, group = (for_kernel(stored(one, 2, 256)) for one in (RowInt(4), RowInt(8), GroupInt4()))
 
     assert [one.words.shape for one in (four, eight, group)] == [(2, 32), (2, 64), (2, 32)]
     assert {one.columns for one in (four, eight, group)} == {256}

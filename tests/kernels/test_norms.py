@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from imprint.kernels.norms import AddNorm, Norm, Residual
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 add_norm: Any = AddNorm.apply
 norm: Any = Norm.apply

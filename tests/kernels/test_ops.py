@@ -11,14 +11,14 @@ from imprint.models.step_fusion import FusedStep
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import StoredWeight, WeightFormat
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, DTYPES, PACKED_FORMATS, every_format, needs_triton, packed, stored
+from tests.kernels.quantized_weights import DEVICE, DTYPES, INTEGER_FORMATS, every_format, for_kernel, needs_triton, stored
 
 pytestmark = needs_triton
 DTYPE = DTYPES[0]
 
 
 def arguments(weight: StoredWeight) -> tuple[Tensor, Tensor, int, int, int, int]:
-    one = packed(weight)
+    one = for_kernel(weight)
     return one.integers, one.scales, one.bits, one.group, one.rows.start, one.rows.stop
 
 
@@ -95,11 +95,11 @@ def test_a_checkpointed_block_has_the_same_gradient() -> None:
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (2, 3)])
 def test_few_tokens_of_any_shape_are_multiplied_by_the_integers(shape: tuple[int, ...]) -> None:
-    for weight_format in PACKED_FORMATS:
+    for weight_format in INTEGER_FORMATS:
         weight = stored(weight_format, 12, 128)
         x = torch.randn(*shape, 128, device=DEVICE, dtype=DTYPE)
 
-        found, wanted = (linear(one, x, weight, None) for one in (ops.packed_linear, ops.dequantized_linear))
+        found, wanted = (linear(one, x, weight, None) for one in (ops.quantized_linear, ops.dequantized_linear))
 
         assert found.shape == (*shape, 12)
         assert difference(found, wanted) < 2e-3 * float(wanted.abs().max())
@@ -118,7 +118,7 @@ def test_every_operation_tells_its_shape_without_computing() -> None:
     x = torch.randn(2, 64, device=DEVICE, dtype=DTYPE)
     integers, scales, *numbers = arguments(weight)
 
-    for operation in (ops.dequantized_linear, ops.packed_linear):
+    for operation in (ops.dequantized_linear, ops.quantized_linear):
         library.opcheck(operation, (x, integers, scales, None, *numbers), test_utils=("test_schema", "test_faketensor"))
     library.opcheck(ops.dequantize, (integers, scales, *numbers, DTYPE), test_utils=("test_schema", "test_faketensor"))
     assert ops.dequantized_gradient(torch.ones(2, 8, device=DEVICE, dtype=DTYPE), integers, scales, *numbers).shape == (2, 64)
@@ -130,8 +130,8 @@ def test_the_gelu_behind_a_product_of_one_token_is_that_of_pytorch(weight_format
     x, bias = torch.randn(1, 264, device=DEVICE, dtype=DTYPE), torch.randn(16, device=DEVICE, dtype=DTYPE)
     integers, scales, *numbers = arguments(weight)
 
-    wanted = functional.gelu(ops.packed_linear(x, integers, scales, bias, *numbers), approximate="tanh")
-    found = ops.packed_linear(x, integers, scales, bias, *numbers, gelu=True)
+    wanted = functional.gelu(ops.quantized_linear(x, integers, scales, bias, *numbers), approximate="tanh")
+    found = ops.quantized_linear(x, integers, scales, bias, *numbers, gelu=True)
 
     assert difference(found, wanted) <= torch.finfo(DTYPE).eps * max(1.0, float(wanted.abs().max()))
 
@@ -143,11 +143,11 @@ def test_a_decoding_step_computes_product_and_gelu_at_once(weight_format: Weight
     mode = FusedStep(everywhere=True)
 
     with torch.no_grad():
-        plain = linear(ops.packed_linear, x, weight, bias)
+        plain = linear(ops.quantized_linear, x, weight, bias)
         with mode:
-            product = linear(ops.packed_linear, x, weight, bias)
+            product = linear(ops.quantized_linear, x, weight, bias)
             found = functional.gelu(product, approximate="tanh")
-            other = linear(ops.packed_linear, x, weight, bias)
+            other = linear(ops.quantized_linear, x, weight, bias)
             total = torch.cat((other, other.view(16)[None])) + 1
 
     assert mode.fused == 1

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from imprint.kernels.quantize_rows import FP8, SMALLEST, by_kernel, quantize_rows, scaled_rows
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 
 def test_every_row_has_a_scale_of_its_own_for_its_largest_magnitude() -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.kernels.cards import numbers_of
-from tests.kernels.packed_weights import needs_triton
+from tests.kernels.quantized_weights import needs_triton
 
 SCRIPT = """
 import sys

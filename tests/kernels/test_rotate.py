@@ -3,7 +3,7 @@ import torch
 
 from imprint.kernels.rotate import rotate
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 
 @needs_triton

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imprint.kernels import tiles
-from tests.kernels.packed_weights import needs_triton
+from tests.kernels.quantized_weights import needs_triton
 
 SHAPES = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384), (130528, 4096), (640, 2048), (2048, 640), (4096, 13696), (4, 8))
 """(N, K) of ChatGLM-6B, ChatGLM2-6B and a small model."""
@@ -15,8 +15,10 @@ SHAPES = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384), (130528, 40
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
 def test_a_program_reads_a_bounded_number_of_elements_and_gives_every_thread_some(rows: int, columns: int) -> None:
-    packed = [(tiles.vector_tile(rows, columns * bits // 32, group), columns * bits // 32, 1) for bits, group in ((4, 0), (8, 0), (4, 16))]
-    for tile, width, unit in (*packed, (tiles.dense_tile(rows, columns), columns, 8)):
+    quantized = [
+        (tiles.vector_tile(rows, columns * bits // 32, group), columns * bits // 32, 1) for bits, group in ((4, 0), (8, 0), (4, 16))
+    ]
+    for tile, width, unit in (*quantized, (tiles.dense_tile(rows, columns), columns, 8)):
         threads = tiles.WARP * tile.warps
         each = -(-width // tile.columns) * max(1, tile.columns // unit // threads)
 
@@ -26,9 +28,9 @@ def test_a_program_reads_a_bounded_number_of_elements_and_gives_every_thread_som
 
 
 def test_a_tile_of_a_format_with_groups_is_a_group_wide() -> None:
-    assert tiles.matrix_tile(4096, 512, 16).columns == 16
-    assert tiles.matrix_tile(4096, 512, 0).columns == 32
-    assert tiles.matrix_tile(4096, 3, 0).columns == 16  # as few as a matrix product has
+    assert tiles.small_batch_tile(4096, 512, 16).columns == 16
+    assert tiles.small_batch_tile(4096, 512, 0).columns == 32
+    assert tiles.small_batch_tile(4096, 3, 0).columns == 16  # as few as a matrix product has
 
 
 def test_powers_of_two() -> None:
@@ -49,8 +51,8 @@ def test_every_tile_compiles_for_every_card_within_its_shared_memory(capability:
 
     assert done.returncode == 0, done.stderr[-2000:]
     made = [json.loads(line) for line in done.stdout.splitlines()]
-    kernels = {"dense_vector_kernel", "dequantize_kernel", "packed_vector_kernel", "lay_out_kernel"} | (
-        {"packed_matrix_kernel", "packed_wide_kernel"} if capability >= 80 else set()
+    kernels = {"dense_vector_kernel", "dequantize_kernel", "quantized_vector_kernel", "lay_out_kernel"} | (
+        {"quantized_small_batch_kernel", "quantized_medium_batch_kernel"} if capability >= 80 else set()
     )
     assert {name for name, *_ in made} == kernels
     assert [one for one in made if one[2] > 1024 * SHARED_KIB[capability] or one[3] == 0] == []

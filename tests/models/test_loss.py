@@ -10,7 +10,7 @@ from imprint.models import loss
 from imprint.models.loss import target_loss, token_losses
 from imprint.pack import pack
 from tests.cases import difference, prompt, small_model
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 ROWS, WIDTH, VOCABULARY = 10, 6, 17
 

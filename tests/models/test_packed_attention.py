@@ -9,7 +9,7 @@ from imprint.models.packed_attention import PackedAttention, attend_rows
 from imprint.models.reference_attention import ReferenceAttention
 from imprint.pack import Pack, pack
 from tests.cases import difference, small_network
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 HEADS, HEAD_DIM = 4, 24
 PREFIX = 20

@@ -12,7 +12,7 @@ from imprint.quant.kernels import KERNELS, PLAIN_KERNELS
 from imprint.quant.linear import QuantizedLinear
 from imprint.quant.row_int import RowInt
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, needs_triton
+from tests.kernels.quantized_weights import DEVICE, needs_triton
 
 FP16 = torch.float16
 

@@ -8,10 +8,10 @@ from imprint.quant.formats import FORMATS
 from imprint.quant.kernels import KERNELS, PLAIN_KERNELS, DequantMatmul
 from imprint.quant.linear import QuantizedLinear
 from imprint.quant.row_int import RowInt
-from imprint.quant.triton_kernels import PackedMatmul, TritonDequantMatmul
+from imprint.quant.triton_kernels import QuantizedMatmul, TritonDequantMatmul
 from imprint.quant.weight_format import StoredWeight, WeightFormat
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, every_format, needs_triton, stored
+from tests.kernels.quantized_weights import DEVICE, every_format, needs_triton, stored
 
 FP16 = torch.float16
 
@@ -44,18 +44,22 @@ class TestOnAGPU:
     def test_few_tokens_are_multiplied_by_the_integers_and_many_by_the_weight(self) -> None:
         weight = stored(RowInt(4), 4, 16)
 
-        assert [first(random(tokens, 16), weight) for tokens in (1, 64, 65)] == ["PackedMatmul", "PackedMatmul", "TritonDequantMatmul"]
+        assert [first(random(tokens, 16), weight) for tokens in (1, 64, 65)] == [
+            "QuantizedMatmul",
+            "QuantizedMatmul",
+            "TritonDequantMatmul",
+        ]
 
     def test_a_product_with_a_gradient_dequantizes(self) -> None:
         weight, x = stored(RowInt(4), 4, 16), random(1, 16).requires_grad_()
 
         assert first(x, weight) == "TritonDequantMatmul"
         with torch.no_grad():
-            assert first(x, weight) == "PackedMatmul"
+            assert first(x, weight) == "QuantizedMatmul"
 
     def test_what_they_do_not_compute_falls_back(self) -> None:
         assert first(random(1, 12), stored(RowInt(4), 4, 12)) == "DequantMatmul"  # no whole words
-        assert first(random(1, 12), stored(RowInt(8), 4, 12)) == "PackedMatmul"
+        assert first(random(1, 12), stored(RowInt(8), 4, 12)) == "QuantizedMatmul"
         assert first(random(1, 16, torch.float32), stored(RowInt(4), 4, 16)) == "DequantMatmul"
         assert first(random(0, 16), stored(RowInt(4), 4, 16)) == "DequantMatmul"
 
@@ -66,7 +70,7 @@ class TestOnAGPU:
         weight, x, bias = stored(weight_format, 20, 264, range(4, 20)), random(tokens, 264), random(1, 16)[0]
         wanted = DequantMatmul().matmul(x, weight, bias)
 
-        for kernel in (PackedMatmul(), TritonDequantMatmul()):
+        for kernel in (QuantizedMatmul(), TritonDequantMatmul()):
             if kernel.supports(x, weight):
                 assert difference(kernel.matmul(x, weight, bias), wanted) < 2e-3 * float(wanted.abs().max())
 

@@ -201,7 +201,7 @@ def add_words(
 
 
 @jit(unaligned=["words", "scales"], varying=["low", "high"])
-def packed_vector_kernel(
+def quantized_vector_kernel(
     x,
     words,
     scales,
@@ -294,7 +294,7 @@ def split_tokens(x, TOKENS: tl.constexpr, BLOCK_W: tl.constexpr, L: tl.constexpr
 
 
 @jit(varying=["T"])
-def packed_matrix_kernel(
+def quantized_small_batch_kernel(
     x,
     words,
     scales,

@@ -6,7 +6,7 @@ from imprint.kernels.tiles import Tile
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import WeightFormat
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, every_dtype, every_format, needs_triton, packed, stored
+from tests.kernels.quantized_weights import DEVICE, every_dtype, every_format, for_kernel, needs_triton, stored
 
 pytestmark = needs_triton
 
@@ -21,14 +21,14 @@ def test_tokens_are_multiplied_as_by_the_dequantized_weight(
     x, bias = (torch.randn(size, device=DEVICE).to(dtype) for size in ((tokens, columns), (rows - 2,)))
     exact = x.double() @ weight.dequantize(torch.float32).double().t() + bias.double()
 
-    found = launch.packed_wide(x, packed(weight), bias)
+    found = launch.quantized_medium_batch(x, for_kernel(weight), bias)
 
     assert difference(found, exact) < torch.finfo(dtype).eps * float(exact.abs().max())
 
 
 def test_the_tile_changes_nothing_but_rounding() -> None:
-    weight, x = packed(stored(RowInt(4), 70, 520)), torch.randn(64, 520, device=DEVICE).half()
+    weight, x = for_kernel(stored(RowInt(4), 70, 520)), torch.randn(64, 520, device=DEVICE).half()
 
-    found, wanted = launch.packed_wide(x, weight, None, Tile(64, 16, 4, 2)), launch.packed_wide(x, weight, None)
+    found, wanted = launch.quantized_medium_batch(x, weight, None, Tile(64, 16, 4, 2)), launch.quantized_medium_batch(x, weight, None)
 
     assert difference(found, wanted) < 0.1

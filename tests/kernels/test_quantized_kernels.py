@@ -6,7 +6,7 @@ from imprint.kernels.tiles import Tile
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import WeightFormat
 from tests.cases import difference
-from tests.kernels.packed_weights import DEVICE, DTYPES, every_dtype, every_format, needs_triton, packed, stored
+from tests.kernels.quantized_weights import DEVICE, DTYPES, every_dtype, every_format, for_kernel, needs_triton, stored
 
 pytestmark = needs_triton
 SHAPES = ((24, 1024), (7, 264))
@@ -22,12 +22,12 @@ class TestDequantize:
     ) -> None:
         weight = stored(weight_format, rows, columns)
 
-        assert torch.equal(launch.dequantize(packed(weight), dtype), weight.dequantize(dtype))
+        assert torch.equal(launch.dequantize(for_kernel(weight), dtype), weight.dequantize(dtype))
 
     def test_some_rows_are_dequantized_alone(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
         weight = stored(weight_format, 20, 256, range(3, 16))
 
-        assert torch.equal(launch.dequantize(packed(weight), dtype, Tile(4, 32, 1)), weight.dequantize(dtype))
+        assert torch.equal(launch.dequantize(for_kernel(weight), dtype, Tile(4, 32, 1)), weight.dequantize(dtype))
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -35,7 +35,7 @@ def test_scales_that_have_the_dtype_of_the_weights_round_the_products_to_it(bits
     weight_format = RowInt(8 if bits == 8 else 4, None)
     weight = stored(weight_format, 6, 64)
 
-    assert torch.equal(launch.dequantize(packed(weight), DTYPES[0]), weight.dequantize(DTYPES[0]))
+    assert torch.equal(launch.dequantize(for_kernel(weight), DTYPES[0]), weight.dequantize(DTYPES[0]))
 
 
 @every_format
@@ -43,7 +43,7 @@ def test_a_row_whose_scale_is_not_finite_stays_so(weight_format: WeightFormat) -
     weight = stored(weight_format, 4, 128)
     weight.tensors["weight_scale"][2] = float("nan")
 
-    assert launch.dequantize(packed(weight), DTYPES[0]).isnan().any(1).tolist() == [False, False, True, False]
+    assert launch.dequantize(for_kernel(weight), DTYPES[0]).isnan().any(1).tolist() == [False, False, True, False]
 
 
 @every_format
@@ -57,24 +57,24 @@ class TestProducts:
         weight = stored(weight_format, rows, columns, range(2, rows))
         x, bias = (torch.randn(size, device=DEVICE).to(dtype) for size in ((tokens, columns), (rows - 2,)))
         exact = x.double() @ weight.dequantize(torch.float32).double().t() + bias.double()
-        kernels = (launch.packed_matrix, launch.packed_vector) if tokens == 1 else (launch.packed_matrix,)
+        kernels = (launch.quantized_small_batch, launch.quantized_vector) if tokens == 1 else (launch.quantized_small_batch,)
 
         for kernel in kernels:
-            assert difference(kernel(x, packed(weight), bias), exact) < torch.finfo(dtype).eps * float(exact.abs().max())
+            assert difference(kernel(x, for_kernel(weight), bias), exact) < torch.finfo(dtype).eps * float(exact.abs().max())
 
     def test_the_tile_changes_nothing_but_rounding(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
-        weight, x = packed(stored(weight_format, 24, 1096)), torch.randn(1, 1096, device=DEVICE).to(dtype)
-        wanted = launch.packed_vector(x, weight, None)
+        weight, x = for_kernel(stored(weight_format, 24, 1096)), torch.randn(1, 1096, device=DEVICE).to(dtype)
+        wanted = launch.quantized_vector(x, weight, None)
 
         for tile in (Tile(1, 32, 1), Tile(8, 64, 2), Tile(4, 32, 1, unroll=2), Tile(2, 16, 1, unroll=4)):
-            assert difference(launch.packed_vector(x, weight, None, tile), wanted) < 0.1
+            assert difference(launch.quantized_vector(x, weight, None, tile), wanted) < 0.1
         width = 16 if weight.group else 32
-        assert difference(launch.packed_matrix(x, weight, None, Tile(16, width, 1, 3)), wanted) < 0.1
+        assert difference(launch.quantized_small_batch(x, weight, None, Tile(16, width, 1, 3)), wanted) < 0.1
 
     def test_the_same_call_gives_the_same_bits(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
-        weight, x = packed(stored(weight_format, 24, 1024)), torch.randn(1, 1024, device=DEVICE).to(dtype)
+        weight, x = for_kernel(stored(weight_format, 24, 1024)), torch.randn(1, 1024, device=DEVICE).to(dtype)
 
-        assert torch.equal(launch.packed_vector(x, weight, None), launch.packed_vector(x, weight, None))
+        assert torch.equal(launch.quantized_vector(x, weight, None), launch.quantized_vector(x, weight, None))
 
 
 @every_format
@@ -84,10 +84,10 @@ def test_what_integers_are_offset_by_costs_no_precision_where_all_inputs_are_pos
     x = torch.rand(1, 8192, device=DEVICE) + 0.5
     exact = x.double() @ weight.dequantize(torch.float32).double().t()
 
-    assert difference(launch.packed_vector(x, packed(weight), None), exact) < 5e-5 * float(exact.abs().max())
+    assert difference(launch.quantized_vector(x, for_kernel(weight), None), exact) < 5e-5 * float(exact.abs().max())
 
 
 def test_an_input_with_gaps_is_read_as_it_is_meant() -> None:
-    weight, x = packed(stored(RowInt(4), 8, 64)), torch.randn(2, 128, device=DEVICE).half()[:, ::2]
+    weight, x = for_kernel(stored(RowInt(4), 8, 64)), torch.randn(2, 128, device=DEVICE).half()[:, ::2]
 
-    assert torch.equal(launch.packed_matrix(x, weight, None), launch.packed_matrix(x.contiguous(), weight, None))
+    assert torch.equal(launch.quantized_small_batch(x, weight, None), launch.quantized_small_batch(x.contiguous(), weight, None))

@@ -10,7 +10,7 @@ spans of 16 words of a row.
 from __future__ import annotations
 
 from imprint.kernels.language import jit, tl
-from imprint.kernels.packed_kernels import add_pair
+from imprint.kernels.quantized_kernels import add_pair
 
 
 @jit(varying=["T"])
@@ -34,7 +34,7 @@ def plane(at, COLUMN: tl.constexpr, size, inside):
 
 
 @jit(varying=["T"])
-def packed_wide_kernel(
+def quantized_medium_batch_kernel(
     planes,
     sums,
     words,
@@ -54,7 +54,7 @@ def packed_wide_kernel(
 ):
     """Up to TOKENS tokens times rows from first to end of a weight -> out (T, end - first).
 
-    As packed_matrix_kernel; what the offset of the integers adds is subtracted by means of the sums.
+    As quantized_small_batch_kernel, but what the offset of the integers adds is subtracted by means of the sums.
     """
     S: tl.constexpr = (W + 15) // 16
     OFFSET: tl.constexpr = 24.0 if BITS == 4 else 400.0

@@ -19,9 +19,9 @@ needs_triton = pytest.mark.skipif(not TRITON, reason="Triton is not installed")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = (torch.float16, torch.bfloat16) if DEVICE.type == "cuda" else (torch.float16,)
 """In the interpreter only fp16: it has no matrix products in bf16, and truncates to bf16 instead of rounding."""
-PACKED_FORMATS = [one for one in FORMATS if isinstance(one, RowInt | GroupInt4)]
+INTEGER_FORMATS = [one for one in FORMATS if isinstance(one, RowInt | GroupInt4)]
 """Those of integers, which these kernels read."""
-every_format = pytest.mark.parametrize("weight_format", PACKED_FORMATS, ids=lambda one: str(one.title))
+every_format = pytest.mark.parametrize("weight_format", INTEGER_FORMATS, ids=lambda one: str(one.title))
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -32,7 +32,7 @@ def stored(weight_format: WeightFormat, rows: int, columns: int, kept: range | N
     return StoredWeight(weight_format, {name: one.to(DEVICE) for name, one in tensors.items()}, columns, kept or range(rows))
 
 
-def packed(weight: StoredWeight) -> QuantizedRows:
+def for_kernel(weight: StoredWeight) -> QuantizedRows:
     """The same for a kernel."""
     name = weight.weight_format.name
     bits, group = 8 if name == 8 else 4, 128 if name == "int4-g128" else 0
