@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+from results import reporter
 
 LOAD = """
 import sys, time
@@ -52,12 +53,7 @@ def main() -> None:
     tiny = options.tiny or not gpu
     base = "embedded" if tiny else str(write_base(options.folder / "base", options.vocabulary))
 
-    def report(**values: object) -> None:
-        line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, **values})
-        print(line, flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    report = reporter(options.out)
 
     cases = options.case or CASES
     for bits in ("16", "4") if "load" in cases else ():

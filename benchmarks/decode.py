@@ -10,7 +10,6 @@ line per case.
 
 import argparse
 import gc
-import json
 import random
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from statistics import median
 import torch
 from full_size import CONFIG, LENGTHS, PREFIX_LENGTH, reset_peak_memory, synchronize
 from quantized import PRECISIONS, random_network
+from results import reporter
 
 from imprint.inference import Decoder, Request
 from imprint.inference.generate import generate
@@ -57,12 +57,7 @@ def main() -> None:
     tiny, device = options.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
     dtype = getattr(torch, options.dtype or ("bfloat16" if gpu else "float32"))
 
-    def report(**values: object) -> None:
-        line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, **values})
-        print(line, flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    report = reporter(options.out)
 
     for name in options.format or ("16", "8", "4"):
         network = random_network(PRECISIONS[name], dtype, device, tiny=tiny)

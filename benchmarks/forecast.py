@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from full_size import CONFIG, CONFIG_2, random_rows, reset_peak_memory, synchronize
+from results import reporter
 from torch import Tensor
 
 from imprint.engine.engine import Engine
@@ -89,9 +90,9 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="tiny networks, one step per case")
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
-    name = torch.cuda.get_device_name() if gpu else "cpu"
     device, dtype = torch.device("cuda" if gpu else "cpu"), torch.bfloat16 if gpu else torch.float32
-    machine = Machine(device, dtype, arguments.tiny or not gpu, _card(name))
+    machine = Machine(device, dtype, arguments.tiny or not gpu, _card(torch.cuda.get_device_name() if gpu else "cpu"))
+    report = reporter(arguments.out)
     differences = []
     for family, cases in CASES.items():
         network: Network | None = None
@@ -103,11 +104,7 @@ def main() -> None:
             choice = Choice(tune, quantize, checkpointing, micro_batch)
             result = compare(network, family, choice, machine)
             differences.append(result["difference"])
-            line = json.dumps({"device": name, "torch": torch.__version__, "family": family, **result})
-            print(line, flush=True)
-            if arguments.out:
-                with arguments.out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+            report(family=family, **result)
         del network
         _free()
     print(json.dumps({"settings": len(differences), "largest_difference": max(differences, key=abs)}))

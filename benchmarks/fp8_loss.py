@@ -10,7 +10,6 @@ few minutes with a base of 135 million parameters.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from results import reporter
 
 from imprint.cli import main as imprint
 from imprint.events import Evaluation, Step, read_events
@@ -51,28 +51,20 @@ def main() -> None:
     if not torch.cuda.is_available():  # plain PyTorch instead of tensor cores
         patch.object(scaled_matmul, "_usable", lambda device: device.type == "cpu").start()
         patch.object(scaled_matmul, "DTYPES", {torch.float32}).start()
+    report = reporter(options.out, base=Path(options.base).name, method=options.method)
     for seed in options.seed or [0]:
         exact: dict[str, float] = {}
         for variant in ["bf16", *(options.variant or VARIANTS[1:])]:
             began = time.perf_counter()
             losses = run(variant, seed, options)
             exact = exact or losses
-            line = json.dumps(
-                {
-                    "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-                    "base": Path(options.base).name,
-                    "method": options.method,
-                    "variant": variant,
-                    "seed": seed,
-                    **{name: round(loss, 4) for name, loss in losses.items()},
-                    "percent_off": {name: round(100 * (loss / exact[name] - 1), 3) for name, loss in losses.items()},
-                    "seconds": round(time.perf_counter() - began, 1),
-                }
+            report(
+                variant=variant,
+                seed=seed,
+                **{name: round(loss, 4) for name, loss in losses.items()},
+                percent_off={name: round(100 * (loss / exact[name] - 1), 3) for name, loss in losses.items()},
+                seconds=round(time.perf_counter() - began, 1),
             )
-            print(line, flush=True)
-            if options.out:
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
 
 
 def run(variant: str, seed: int, options: argparse.Namespace) -> dict[str, float]:

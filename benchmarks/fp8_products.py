@@ -9,12 +9,12 @@ moves. Last come the sums over a step. All is repeated as CUDA graphs. It needs 
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from results import reporter
 from torch import Tensor
 
 from imprint.kernels import quantize_rows, scaled
@@ -135,13 +135,11 @@ def main() -> None:
         print("this needs a GPU that multiplies FP8")
         return
 
+    write = reporter(options.out, tokens=options.tokens)
+
     def report(**values: object) -> None:
         short = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in values.items()}
-        line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "tokens": options.tokens, **short})
-        print(line, flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        write(**short)
 
     measure(options.tokens, report)
 

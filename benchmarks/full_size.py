@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from results import reporter
 
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
@@ -84,12 +85,7 @@ def main() -> None:
     out, build = options.out, FAMILIES[options.family]
     device = torch.device("cuda")
 
-    def report(**values: object) -> None:
-        line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "family": options.family, **values})
-        print(line, flush=True)
-        if out:
-            with out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    report = reporter(out, family=options.family)
 
     for dtype in options.dtypes or CASES:
         network = random_network(dtype, device, build)

@@ -24,6 +24,7 @@ from typing import TypeVar
 import psutil
 import torch
 from full_size import CONFIG, random_network, reset_peak_memory, synchronize
+from results import Report, reporter
 
 from imprint.engine.engine import Engine
 from imprint.engine.section import EngineSection, OptimizerSection
@@ -46,7 +47,6 @@ STRATEGIES = {
     "ZeRO-2": EngineSection(deepspeed="zero2"),
     "ZeRO-3": EngineSection(deepspeed="zero3"),
 }
-Report = Callable[..., None]
 Result = TypeVar("Result")
 
 
@@ -61,15 +61,7 @@ def main() -> None:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.gpus}", *sys.argv]
         raise SystemExit(subprocess.call(command))
     with join_world(None, process_group=True) as world:
-
-        def report(**values: object) -> None:
-            if not world.is_main:
-                return
-            line = json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, **values})
-            print(line, flush=True)
-            if options.out:
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+        report: Report = reporter(options.out) if world.is_main else lambda **_: None
 
         if world.size > 1:
             several_gpus(world, report)

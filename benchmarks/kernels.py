@@ -9,7 +9,6 @@ best ones. Without a GPU only the comparison runs, in Triton's interpreter (set 
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -20,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from results import Report, reporter
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,7 +48,6 @@ PRODUCTS: dict[str, Callable[..., Tensor]] = {
     "small_batch": launch.quantized_small_batch,
     "medium_batch": launch.quantized_medium_batch,
 }
-Emit = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -108,52 +107,46 @@ def main() -> None:
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
 
-    def emit(**values: object) -> None:
-        line = json.dumps(values)
-        print(line, flush=True)
-        if arguments.out:
-            with arguments.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    report = reporter(arguments.out)
 
     kernels, until = set(arguments.only or KERNELS), time.monotonic() + arguments.seconds
     cases = [case for case in CASES if case.kernel in kernels]
-    emit(device=torch.cuda.get_device_name() if gpu else "cpu", torch=torch.__version__)
     if not gpu:
-        compare(emit, torch.device("cpu"), kernels)
+        compare(report, torch.device("cpu"), kernels)
         return  # the attention is compared in tests
     used = [Trial(case, shape) for case in cases for shape in shapes_of(case)]
-    compile_all([*used, *[AttentionTrial(rows) for rows in ATTENDED if "attention" in kernels]], emit)
-    compare(emit, torch.device("cuda"), kernels)
+    compile_all([*used, *[AttentionTrial(rows) for rows in ATTENDED if "attention" in kernels]], report)
+    compare(report, torch.device("cuda"), kernels)
     if "attention" in kernels:
-        compare_attention(emit, torch.device("cuda"))
+        compare_attention(report, torch.device("cuda"))
         for rows in ATTENDED:
-            measure_attention(rows, [None], emit, until)
-    measure(cases, emit)
+            measure_attention(rows, [None], report, until)
+    measure(cases, report)
     if arguments.search and "attention" in kernels:
-        search_attention(emit, until)
+        search_attention(report, until)
     if arguments.search and cases:
-        search(cases, emit, until)
+        search(cases, report, until)
 
 
 # ---------------------------------------------------------------------------------------------------------------- comparison
 
 
-def compare(emit: Emit, device: torch.device, kernels: Container[str]) -> None:
+def compare(report: Report, device: torch.device, kernels: Container[str]) -> None:
     """These kernels against plain PyTorch, for a width with a cut tile; one line each."""
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float16  # the interpreter truncates to bf16
     rows, columns = (100, 1096) if device.type == "cuda" else (7, 264)
     for one in FORMATS:
-        compare_format(emit, str(one.title), rows, columns, dtype, device, kernels)
+        compare_format(report, str(one.title), rows, columns, dtype, device, kernels)
     if "dense" in kernels:
         weight, x = (torch.randn(size, columns, device=device).to(dtype) for size in (rows, 1))
         bias = torch.randn(rows, device=device).to(dtype)
         exact = x.double() @ weight.double().t() + bias.double()
-        emit(check="dense", dtype=str(dtype), shape=[rows, columns], error=error_of(launch.dense_vector(x, weight, bias), exact))
+        report(check="dense", dtype=str(dtype), shape=[rows, columns], error=error_of(launch.dense_vector(x, weight, bias), exact))
 
 
 def compare_format(
-    emit: Emit, title: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device, kernels: Container[str]
+    report: Report, title: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device, kernels: Container[str]
 ) -> None:
     weight_format = next(one for one in FORMATS if str(one.title) == title)
     tensors = weight_format.quantize(torch.randn(rows, columns, device=device))
@@ -163,14 +156,14 @@ def compare_format(
     plain = weight_format.dequantize(tensors, slice(kept.start, kept.stop), dtype)
     about = {"format": title, "dtype": str(dtype), "shape": [len(kept), columns]}
     if "dequantize" in kernels:
-        emit(check="dequantize", **about, equal=torch.equal(launch.dequantize(quantized, dtype), plain))
+        report(check="dequantize", **about, equal=torch.equal(launch.dequantize(quantized, dtype), plain))
     exact_weight = weight_format.dequantize(tensors, slice(kept.start, kept.stop), torch.float32).double()
     for kernel, tokens in (("vector", 1), ("small_batch", 3), ("medium_batch", 17)):
         if kernel not in kernels:
             continue
         x, bias = torch.randn(tokens, columns, device=device).to(dtype), torch.randn(len(kept), device=device).to(dtype)
         exact = x.double() @ exact_weight.t() + bias.double()
-        emit(check=kernel, tokens=tokens, **about, error=error_of(PRODUCTS[kernel](x, quantized, bias, None), exact))
+        report(check=kernel, tokens=tokens, **about, error=error_of(PRODUCTS[kernel](x, quantized, bias, None), exact))
 
 
 def error_of(found: Tensor, exact: Tensor) -> float:
@@ -178,11 +171,11 @@ def error_of(found: Tensor, exact: Tensor) -> float:
     return float((found.double() - exact).abs().max() / exact.abs().max())
 
 
-def compare_attention(emit: Emit, device: torch.device) -> None:
+def compare_attention(report: Report, device: torch.device) -> None:
     """The attention of a step, as it is chosen, against plain PyTorch in float64."""
     for rows in ATTENDED[:2]:
         step = Step(rows, device, torch.bfloat16)
-        emit(check="attention", rows=rows, error=error_of(step(), step.exact()))
+        report(check="attention", rows=rows, error=error_of(step(), step.exact()))
 
 
 class Step:
@@ -226,7 +219,7 @@ def step_tiles(rows: int) -> list[attend_step.StepTile]:
 # -------------------------------------------------------------------------------------------------------------- measurements
 
 
-def measure_attention(rows: int, tiles: Sequence[attend_step.StepTile | None], emit: Emit, until: float, **how: object) -> None:
+def measure_attention(rows: int, tiles: Sequence[attend_step.StepTile | None], report: Report, until: float, **how: object) -> None:
     """The attention of one layer, all of its kernels, with these tiles; None is the one that is chosen."""
     read = 4 * HEADS * HEAD_SIZE * (rows * CACHED_KEYS + PREFIX_KEYS)
     steps = [Step(rows, torch.device("cuda"), torch.bfloat16) for _ in range(copies(read))]
@@ -235,22 +228,22 @@ def measure_attention(rows: int, tiles: Sequence[attend_step.StepTile | None], e
             return
         us = graph_us([lambda step=step, tile=tile: step(tile) for step in steps])  # type: ignore[misc]
         about = None if tile is None else list(asdict(tile).values())
-        emit(kernel="attention", rows=rows, tile=about, us=round(us, 2), tb_s=round(read / us / 1e6, 3), **how)
+        report(kernel="attention", rows=rows, tile=about, us=round(us, 2), tb_s=round(read / us / 1e6, 3), **how)
 
 
-def search_attention(emit: Emit, until: float) -> None:
+def search_attention(report: Report, until: float) -> None:
     """Other ways to share the attention among programs, without sharing the prefix, and with other parts of it at a time."""
-    compile_all([AttentionTrial(rows, tile) for rows in ATTENDED for tile in step_tiles(rows)], emit)
+    compile_all([AttentionTrial(rows, tile) for rows in ATTENDED for tile in step_tiles(rows)], report)
     chosen = attend_step.MIN_SHARING_ROWS, attend_step.SHARED_KEYS
     for rows in ATTENDED:
-        measure_attention(rows, step_tiles(rows), emit, until)
+        measure_attention(rows, step_tiles(rows), report, until)
         if rows == 1:
             continue
         for keys in (64, 128):
             attend_step.SHARED_KEYS = keys
-            measure_attention(rows, [None], emit, until, shared_keys=keys)
+            measure_attention(rows, [None], report, until, shared_keys=keys)
         attend_step.MIN_SHARING_ROWS, attend_step.SHARED_KEYS = 1000, chosen[1]
-        measure_attention(rows, [None], emit, until, shared=False)
+        measure_attention(rows, [None], report, until, shared=False)
         attend_step.MIN_SHARING_ROWS = chosen[0]
 
 
@@ -280,7 +273,7 @@ def copies(read_bytes: float) -> int:
     return max(2, min(64, int(BEYOND_CACHE / read_bytes)))
 
 
-def measure(cases: list[Case], emit: Emit) -> None:
+def measure(cases: list[Case], report: Report) -> None:
     """Every kernel with the tiles of the table, and its rivals."""
     device, dtype = torch.device("cuda"), torch.bfloat16
     for case in cases:
@@ -292,30 +285,31 @@ def measure(cases: list[Case], emit: Emit) -> None:
             made = [case.operation(rows, columns, device, dtype) for _ in range(copies(read))]
             us = graph_us([lambda one=one: one(None) for one in made])  # type: ignore[misc]
             whole += us if (rows, columns) != HEAD else 0
-            emit(**asdict(case), shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
+            report(**asdict(case), shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
             del made
-        emit(**asdict(case), layers=LAYERS, ms=round(LAYERS * whole / 1e3, 3))
+        report(**asdict(case), layers=LAYERS, ms=round(LAYERS * whole / 1e3, 3))
     for tokens in (1, 4, 16, 64):
         if {case.kernel for case in cases} - {"vector", "dequantize"}:
-            rivals(tokens, emit)
+            rivals(tokens, report)
 
 
-def rivals(tokens: int, emit: Emit) -> None:
+def rivals(tokens: int, report: Report) -> None:
     """Products of cuBLAS, and of PyTorch's kernel for INT4 with groups of 128."""
     for rows, columns in (*LAYER, HEAD):
         read = 2 * rows * columns
         x = torch.randn(tokens, columns, device="cuda", dtype=torch.bfloat16)
         weights = [torch.randn(rows, columns, device="cuda", dtype=torch.bfloat16) for _ in range(copies(read))]
         us = graph_us([lambda one=one, x=x: functional.linear(x, one) for one in weights])  # type: ignore[misc]
-        emit(kernel="cublas", title="bf16", tokens=tokens, shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
+        report(kernel="cublas", title="bf16", tokens=tokens, shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
         del weights
         try:
             us = graph_us(list(tinygemm(x, rows, columns)))
         except (RuntimeError, AttributeError) as error:
-            emit(kernel="torch int4", shape=[rows, columns], failed=str(error)[:200])
+            report(kernel="torch int4", shape=[rows, columns], failed=str(error)[:200])
             continue
         read = rows * columns // 2 + 4 * rows * columns // 128
-        emit(kernel="torch int4", title="int4-g128", tokens=tokens, shape=[rows, columns], us=round(us, 2), tb_s=round(read / us / 1e6, 3))
+        rate = round(read / us / 1e6, 3)
+        report(kernel="torch int4", title="int4-g128", tokens=tokens, shape=[rows, columns], us=round(us, 2), tb_s=rate)
 
 
 def tinygemm(x: Tensor, rows: int, columns: int) -> Iterator[Callable[[], object]]:
@@ -361,23 +355,23 @@ class AttentionTrial:
         return f"attention {self.rows}"
 
 
-def compile_all(trials: Sequence[Trial | AttentionTrial], emit: Emit) -> dict[Trial | AttentionTrial, str]:
+def compile_all(trials: Sequence[Trial | AttentionTrial], report: Report) -> dict[Trial | AttentionTrial, str]:
     """Compiles the kernels of all trials into Triton's cache, in parallel; those that failed, and why."""
     began = time.monotonic()
     workers = max(1, min(14, (os.cpu_count() or 2) - 2, len(trials)))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         failed = {trial: problem for trial, problem in zip(trials, pool.map(compile_trial, trials), strict=True) if problem}
-    emit(trials=len(trials), failed=len(failed), compile_s=round(time.monotonic() - began, 1))
+    report(trials=len(trials), failed=len(failed), compile_s=round(time.monotonic() - began, 1))
     for problem in sorted(set(failed.values())):
-        emit(failed=problem)
+        report(failed=problem)
     return failed
 
 
-def search(cases: list[Case], emit: Emit, until: float) -> None:
+def search(cases: list[Case], report: Report, until: float) -> None:
     """Times all trials, each case on each shape; the best ones last."""
     cases = [case for case in cases if case.tokens not in {4, 32}]
     trials = [Trial(case, shape, tile) for case in cases for shape in shapes_of(case) for tile in candidates(case, *shape)]
-    failed = compile_all(trials, emit)
+    failed = compile_all(trials, report)
     best: dict[tuple[Case, tuple[int, int]], tuple[float, Tile]] = {}
     for case in cases:
         for shape in shapes_of(case):
@@ -386,11 +380,11 @@ def search(cases: list[Case], emit: Emit, until: float) -> None:
                 if (trial.case, trial.shape) != (case, shape) or trial.tile is None or trial in failed or time.monotonic() > until:
                     continue
                 us = graph_us([lambda one=one, tile=trial.tile: one(tile) for one in made])  # type: ignore[misc]
-                emit(**asdict(case), shape=shape, tile=list(asdict(trial.tile).values()), us=round(us, 2))
+                report(**asdict(case), shape=shape, tile=list(asdict(trial.tile).values()), us=round(us, 2))
                 best[case, shape] = min(best.get((case, shape), (us, trial.tile)), (us, trial.tile), key=lambda found: found[0])
             del made
     for (case, shape), (us, tile) in best.items():
-        emit(best=asdict(case), shape=shape, tile=asdict(tile), us=round(us, 2), tb_s=round(case.read_bytes(*shape) / us / 1e6, 3))
+        report(best=asdict(case), shape=shape, tile=asdict(tile), us=round(us, 2), tb_s=round(case.read_bytes(*shape) / us / 1e6, 3))
 
 
 def shapes_of(case: Case) -> tuple[tuple[int, int], ...]:

@@ -8,7 +8,6 @@ epochs at that batch size. `--tiny`, the default without a GPU, only checks that
 
 import argparse
 import gc
-import json
 import math
 import random
 import statistics
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from full_size import random_rows, reset_peak_memory, synchronize
 from quantized import random_network
+from results import reporter
 
 from imprint.engine.engine import Engine
 from imprint.engine.section import OptimizerSection
@@ -48,18 +48,13 @@ def main() -> None:
     arguments = parser.parse_args()
     gpu = torch.cuda.is_available()
     tiny, device = arguments.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
+    report = reporter(arguments.out)
     for weight_format, dtype, cases in CASES:
         network = random_network(weight_format, dtype if gpu else torch.float32, device, tiny=tiny)
         for batch, checkpointing, targets in cases:
             result = lora_steps(network, batch, checkpointing=checkpointing, targets=targets, steps=1 if tiny else STEPS)
             precision = weight_format.title if weight_format else "16 bit"
-            line = json.dumps(
-                {"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, "format": precision, **result}
-            )
-            print(line, flush=True)
-            if arguments.out:
-                with arguments.out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+            report(format=precision, **result)
         del network
         gc.collect()
         torch.cuda.empty_cache()

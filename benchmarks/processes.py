@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from commands import write_base
+from results import reporter
 
 STEPS, ROWS, FIRST = 20, 16, 10
 """Steps of a run, rows of a step, and the steps before those whose time counts."""
@@ -60,6 +61,7 @@ def main() -> None:
     base = str(write_base(options.folder / "base", options.vocabulary, num_layers=options.layers)) if gpu else "embedded"
     recipe = options.folder / "recipe.yaml"
     recipe.write_text(RECIPE, encoding="utf-8")
+    report = reporter(options.out)
     alone: dict[str, list[float]] = {}
     for name in options.case or CASES:
         method, strategy = CASES[name]
@@ -75,11 +77,7 @@ def main() -> None:
             alone[method] = losses
         if losses and method in alone:
             line["from_one_process"] = round(max(abs(one - other) for one, other in zip(alone[method], losses, strict=True)), 6)
-        text = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, "case": name, **line})
-        print(text, flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
+        report(case=name, **line)
 
 
 def run(recipe: Path, output: Path, knobs: list[str]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Prints one JSON line per case.
 
 import argparse
 import gc
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 from full_size import CONFIG, answer, synchronize, timed, train_steps
+from results import reporter
 
 from imprint.kernels.quantize_rows import FP8, LARGEST
 from imprint.models.chatglm import ChatGLM
@@ -43,12 +43,7 @@ def main() -> None:
     tiny, device = arguments.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
     dtype = getattr(torch, arguments.dtype or ("float16" if gpu else "float32"))
 
-    def report(**values: object) -> None:
-        line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, **values})
-        print(line, flush=True)
-        if arguments.out:
-            with arguments.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    report = reporter(arguments.out)
 
     for name in arguments.format or PRECISIONS:
         weight_format = PRECISIONS[name]

@@ -33,6 +33,7 @@ from typing import Any, cast
 import torch
 from full_size import CONFIG
 from quantized import random_network
+from results import Report, reporter
 from stream_client import Stream, answer, connect, processor_seconds
 
 import imprint
@@ -57,7 +58,6 @@ ROUNDS = 3
 WORDS = "白色上衣"
 ROOM = 24
 """Tokens of the context that the longest prompt leaves free."""
-Report = Callable[..., None]
 
 
 def main() -> None:
@@ -79,13 +79,7 @@ def main() -> None:
         print(json.dumps(asyncio.run(PLANS[options.ask](options))))
         return
 
-    def report(**values: object) -> None:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
-        line = json.dumps({"device": device, "torch": torch.__version__, "users": options.users, "tokens": options.tokens, **values})
-        print(line, flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    report = reporter(options.out, users=options.users, tokens=options.tokens)
 
     if options.http:
         told = asyncio.run(compare(options))

@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
+from results import reporter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -62,13 +63,10 @@ def main() -> None:
         serve = serve_ours if options.serve == "ours" else serve_bare
         asyncio.run(serve(options.events, options.rate))
         return
+    report = reporter(options.out, cores=os.cpu_count())
     for _ in range(options.rounds):
         for name in [options.only] if options.only else SERVERS:
-            line = json.dumps({"server": name, "cores": os.cpu_count(), **measure(name, options)})
-            print(line, flush=True)
-            if options.out:
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+            report(server=name, **measure(name, options))
 
 
 # The two servers.

@@ -11,7 +11,6 @@ script runs.
 
 import argparse
 import gc
-import json
 import random
 import statistics
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 from full_size import CONFIG_2, PREFIX_LENGTH, random_rows, reset_peak_memory, synchronize
 from quantized import PRECISIONS, STD, random_network
+from results import reporter
 
 from imprint.data.encode import EncodedRow
 from imprint.engine.engine import Engine
@@ -128,6 +128,7 @@ def main() -> None:
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
     tiny, device = options.tiny or not gpu, torch.device("cuda" if gpu else "cpu")
+    report = reporter(options.out)
     network: Network | None = None
     built: tuple[object, ...] | None = None
     for name in options.case or CASES:
@@ -138,13 +139,7 @@ def main() -> None:
             gc.collect()
             network, built = build(case, dtype, device, tiny=tiny), (case.shape, case.format, case.smallest, dtype)
         for values in measure(network, case, profile=options.profile and gpu, tiny=tiny):
-            line = json.dumps(
-                {"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, "case": name, **values}
-            )
-            print(line, flush=True)
-            if options.out:
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+            report(case=name, **values)
         gc.collect()
         if gpu:
             torch.cuda.empty_cache()

@@ -7,7 +7,6 @@ a few steps. `--search` times other tiles. Without a GPU a tiny one is compared,
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from results import reporter
 from torch import nn
 
 from imprint.engine.master_weights import MasterAdamW, MasterOptimizer
@@ -41,23 +41,18 @@ def main() -> None:
     gpu = torch.cuda.is_available()
     shapes = LAYER * options.layers if gpu else ((40, 30), (30,))
 
-    def emit(**values: object) -> None:
-        line = json.dumps({"device": torch.cuda.get_device_name() if gpu else "cpu", "torch": torch.__version__, **values})
-        print(line, flush=True)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    report = reporter(options.out)
 
-    emit(**timed("torch, whole masters", shapes, lambda groups: MasterAdamW(groups, rate=1e-4, decay=0.1, fused=gpu)))
+    report(**timed("torch, whole masters", shapes, lambda groups: MasterAdamW(groups, rate=1e-4, decay=0.1, fused=gpu)))
     if triton is None:
         return
     from imprint.kernels.adamw import update
 
-    emit(**compared(shapes[: len(LAYER)], fused=gpu))
+    report(**compared(shapes[: len(LAYER)], fused=gpu))
     for tile in TILES if options.search and gpu else [UPDATE]:
         of_tile = partial(update, tile=tile)
         values = timed("kernel, split masters", shapes, lambda groups, one=of_tile: SplitAdamW(groups, rate=1e-4, decay=0.1, update=one))
-        emit(**values, columns=tile.columns, warps=tile.warps)
+        report(**values, columns=tile.columns, warps=tile.warps)
 
 
 def parameters_of(shapes: tuple[tuple[int, ...], ...]) -> list[nn.Parameter]:
