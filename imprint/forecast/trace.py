@@ -149,9 +149,11 @@ def _shapes(func: Any, args: Any, kwargs: Any) -> Shape | tuple[Shape, ...] | No
     """The shapes of all that an operation gives; None where that is more than new tensors of these shapes."""
     given = [_stand_in(one) for one in args], {name: _stand_in(one) for name, one in kwargs}
     inputs = [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
+    if not all(one.is_meta for one in inputs):  # stand-ins on a real device hold numbers that nobody wrote, such as ids that are too large
+        return None
     out = func(*given[0], **given[1])
     results = out if isinstance(out, tuple) else (out,)
-    if not all(isinstance(one, Tensor) and one.is_meta for one in (*inputs, *results)):
+    if not all(isinstance(one, Tensor) and one.is_meta for one in results):
         return None
     if len({one.untyped_storage()._cdata for one in (*inputs, *results)}) < len(inputs) + len(results):
         return None

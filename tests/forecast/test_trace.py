@@ -77,3 +77,12 @@ def test_what_was_computed_once_is_not_computed_again_and_an_equal_number_of_ano
     assert op(view, x).untyped_storage()._cdata == op(in_place, x, 1).untyped_storage()._cdata == x.untyped_storage()._cdata
     unsaid = op(torch.ops.aten._unsafe_view.default, x.t(), [24])  # a view that does not say so
     assert unsaid.untyped_storage()._cdata == x.untyped_storage()._cdata
+
+
+def test_real_tensors_are_computed_with_their_own_numbers() -> None:
+    table, ids = torch.randn(4, 8), torch.tensor([3, 0, 2])
+
+    with Trace():
+        found = torch.nn.functional.embedding(ids, table)
+
+    assert torch.equal(found, table[ids])
