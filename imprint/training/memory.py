@@ -33,6 +33,8 @@ GATHERED_BYTES = 2 * 10**9
 """Most bytes of a saved state that are gathered in main memory at a time."""
 STATE_BYTES = 12
 """Size of a saved state per trained parameter: its value in fp32 and AdamW's two moments."""
+RngStates = tuple[Tensor, Tensor | None]
+"""Random states of the CPU and the GPU."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def accumulate_gradients(
         attempted: list[Sequence[EncodedRow]] = []
         sub_batches, prepared = prepared or budget.sub_batches(micro_batches), None
         try:
-            loss = _forward_backward(tuner, engine, sub_batches, attempted, graphs)
+            loss = _forward_backward(tuner, engine, sub_batches, attempted, graphs, start)
             if graphs is not None and (notice := graphs.failure_notice()) is not None:
                 notify(notice)
             return loss
@@ -157,9 +159,10 @@ def accumulate_gradients(
                 raise UserError(_out_of_memory_advice(attempted[-1], engine)) from error
         # Outside the except block: only now the exception is freed, and with it the frames that refer to the tensors.
         engine.discard_gradients()
-        if graphs is not None:
+        if graphs is None:
+            free_cached_memory(engine.device)
+        else:
             graphs.clear()
-        free_cached_memory(engine.device)
         budget.shrink(attempted[-1], notify)
         _restore_rng(start, engine.device)
 
@@ -175,17 +178,24 @@ def _out_of_memory_advice(sub_batch: Sequence[EncodedRow], engine: Engine) -> Bi
 
 
 def _forward_backward(
-    tuner: Tuner, engine: Engine, sub_batches: Sequence[SubBatch], attempted: list[Sequence[EncodedRow]], graphs: GradientGraphs | None
+    tuner: Tuner,
+    engine: Engine,
+    sub_batches: Sequence[SubBatch],
+    attempted: list[Sequence[EncodedRow]],
+    graphs: GradientGraphs | None,
+    before: RngStates,
 ) -> Tensor:
-    """Forward and backward pass of all sub-batches; `attempted` always holds the latest one."""
+    """Forward and backward pass of all sub-batches; `attempted` always holds the latest one, `before` is the random state now.
+
+    All sub-batches of a micro-batch begin with the same random state.
+    """
     loss = torch.zeros((), device=engine.device)
-    before = _rng_states(engine.device)
-    for sub_batch in sub_batches:
+    for number, sub_batch in enumerate(sub_batches):
         attempted[:] = [sub_batch.rows]
-        if sub_batch.first:
-            before = _rng_states(engine.device)
-        else:
+        if not sub_batch.first:
             _restore_rng(before, engine.device)
+        elif number:
+            before = _rng_states(engine.device)
         batch = sub_batch.packed(tuner.network, graphs)
         repeated = None if graphs is None else graphs.add_gradients(batch, whole=sub_batch.whole)
         if repeated is not None:
@@ -332,12 +342,12 @@ def refuse_small_memory(
         )
 
 
-def _rng_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _rng_states(device: torch.device) -> RngStates:
     """The random states of the CPU and, if used, the GPU, from which dropout draws."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
-def _restore_rng(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+def _restore_rng(state: RngStates, device: torch.device) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
