@@ -54,7 +54,7 @@ def weights(rows: int, columns: int) -> list[tuple[Tensor, scaled.ScaledWeight]]
     for _ in range(LAYERS):
         plain = torch.randn(rows, columns, device="cuda", dtype=BF16) * 0.02
         tensors = Fp8().quantize(plain)
-        others = Fp8().gradient_tensors(tensors)
+        others = Fp8().backward_tensors(tensors)
         bias = torch.zeros(rows, device="cuda", dtype=BF16)
         found.append((plain, scaled.ScaledWeight(tensors[WEIGHT], tensors[SCALE], others[TRANSPOSED], others[ONES], bias)))
     return found

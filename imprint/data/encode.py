@@ -16,8 +16,8 @@ from imprint.templates import Message, Segment, Template, split_rounds
 LONG_MESSAGES: Final = 32
 LONG_CHARACTERS: Final = 2**16
 """A prompt with more messages and more characters is long: see `has_long_prompt`."""
-COUNTED_CHARACTERS: Final = 2**13
-"""Characters of the last rounds by which the tokens of a long prompt are counted."""
+ESTIMATE_CHARACTERS: Final = 2**13
+"""Characters of the last rounds, from which the tokens of a long prompt are estimated."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def encode_messages(template: Template, messages: Sequence[Message], *, max_sour
     def prompt(dropped: int) -> tuple[Segment, ...]:
         return template.prompt([*system, *(message for round_messages in rounds[dropped:] for message in round_messages)], source_prefix)
 
-    is_counted = has_long_prompt(messages) and max_source_length < _characters(messages)
-    if is_counted and (whole := _counted_tokens(rounds, prompt)) > 2 * max_source_length:
+    is_estimated = has_long_prompt(messages) and max_source_length < _characters(messages)
+    if is_estimated and (whole := _estimated_tokens(rounds, prompt)) > 2 * max_source_length:
         segments: Sequence[Segment] = ()
     elif (whole := _total_tokens(segments := prompt(0))) <= max_source_length:
         return EncodedPrompt(_flatten(segments), whole_tokens=whole)
@@ -133,7 +133,7 @@ def encode_messages(template: Template, messages: Sequence[Message], *, max_sour
 
 
 def has_long_prompt(messages: Sequence[Message]) -> bool:
-    """Whether these messages are so many and so long that their tokens are counted by those of the last rounds.
+    """Whether these messages are so many and so long that their tokens are estimated from those of the last rounds.
 
     Each answer of a conversation is a sample with all messages before it: encoding them all again for each takes time quadratic in the
     length of the conversation.
@@ -149,11 +149,11 @@ def _last_rounds(messages: Sequence[Message]) -> list[Message]:
     return [*system, *(message for round_messages in rounds[-2:] for message in round_messages)]
 
 
-def _counted_tokens(rounds: Sequence[Sequence[Message]], prompt: Callable[[int], Sequence[Segment]]) -> int:
-    """About how many tokens the prompt of all rounds has, by those of the last ones; `prompt` encodes all rounds but the first ones."""
+def _estimated_tokens(rounds: Sequence[Sequence[Message]], prompt: Callable[[int], Sequence[Segment]]) -> int:
+    """About how many tokens the prompt of all rounds has, estimated from the last ones; `prompt` encodes all rounds but the first ones."""
     sizes = [_characters(messages) for messages in rounds]
     kept, characters = 0, 0
-    while kept < len(rounds) and characters < COUNTED_CHARACTERS:
+    while kept < len(rounds) and characters < ESTIMATE_CHARACTERS:
         kept += 1
         characters += sizes[-kept]
     return round(_total_tokens(prompt(len(rounds) - kept)) * sum(sizes) / max(characters, 1))

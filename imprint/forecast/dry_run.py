@@ -16,7 +16,7 @@ from imprint.forecast.stand_ins import FusedAttention, gpu_kernels
 from imprint.forecast.trace import PHASES, InUse, Kernel, Phase, Trace
 from imprint.models.network import Network
 from imprint.pack import pack
-from imprint.quant.linear import QuantizedLinear, QuantizedWeight, prepare_gradients
+from imprint.quant.linear import QuantizedLinear, QuantizedWeight, prepare_backward
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.section import AnySection, PrefixSection
 from imprint.tune.tuner import build_tuner
@@ -82,7 +82,7 @@ def base_size(build: Callable[[], Network], *, fp8: bool = False) -> BaseSize:
     """The size of the network that `build` makes, with what it keeps to be tuned; `fp8` as in Setting."""
     with torch.device("meta"), gpu_kernels(fp8=fp8):
         network = build()
-        prepare_gradients(network, network.dtype)
+        prepare_backward(network, network.dtype)
     return BaseSize(weight_bytes(network), network.shape.num_layers)
 
 
@@ -95,7 +95,7 @@ def weight_bytes(network: Network) -> int:
 def _second_copies(network: Network) -> list[Tensor]:
     """What quantized weights keep for the gradient of what they multiply."""
     layers = (layer for layer in network.modules() if isinstance(layer, QuantizedWeight))
-    return [tensor for layer in layers for tensor in layer.of_gradients.values()]
+    return [tensor for layer in layers for tensor in layer.backward_tensors.values()]
 
 
 def dry_run(setting: Setting, depth: int, texts: Texts) -> DryRun:

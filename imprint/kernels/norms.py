@@ -102,8 +102,8 @@ def _constants(x: Tensor, offset: float, *, centred: bool) -> dict[str, Any]:
     }
 
 
-class Residual:
-    """How much of a norm's result a later sum takes as its own term."""
+class ResidualScale:
+    """Factor by which a later sum multiplies this norm's result as its own term; the backward pass multiplies its gradient by it."""
 
     factor: float = 1.0
 
@@ -113,7 +113,7 @@ class AddNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """As `add_norm`; the last inputs are the `Residual` of x, if x is one, and that of the result."""
+        """As `add_norm`; the last inputs are the `ResidualScale` of x, if x is the result of a norm, and that of the result."""
         x, factor, y, weight, bias, eps, offset, centred, before, ctx.residual = inputs
         total, out = add_norm(x, factor, y, weight, bias, eps, offset, centred)
         ctx.save_for_backward(total, weight)

@@ -24,10 +24,10 @@ FEATURES_PER_WARP = 1024
 def quantize_rows(
     x: Tensor, factors: Tensor | None = None, *, activated: bool = False, pre_activation: Tensor | None = None, dtype: torch.dtype = FP8
 ) -> tuple[Tensor, Tensor]:
-    """X (..., F) as numbers of 8 bits (T, F) and their scales (T, 1), by which x is the product of both.
+    """Numbers of 8 bits (T, F) and scales (T, 1), whose product is about x (..., F).
 
-    `activated`: of the tanh approximation of its GELU; `pre_activation`, what GELU took: of x times its derivative there. `factors` (F,),
-    if given, multiply that before it is rounded.
+    `activated`: about GELU(x), by the tanh approximation; `pre_activation`: about x times the derivative of GELU there. `factors` (F,), if
+    given, multiply that before it is rounded.
     """
     flat = x.reshape(-1, x.shape[-1])
     pre_activation = None if pre_activation is None else pre_activation.reshape(-1, pre_activation.shape[-1])

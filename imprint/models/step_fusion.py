@@ -285,7 +285,7 @@ class FusedStep(TorchFunctionMode):
             return None
         if weight is None or weight.dtype != x.base.dtype or any(map(_is_trained, (weight, bias))):
             return None
-        from imprint.kernels.norms import AddNorm, Residual, add_norm
+        from imprint.kernels.norms import AddNorm, ResidualScale, add_norm
 
         out: Tensor
         self.fused += 1
@@ -293,7 +293,7 @@ class FusedStep(TorchFunctionMode):
             x.computed, out = add_norm(x.base, x.factor, x.other, weight, bias, eps, offset, centred)
             return out
         base, before = x.residual or (x.base, None)
-        later = Residual()
+        later = ResidualScale()
         numbers = (eps, offset, centred, before, later)
         x.computed, out, residual = AddNorm.apply(base, x.factor, x.other, weight, bias, *numbers)  # type: ignore[no-untyped-call]
         self._residuals[out] = (residual, later)

@@ -75,7 +75,7 @@ class Fp8(WeightFormat):
         exact = numbers.to(dtype)
         return torch.mul(exact, scale if dtype.itemsize < 8 else scale.to(dtype), out=exact)
 
-    def gradient_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def backward_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The numbers along the other axis, as GPUs multiply them: as much memory as the weight has."""
         weight = tensors[WEIGHT]
         return {TRANSPOSED: weight.t().contiguous(), ONES: torch.ones(weight.shape[1], device=weight.device)}

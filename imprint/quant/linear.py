@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from imprint.quant.kernels import KERNELS, PLAIN_KERNELS, LinearKernel
-from imprint.quant.scaled_matmul import gradient_tensors
+from imprint.quant.scaled_matmul import backward_tensors
 from imprint.quant.triton_kernels import dequantized
 from imprint.quant.weight_format import StoredWeight, WeightFormat
 
@@ -36,7 +36,7 @@ class QuantizedWeight(nn.Module):
         """Shape and dtype of the format's tensors, by name."""
         for name, tensor in self.format_tensors.items():
             self.register_buffer(name, tensor.empty())
-        self.of_gradients: dict[str, Tensor] = {}
+        self.backward_tensors: dict[str, Tensor] = {}
         """What kernels need beside the format's tensors for the gradient of an input; files have none of it."""
 
     @property
@@ -50,9 +50,9 @@ class QuantizedWeight(nn.Module):
         for name, tensor in tensors.items():
             setattr(self, name, tensor)
 
-    def prepare_gradients(self, dtype: torch.dtype) -> None:
+    def prepare_backward(self, dtype: torch.dtype) -> None:
         """Keep what kernels need for the gradient of an input of this dtype, which stays on this device."""
-        self.of_gradients = {} if self.kernels == PLAIN_KERNELS else gradient_tensors(self.weight_format, self.tensors, dtype)
+        self.backward_tensors = {} if self.kernels == PLAIN_KERNELS else backward_tensors(self.weight_format, self.tensors, dtype)
 
     def dequantize(self, dtype: torch.dtype, rows: slice | Tensor = slice(None)) -> Tensor:
         """These rows of the weight in `dtype`; (N, K) for all."""
@@ -65,7 +65,7 @@ class QuantizedWeight(nn.Module):
 
     def multiply(self, x: Tensor, bias: Tensor | None = None, rows: range | None = None) -> Tensor:
         """X (T, K) -> (T, N), or a column for each of these rows."""
-        tensors = self.tensors | self.of_gradients
+        tensors = self.tensors | self.backward_tensors
         weight = StoredWeight(self.weight_format, tensors, self.columns, range(self.rows) if rows is None else rows)
         kernel = next(kernel for kernel in self.kernels if kernel.supports(x, weight))
         return kernel.matmul(x, weight, bias)
@@ -76,7 +76,7 @@ class QuantizedWeight(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
         """As in every module, but the format's tensors keep their dtype: `network.bfloat16()` changes the compute dtype, not the format."""
-        before, self.of_gradients = self.tensors, {}
+        before, self.backward_tensors = self.tensors, {}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in self.tensors.items():
             if tensor.dtype != before[name].dtype:
@@ -106,11 +106,11 @@ def make_linear(
     return QuantizedLinear(in_features, out_features, weight_format, bias=bias)
 
 
-def prepare_gradients(network: nn.Module, dtype: torch.dtype) -> None:
+def prepare_backward(network: nn.Module, dtype: torch.dtype) -> None:
     """Keep what kernels need beside the frozen quantized weights of a network that is tuned in this dtype."""
     for module in network.modules():
         if isinstance(module, QuantizedWeight):
-            module.prepare_gradients(dtype)
+            module.prepare_backward(dtype)
 
 
 @contextmanager

@@ -37,11 +37,11 @@ class ScaledMatmul:
         return scaled_linear(x, ScaledWeight(tensors[WEIGHT], tensors[SCALE], tensors.get(TRANSPOSED), tensors.get(ONES), bias))
 
 
-def gradient_tensors(weight_format: WeightFormat, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def backward_tensors(weight_format: WeightFormat, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """What ScaledMatmul needs beside a weight for the gradient of an input of this dtype; nothing where it computes no product."""
     if not isinstance(weight_format, Fp8) or not _multiplies(tensors[WEIGHT], dtype):
         return {}
-    return weight_format.gradient_tensors(tensors)
+    return weight_format.backward_tensors(tensors)
 
 
 def random_products(rows: int, columns: int, tokens: int, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:

@@ -69,7 +69,7 @@ def product_seconds(network: Network, tokens: int) -> float:
     """Seconds that a GPU takes for products of the network's shapes with so many tokens, and for those of the gradients of its inputs."""
     linears = linears_of(network).values()
     shapes = Counter(
-        (one.out_features, one.in_features, isinstance(one, QuantizedLinear) and TRANSPOSED in one.of_gradients)
+        (one.out_features, one.in_features, isinstance(one, QuantizedLinear) and TRANSPOSED in one.backward_tensors)
         for one in linears
         if one.out_features * one.in_features >= SMALLEST_WEIGHT
     )

@@ -12,7 +12,7 @@ from imprint.models.attention import Prefix
 from imprint.models.checkpoint import save_network
 from imprint.models.network import Network
 from imprint.pack import Pack
-from imprint.quant.linear import prepare_gradients
+from imprint.quant.linear import prepare_backward
 from imprint.tune.adapter import Adapter, AdapterMetadata
 from imprint.tune.adapter_folder import load_adapter, save_adapter
 from imprint.tune.fingerprint import fingerprint
@@ -102,7 +102,7 @@ def build_tuner(network: Network, section: AnySection, encode: Encode, *, checkp
         shape = PrefixShape.from_network(network, section.length or DEFAULT_LENGTH, projection=bool(section.projection))
         text_ids = encode(section.text) if section.start == "text" else []
         adapter = init_prefix(network, shape, section.start, text_ids)
-    prepare_gradients(network, network.dtype)
+    prepare_backward(network, network.dtype)
     return Tuner(network, section, adapter, checkpointing=checkpointing)
 
 

@@ -82,7 +82,7 @@ def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPa
 
 def test_a_conversation_takes_time_in_proportion_to_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "LONG_CHARACTERS", 2000)
-    monkeypatch.setattr(encode, "COUNTED_CHARACTERS", 500)
+    monkeypatch.setattr(encode, "ESTIMATE_CHARACTERS", 500)
     monkeypatch.setattr(settings, "MEASURED_TOKENS", 64)
     used = read_settings(None, ["max_target_length=64"])
     read: list[int] = []

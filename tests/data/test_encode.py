@@ -61,7 +61,7 @@ def test_the_tokens_of_a_long_conversation_are_estimated_and_its_row_is_the_same
     turns = tuple((f"问{number}" * random.randint(1, 9), "白色。" * random.randint(1, 9)) for number in range(200))
     exact = encode_sample(tiny_template(), sample(history=turns), max_source_length=300, max_target_length=64)
     monkeypatch.setattr(encode, "LONG_CHARACTERS", 1000)
-    monkeypatch.setattr(encode, "COUNTED_CHARACTERS", 500)
+    monkeypatch.setattr(encode, "ESTIMATE_CHARACTERS", 500)
     row = encode_sample(tiny_template(), sample(history=turns), max_source_length=300, max_target_length=64)
     assert row == exact
     assert row.needed_prompt == pytest.approx(exact.needed_prompt, rel=0.1)

@@ -15,7 +15,7 @@ from imprint.models.network import Network
 from imprint.models.vocabulary import reduce_vocabulary_memory
 from imprint.pack import pack
 from imprint.quant.fp8 import Fp8
-from imprint.quant.linear import QuantizedLinear, prepare_gradients
+from imprint.quant.linear import QuantizedLinear, prepare_backward
 from imprint.quant.names import FormatName
 from imprint.quant.row_int import RowInt
 from imprint.tune.section import PrefixSection
@@ -96,9 +96,9 @@ def test_a_weight_that_triton_dequantizes_takes_its_own_memory_alone() -> None:
 def test_a_product_of_fp8_takes_its_rounded_numbers_beside_its_result() -> None:
     with torch.device("meta"), gpu_kernels(fp8=True):
         layer = QuantizedLinear(1024, 2048, Fp8(), bias=False)
-        prepare_gradients(layer, torch.bfloat16)
+        prepare_backward(layer, torch.bfloat16)
     x, trace = torch.empty(8, 1024, dtype=torch.bfloat16, device="meta", requires_grad=True), Trace()
-    trace.ignore([x, *layer.buffers(), *layer.of_gradients.values()])
+    trace.ignore([x, *layer.buffers(), *layer.backward_tensors.values()])
 
     with gpu_kernels(fp8=True), trace:
         out = layer(x)

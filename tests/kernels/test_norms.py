@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imprint.kernels.norms import AddNorm, Norm, Residual
+from imprint.kernels.norms import AddNorm, Norm, ResidualScale
 from tests.cases import difference
 from tests.kernels.quantized_weights import DEVICE, needs_triton
 
@@ -49,7 +49,7 @@ def test_gradients_through_sum_norm_and_residual_add_up(used: tuple[bool, bool, 
     weight, bias = torch.randn(2, 20, device=DEVICE)
     doubles = [tensor.detach().double().requires_grad_() for tensor in inputs]
     directions = [torch.randn(5, 20, device=DEVICE) * there for there in used]
-    later = Residual()
+    later = ResidualScale()
 
     total, out, residual = add_norm(inputs[0], 7.5, inputs[1], weight, bias if centred else None, 1e-5, 0.0, centred, None, later)
     later.factor = 3.0  # what a later sum multiplies the residual by, whose gradient comes without it
@@ -69,7 +69,7 @@ def test_a_residual_tells_the_norm_before_it_its_factor() -> None:
     x, y, z = torch.randn(3, 4, 16, device=DEVICE).unbind(0)
     x.requires_grad_()
     weight = torch.randn(16, device=DEVICE)
-    first, second = Residual(), Residual()
+    first, second = ResidualScale(), ResidualScale()
 
     _, out, residual = add_norm(x, 2.0, y, weight, None, 1e-5, 0.0, False, None, first)
     _, last, _ = add_norm(residual, 5.0, z, weight, None, 1e-5, 0.0, False, first, second)

@@ -25,7 +25,7 @@ ROUNDED = 0.05
 def weight(rows: int, columns: int, *, bias: bool = True) -> ScaledWeight:
     torch.manual_seed(rows)
     tensors = Fp8().quantize(torch.randn(rows, columns, device=DEVICE) * torch.rand(rows, 1, device=DEVICE))
-    others = Fp8().gradient_tensors(tensors)
+    others = Fp8().backward_tensors(tensors)
     of_rows = torch.randn(rows, device=DEVICE, dtype=DTYPE) if bias else None
     return ScaledWeight(tensors[WEIGHT], tensors[SCALE], others[TRANSPOSED], others[ONES], of_rows)
 
@@ -106,7 +106,7 @@ class TestInTraining:
         first, second = QuantizedLinear(32, 48, Fp8(), bias=False), QuantizedLinear(48, 32, Fp8())
         for linear in (first, second):
             linear.tensors = Fp8().quantize(torch.randn(linear.rows, linear.columns, generator=torch.Generator().manual_seed(1)))
-            linear.to(DEVICE, DTYPE).prepare_gradients(DTYPE)
+            linear.to(DEVICE, DTYPE).prepare_backward(DTYPE)
         assert second.bias is not None
         second.bias.data.zero_()
         x = tokens(5, 32)

@@ -18,7 +18,7 @@ from imprint.pack import pack
 from imprint.quant import dense, scaled_matmul
 from imprint.quant.dense import choose_kernels
 from imprint.quant.fp8 import Fp8
-from imprint.quant.linear import QuantizedLinear, prepare_gradients
+from imprint.quant.linear import QuantizedLinear, prepare_backward
 from tests.bases import FAMILIES, base_of
 from tests.cases import difference, small_chatglm2, small_network
 from tests.inference.reference import short_prompts
@@ -129,7 +129,7 @@ class TestTraining:
                 fp8 = QuantizedLinear(linear.in_features, linear.out_features, Fp8())
                 fp8.tensors, fp8.bias = Fp8().quantize(linear.weight), linear.bias
                 network.set_submodule(name, fp8)
-        prepare_gradients(network, torch.float32)
+        prepare_backward(network, torch.float32)
         expected, _ = gradients(network, fused=False, checkpointing=checkpointing)
 
         found, mode = gradients(network, fused=True, checkpointing=checkpointing)

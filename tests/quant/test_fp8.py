@@ -14,7 +14,7 @@ def test_the_largest_of_a_row_is_448_times_its_scale() -> None:
 def test_along_the_other_axis_are_the_same_numbers() -> None:
     tensors = Fp8().quantize(torch.randn(6, 8))
 
-    others = Fp8().gradient_tensors(tensors)
+    others = Fp8().backward_tensors(tensors)
 
     assert torch.equal(others[TRANSPOSED], tensors[WEIGHT].t())
     assert others[TRANSPOSED].is_contiguous()

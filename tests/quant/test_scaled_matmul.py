@@ -8,7 +8,7 @@ from imprint.quant import scaled_matmul
 from imprint.quant.dense import choose_kernels
 from imprint.quant.fp8 import TRANSPOSED, Fp8
 from imprint.quant.kernels import KERNELS
-from imprint.quant.linear import QuantizedLinear, dequantized_products, prepare_gradients
+from imprint.quant.linear import QuantizedLinear, dequantized_products, prepare_backward
 from imprint.quant.row_int import RowInt
 from imprint.quant.scaled_matmul import ScaledMatmul
 from imprint.quant.weight_format import StoredWeight, WeightFormat
@@ -31,7 +31,7 @@ def linear(rows: int = 32, columns: int = 48, weight_format: WeightFormat = Fp8(
 
 
 def kernel(x: Tensor, one: QuantizedLinear, rows: range | None = None) -> str:
-    weight = StoredWeight(one.weight_format, one.tensors | one.of_gradients, one.columns, range(one.rows) if rows is None else rows)
+    weight = StoredWeight(one.weight_format, one.tensors | one.backward_tensors, one.columns, range(one.rows) if rows is None else rows)
     return type(next(kernel for kernel in KERNELS if kernel.supports(x, weight))).__name__
 
 
@@ -52,7 +52,7 @@ class TestOnACard:
         one, x = linear(), tokens().requires_grad_()
         assert kernel(x, one) == "DequantMatmul"
 
-        prepare_gradients(torch.nn.Sequential(one), BF16)
+        prepare_backward(torch.nn.Sequential(one), BF16)
         assert kernel(x, one) == "ScaledMatmul"
         one(x).sum().backward()
 
@@ -71,26 +71,26 @@ class TestOnACard:
 
     def test_only_products_that_are_rounded_keep_a_second_copy(self) -> None:
         for one, dtype in ((linear(), torch.float32), (linear(rows=30), BF16), (linear(weight_format=RowInt(8)), BF16)):
-            one.prepare_gradients(dtype)
-            assert one.of_gradients == {}
+            one.prepare_backward(dtype)
+            assert one.backward_tensors == {}
         plain = linear()
         choose_kernels(plain, "plain")
-        plain.prepare_gradients(BF16)
-        assert plain.of_gradients == {}
+        plain.prepare_backward(BF16)
+        assert plain.backward_tensors == {}
 
     def test_a_copy_that_moves_has_none(self) -> None:
         one = linear()
-        one.prepare_gradients(BF16)
-        assert TRANSPOSED in one.of_gradients
+        one.prepare_backward(BF16)
+        assert TRANSPOSED in one.backward_tensors
 
-        assert one.to("meta").of_gradients == {}
+        assert one.to("meta").backward_tensors == {}
 
 
 def test_without_such_a_card_weights_are_dequantized(monkeypatch: pytest.MonkeyPatch) -> None:
     one = linear()
-    one.prepare_gradients(BF16)
+    one.prepare_backward(BF16)
 
-    assert one.of_gradients == {}
+    assert one.backward_tensors == {}
     assert kernel(tokens(), one) == "DequantMatmul"
     monkeypatch.setattr(available, "fp8_problem", lambda index: Bilingual("too old", "太旧"))
     assert not scaled_matmul._usable(torch.device("cuda", 0))

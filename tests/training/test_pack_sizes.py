@@ -62,6 +62,6 @@ def test_those_of_fp8_are_measured_where_they_are_computed() -> None:
     wide.tensors = Fp8().quantize(torch.randn(8192, 8192))
     network.add_module("wide", wide.cuda())
     dequantized = product_seconds(network, 4096)
-    wide.prepare_gradients(torch.bfloat16)
+    wide.prepare_backward(torch.bfloat16)
 
     assert product_seconds(network, 4096) < 0.8 * dequantized

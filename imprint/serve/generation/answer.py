@@ -27,7 +27,7 @@ from imprint.serve.generation.job import (
 from imprint.tokenizers import TooManyTokensError, at_most_tokens
 
 COUNTED_CONTEXTS = 8
-"""A prompt of so many contexts is counted; of a longer one only that is said, as counting takes time and memory that others wait for."""
+"""Prompts of up to so many contexts are counted exactly; longer ones are only refused, since counting takes time that others wait for."""
 UNLIMITED = 2**40
 """Most tokens of a prompt that is encoded to be counted: more than any has."""
 NOT_FINITE = Bilingual(

@@ -41,7 +41,7 @@ MAX_EVENTS_A_TOKEN: Final = 8
 MAX_BYTES_A_TOKEN: Final = 512
 """Most bytes of text that a token may have, likewise."""
 MORE_TOKENS: Final = 16
-"""The some more: its beginning, its end, the tokens used."""
+"""Tokens added to that bound, for events that begin, end or say how many tokens were used."""
 FAILED: Final = Bilingual(
     "this service failed while it passed the answer on. Send the request again.", "本服务转发回答时出错：请再发一次请求。"
 )

@@ -47,7 +47,7 @@ class Access:
     """The roles that may."""
     page: bool = False
     """Whether only the service's own page may call it in a browser: what changes something by a cookie, or makes one."""
-    any_password: bool = False
+    before_password_change: bool = False
     """Whether it works before a one-time password is changed."""
 
 
@@ -57,9 +57,9 @@ OPERATOR: Final = Access("local", frozenset({"admin"}))
 LOCAL: Final = Access("local", MEMBERS)
 VISITOR: Final = Access("none", page=True)
 SESSION: Final = Access("session", page=True)
-OWN_SESSION: Final = Access("session", page=True, any_password=True)
+SESSION_BEFORE_CHANGE: Final = Access("session", page=True, before_password_change=True)
 MEMBER: Final = Access("session", MEMBERS, page=True)
-PASSWORD: Final = Access("session", MEMBERS, page=True, any_password=True)
+MEMBER_BEFORE_CHANGE: Final = Access("session", MEMBERS, page=True, before_password_change=True)
 ADMIN: Final = Access("session", frozenset({"admin"}), page=True)
 
 
@@ -100,7 +100,7 @@ async def authorize(request: Request, access: Access) -> Principal | None:
         raise ApiError("invalid_session", OLD_SESSION)
     if principal.role not in access.roles:
         raise ApiError("permission_denied", NOT_ALLOWED)
-    if principal.must_change_password and not access.any_password:
+    if principal.must_change_password and not access.before_password_change:
         raise ApiError("password_change_required", CHANGE_PASSWORD)
     return principal
 

@@ -19,9 +19,9 @@ GAUGES: Final = (
     ("wait_seconds", "95th percentile of the seconds that answers waited in the last ten minutes"),
     ("full_share", "Share of the last ten minutes for which an answer waited because the cache had no room for it"),
     ("servers", "Servers behind this one that answer"),
-    ("idle_seconds", "Seconds since the worker's last sign of life, where there is work"),
+    ("stalled_seconds", "Seconds since the worker's last sign of life, where there is work"),
 )
-FIELDS: Final = {"wait_seconds": "wait_p95_seconds", "idle_seconds": "stalled_seconds"}
+FIELDS: Final = {"wait_seconds": "wait_p95_seconds"}
 """Figures whose field of `Statistics` has another name."""
 COUNTERS: Final = (
     ("prompt_tokens", "Tokens of all prompts"),

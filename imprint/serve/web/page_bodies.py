@@ -40,7 +40,7 @@ class LoginBody(StrictBody):
     password: str = Field(min_length=1, max_length=4096)
 
 
-class AskBody(StrictBody):
+class AccountRequestBody(StrictBody):
     """A request for an account."""
 
     name: Name

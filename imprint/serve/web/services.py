@@ -32,7 +32,7 @@ FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", 
 WRITING_THREADS: Final = 12
 VISITOR_WRITING_THREADS: Final = 4
 MAX_TOO_LONG: Final = 120
-"""Prompts of one account or address in a minute that do not fit into the context: each of them was counted, and no token of a day is."""
+"""Prompts that do not fit into the context, of one account or address in a minute: each is tokenized and costs no quota."""
 SLOW_THREADS: Final = 2
 MAX_SLOW: Final = 4
 """Searches and files of one owner at a time; more are refused."""

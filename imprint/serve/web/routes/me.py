@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from imprint.serve.store.keys import Key
 from imprint.serve.store.principal import Actor
-from imprint.serve.web.access import MEMBER, OWN_SESSION, PASSWORD, SESSION, GuardedRoute
+from imprint.serve.web.access import MEMBER, MEMBER_BEFORE_CHANGE, SESSION, SESSION_BEFORE_CHANGE, GuardedRoute
 from imprint.serve.web.models import describe_model, usable_models
 from imprint.serve.web.page_bodies import KeyBody, PasswordBody, as_set
 from imprint.serve.web.routes.session import describe, with_cookie
@@ -22,8 +22,8 @@ DAY = 86_400
 def routes() -> list[GuardedRoute]:
     """All of them."""
     return [
-        GuardedRoute("/api/me", show, OWN_SESSION, "Who is signed in"),
-        GuardedRoute("/api/me/password", change_password, PASSWORD, "Change the password; all other sessions end", "POST"),
+        GuardedRoute("/api/me", show, SESSION_BEFORE_CHANGE, "Who is signed in"),
+        GuardedRoute("/api/me/password", change_password, MEMBER_BEFORE_CHANGE, "Change the password; all other sessions end", "POST"),
         GuardedRoute("/api/me/usage", usage, SESSION, "The tokens of today"),
         GuardedRoute("/api/me/keys", list_keys, MEMBER, "The API keys"),
         GuardedRoute("/api/me/keys", create_key, MEMBER, "Make an API key, which is shown once", "POST"),

@@ -9,9 +9,9 @@ from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.login import Login
 from imprint.serve.store.principal import Principal
-from imprint.serve.web.access import OPEN, OWN_SESSION, VISITOR, GuardedRoute, cookie_name, credential_of, lets_guests_in
+from imprint.serve.web.access import OPEN, SESSION_BEFORE_CHANGE, VISITOR, GuardedRoute, cookie_name, credential_of, lets_guests_in
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.page_bodies import AskBody, LoginBody
+from imprint.serve.web.page_bodies import AccountRequestBody, LoginBody
 from imprint.serve.web.services import address_of, in_hashing_thread, in_writing_thread, services_of
 
 SESSION_SECONDS = 7 * 86_400
@@ -24,8 +24,8 @@ def routes() -> list[GuardedRoute]:
         GuardedRoute("/api/session", show, OPEN, "Who is signed in, and whether guests are let in"),
         GuardedRoute("/api/session", login, VISITOR, "Sign in", "POST"),
         GuardedRoute("/api/session/guest", guest, VISITOR, "Come as a guest", "POST"),
-        GuardedRoute("/api/session", logout, OWN_SESSION, "Sign out", "DELETE"),
-        GuardedRoute("/api/requests", ask, VISITOR, "Ask for an account", "POST"),
+        GuardedRoute("/api/session", logout, SESSION_BEFORE_CHANGE, "Sign out", "DELETE"),
+        GuardedRoute("/api/requests", request_account, VISITOR, "Ask for an account", "POST"),
     ]
 
 
@@ -102,7 +102,7 @@ async def logout(request: Request) -> Response:
     return response
 
 
-async def ask(request: Request, body: AskBody) -> Response:
+async def request_account(request: Request, body: AccountRequestBody) -> Response:
     """Ask for an account; an admin decides. The answer does not tell whether the name is taken."""
     services, address = services_of(request), address_of(request)
     await in_writing_thread(services, None, lambda: services.store.requests.ask(body.name, body.contact, body.reason, address))
