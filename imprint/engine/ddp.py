@@ -180,7 +180,7 @@ class Ddp:
         return nullcontext()
 
     def full_precision(self) -> AbstractContextManager[None]:
-        """See Strategy."""
+        """See Strategy: an adapter is in fp32 here."""
         return nullcontext()
 
 

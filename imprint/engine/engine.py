@@ -146,7 +146,7 @@ class Engine:
         return self.strategy.generation_mode()
 
     def full_precision(self) -> AbstractContextManager[None]:
-        """Inside this block trainable parameters hold their fp32 master values, to be saved."""
+        """Inside this block the parameters of an adapter are in fp32, to be saved."""
         return self.strategy.full_precision()
 
     def notices(self) -> list[str]:

@@ -78,7 +78,7 @@ class Strategy(Protocol):
         """Inside this block all processes may call the bare network, to generate text."""
 
     def full_precision(self) -> AbstractContextManager[None]:
-        """Inside this block trainable parameters hold their fp32 master values, to be saved."""
+        """Inside this block the parameters of an adapter are in fp32, to be saved."""
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:

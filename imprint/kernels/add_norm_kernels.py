@@ -1,4 +1,4 @@
-"""A Triton kernel of what stands between the products of a decoding step: residual with norm.
+"""A Triton kernel of what stands between products, in decoding and in training: the sum of a residual and the norm behind it.
 
 Legend: T tokens, C hidden size.
 """

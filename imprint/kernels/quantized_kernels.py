@@ -112,7 +112,7 @@ def offset_bits(bits: int) -> tuple[int, int]:
 
 @jit()
 def offset_value(word, low, high, COLUMN: tl.constexpr, BITS: tl.constexpr):
-    """The integers of one of the L columns of words (uint32) plus `column_offset`, in fp32, exactly: no subtraction is needed here.
+    """The integers of one of the L columns of words (uint32) plus an offset, in fp32, exactly: no subtraction is needed here.
 
     The integer goes to the highest bits of the mantissa, so that the offset is small: 2^8, or 2^4 for the high half of a byte.
     """

@@ -40,7 +40,7 @@ class ScaledWeight:
         return _product(quantize_rows(x, activated=activated), self.numbers, self.scales, self.bias, x)
 
     def gradient(self, grad: Tensor, pre_activation: Tensor | None = None) -> Tensor:
-        """The gradient of x, given that of the output; with `pre_activation`, the output, given that of its GELU."""
+        """The gradient of x; `grad` is that of the output or, where `pre_activation` is given, which is the output, that of its GELU."""
         assert self.transposed is not None
         assert self.ones is not None
         numbers = quantize_rows(grad, self.scales, pre_activation=pre_activation, dtype=GRADIENTS)
