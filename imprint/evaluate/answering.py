@@ -25,6 +25,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.metrics.means import Summary
 from imprint.metrics.rates import FailureRates, failure_rates
 from imprint.metrics.task_scores import Likelihood, TaskScores, score_task
+from imprint.metrics.tokens import load_dictionary_ahead
 from imprint.model import Model
 from imprint.progress import Progress
 from imprint.task import ClassificationTask, ContinuationTask, TextTask
@@ -100,6 +101,8 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     batches = longest_first_batches([len(question.ids) for question in questions], section.batch_size)
     pending_batches = [batch for batch in batches if not all(row in answered for row in batch)]
     if pending_batches:
+        if isinstance(task, TextTask):
+            load_dictionary_ahead()
         with Progress(Bilingual("answering", "回答"), len(samples), "row", start=len(samples) - sum(map(len, pending_batches))) as progress:
             for batch in pending_batches:
                 start = time.monotonic()

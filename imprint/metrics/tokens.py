@@ -1,6 +1,7 @@
 """Word segmentation for metrics."""
 
 import functools
+import threading
 import warnings
 from typing import Final
 
@@ -12,6 +13,12 @@ with warnings.catch_warnings():
 
 MAX_TEXT_CHARACTERS: Final = 1000
 """Characters of a text above which jieba's own search for unknown words, whose time grows with their square, is not used."""
+_LOADING = threading.Lock()
+
+
+def load_dictionary_ahead() -> None:
+    """Load jieba's dictionary in a second thread, while answers are generated; whoever segments a text meanwhile waits for it."""
+    threading.Thread(target=_tokenizer, daemon=True).start()
 
 
 def segment(text: str) -> list[str]:
@@ -93,8 +100,13 @@ def strip_spaces(words: list[str]) -> list[str]:
     return [stripped for word in words if (stripped := word.strip(" "))]
 
 
-@functools.cache
 def _tokenizer() -> jieba.Tokenizer:
+    with _LOADING:
+        return _loaded_tokenizer()
+
+
+@functools.cache
+def _loaded_tokenizer() -> jieba.Tokenizer:
     """A jieba tokenizer of our own: words that other code adds to jieba's global one do not change scores.
 
     The dictionary is not loaded by jieba's `initialize`, which logs to the terminal and trusts a cache file in the temporary folder;

@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jieba
 import pytest
 
 from imprint.metrics import tokens
@@ -25,7 +27,7 @@ def test_scoring_says_nothing_and_leaves_no_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    tokens._tokenizer.cache_clear()
+    tokens._loaded_tokenizer.cache_clear()
 
     with caplog.at_level(logging.DEBUG):
         score(["好"], ["好"])
@@ -71,3 +73,20 @@ def test_a_character_repeated_takes_linear_time(character: str) -> None:
     began = time.process_time()
     assert "".join(segment(character * 50_000)) == character * 50_000
     assert time.process_time() - began < 5  # by jieba itself: 19 s and more for the first two
+
+
+def test_a_dictionary_that_is_loaded_ahead_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens._loaded_tokenizer.cache_clear()
+    loads: list[Any] = []
+    read = jieba.Tokenizer.gen_pfdict
+
+    def counted(file: Any) -> Any:
+        loads.append(file)
+        return read(file)
+
+    monkeypatch.setattr(jieba.Tokenizer, "gen_pfdict", staticmethod(counted))
+
+    tokens.load_dictionary_ahead()
+
+    assert tokens.segment("白色上衣") == ["白色", "上衣"]
+    assert len(loads) == 1
