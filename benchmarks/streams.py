@@ -121,9 +121,11 @@ class Scripted:
     def models(self) -> Sequence[ModelInfo]:
         return [ModelInfo("base", "script", None, 4096, supports_tools=False)]
 
-    async def submit(self, _job: Job) -> Generation:
-        generation = Generation(1)
-        asyncio.get_running_loop().call_soon(self._play, generation, 0, asyncio.get_running_loop().time())
+    async def submit(self, _job: Job, *, held: bool = False) -> Generation:
+        loop = asyncio.get_running_loop()
+        generation = Generation(1, begin=lambda: loop.call_soon(self._play, generation, 0, loop.time()))
+        if not held:
+            generation.begin()
         return generation
 
     def _play(self, generation: Generation, number: int, begun: float) -> None:

@@ -176,10 +176,12 @@ class Generation:
     A reader that is slow gets the parts that came in the meantime as one, so what waits is never more than the answer.
     """
 
-    def __init__(self, prompt_tokens: int, cancel: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, prompt_tokens: int, cancel: Callable[[], None] = lambda: None, begin: Callable[[], object] | None = None) -> None:
         self.prompt_tokens = prompt_tokens
         """Tokens of the prompt."""
         self._cancel = cancel
+        self._begin = begin
+        """What lets the answer begin; None once it has."""
         self.spacing = 0.0
         """Least seconds between two parts: what comes sooner is in the next one. An answer's end waits for nothing."""
         self._events: deque[Event] = deque()
@@ -196,6 +198,12 @@ class Generation:
     def ended(self) -> bool:
         """Whether the last event is there, read or not."""
         return self._closed
+
+    def begin(self) -> None:
+        """Let the answer begin, in its turn; nothing happens where it has or was cancelled. Raises RefusedError where it may not wait."""
+        if self._begin is not None and not self._closed:
+            self._begin()
+            self._begin = None
 
     def push(self, event: Event) -> None:
         """Add an event; called by the backend on the event loop. What comes after the last one is dropped."""
@@ -219,7 +227,8 @@ class Generation:
     def cancel(self) -> None:
         """End the answer where it is, also before it has begun; nothing happens where it has ended."""
         if not self._closed:
-            self._cancel()
+            if self._begin is None:
+                self._cancel()
             self.push(Ended("cancelled", self.prompt_tokens, self._new_tokens))
 
     def __aiter__(self) -> "Generation":
@@ -316,10 +325,11 @@ class Backend(Protocol):
     def models(self) -> Sequence[ModelInfo]:
         """The models that jobs may name, `base` first."""
 
-    async def submit(self, job: Job) -> Generation:
+    async def submit(self, job: Job, *, held: bool = False) -> Generation:
         """Take a job. Raises RefusedError at once where it is not taken, before any event.
 
-        Asynchronous because the prompt is encoded first, in another thread: a long text must not stop the event loop.
+        Asynchronous because the prompt is encoded first, in another thread: a long text must not stop the event loop. `held`: no model
+        works for it before `Generation.begin`, so that it can be paid for once it is known how long its prompt is.
         """
 
     async def count(self, job: Job) -> int:

@@ -153,7 +153,7 @@ class Worker:
                 full_share=counts.times.full_share(),
             )
 
-    async def submit(self, job: Job) -> Generation:
+    async def submit(self, job: Job, *, held: bool = False) -> Generation:
         """See Backend."""
         mounted = self._find(job.model)
         loop = asyncio.get_running_loop()
@@ -161,15 +161,22 @@ class Worker:
             self._refuse_if_full(job)
         async with self._incoming.slot(job.owner), self._incoming.turn_to_encode(job):
             request = await loop.run_in_executor(self._encoder, request_for, job, mounted)
-        answer = WorkerAnswer(job, mounted, request, Generation(len(request.ids), lambda: self._cancel(answer)), loop)
+        generation = Generation(len(request.ids), lambda: self._cancel(answer), lambda: self._begin(job, answer))
+        answer = WorkerAnswer(job, mounted, request, generation, loop)
+        if not held:
+            generation.begin()
+        return generation
+
+    def _begin(self, job: Job, answer: WorkerAnswer) -> None:
+        """Put an answer into the queue. Raises RefusedError where no further job of its owner is taken."""
         with self._lock:
             self._refuse_if_full(job)
+            answer.queued_at = time.monotonic()
             if not (len(self._queue) or self._running or self._retries):
                 self._counts.last_sign = time.monotonic()
             self._queue.push(answer)
             self._open.add(answer)
             self._lock.notify()
-        return answer.generation
 
     async def count(self, job: Job) -> int:
         """See Backend."""

@@ -144,13 +144,12 @@ class UpstreamBackend:
             servers=usable,
         )
 
-    async def submit(self, job: Job) -> Generation:
+    async def submit(self, job: Job, *, held: bool = False) -> Generation:
         """See Backend."""
         model = self._find(job)
         self._refuse_if_full(job)
         async with self._incoming.slot(job.owner):
             counted = await self._count(job)
-        self._refuse_if_full(job)
         most = job.max_new_tokens
         if counted is not None:
             if counted >= model.max_length:
@@ -158,10 +157,18 @@ class UpstreamBackend:
             room = model.max_length - counted
             most = min(most or room, room)
         answer = UpstreamAnswer(job, most, model.max_length)
-        answer.generation = Generation(counted or estimated_tokens(job), lambda: self._cancel(answer))
+        tokens = counted or estimated_tokens(job)
+        answer.generation = Generation(tokens, lambda: self._cancel(answer), lambda: self._enqueue(answer))
+        if not held:
+            answer.generation.begin()
+        return answer.generation
+
+    def _enqueue(self, answer: UpstreamAnswer) -> None:
+        """Put an answer into the queue. Raises RefusedError where no further job of its owner is taken."""
+        self._refuse_if_full(answer.job)
+        answer.queued_at = time.monotonic()
         self._queue.push(answer)
         self._dispatch()
-        return answer.generation
 
     async def count(self, job: Job) -> int:
         """See Backend; an estimate where no server counts."""

@@ -84,34 +84,36 @@ class AnswerSet:
         self._reservation: Any = None
 
     async def start(self, jobs: Sequence[Job]) -> None:
-        """Take the jobs. Raises ApiError and RefusedError before any of them has begun."""
+        """Reserve what the jobs may take of the quota, and let them begin. Raises ApiError and RefusedError, and then none goes on."""
         self.services.check_open()
         self.services.live.add(self)  # before its rights are asked for once more, so that they cannot end unnoticed
         limits = {model.id: model.max_length for model in self.services.backend.models()}
         try:
-            tokens = 0
+            tokens, held = 0, []
             for job in await self._within_quota(jobs):
-                answer = AnswerBuffer(await self._submit(job), keeps_tokens=self.keeps_tokens)
-                answer.generation.spacing = SHARED_SECONDS
-                self.answers.append(answer)
-                room = limits[job.model] - answer.generation.prompt_tokens
-                tokens += answer.generation.prompt_tokens + min(room, job.max_new_tokens or room)
+                held.append(generation := await self._submit(job))
+                room = limits[job.model] - generation.prompt_tokens
+                tokens += generation.prompt_tokens + min(room, job.max_new_tokens or room)
             if self.principal is not None:
                 self._reservation = await self.services.reservations.call(partial(self._reserve, self.principal, tokens))
             if self not in self.services.live:
                 raise ApiError("invalid_session", ENDED)
+            for generation in held:
+                generation.spacing = SHARED_SECONDS
+                generation.begin()
+                self.answers.append(AnswerBuffer(generation, keeps_tokens=self.keeps_tokens))
         except BaseException:
             await self.end()
             raise
 
     async def _submit(self, job: Job) -> Generation:
-        """Hand a job to the backend. Raises ApiError where many of whoever asks did not fit into the context of late."""
+        """Hand a job to the backend, which holds it until it is paid for. Raises ApiError where many did not fit of late."""
         guest = self.principal is None or self.principal.role == "guest"
         who = visitor_address(self.address) if guest else job.owner
         if self.services.too_long.count(who) >= self.services.too_long.most:
             raise ApiError("rate_limited", TOO_LONG, retry_after=TOO_LONG_SECONDS)
         try:
-            return await self.services.backend.submit(job)
+            return await self.services.backend.submit(job, held=True)
         except RefusedError as refusal:
             if refusal.kind == "context_length_exceeded":
                 self.services.too_long.take(who)

@@ -34,8 +34,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def answers(model: Model, jobs: list[Job], limits: Limits | None = None) -> list[Outcome]:
-    """The outcomes of jobs that are submitted at once."""
-
     async def run() -> list[Outcome]:
         async with worker_of(model, limits) as worker:
             generations = [await worker.submit(job) for job in jobs]
@@ -47,6 +45,21 @@ def answers(model: Model, jobs: list[Job], limits: Limits | None = None) -> list
 def users(model: Model) -> int:
     """Requests that hold an adapter."""
     return sum(model.adapters._users.values())
+
+
+def test_a_held_answer_costs_no_step_before_it_begins_and_none_where_it_is_cancelled(model: Model) -> None:
+    async def run() -> tuple[int, int, str, int]:
+        async with worker_of(model) as worker:
+            held, cancelled = [await worker.submit(job_of(), held=True) for _ in range(2)]
+            cancelled.cancel()
+            await asyncio.sleep(0.05)
+            before = worker.statistics().prompt_tokens
+            for one in (cancelled, held, held):
+                one.begin()
+            end, after = (await outcome_of(held)).end, worker.statistics()
+            return before, after.cancelled, end.reason, after.prompt_tokens - end.prompt_tokens
+
+    assert asyncio.run(run()) == (0, 0, "length", 0)
 
 
 class TestSchedules:

@@ -70,22 +70,26 @@ class ScriptedBackend:
     async def count(self, job: Job) -> int:
         return len(prompt_text(job))
 
-    async def submit(self, job: Job) -> Generation:
-        self.jobs.append(job)
+    async def submit(self, job: Job, *, held: bool = False) -> Generation:
         text = prompt_text(job)
-        if text == "full":
-            raise RefusedError("queue_full", Bilingual("Too many wait.", "排队已满。"), retry_after=3)
         if text == "bug":
             raise ZeroDivisionError("secret detail")
         if len(text) >= 128 or len(job.messages or ()) > self.max_messages:
             message = Bilingual(f"The prompt has {len(text)} tokens, the context 128.", f"输入 {len(text)} 个词元，上下文 128 个。")
             raise RefusedError("context_length_exceeded", message)
-        generation = Generation(len(text))
+        generation = Generation(len(text), begin=lambda: self._begin(generation, job, text))
+        if not held:
+            generation.begin()
+        return generation
+
+    def _begin(self, generation: Generation, job: Job, text: str) -> None:
+        self.jobs.append(job)
+        if text == "full":
+            raise RefusedError("queue_full", Bilingual("Too many wait.", "排队已满。"), retry_after=3)
         self.generations.append(generation)
         task = asyncio.create_task(self._play(generation, job, text))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-        return generation
 
     def ready(self) -> bool:
         return self.is_ready

@@ -1,8 +1,10 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from imprint.serve.generation.job import Ended, Job, RefusedError
+from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
@@ -104,3 +106,16 @@ def test_whoever_sends_very_many_prompts_that_do_not_fit_waits_and_no_other() ->
         await AnswerSet(answers.services, principal("bob", "user"), "127.0.0.1").start([Job("base", "account:bob", text="hi")])
 
     asyncio.run(ask())
+
+
+def test_no_model_works_for_an_account_without_tokens() -> None:
+    async def ask() -> tuple[int, int, list[int]]:
+        answers = answer_set()
+        backend, quota = answers.services.backend, answers.services.store.quota
+        quota.most = 0  # type: ignore[attr-defined]
+        with pytest.raises(StoreError, match="No tokens are left"):
+            await answers.start([replace(job("slow"), max_new_tokens=5), replace(job("hi"), max_new_tokens=5)])
+        await asyncio.sleep(0)
+        return len(backend.jobs), backend.running, quota.settled  # type: ignore[attr-defined]
+
+    assert asyncio.run(ask()) == (0, 0, [])

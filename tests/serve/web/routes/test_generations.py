@@ -104,12 +104,12 @@ def test_an_owner_looks_in_so_many_places_at_a_time_and_no_failed_look_counts(sh
 class CountingBackend(ScriptedBackend):
     """Takes 100 tokens, one a character."""
 
-    async def submit(self, job: Job) -> Generation:
+    async def submit(self, job: Job, *, held: bool = False) -> Generation:
         tokens = sum(len(str(message["content"])) for message in job.messages or ())
         if tokens > 100:
             self.jobs.append(job)
             raise context_exceeded(tokens, 100)
-        return await super().submit(job)
+        return await super().submit(job, held=held)
 
 
 def test_what_a_long_conversation_leaves_out_is_found_by_its_length_and_not_by_many_tries() -> None:
