@@ -1,4 +1,7 @@
-"""How long a token of a tokenizer.json can be, where each character of a text is in one: then so many characters are so many tokens."""
+"""The longest token of a tokenizer.json that drops nothing of a text: then n characters have at least n / longest tokens.
+
+In a vocabulary of bytes they are bytes.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -12,7 +15,7 @@ SPLITTERS: Final = frozenset({"ByteLevel", "Split", "Digits", "Punctuation", "Me
 
 
 def keeps_text(fields: Mapping[str, object]) -> bool:
-    """Whether a tokenizer.json is known to make at least one token of each character and at most one, as published ones of BPE do.
+    """Whether each character of a text is known to be in exactly one token of a tokenizer.json, as in published ones of BPE.
 
     Otherwise a token may stand for any number of characters: unknown ones that are taken together, spaces around an added token, and
     what a normalizer or a splitter leaves out.

@@ -78,7 +78,7 @@ class TrainProgress:
     rate_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate, lowered by each rescue."""
     piece_tokens: Annotated[int, Field(gt=0, le=MAX_STEP)] | None = None
-    """Most tokens computed at once (`TokenBudget.tokens`); None if memory never ran out."""
+    """Most tokens computed at once (`TokenBudget.tokens`), set by the forecast or where memory ran out; None: no limit."""
     merged_micro_batches: Annotated[int, Field(gt=0, le=MAX_STEP)] | None = None
     """Micro-batches computed as one (`TokenBudget.micro_batches`); None in states of older versions."""
 

@@ -65,7 +65,7 @@ class UpstreamAnswer:
         self.owner = job.owner
         self.concurrency = max(1, job.concurrency)
         self.max_tokens = max_tokens
-        """Most new tokens, of those that were tried for what fits; None leaves it to the server."""
+        """Most new tokens: what the job asks for, or what fits where a server has counted its prompt; None leaves it to the server."""
         self.context = context
         """Most tokens of prompt and answer in any case."""
         self.position: int | None = None
