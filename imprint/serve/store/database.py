@@ -1,7 +1,6 @@
 """The database: transactions for many threads, beside other processes, and errors that say what is wrong with the file."""
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from imprint.files.disk_errors import refuse_unwritable, translate_disk_errors
 from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
 from imprint.serve.store.errors import StoreError, invalid
+from imprint.serve.store.private_folder import make_private
 from imprint.serve.store.schema import migrate, newest_revision, refuse_unknown_schema, revision_of
 from imprint.serve.store.tables import COUNTERS
 
@@ -56,8 +56,8 @@ class Database:
     def __init__(self, folder: Path, *, now: Callable[[], float] = time.time, busy_seconds: float = BUSY_SECONDS) -> None:
         """Open the database of a folder; make both where they are missing, and bring an older schema up to date.
 
-        `now` tells the seconds since 1970. Raises UserError for a folder that cannot be written, and StoreError for a database of
-        another program or of a newer one.
+        `now` tells the seconds since 1970. Raises UserError for a folder that cannot be written, and StoreError for one that others
+        may write, for a database of another program, and for one of a newer one.
         """
         self.file = folder / FILE_NAME
         self.now = now
@@ -66,8 +66,7 @@ class Database:
         self._shared = Shared()
         refuse_unwritable(folder)
         with translate_disk_errors(folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_shared(folder)
+            make_private(folder, FILE_NAME)
             self._engine = sqlite.connect(self.file, busy_seconds)
             self._nowait_engine = sqlite.connect(self.file, 0.0)  # it waits for no lock
         self._identity: tuple[int, int] | None = None
@@ -274,20 +273,6 @@ def outcome_of(call: Callable[[], Any]) -> Outcome:
         return Outcome(call())
     except Exception as error:
         return Outcome(error=error)
-
-
-def _refuse_shared(folder: Path) -> None:
-    """Raise StoreError for a folder in which anybody may write: who replaces the database is its admin."""
-    mode = folder.stat().st_mode
-    if os.name != "nt" and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise StoreError(
-            "unavailable",
-            Bilingual(
-                f"{folder}: every user of this machine may write into it, and so replace the database. Run `chmod 700 {folder}`, or choose "
-                "another folder: data=FOLDER.",
-                f"{folder}：本机任何用户都可写入，因而可替换数据库。请执行 `chmod 700 {folder}`，或另选目录：data=FOLDER。",
-            ),
-        )
 
 
 def count_revocation(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
 from imprint.serve.store.database import FILE_NAME
 from imprint.serve.store.errors import StoreError
+from imprint.serve.store.private_folder import make_private
 from imprint.serve.store.rows import refuse_wrong_rows
 from imprint.serve.store.schema import migrate, refuse_unknown_schema
 from imprint.serve.store.store import hold_folder
@@ -34,7 +35,7 @@ def restore(file: Path, folder: Path) -> Path | None:
         _check_tables(connection, file)
         refuse_wrong_rows(connection, file)
     with translate_disk_errors(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder, FILE_NAME)
         held = hold_folder(folder)
         try:
             return _replace(file, folder / FILE_NAME)
