@@ -5,22 +5,31 @@ Source: https://platform.openai.com/docs/api-reference/chat/object and .../chat/
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Literal
+from functools import partial
+from itertools import accumulate, chain, islice
+from typing import Any, Final, Literal, TypeVar
 
+from anyio import to_thread
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from imprint.serve.generation.job import Alternative, Ended, Job, RefusedError, TextDelta, TokenPiece, Waiting
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import AnswerBuffer, AnswerSet
 from imprint.serve.web.errors import error_of
+from imprint.serve.web.json_pieces import json_pieces
 from imprint.serve.web.sse import DONE, ENCODER, EventStream, comment, data_event, watching
 from imprint.serve.web.tools import ToolUse, as_tool_calls
 
 Kind = Literal["chat", "text"]
+T = TypeVar("T")
 TOO_MANY: Final = 429
+FEW_LOGPROBS: Final = 1000
+"""So many are written on the event loop, which takes some milliseconds; more in a thread."""
+LEAST_LOGPROB: Final = -9999.0
+"""Stands for minus infinity, which JSON has not; vLLM writes the same."""
 PLACEHOLDER: Final = "\0"
 """Stands for the text of a chunk: no model has a name with it."""
 OBJECTS: Final[Mapping[Kind, tuple[str, str]]] = {
@@ -46,15 +55,15 @@ class AnswerForm:
         self._frames: dict[int, tuple[bytes, bytes]] = {}
         """Number of an answer -> what stands before and after the text in its chunks."""
 
-    def complete(self, answers: AnswerSet) -> dict[str, Any]:
-        """The object of the complete form."""
-        choices = [self._choice(number, answer) for number, answer in enumerate(answers.answers)]
-        return {**self._head(0), "choices": choices, "usage": answers.usage()}
+    def complete(self, answers: AnswerSet) -> bytes:
+        """The JSON of the complete form."""
+        choices = (self._choice(number, answer) for number, answer in enumerate(answers.answers))
+        return _written({**self._head(0), "choices": choices, "usage": answers.usage()})
 
     def chunk(self, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, int] | None = None) -> bytes:
         """One event of a stream."""
         tokens = {"usage": usage} if self.usage else {}
-        return data_event({**self._head(1), "choices": choices, **tokens})
+        return b"data: " + _written({**self._head(1), "choices": iter(choices), **tokens}) + b"\n\n"
 
     def delta_chunk(self, number: int, delta: TextDelta, offset: int) -> bytes:
         """One event of a stream, with a part of an answer; without log-probabilities all but its text is made once."""
@@ -92,16 +101,12 @@ class AnswerForm:
         if not self.logprobs:
             return None
         if self.kind == "chat":
-            return {"content": [{**_named(token), "top_logprobs": [_named(one) for one in token.top]} for token in tokens]}
-        offsets = []
-        for token in tokens:
-            offsets.append(offset)
-            offset += len(token.text)
+            return {"content": ({**_named(token), "top_logprobs": [_named(one) for one in token.top]} for token in tokens)}
         return {
-            "tokens": [_text(token) for token in tokens],
-            "token_logprobs": [token.log_prob for token in tokens],
-            "top_logprobs": [{_text(one): one.log_prob for one in token.top} for token in tokens],
-            "text_offset": offsets,
+            "tokens": map(_text, tokens),
+            "token_logprobs": map(_log_prob, tokens),
+            "top_logprobs": ({_text(one): _log_prob(one) for one in token.top} for token in tokens),
+            "text_offset": islice(accumulate((len(token.text) for token in tokens), initial=offset), len(tokens)),
         }
 
 
@@ -113,8 +118,23 @@ def _text(token: Alternative) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.utf8)
 
 
+def _log_prob(token: Alternative) -> float:
+    return max(token.log_prob, LEAST_LOGPROB)
+
+
 def _named(token: Alternative) -> dict[str, Any]:
-    return {"token": _text(token), "logprob": token.log_prob, "bytes": list(token.utf8)}
+    return {"token": _text(token), "logprob": _log_prob(token), "bytes": list(token.utf8)}
+
+
+def _written(value: Any) -> bytes:
+    return b"".join(piece.encode() for piece in json_pieces(value))
+
+
+async def _formed(answers: AnswerSet, tokens: Iterable[TokenPiece], write: Callable[[], T]) -> T:
+    """What `write` returns; with the log-probabilities of many tokens it is called in a thread, so that the others' answers go on."""
+    if sum(1 + len(token.top) for token in tokens) <= FEW_LOGPROBS:
+        return write()
+    return await to_thread.run_sync(write, limiter=answers.services.forming)
 
 
 async def answer_request(request: Request, answers: AnswerSet, jobs: Sequence[Job], form: AnswerForm, *, stream: bool) -> Response:
@@ -133,7 +153,9 @@ async def answer_request(request: Request, answers: AnswerSet, jobs: Sequence[Jo
         await answers.collect()
     if answers.disconnected:
         request.state.disconnected = True
-    return JSONResponse(form.complete(answers), headers=await _limits(answers))
+    tokens = chain.from_iterable(answer.kept_tokens for answer in answers.answers)
+    body = await _formed(answers, tokens, partial(form.complete, answers))
+    return Response(body, headers=await _limits(answers), media_type="application/json")
 
 
 async def _limits(answers: AnswerSet) -> dict[str, str]:
@@ -160,13 +182,14 @@ async def _chunks(request: Request, answers: AnswerSet, form: AnswerForm) -> Asy
                 if isinstance(event, Waiting) and form.queue:
                     yield comment(f"queue {event.position}")
                 elif isinstance(event, TextDelta) and form.tools is None and (event.text or (form.logprobs and event.tokens)):
-                    yield form.delta_chunk(number, event, len(answer.text) - len(event.text))
+                    tokens, offset = event.tokens if form.logprobs else (), len(answer.text) - len(event.text)
+                    yield await _formed(answers, tokens, partial(form.delta_chunk, number, event, offset))
                 elif isinstance(event, Ended):
                     problem = answers.problem(answer)
                     if problem is not None:
                         yield data_event(problem.body(request.state.request_id))
                         return
-                    for chunk in _last(form, number, answer):
+                    for chunk in await _formed(answers, answer.kept_tokens, partial(_last, form, number, answer)):
                         yield chunk
         if form.usage:
             yield form.chunk([], answers.usage())

@@ -89,6 +89,8 @@ class Services:
     """Threads for what accounts write: where the database is locked, all of these wait, and what is read goes on."""
     visitor_writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(VISITOR_WRITING_THREADS), init=False)
     """The same for guests and those who have not signed in, so that many of them leave accounts alone."""
+    forming: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
+    """A thread that writes the log-probabilities of long answers: one at a time, as each takes memory."""
     deleting: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that deletes all chats of somebody, which may take long."""
     too_long: Throttle = field(default_factory=lambda: Throttle(MAX_TOO_LONG, 60.0), init=False)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Job
+from imprint.serve.generation.job import Job, ModelInfo
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import KEY, GuardedRoute
 from imprint.serve.web.answers import TEMPERATURE, TOP_P, answers_for
@@ -18,6 +18,8 @@ from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.services import principal_of, services_of
 from imprint.serve.web.tools import as_messages, tool_use
 
+MAX_LOGPROBS = 200_000
+"""Log-probabilities of the tokens and alternatives of all answers of a request, each of which takes some 300 bytes until it is sent."""
 NO_COUNT = Bilingual("The server behind this model counts no tokens.", "该模型的后端服务器不支持统计词元数。")
 
 
@@ -50,7 +52,8 @@ async def chat_completions(request: Request, body: ChatBody) -> Response:
     tools = tool_use(body, model)
     messages = as_messages(body.messages, body.tools or ())
     top = (body.top_logprobs or 0) if body.logprobs else None
-    jobs = [_job(body, principal, number, length=body.length, top=top, messages=messages) for number in range(body.answers)]
+    length = _length(body, model, body.length, top)
+    jobs = [_job(body, principal, number, length=length, top=top, messages=messages) for number in range(body.answers)]
     form = AnswerForm("chat", model.id, logprobs=bool(body.logprobs), usage=_usage(body), queue=body.queue_events, tools=tools)
     return await answer_request(request, answers_for(request, principal), jobs, form, stream=bool(body.stream))
 
@@ -59,9 +62,8 @@ async def completions(request: Request, body: CompletionBody) -> Response:
     """Continue a text without a chat template, whole or as a stream. No text becomes a special token."""
     principal = principal_of(request)
     model = find_model(services_of(request), principal, body.model)
-    jobs = [
-        _job(body, principal, number, length=body.max_tokens or 16, top=body.logprobs, text=body.text) for number in range(body.answers)
-    ]
+    length = _length(body, model, body.max_tokens or 16, body.logprobs)
+    jobs = [_job(body, principal, number, length=length, top=body.logprobs, text=body.text) for number in range(body.answers)]
     form = AnswerForm("text", model.id, logprobs=body.logprobs is not None, usage=_usage(body), queue=body.queue_events)
     return await answer_request(request, answers_for(request, principal), jobs, form, stream=bool(body.stream))
 
@@ -79,6 +81,26 @@ async def tokenize(request: Request, body: TokenizeBody) -> Response:
 
 def _usage(body: AnswerBody) -> bool:
     return body.stream_options is not None and body.stream_options.include_usage
+
+
+def _length(body: AnswerBody, model: ModelInfo, length: int | None, top: int | None) -> int | None:
+    """Most new tokens of an answer: without a length, with which there might be too many log-probabilities, as many as have room.
+
+    Raises ApiError for a length with which there would be too many.
+    """
+    most = model.max_length if top is None else MAX_LOGPROBS // (body.answers * (1 + top))
+    if min(length or most, model.max_length) <= most:
+        return length or (None if model.max_length <= most else most)
+    raise ApiError(
+        "invalid_value",
+        Bilingual(
+            f"max_tokens must be at most {most:,} with {body.answers} answers and {top} alternatives for each token: a request may have "
+            f"{MAX_LOGPROBS:,} log-probabilities. Ask for fewer answers (n), tokens or alternatives (top_logprobs).",
+            f"{body.answers} 个回答、每个词元 {top} 个候选时，max_tokens 最大为 {most:,}：一次请求最多 {MAX_LOGPROBS:,} 个对数概率。"
+            "请减少回答数（n）、词元数或候选数（top_logprobs）。",
+        ),
+        param="max_tokens",
+    )
 
 
 def _job(

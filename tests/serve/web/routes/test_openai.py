@@ -270,6 +270,25 @@ def test_an_estimate_is_not_told_as_a_count_of_tokens(running: Running, monkeypa
     assert (refused.status_code, refused.json()["error"]["code"], refused.json()["error"]["param"]) == (400, "unsupported_value", "model")
 
 
+def test_a_request_has_no_more_log_probabilities_than_the_service_has_room_for(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [replace(model, max_length=32768) for model in backend_of(running).models()]
+    monkeypatch.setattr(backend_of(running), "models", lambda: models)
+    many: dict[str, Any] = {"n": 4, "logprobs": True, "top_logprobs": 20}
+    with running.client() as client:
+        for fields in ({"max_tokens": 8000}, {"max_completion_tokens": 2**31}):
+            refused = client.post("/v1/chat/completions", json=chat("hi", **many, **fields))
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_value")
+            assert "max_tokens must be at most 2,380 with 4 answers and 20 alternatives" in refused.json()["error"]["message"]
+        text = {"model": "base", "prompt": "hi", "logprobs": 20, "max_tokens": 10_000}
+        assert client.post("/v1/completions", json=text).status_code == 400
+        for length in ({}, {"max_tokens": 2380}):
+            assert client.post("/v1/chat/completions", json=chat("hi", **many, **length)).status_code == 200
+            assert backend_of(running).jobs[-1].max_new_tokens == 2380
+        for few in ({"logprobs": True}, {"n": 4}):
+            assert client.post("/v1/chat/completions", json=chat("hi", **few)).status_code == 200
+            assert backend_of(running).jobs[-1].max_new_tokens is None
+
+
 def test_sampling_reaches_the_backend_as_it_was_asked(running: Running) -> None:
     backend = backend_of(running)
     fields = {"temperature": 0, "top_p": 1, "top_k": 5, "repetition_penalty": 1.1, "seed": -1, "stop": ["a", "b"], "max_tokens": 9, "n": 2}
