@@ -38,7 +38,7 @@ def _empty_database() -> bytes:
 def open_store(folder: Path, *, now: Callable[[], float] | None = None, limits: Limits | None = None, busy_seconds: float = 5.0) -> Store:
     """A store that is made, or opened again, with cheap hashes."""
     if not (folder / FILE_NAME).exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / FILE_NAME).write_bytes(_empty_database())
     return Store.open(folder, now=now or Clock(), limits=limits, hashing=FAST, busy_seconds=busy_seconds)
 

@@ -214,6 +214,15 @@ class Database:
         with translate_disk_errors(file):
             sqlite.copy(self.file, file)
 
+    def shorten_log(self) -> None:
+        """Empty the log beside the database, if nobody uses it at this moment."""
+        if self._writer.acquire(blocking=False):
+            try:
+                with self._translated():
+                    sqlite.shorten_log(self._nowait_engine)
+            finally:
+                self._writer.release()
+
     def close(self) -> None:
         """Close all connections."""
         self._dispose()

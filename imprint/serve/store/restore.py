@@ -90,6 +90,7 @@ def _replace(file: Path, target: Path) -> Path | None:
     fresh = target.with_name(".restored.db")
     sqlite.copy(file, fresh)
     with closing(sqlite3.connect(fresh)) as connection, connection:
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute("DELETE FROM messages WHERE chat_id IN (SELECT id FROM chats WHERE session_id IS NOT NULL)")
         connection.execute("DELETE FROM chats WHERE session_id IS NOT NULL")  # no cascade: in an older schema long chats make it fail
         connection.execute("DELETE FROM sessions")

@@ -31,7 +31,7 @@ PRAGMAS: Final = (
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA journal_size_limit = 67108864",
-    "PRAGMA secure_delete = FAST",
+    "PRAGMA secure_delete = ON",
     "PRAGMA trusted_schema = OFF",
 )
 MARK: Final = "PRAGMA application_id = 1229803634"
@@ -91,16 +91,28 @@ def is_ours(connection: Connection) -> bool:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment, also while it is written, and check the copy; `target` is there only if it is whole."""
+    """Copy a database as it is at one moment, also while it is written, and check the copy; `target` is there only if it is whole.
+
+    The copy has what the tables have and nothing else: free pages, in which something that was deleted may still stand, stay behind.
+    """
     with atomic_file(target) as temporary:
         temporary.chmod(0o600)
-        with (
-            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as read,
-            closing(sqlite3.connect(temporary)) as written,
-        ):
-            read.backup(written)
-            written.execute("PRAGMA journal_mode = DELETE")  # one file
+        try:
+            with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as read:
+                read.execute("VACUUM INTO CAST(? AS TEXT)", (os.fsencode(temporary.absolute()),))  # it reads in one transaction
+        except sqlite3.Error as error:
+            is_damaged = getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+            raise error_of(error, source if is_damaged else target) or error from error
         check(temporary)
+
+
+def shorten_log(engine: Engine) -> None:
+    """Move what the log has into the database, and empty it: deleted texts may stand in both. Skipped while somebody else uses them."""
+    connection = engine.raw_connection()  # no transaction
+    try:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
 
 
 def check(file: Path) -> None:

@@ -114,6 +114,7 @@ class Store:
                     raise outcome.error
                 if outcome.error is not None:
                     logging.getLogger(__name__).error("something that has expired cannot be removed", exc_info=outcome.error)
+        self._database.shorten_log()
 
     def _tidy(self, part: Callable[[Connection], None]) -> None:
         with self._database.writing() as connection:

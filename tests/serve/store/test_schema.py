@@ -49,7 +49,7 @@ def test_an_older_schema_is_brought_up_to_date_after_a_copy_was_kept(tmp_path: P
     database.close()
     monkeypatch.undo()
     kept = tmp_path / "old"
-    kept.mkdir()
+    kept.mkdir(mode=0o700)
     (tmp_path / "before-0003.db").rename(kept / "service.db")
     Database(kept).close()  # it is whole, and as it was
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from imprint.serve.store import restore
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.sqlite import check, copy, error_of
 from imprint.serve.store.tables import SETTINGS
+from tests.serve.stores import HOME, open_store, user
 
 STORE = Path(__file__).parents[3] / "imprint" / "serve" / "store"
 RUNS_SQL = {"execute", "exec_driver_sql", "executescript", "executemany", "text"}
@@ -33,7 +35,7 @@ def test_a_connection_is_set_up_to_survive_kills_and_other_processes(tmp_path: P
     names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
     with database.reading() as connection:
         found = [connection.exec_driver_sql("PRAGMA " + name).scalar() for name in names]
-    assert found == ["wal", 1, 1, 3000, 2]
+    assert found == ["wal", 1, 1, 3000, 1]
     database.close()
 
 
@@ -60,6 +62,39 @@ def test_a_copy_is_of_one_moment_and_has_no_part_of_an_open_transaction(tmp_path
         assert copied.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     assert not list(tmp_path.glob("*.part"))
     database.close()
+
+
+def test_a_deleted_chat_is_in_no_file_and_no_copy(tmp_path: Path) -> None:
+    data, mark = tmp_path / "data", b"never to be read again"
+    with open_store(data) as store:
+        store.start_serving()
+        owners = [user(store), store.sessions.guest(HOME).principal]
+        chats = [store.chats.create(owner) for owner in owners]
+        for owner, chat in zip(owners, chats, strict=True):
+            for _ in range(20):
+                store.chats.add(owner, chat.id, "user", mark.decode() * 300)
+        store.backup(tmp_path / "before.db")
+        for owner, chat in zip(owners, chats, strict=True):
+            store.chats.delete(owner, chat.id)
+        store.tidy()
+        assert [file.name for file in data.iterdir() if mark in file.read_bytes()] == []
+        store.backup(tmp_path / "after.db")
+    assert (tmp_path / "before.db").read_bytes().count(mark) >= 2 * 20 * 290  # some stand across two pages
+    assert mark not in (tmp_path / "after.db").read_bytes()
+    with closing(sqlite3.connect(data / "service.db")) as old:  # as versions before 2026-11-30 did
+        old.executescript("PRAGMA secure_delete = OFF; CREATE TABLE t (a); INSERT INTO t VALUES (hex(zeroblob(9000))); DROP TABLE t")
+    with open_store(data) as store:
+        store.backup(tmp_path / "compact.db")
+    assert b"0" * 9000 not in (tmp_path / "compact.db").read_bytes()
+
+
+def test_the_chats_of_guests_in_a_backup_are_not_in_the_restored_database(tmp_path: Path) -> None:
+    with open_store(tmp_path / "data") as store:
+        guest = store.sessions.guest(HOME).principal
+        store.chats.add(guest, store.chats.create(guest).id, "user", "mine alone" * 2000)
+        store.backup(tmp_path / "backup.db")
+    restore(tmp_path / "backup.db", tmp_path / "new")
+    assert b"mine alone" not in (tmp_path / "new" / "service.db").read_bytes()
 
 
 def test_a_file_that_is_no_database_of_ours_or_damaged_is_told(tmp_path: Path) -> None:
