@@ -77,7 +77,7 @@ def write_base(folder: Path, vocabulary: Path, **values: int) -> Path:
     from imprint.models.families import build_network, read_config
 
     if not folder.is_dir():
-        source = folder.with_name("source")
+        source = folder.with_name(f"{folder.name}-source")
         shutil.copytree(vocabulary, source)
         described = json.loads((source / "config.json").read_text(encoding="utf-8"))
         (source / "config.json").write_text(json.dumps({**described, **values}), encoding="utf-8")

@@ -2,7 +2,7 @@
 
     python benchmarks/processes.py FOLDER --vocabulary CHATGLM --train train.jsonl [--gpus 2] [--layers 8] [--case NAME] [--out FILE]
 
-Writes a base of ChatGLM-6B's width and random fp16 weights into FOLDER/base, beside the configuration and the vocabulary of CHATGLM (a
+Writes a base of ChatGLM-6B's width and random fp16 weights into FOLDER, beside the configuration and the vocabulary of CHATGLM (a
 folder of the original, without weights). Then `imprint train` tunes it for 20 steps of 16 rows, with one process and with one for each GPU.
 Prints one JSON line per run, with its notices and the largest difference of its losses from those of one process. Without a GPU the toy
 base is tuned by two processes on the CPU, to check that the script runs.
@@ -58,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
     options.folder.mkdir(parents=True, exist_ok=True)
-    base = str(write_base(options.folder / "base", options.vocabulary, num_layers=options.layers)) if gpu else "embedded"
+    base = str(write_base(options.folder / f"base-{options.layers}", options.vocabulary, num_layers=options.layers)) if gpu else "embedded"
     recipe = options.folder / "recipe.yaml"
     recipe.write_text(RECIPE, encoding="utf-8")
     report = reporter(options.out)
@@ -73,7 +73,7 @@ def main() -> None:
         knobs += [f"engine.processes={options.gpus if strategy else 1}", *([strategy] if strategy else [])]
         line = run(recipe, options.folder / name.replace(", ", "-").lower(), knobs)
         losses = line["losses"]
-        if not strategy:
+        if not strategy and losses:
             alone[method] = losses
         if losses and method in alone:
             line["from_one_process"] = round(max(abs(one - other) for one, other in zip(alone[method], losses, strict=True)), 6)

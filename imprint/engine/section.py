@@ -17,7 +17,7 @@ ADDRESS = re.compile(r"[^\s:]+:\d{1,5}")
 class OptimizerSection(Section):
     """AdamW and its schedule."""
 
-    learning_rate: float = Field(5e-3, gt=0, le=10, description="Peak learning rate; the original's for a prefix is 2e-2.")
+    learning_rate: float = Field(5e-3, gt=0, le=10, description="Peak learning rate; ChatGLM-6B's scripts have 2e-2 for a prefix.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "cosine", description="Decay of the learning rate after the warm-up: to 0 by the last step, or none (constant)."
     )

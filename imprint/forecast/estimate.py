@@ -99,6 +99,10 @@ class Plan:
     path: ComputePath = PLAIN
     """How the kernels of a step are computed and launched."""
 
+    def has_graphs(self, choice: Choice) -> bool:
+        """Whether passes are repeated as CUDA graphs: in several processes those of full tuning wait for each other."""
+        return self.path.graphs and (self.sharding.processes == 1 or not isinstance(choice.tune, FullSection))
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -158,7 +162,7 @@ def estimate(plan: Plan, choice: Choice) -> Estimate:
         lambda: plan.build(choice.quantize),
         choice.tune,
         choice.checkpointing,
-        accumulates=micro_batches > 1 or plan.path.graphs,
+        accumulates=micro_batches > 1 or plan.has_graphs(choice),
         fused_attention=plan.path.fused_attention,
         triton=plan.path.triton,
         fp8=plan.path.fp8,
@@ -175,7 +179,7 @@ def estimate(plan: Plan, choice: Choice) -> Estimate:
         run,
         micro_batches,
         min(1.0, plan.mean_tokens / tokens),
-        plan.path.graphs,
+        plan.has_graphs(choice),
         plan.path.split_masters,
     )
 

@@ -1,6 +1,6 @@
 """Products of FP8 numbers with a scale for every row of both, and their gradients.
 
-A GPU multiplies them by torch._scaled_mm; plain PyTorch is the proof of that.
+A GPU multiplies them by torch._scaled_mm; plain PyTorch computes them on a CPU, and is the reference for tests.
 Legend: N rows (output features), K columns (input features).
 """
 

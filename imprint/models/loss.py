@@ -1,6 +1,6 @@
 """Vocabulary head and cross-entropy in one, computed in chunks of rows so that few logits exist at a time.
 
-On a GPU the gradient of a chunk takes the place of its logits, in 16 bits; plain PyTorch computes in fp32, and is the proof of that.
+On a GPU the gradient of a chunk takes the place of its logits, in 16 bits; plain PyTorch computes in fp32, and is the reference for tests.
 Legend: N targets, R targets of a chunk, C hidden size, V vocabulary size.
 """
 

@@ -1,4 +1,4 @@
-"""Attention in plain PyTorch: the proof of every other backend.
+"""Attention in plain PyTorch: the reference for every other backend.
 
 Legend: T packed tokens, B sequences, L the longest sequence, S keys of a sequence, P prefix length, H query heads, G heads of keys and
 values, Q = H / G query heads that share each of them, D head size.

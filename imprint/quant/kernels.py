@@ -1,4 +1,4 @@
-"""Products with a quantized weight: the kernels, and the one in plain PyTorch that proves every other.
+"""Products with a quantized weight: the kernels, and the one in plain PyTorch that is the reference for every other.
 
 Legend: N rows (output features), K columns (input features) of a weight, T tokens.
 """

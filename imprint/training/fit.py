@@ -130,10 +130,10 @@ def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
         fp8 = triton
     else:
         fp8 = triton and fp8_fallback_reason(network.device, network.dtype) is None
-    single = (recipe.engine.processes or 1) * recipe.engine.nodes == 1 and not recipe.engine.uses_deepspeed_or_fsdp
-    independent = single or (recipe.tune.method != "full" and not recipe.engine.uses_deepspeed_or_fsdp)  # as Strategy.independent_passes
+    replicated = not recipe.engine.uses_deepspeed_or_fsdp
+    single = replicated and (recipe.engine.processes or 1) * recipe.engine.nodes == 1
     split = single and recipe.model.kernels == "auto" and _splits(network)
-    return ComputePath(fused, triton, graphs=fused and independent and recipe.train.cuda_graphs, fp8=fp8, split_masters=split)
+    return ComputePath(fused, triton, graphs=fused and replicated and recipe.train.cuda_graphs, fp8=fp8, split_masters=split)
 
 
 def _splits(network: Network) -> bool:

@@ -23,9 +23,9 @@ from imprint.tune.method import AdapterMethod
 from imprint.tune.section import NO_TEXT_WITH_PROJECTION
 
 DEFAULT_LENGTH = 128
-"""Length of a new prefix, as in the original's scripts."""
+"""Length of a new prefix, as in ChatGLM-6B's P-Tuning scripts."""
 TENSOR_PREFIX = "transformer.prefix_encoder."
-"""Prefix of the tensors' names, as in the original."""
+"""Prefix of the tensors' names, as in ChatGLM-6B's code."""
 TENSORS_FILE = "prefix.safetensors"
 
 
@@ -61,7 +61,7 @@ class PrefixShape:
 
 
 class PrefixEncoder(nn.Module):
-    """A prefix as an `Adapter`: fp32 parameters with the original's names."""
+    """A prefix as an `Adapter`: fp32 parameters with the names of ChatGLM-6B's code."""
 
     method: ClassVar[AdapterMethod] = "prefix"
     mergeable: ClassVar[bool] = False
@@ -130,7 +130,7 @@ class PrefixEncoder(nn.Module):
 def init_prefix(network: Network, shape: PrefixShape, start: str, text_ids: Sequence[int]) -> PrefixEncoder:
     """A new prefix on the network's device.
 
-    `random` draws from N(0, 1) as the original does; `zeros` makes all keys and values zero; `text` takes the keys and values that the
+    `random` draws from N(0, 1) as ChatGLM-6B's code does; `zeros` makes all keys and values zero; `text` takes the keys and values that the
     base computes for `text_ids`, repeated to the prefix's length. Raises UserError for `text` together with the projection.
     """
     if start == "text" and shape.projection:

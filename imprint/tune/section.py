@@ -27,11 +27,11 @@ class PrefixSection(Section):
     length: int | None = Field(None, ge=1, le=2048, description="Number of prefix tokens; null takes 128, or the length of `adapter`.")
     projection: bool | None = Field(
         None,
-        description="Compute the prefix by two linear layers, like `prefix_projection` of the original; null takes that of `adapter`, "
+        description="Compute the prefix by two linear layers, like `prefix_projection` of ChatGLM-6B; null takes that of `adapter`, "
         "else false.",
     )
     start: Literal["text", "zeros", "random"] = Field(
-        "text", description="Initialization: the base's own keys and values of `text`, zeros, or random as in the original."
+        "text", description="Initialization: the base's own keys and values of `text`, zeros, or random as in ChatGLM-6B's scripts."
     )
     text: str = Field(
         "根据商品的属性，写一段吸引人的广告文案。",
@@ -39,9 +39,11 @@ class PrefixSection(Section):
         description="Text for `start: text`, such as the task's instruction; repeated if it is shorter than the prefix.",
     )
     prefix_dropout: float = Field(
-        0.0, ge=0, lt=1, description="Dropout rate of the prefix, sampled for each micro-batch; the original's is 0.1."
+        0.0, ge=0, lt=1, description="Dropout rate of the prefix, sampled for each micro-batch; ChatGLM-6B's is 0.1."
     )
-    original_file: MayChange[bool] = Field(False, description="Also write the prefix as the original's pytorch_model.bin into `adapter/`.")
+    original_file: MayChange[bool] = Field(
+        False, description="Also write the prefix as the pytorch_model.bin of ChatGLM-6B's scripts into `adapter/`."
+    )
 
     @property
     def dropout(self) -> float:

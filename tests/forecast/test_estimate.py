@@ -84,3 +84,13 @@ def test_sharding_divides_what_it_shards() -> None:
 def test_the_cache_of_watched_answers_counts_where_it_is_larger_than_a_step() -> None:
     cached = replace(plan(), cache_bytes=10**11)
     assert names(estimate(cached, Choice(LORA, None, checkpointing=True, micro_batch=16)))["cache of the watched answers"] == 10**11
+
+
+@pytest.mark.parametrize(("processes", "of_full"), [(1, True), (2, False)])
+def test_several_processes_repeat_the_passes_of_an_adapter_alone_as_graphs(processes: int, of_full: bool) -> None:  # noqa: FBT001
+    shared = replace(plan(), sharding=Sharding(processes=processes), path=ComputePath(graphs=True))
+    tunes = (PrefixSection(method="prefix"), LoraSection(method="lora"), FullSection(method="full"))
+
+    found = [shared.has_graphs(Choice(tune, None, checkpointing=False, micro_batch=1)) for tune in tunes]
+
+    assert found == [True, True, of_full]

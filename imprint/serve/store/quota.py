@@ -42,7 +42,7 @@ END_RESERVATION: Final = delete(RESERVATIONS).where(RESERVATIONS.c.public_id == 
 
 @dataclass(frozen=True)
 class Reservation:
-    """Tokens that are set aside for one answer."""
+    """Tokens that are set aside for all answers of one request."""
 
     id: str
     """Its name."""

@@ -231,7 +231,7 @@ class UpstreamBackend:
         try:
             return await server.count(self._begin(), prompt_body(job, self._servers.id_of(job.model)))
         except FaultError:
-            return None  # what the server has against it, it says when it is tried to answer
+            return None  # the server refuses it again, with its reason, when it shall answer
 
     def _cancel(self, answer: UpstreamAnswer) -> None:
         """End an answer; its last event is there already. The server sees that the connection is closed."""
