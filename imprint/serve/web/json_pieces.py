@@ -6,6 +6,11 @@ from typing import Any
 from imprint.serve.web.sse import ENCODER
 
 
+def json_bytes(value: Any) -> bytes:
+    """The JSON of a value, written in pieces; call it from a thread for what is long."""
+    return b"".join(piece.encode() for piece in json_pieces(value))
+
+
 def json_pieces(value: Any) -> Iterator[str]:
     """The JSON of a value in parts; an iterator in it becomes a list, of which one element at a time is made and written."""
     if isinstance(value, dict):

@@ -19,7 +19,7 @@ from imprint.serve.generation.job import Alternative, Ended, Job, RefusedError, 
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import AnswerBuffer, AnswerSet
 from imprint.serve.web.errors import error_of
-from imprint.serve.web.json_pieces import json_pieces
+from imprint.serve.web.json_pieces import json_bytes
 from imprint.serve.web.sse import DONE, ENCODER, EventStream, comment, data_event, watching
 from imprint.serve.web.tools import ToolUse, as_tool_calls
 
@@ -58,12 +58,12 @@ class AnswerForm:
     def complete(self, answers: AnswerSet) -> bytes:
         """The JSON of the complete form."""
         choices = (self._choice(number, answer) for number, answer in enumerate(answers.answers))
-        return _written({**self._head(0), "choices": choices, "usage": answers.usage()})
+        return json_bytes({**self._head(0), "choices": choices, "usage": answers.usage()})
 
     def chunk(self, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, int] | None = None) -> bytes:
         """One event of a stream."""
         tokens = {"usage": usage} if self.usage else {}
-        return b"data: " + _written({**self._head(1), "choices": iter(choices), **tokens}) + b"\n\n"
+        return b"data: " + json_bytes({**self._head(1), "choices": iter(choices), **tokens}) + b"\n\n"
 
     def delta_chunk(self, number: int, delta: TextDelta, offset: int) -> bytes:
         """One event of a stream, with a part of an answer; without log-probabilities all but its text is made once."""
@@ -124,10 +124,6 @@ def _log_prob(token: Alternative) -> float:
 
 def _named(token: Alternative) -> dict[str, Any]:
     return {"token": _text(token), "logprob": _log_prob(token), "bytes": list(token.utf8)}
-
-
-def _written(value: Any) -> bytes:
-    return b"".join(piece.encode() for piece in json_pieces(value))
 
 
 async def _formed(answers: AnswerSet, tokens: Iterable[TokenPiece], write: Callable[[], T]) -> T:

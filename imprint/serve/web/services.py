@@ -36,9 +36,13 @@ MAX_TOO_LONG: Final = 120
 SLOW_THREADS: Final = 2
 MAX_SLOW: Final = 4
 """Searches and files of one owner at a time; more are refused."""
+OPENING_THREADS: Final = 2
+MAX_OPENING: Final = 8
+"""Long chats that one owner opens at a time; more are refused."""
 MANY: Final = Bilingual(
     "You search, import and export too much at a time; try again in a moment.", "同时进行的搜索、导入、导出过多，请稍后再试。"
 )
+MANY_OPEN: Final = Bilingual("You open too many chats at a time; try again in a moment.", "同时打开的对话过多，请稍后再试。")
 BUSY: Final = Bilingual("Too many sign in at this moment; try again.", "此刻登录的人过多，请重试。")
 ENDING: Final = Bilingual("The service is ending; try again later.", "服务正在关闭；请稍后再试。")
 
@@ -84,6 +88,10 @@ class Services:
     slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SLOW_THREADS), init=False)
     """Threads for searches and files, so that these leave the others alone."""
     slow_counts: Counter[str] = field(default_factory=Counter, init=False)
+    """How many of these each owner waits for, or has."""
+    opening: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(OPENING_THREADS), init=False)
+    """Threads that read the messages of a chat, of which there may be thousands; apart from `slow`, so that they wait for no search."""
+    opening_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
     writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITING_THREADS), init=False)
     """Threads for what accounts write: where the database is locked, all of these wait, and what is read goes on."""
@@ -178,15 +186,28 @@ async def in_slow_thread(services: Services, principal: Principal, function: Cal
 @contextmanager
 def slow_slot(services: Services, principal: Principal) -> Iterator[None]:
     """One of an owner's slots for what takes seconds. Raises ApiError if none is free."""
-    if services.slow_counts[principal.owner] >= MAX_SLOW:
-        raise ApiError("rate_limited", MANY, retry_after=2)
-    services.slow_counts[principal.owner] += 1
+    with _slot(services.slow_counts, principal.owner, MAX_SLOW, MANY):
+        yield
+
+
+@contextmanager
+def opening_slot(services: Services, principal: Principal) -> Iterator[None]:
+    """One of an owner's slots for reading chats, with `services.opening` for its threads. Raises ApiError if none is free."""
+    with _slot(services.opening_counts, principal.owner, MAX_OPENING, MANY_OPEN):
+        yield
+
+
+@contextmanager
+def _slot(counts: Counter[str], owner: str, most: int, message: Bilingual) -> Iterator[None]:
+    if counts[owner] >= most:
+        raise ApiError("rate_limited", message, retry_after=2)
+    counts[owner] += 1
     try:
         yield
     finally:
-        services.slow_counts[principal.owner] -= 1
-        if not services.slow_counts[principal.owner]:
-            del services.slow_counts[principal.owner]
+        counts[owner] -= 1
+        if not counts[owner]:
+            del counts[owner]
 
 
 async def in_hashing_thread(services: Services, address: str, function: Callable[[], T]) -> T:

@@ -18,9 +18,18 @@ from imprint.serve.store.store import Store
 from imprint.serve.web.access import MEMBER, SESSION, GuardedRoute
 from imprint.serve.web.answers import AnswerSet, answers_for
 from imprint.serve.web.background_answers import BackgroundAnswer, MessageWriter
+from imprint.serve.web.json_pieces import json_bytes
 from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.routes.generations import background_answers_of, job_for, start_fitting
-from imprint.serve.web.services import in_deleting_thread, in_slow_thread, in_writing_thread, principal_of, services_of, slow_slot
+from imprint.serve.web.services import (
+    in_deleting_thread,
+    in_slow_thread,
+    in_writing_thread,
+    opening_slot,
+    principal_of,
+    services_of,
+    slow_slot,
+)
 
 MAX_TITLE = 60
 
@@ -101,16 +110,19 @@ async def delete_chat(request: Request, chat_id: str) -> Response:
 
 async def list_messages(request: Request, chat_id: str) -> Response:
     """A parent before its children; an answer that is being written names its generation."""
-    principal = principal_of(request)
-    messages = await run_in_threadpool(store_of(request).chats.messages, principal, chat_id)
-    writing = background_answers_of(request).by_message(principal)
-    return JSONResponse({"messages": [describe(message, writing) for message in messages]})
+    services, principal = services_of(request), principal_of(request)
+    with opening_slot(services, principal):
+        messages = await to_thread.run_sync(services.store.chats.messages, principal, chat_id, limiter=services.opening)
+        writing = background_answers_of(request).by_message(principal)
+        described = {"messages": (describe(message, writing) for message in messages)}
+        body = await to_thread.run_sync(json_bytes, described, limiter=services.opening)
+    return Response(body, media_type="application/json")
 
 
 def describe(message: Message, writing: Mapping[str, str]) -> dict[str, Any]:
     """A message as JSON."""
     error = None if message.error is None else message.error.line
-    return {**asdict(message), "error": error, "generation": writing.get(message.id)}
+    return {**vars(message), "error": error, "generation": writing.get(message.id)}
 
 
 async def export_chat(request: Request, chat_id: str, form: Annotated[Literal["md", "json"], Query(alias="format")] = "md") -> Response:
@@ -161,8 +173,11 @@ async def import_chat(request: Request, body: ImportBody) -> Response:
 async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
     """Begin an answer of each model; the question is kept once all of them have been taken."""
     principal, store = principal_of(request), store_of(request)
+    services = services_of(request)
     chat = await run_in_threadpool(store.chats.get, principal, chat_id)
-    path = () if body.parent is None else await run_in_threadpool(store.chats.path, principal, chat_id, body.parent)
+    with opening_slot(services, principal):
+        read = partial(store.chats.path, principal, chat_id)
+        path = () if body.parent is None else await to_thread.run_sync(read, body.parent, limiter=services.opening)
     messages = [{"role": message.role, "content": message.text} for message in path if message.text or message.role == "user"]
     if body.text is not None:
         messages.append({"role": "user", "content": body.text})
@@ -173,7 +188,7 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
             answers = answers_for(request, principal)
             dropped = await start_fitting(answers, job_for(request, body, model, tuple(messages)), dropped)
             started.append((model, answers))
-        question, begun = await in_writing_thread(services_of(request), principal, partial(_keep, store, principal, chat, body, started))
+        question, begun = await in_writing_thread(services, principal, partial(_keep, store, principal, chat, body, started))
     except BaseException:
         for _, answers in started:
             await answers.end()

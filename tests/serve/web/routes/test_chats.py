@@ -1,11 +1,14 @@
 import json
+import threading
 import time
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 
-from imprint.serve.web.services import MAX_SLOW
+from imprint.serve.web.json_pieces import json_bytes
+from imprint.serve.web.routes import chats
+from imprint.serve.web.services import MAX_OPENING, MAX_SLOW
 from tests.serve.web.page import Page, page, said
 
 
@@ -176,3 +179,28 @@ def test_files_of_all_chats_are_bounded_and_end_with_the_right_to_them(shown: Pa
         patched.setattr(services, "may_go_on", lambda _: False)
         with pytest.raises(httpx2.RemoteProtocolError):
             browser.get("/api/export")
+
+
+def test_the_messages_of_a_chat_are_read_and_written_beside_the_event_loop_and_a_few_at_a_time_of_an_owner(shown: Page) -> None:
+    browser, services = shown.user("reader"), shown.running.app.state.services
+    chat = browser.new_chat()
+    answer = browser.ask(chat, "hi")["answers"][0]
+    assert said(browser.events(answer["generation"])) == "echo: hi"
+    threads = []
+
+    def write(value: object) -> bytes:
+        threads.append(threading.current_thread().name)
+        return json_bytes(value)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chats, "json_bytes", write)
+        assert len(browser.messages(chat)) == 2
+    assert [name.startswith("AnyIO") for name in threads] == [True]
+    owner = f"account:{shown.store.accounts.named('reader').id}"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(services.opening_counts, owner, MAX_OPENING)
+        assert browser.get(f"/api/chats/{chat}/messages").status_code == 429
+        again = {"models": ["base"], "text": "x", "parent": answer["message"]}
+        assert browser.post(f"/api/chats/{chat}/messages", json=again).status_code == 429
+    assert browser.messages(chat)
+    assert not services.opening_counts
