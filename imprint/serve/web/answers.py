@@ -3,11 +3,11 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -20,6 +20,7 @@ from imprint.serve.store.quota import Usage
 from imprint.serve.web.errors import REFUSALS, ApiError, log_store
 from imprint.serve.web.services import ENDING, Services, address_of, services_of
 
+T = TypeVar("T")
 TEMPERATURE = 0.95
 TOP_P = 0.7
 """The sampling of `imprint chat`, where a request says none."""
@@ -91,7 +92,7 @@ class AnswerSet:
         try:
             tokens, held = 0, []
             for job in await self._within_quota(jobs):
-                held.append(generation := await self._submit(job))
+                held.append(generation := await self._read(job, self.services.backend.submit(job, held=True)))
                 room = limits[job.model] - generation.prompt_tokens
                 tokens += generation.prompt_tokens + min(room, job.max_new_tokens or room)
             if self.principal is not None:
@@ -103,17 +104,21 @@ class AnswerSet:
                 generation.begin()
                 self.answers.append(AnswerBuffer(generation, keeps_tokens=self.keeps_tokens))
         except BaseException:
-            await self.end()
+            await self.end(begun=False)
             raise
 
-    async def _submit(self, job: Job) -> Generation:
-        """Hand a job to the backend, which holds it until it is paid for. Raises ApiError where many did not fit of late."""
+    async def _read(self, job: Job, reading: Coroutine[Any, Any, T]) -> T:
+        """What the backend makes of a job's prompt: its length, or the job, held until it is paid for.
+
+        Raises ApiError where many prompts of this visitor did not fit of late: each of them takes time and costs no token.
+        """
         guest = self.principal is None or self.principal.role == "guest"
         who = visitor_address(self.address) if guest else job.owner
         if self.services.too_long.count(who) >= self.services.too_long.most:
+            reading.close()
             raise ApiError("rate_limited", TOO_LONG, retry_after=TOO_LONG_SECONDS)
         try:
-            return await self.services.backend.submit(job, held=True)
+            return await reading
         except RefusedError as refusal:
             if refusal.kind == "context_length_exceeded":
                 self.services.too_long.take(who)
@@ -133,7 +138,7 @@ class AnswerSet:
         longest = max((model.max_length for model in self.services.backend.models()), default=0)
         if remaining >= longest * len(jobs):
             return jobs
-        room = remaining // len(jobs) - await self.services.backend.count(jobs[0])
+        room = remaining // len(jobs) - await self._read(jobs[0], self.services.backend.count(jobs[0]))
         return [replace(job, max_new_tokens=max(room, 1)) if job.max_new_tokens is None else job for job in jobs]
 
     async def _quota_usage(self, principal: Principal) -> Usage:
@@ -228,8 +233,11 @@ class AnswerSet:
             self.services.metrics.first_token_seconds.observe(time.monotonic() - self._started_at)
         return event
 
-    async def end(self) -> None:
-        """End all answers where they are, and count what they took. A disk that cannot say it spoils no answer: it is settled later."""
+    async def end(self, *, begun: bool = True) -> None:
+        """End all answers where they are, and count what they took: nothing, where not all have `begun`.
+
+        A disk that cannot say it spoils no answer: it is settled later.
+        """
         self.cancel()
         if self._reservation is None:
             return
@@ -237,7 +245,7 @@ class AnswerSet:
         for answer in self.answers:
             async for event in answer.generation:  # the last event is there already: all have ended or been cancelled
                 answer.take(event)
-        tokens = sum(answer.tokens for answer in self.answers)
+        tokens = sum(answer.tokens for answer in self.answers) if begun else 0
         try:
             await self.services.settlements.call(partial(self.services.store.quota.settle, reservation, tokens))
         except StoreError as error:

@@ -58,6 +58,8 @@ class ScriptedBackend:
     def __init__(self, delay: float = 0.0) -> None:
         self.delay = delay
         self.jobs: list[Job] = []
+        self.counts = 0
+        """How many prompts were counted."""
         self.generations: list[Generation] = []
         self.is_ready = True
         self.tasks: set[asyncio.Task[None]] = set()
@@ -68,16 +70,22 @@ class ScriptedBackend:
         return MODELS
 
     async def count(self, job: Job) -> int:
-        return len(prompt_text(job))
+        self.counts += 1
+        return self._length(prompt_text(job))
+
+    def _length(self, text: str) -> int:
+        if len(text) >= 128:
+            message = Bilingual(f"The prompt has {len(text)} tokens, the context 128.", f"输入 {len(text)} 个词元，上下文 128 个。")
+            raise RefusedError("context_length_exceeded", message)
+        return len(text)
 
     async def submit(self, job: Job, *, held: bool = False) -> Generation:
         text = prompt_text(job)
         if text == "bug":
             raise ZeroDivisionError("secret detail")
-        if len(text) >= 128 or len(job.messages or ()) > self.max_messages:
-            message = Bilingual(f"The prompt has {len(text)} tokens, the context 128.", f"输入 {len(text)} 个词元，上下文 128 个。")
-            raise RefusedError("context_length_exceeded", message)
-        generation = Generation(len(text), begin=lambda: self._begin(generation, job, text))
+        if len(job.messages or ()) > self.max_messages:
+            text = "x" * 128
+        generation = Generation(self._length(text), begin=lambda: self._begin(generation, job, text))
         if not held:
             generation.begin()
         return generation

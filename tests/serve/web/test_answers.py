@@ -40,6 +40,7 @@ def test_where_one_is_refused_none_runs_on() -> None:
         with pytest.raises(Exception, match="Too many wait"):
             await answers.start([job("slow"), job("full")])
         assert [answer.generation.ended for answer in answers.answers] == [True]
+        assert answers.services.store.quota.settled == [0]  # type: ignore[attr-defined]
 
     asyncio.run(start())
 
@@ -94,15 +95,18 @@ def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day()
     assert asyncio.run(start()) == ([6, 6], ["length", "length"])
 
 
-def test_whoever_sends_very_many_prompts_that_do_not_fit_waits_and_no_other() -> None:
+@pytest.mark.parametrize("most", [10**6, 100])
+def test_whoever_sends_very_many_prompts_that_do_not_fit_waits_and_no_other(most: int) -> None:
     async def ask() -> None:
         answers = answer_set()
+        answers.services.store.quota.most = most  # type: ignore[attr-defined]
         for _ in range(MAX_TOO_LONG):
             with pytest.raises(RefusedError):
                 await AnswerSet(answers.services, answers.principal, "127.0.0.1").start([job("x" * 200)])
         with pytest.raises(ApiError) as caught:
             await answers.start([job("hi")])
         assert (caught.value.status, caught.value.code) == (429, "rate_limited")
+        assert answers.services.backend.counts == (MAX_TOO_LONG if most < 128 else 0)  # type: ignore[attr-defined]
         await AnswerSet(answers.services, principal("bob", "user"), "127.0.0.1").start([Job("base", "account:bob", text="hi")])
 
     asyncio.run(ask())
