@@ -162,7 +162,7 @@ def read_models(payload: Any, max_length: int | None) -> dict[str, UpstreamModel
         root, parent = entry.get("root"), entry.get("parent")
         models[name] = UpstreamModel(
             min(lengths),
-            _last_part(root if isinstance(root, str) else name),
+            _last_part(root if isinstance(root, str) and root.isprintable() else name),
             parent if isinstance(parent, str) and parent != name else None,
         )
     if not models:

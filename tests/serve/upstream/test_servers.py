@@ -2,10 +2,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.responses import JSONResponse
 
 from imprint.serve.upstream.client import Client, Timeouts
 from imprint.serve.upstream.faults import FaultError
 from imprint.serve.upstream.servers import SUSPICIOUS, Server, Servers, UpstreamModel, read_models
+from imprint.serve.web.models import describe_model
 from tests.serve.upstream.fakes import QUICK, FakeServer, running
 
 
@@ -21,6 +23,18 @@ def test_models_are_those_that_the_server_lists() -> None:
         "flowers": UpstreamModel(80, "flowers", "demo"),
     }
     assert read_models(listed({"id": "gpt"}), 50) == {"gpt": UpstreamModel(50, "gpt", None)}
+
+
+@pytest.mark.parametrize("broken", ["x\ud800", "/models/\udfff/x", "a\nb", "\x1b[2J", "a\u202eb", "\0"])
+def test_what_is_no_text_to_show_is_neither_the_name_of_a_model_nor_of_its_folder(broken: str) -> None:
+    entry = {"id": "demo", "max_model_len": 9}
+    shown = read_models(listed({**entry, "root": broken, "parent": broken}), None)["demo"]
+    assert shown.root == "demo"
+    info = Servers([server_having({"demo": shown})], {}).models()[0]
+    JSONResponse(describe_model(info))
+    assert info.parent is None
+    with pytest.raises(FaultError, match="invalid_response"):
+        read_models(listed({**entry, "id": broken}), None)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +55,14 @@ def test_a_list_that_is_none_is_a_fault(said: Any, fault: str) -> None:
         read_models(said, None)
 
 
-def server_with(clock: Any = None, **models: int) -> Server:
+def server_having(models: dict[str, UpstreamModel], clock: Any = None) -> Server:
     server = Server("http://127.0.0.1:1", None, *([clock] if clock else []))
-    server.models = {name: UpstreamModel(length, name, None) for name, length in models.items()}
-    server.answers, server.count_path = True, "/tokenize"
+    server.models, server.answers, server.count_path = models, True, "/tokenize"
     return server
+
+
+def server_with(clock: Any = None, **models: int) -> Server:
+    return server_having({name: UpstreamModel(length, name, None) for name, length in models.items()}, clock)
 
 
 def test_a_model_of_several_servers_is_as_long_as_the_shortest_and_adapters_come_last() -> None:
