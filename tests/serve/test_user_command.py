@@ -81,7 +81,7 @@ def test_a_service_that_runs_sees_at_once_what_is_changed(said: Said, service: S
     said("delete", "小明")
     assert [account.name for account in service.accounts.list()] == ["admin", "guest"]
     actions = [entry.action for entry in service.audit.list() if entry.actor == "(command line)"]
-    assert actions[:2] == ["account_deleted", "password_reset"]
+    assert actions[:3] == ["account_deleted", "account_disabled", "password_reset"]
 
 
 def test_accounts_are_listed_for_people_and_for_scripts(said: Said, service: Store) -> None:

@@ -274,7 +274,8 @@ class Accounts:
             refuse_guest_account(row, "role", None)
             _refuse_last_admin(connection, row)
             end_sessions(connection, account_id)
-            connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == account_id).values(disabled_at=self._database.now()))
+            if row.disabled_at is None:  # said, in case that the rest is never done
+                self._update(connection, row, {"disabled_at": self._database.now()}, actor, "account_disabled")
         delete_chats(self._database, CHATS.c.account_id == account_id)
         with self._database.writing() as connection:
             _refuse_last_admin(connection, find_account(connection, account_id))  # it may have been enabled again

@@ -48,6 +48,8 @@ def test_a_guests_chat_goes_with_its_session_however_long_its_branches_are(store
     if end == "restore":
         store.backup(store.folder / "backup.db")
         restore(store.folder / "backup.db", store.folder / "new")
+        with Store.open(store.folder / "new") as restored, pytest.raises(StoreError, match="there is no such chat"):
+            restored.chats.get(guest.principal, chat.id)
         return
     ways: dict[str, Callable[[], None]] = {
         "logout": lambda: store.sessions.end(guest.token),
