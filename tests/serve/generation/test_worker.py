@@ -474,7 +474,7 @@ class TestClosing:
     def test_what_runs_may_end_and_what_waits_is_told(self, model: Model) -> None:
         async def run() -> list[Outcome]:
             worker = Worker(mounted_models(model), Limits(slots=1))
-            generations = [await worker.submit(job_of(owner=owner)) for owner in "ab"]
+            generations = [await worker.submit(job_of(owner=owner, max_new_tokens=100)) for owner in "ab"]
             await anext(generations[1])
             await worker.close(10)
             with pytest.raises(RefusedError, match="being stopped"):
@@ -484,7 +484,7 @@ class TestClosing:
 
         running, waiting = asyncio.run(run())
 
-        assert running.text == alone(model, job_of())[1]
+        assert running.text == alone(model, job_of(max_new_tokens=100))[1]
         assert (waiting.end.reason, waiting.end.kind) == ("error", "unavailable")
 
     def test_after_the_grace_every_generation_has_ended(self, model: Model) -> None:

@@ -14,6 +14,7 @@ import httpx2
 from fastapi import FastAPI
 
 from imprint.messages import Bilingual
+from imprint.serve.generation.answer import COUNTED_CONTEXTS
 from imprint.serve.generation.job import (
     Alternative,
     Backend,
@@ -71,10 +72,10 @@ class ScriptedBackend:
 
     async def count(self, job: Job) -> int:
         self.counts += 1
-        return self._length(prompt_text(job))
+        return self._length(prompt_text(job), COUNTED_CONTEXTS * 128)
 
-    def _length(self, text: str) -> int:
-        if len(text) >= 128:
+    def _length(self, text: str, most: int = 127) -> int:
+        if len(text) > most:
             message = Bilingual(f"The prompt has {len(text)} tokens, the context 128.", f"输入 {len(text)} 个词元，上下文 128 个。")
             raise RefusedError("context_length_exceeded", message)
         return len(text)

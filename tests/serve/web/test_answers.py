@@ -102,7 +102,7 @@ def test_whoever_sends_very_many_prompts_that_do_not_fit_waits_and_no_other(most
         answers.services.store.quota.most = most  # type: ignore[attr-defined]
         for _ in range(MAX_TOO_LONG):
             with pytest.raises(RefusedError):
-                await AnswerSet(answers.services, answers.principal, "127.0.0.1").start([job("x" * 200)])
+                await AnswerSet(answers.services, answers.principal, "127.0.0.1").start([job("x" * 2000)])
         with pytest.raises(ApiError) as caught:
             await answers.start([job("hi")])
         assert (caught.value.status, caught.value.code) == (429, "rate_limited")
