@@ -45,6 +45,8 @@ class Job:
     """Share of the queue, 0 to 1, beyond which it is refused: so those who matter less leave room for the others."""
     max_new_tokens: int | None = None
     """Most new tokens; None, and more than fits, means as many as fit into the context."""
+    may_be_shorter: bool = False
+    """Whether what is left of a quota lowers that, as it does where it is None: the user asked for no length."""
     temperature: float = 0.0
     """0 takes the most probable token."""
     top_p: float = 1.0

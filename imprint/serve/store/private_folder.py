@@ -50,10 +50,12 @@ def _refuse_folder(folder: Path) -> None:
             f"{folder}：属于本机另一用户，其可替换数据库。请以该用户运行，或执行 `sudo chown $(id -un) {folder}`，{OTHER_FOLDER.chinese}",
         )
     if found.st_mode & SHARED:
+        own = f"chmod 700 {folder}"
+        command = own if found.st_uid == os.geteuid() else f"sudo chown $(id -un) {folder}; {own}"
         raise _refused(
-            f"{folder}: other users of this machine may write into it, and so replace the database. Run `chmod 700 {folder}`, "
-            f"{OTHER_FOLDER.english}",
-            f"{folder}：本机其他用户可写入，因而可替换数据库。请执行 `chmod 700 {folder}`，{OTHER_FOLDER.chinese}",
+            f"{folder}: other users of this machine may write into it, and so replace the database. Run `{command}`, or choose a folder in "
+            f"it that is not there yet: data={folder / 'imprint'}.",
+            f"{folder}：本机其他用户可写入，因而可替换数据库。请执行 `{command}`，或改用其中尚不存在的子目录：data={folder / 'imprint'}。",
         )
 
 

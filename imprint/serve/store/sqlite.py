@@ -1,5 +1,6 @@
 """What is SQLite's own: how a connection is opened, copies of the database while it is in use, and what its errors mean."""
 
+import logging
 import os
 import sqlite3
 import time
@@ -107,10 +108,15 @@ def copy(source: Path, target: Path) -> None:
 
 
 def shorten_log(engine: Engine) -> None:
-    """Move what the log has into the database, and empty it: deleted texts may stand in both. Skipped while somebody else uses them."""
+    """Move what the log has into the database, and empty it: deleted texts may stand in both. Skipped while somebody else uses them.
+
+    What the disk has against it is logged: nothing depends on it now, and it is tried again.
+    """
     connection = engine.raw_connection()  # no transaction
     try:
         connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error:
+        logging.getLogger(__name__).exception("the log of the database cannot be moved into it")
     finally:
         connection.close()
 

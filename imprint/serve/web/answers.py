@@ -132,14 +132,18 @@ class AnswerSet:
 
     async def _within_quota(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """The jobs, where they say no length with one that what is left of the day's tokens allows: the answer then ends by "length"."""
-        if self.principal is None or all(job.max_new_tokens is not None for job in jobs):
+        fixed = [job.max_new_tokens is not None and not job.may_be_shorter for job in jobs]
+        if self.principal is None or all(fixed):
             return jobs
         remaining = (await self._quota_usage(self.principal)).remaining
         longest = max((model.max_length for model in self.services.backend.models()), default=0)
         if remaining >= longest * len(jobs):
             return jobs
         room = remaining // len(jobs) - await self._read(jobs[0], self.services.backend.count(jobs[0]))
-        return [replace(job, max_new_tokens=max(room, 1)) if job.max_new_tokens is None else job for job in jobs]
+        return [
+            job if is_fixed else replace(job, max_new_tokens=max(1, min(room, job.max_new_tokens or room)))
+            for job, is_fixed in zip(jobs, fixed, strict=True)
+        ]
 
     async def _quota_usage(self, principal: Principal) -> Usage:
         """What is used of the day's tokens, and what remains."""

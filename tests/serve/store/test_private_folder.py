@@ -39,6 +39,16 @@ def test_a_folder_into_which_others_may_write_is_refused_with_the_command_that_m
     Database(folder).close()
 
 
+def test_whoever_shares_a_folder_of_root_is_told_to_own_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = tmp_path.stat().st_uid
+    tmp_path.chmod(0o2770)
+    monkeypatch.setattr(private_folder, "trusted_users", lambda: frozenset((owner,)))
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    with pytest.raises(StoreError, match="other users of this machine may write into it") as refused:
+        Database(tmp_path)
+    assert f"`sudo chown $(id -un) {tmp_path}; chmod 700 {tmp_path}`" in refused.value.message.english
+
+
 def test_a_folder_and_a_database_of_another_user_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data"
     Database(folder).close()

@@ -3,13 +3,14 @@ import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from imprint.serve.store import restore
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError
-from imprint.serve.store.sqlite import check, copy, error_of
+from imprint.serve.store.sqlite import check, copy, error_of, shorten_log
 from imprint.serve.store.tables import SETTINGS
 from tests.serve.stores import HOME, open_store, user
 
@@ -28,6 +29,15 @@ def test_no_sql_is_put_together_from_texts() -> None:
         if any(isinstance(part, ast.JoinedStr | ast.BinOp | ast.Mod) for argument in node.args[:1] for part in [argument])
     ]
     assert built == []
+
+
+def test_a_log_that_the_disk_does_not_take_is_left_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    connection = MagicMock(**{"cursor.return_value.execute.side_effect": sqlite3.OperationalError("disk I/O error")})
+
+    shorten_log(MagicMock(**{"raw_connection.return_value": connection}))
+
+    assert "the log of the database cannot be moved into it" in caplog.text
+    connection.close.assert_called_once()
 
 
 def test_a_connection_is_set_up_to_survive_kills_and_other_processes(tmp_path: Path) -> None:

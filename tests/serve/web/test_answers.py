@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -83,11 +84,12 @@ def test_a_backend_that_restarts_says_when_to_try_again() -> None:
     assert (problem.status, "Retry-After" in problem.headers) == (503, True)
 
 
-def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day() -> None:
+@pytest.mark.parametrize("form", [{}, {"max_new_tokens": 100, "may_be_shorter": True}])
+def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day(form: dict[str, Any]) -> None:
     async def start() -> tuple[list[int | None], list[str]]:
         answers = answer_set()
         answers.services.store.quota.most = 21  # type: ignore[attr-defined]
-        await answers.start([job("long"), job("long")])
+        await answers.start([replace(job("long"), **form), replace(job("long"), **form)])
         await answers.collect()
         lengths = [job.max_new_tokens for job in answers.services.backend.jobs]  # type: ignore[attr-defined]
         return lengths, [answer.ended.reason for answer in answers.answers if answer.ended]

@@ -53,7 +53,10 @@ async def chat_completions(request: Request, body: ChatBody) -> Response:
     messages = as_messages(body.messages, body.tools or ())
     top = (body.top_logprobs or 0) if body.logprobs else None
     length = _length(body, model, body.length, top)
-    jobs = [_job(body, principal, number, length=length, top=top, messages=messages) for number in range(body.answers)]
+    jobs = [
+        _job(body, principal, number, length=length, top=top, may_be_shorter=body.length is None, messages=messages)
+        for number in range(body.answers)
+    ]
     form = AnswerForm("chat", model.id, logprobs=bool(body.logprobs), usage=_usage(body), queue=body.queue_events, tools=tools)
     return await answer_request(request, answers_for(request, principal), jobs, form, stream=bool(body.stream))
 
@@ -110,6 +113,7 @@ def _job(
     *,
     length: int | None,
     top: int | None,
+    may_be_shorter: bool = False,
     messages: tuple[Any, ...] | None = None,
     text: str | None = None,
 ) -> Job:
@@ -121,6 +125,7 @@ def _job(
         text=text,
         concurrency=principal.concurrency,
         max_new_tokens=length,
+        may_be_shorter=may_be_shorter,
         temperature=TEMPERATURE if body.temperature is None else body.temperature,
         top_p=TOP_P if body.top_p is None else body.top_p,
         top_k=max(body.top_k or 0, 0),

@@ -141,9 +141,9 @@ def test_a_client_that_leaves_ends_its_answers_in_both_forms(running: Running, a
             client.stream("POST", "/v1/chat/completions", json=chat("slow", stream=stream, n=answers)) as answer,
         ):
             next(answer.iter_bytes())
-    wait_until(lambda: backend.running == 0)
+    wait_until(lambda: all(generation.ended for generation in backend.generations))
+    wait_until(lambda: (backend.running, quota.reserved) == (0, 0))
     assert all(generation.ended for generation in backend.generations)
-    wait_until(lambda: quota.reserved == 0)
 
 
 def leave_all(running: Running, count: int) -> None:
