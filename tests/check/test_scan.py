@@ -80,6 +80,7 @@ def test_a_row_without_its_end_token_would_be_found(monkeypatch: pytest.MonkeyPa
     assert found(SOUND[0]) == {"no_end_token": 1}
 
 
+@pytest.mark.long
 def test_a_conversation_takes_time_in_proportion_to_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "LONG_CHARACTERS", 2000)
     monkeypatch.setattr(encode, "ESTIMATE_CHARACTERS", 500)

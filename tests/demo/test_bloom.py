@@ -71,6 +71,7 @@ def chain(folder: Path, base: Path, *overrides: str) -> tuple[RunFolder, RunFold
     return read, train(RECIPES / "domain-instruct.yaml", knobs)
 
 
+@pytest.mark.long
 def test_a_base_that_reads_the_books_finds_new_pages_likelier_and_learns_on_from_there(start: Path, tmp_path: Path) -> None:
     write_domain_example(tmp_path / "kiln", books=60, general=1, held_out=8)
     few = [

@@ -168,7 +168,7 @@ def test_one_other_value_of_a_tensor_that_is_stored_twice_is_found(tmp_path: Pat
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is in memory of a mapped file")
-@pytest.mark.parametrize("as_bin", [True, False])
+@pytest.mark.parametrize("as_bin", [pytest.param(True, marks=pytest.mark.long), False])
 def test_a_head_that_is_compared_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, as_bin: bool) -> None:
     network = small_network(vocabulary=2**18, layers=1)
     source = write_config(tmp_path / "source", small_fields(vocabulary=2**18, layers=1))

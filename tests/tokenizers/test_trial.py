@@ -101,6 +101,7 @@ def test_a_piece_with_the_id_of_a_special_token_is_refused(tmp_path: Path) -> No
         read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2})
 
 
+@pytest.mark.long
 def test_thousands_of_special_tokens_are_read_in_time(tmp_path: Path) -> None:
     fields = json.loads(tokenizer_json())
     flags = {key: fields["added_tokens"][0][key] for key in ("single_word", "lstrip", "rstrip", "normalized", "special")}

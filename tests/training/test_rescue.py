@@ -90,6 +90,7 @@ def test_a_poisoned_batch_and_an_absurd_learning_rate_both_end_in_a_finished_run
     assert not run.rescues.exists()
 
 
+@pytest.mark.long
 def test_a_run_killed_around_its_rescue_ends_as_one_that_was_not(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     knobs = [*ABSURD, "train.steps=8", "train.evaluate_every=4"]
     whole = tiny_run(recipe, "rescued", *knobs)

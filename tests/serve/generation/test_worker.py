@@ -63,7 +63,7 @@ def test_a_held_answer_costs_no_step_before_it_begins_and_none_where_it_is_cance
 
 
 class TestSchedules:
-    @pytest.mark.parametrize("family", ["ChatGLM-6B", "BLOOM", "Qwen3"])
+    @pytest.mark.parametrize("family", ["ChatGLM-6B", pytest.param("BLOOM", marks=pytest.mark.long), "Qwen3"])
     def test_an_answer_is_the_one_of_generate_whoever_joins_and_leaves(self, family: str, tmp_path: Path) -> None:
         assert schedules(family, tmp_path, range(5)) > 12
 

@@ -328,6 +328,7 @@ def test_a_run_that_runs_out_of_memory_continues_with_smaller_micro_batches(
     assert run_losses(again) == pytest.approx(run_losses(run), abs=1e-4)
 
 
+@pytest.mark.long
 def test_a_run_that_explodes_goes_back(recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     update = Engine.update
 
