@@ -1,7 +1,8 @@
 """Generate answers in batches; each batch is written to answers.jsonl at once, so that a killed command resumes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from imprint.inference.likelihood import score_answers, score_options
 from imprint.inference.request import Request
 from imprint.inference.sampling import NotFiniteError, row_seed
 from imprint.inference.section import DecodingSection
+from imprint.inference.side_by_side import Check, side_by_side, threads_for
 from imprint.inference.stop_text import before_stop
 from imprint.messages import Bilingual, UserError
 from imprint.metrics.means import Summary
@@ -103,18 +105,9 @@ def answer_all(model: Model, samples: list[Sample], section: EvaluateSection, ou
     if pending_batches:
         if isinstance(task, TextTask):
             load_dictionary_ahead()
-        with Progress(Bilingual("answering", "回答"), len(samples), "row", start=len(samples) - sum(map(len, pending_batches))) as progress:
-            for batch in pending_batches:
-                start = time.monotonic()
-                try:
-                    lines = _answer_batch(batch, questions, model, section)
-                except NotFiniteError as error:
-                    raise error.prefixed(f"{samples[batch[error.row]].location}: ") from error
-                for line in lines:
-                    append_jsonl(file, {**line, "key": key})
-                    answered[line["row"]] = line
-                tokens = sum(line["tokens"] for line in lines)
-                progress.advance(len(batch), {"tokens/s": f"{tokens / (time.monotonic() - start):,.0f}"})
+        for line in _answer_batches(pending_batches, samples, questions, model, section):
+            append_jsonl(file, {**line, "key": key})
+            answered[line["row"]] = line
     lines = [answered[row] for row in range(len(samples))]
     predictions, references = [line["prediction"] for line in lines], [question.reference for question in questions]
     _write_predictions(output, samples, references, predictions)
@@ -213,12 +206,39 @@ def _prepare_prompt(model: Model, sample: Sample, section: EvaluateSection) -> E
     return EvaluationPrompt(prompt.ids, sample.answer, max_new_tokens, prompt.cut)
 
 
-def _answer_batch(batch: list[int], questions: list[EvaluationPrompt], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
+def _answer_batches(
+    batches: list[list[int]], samples: Sequence[Sample], questions: list[EvaluationPrompt], model: Model, section: EvaluateSection
+) -> Iterator[dict[str, Any]]:
+    """Lines of answers.jsonl, batch after batch, with the progress of all rows; a small network answers several batches at a time."""
+
+    def answer(batch: list[int], check: Check) -> list[dict[str, Any]]:
+        try:
+            return _answer_batch(batch, questions, model, section, check)
+        except NotFiniteError as error:
+            raise error.prefixed(f"{samples[batch[error.row]].location}: ") from error
+
+    generated_only = section.task is None or isinstance(section.task, TextTask)
+    longest = max(len(questions[row].ids) + questions[row].limit for batch in batches for row in batch)
+    threads = min(threads_for(model.network, len(batches[0]), longest), len(batches)) if generated_only else 1
+    tokens, start = 0, time.monotonic()
+    with (
+        Progress(Bilingual("answering", "回答"), len(samples), "row", start=len(samples) - sum(map(len, batches))) as progress,
+        closing(side_by_side(answer, batches, threads)) as parts,
+    ):
+        for lines in parts:
+            yield from lines
+            tokens += sum(line["tokens"] for line in lines)
+            progress.advance(len(lines), {"tokens/s": f"{tokens / (time.monotonic() - start):,.0f}"})
+
+
+def _answer_batch(
+    batch: list[int], questions: list[EvaluationPrompt], model: Model, section: EvaluateSection, check: Check
+) -> list[dict[str, Any]]:
     """Lines of answers.jsonl for one batch: a text or a label per row, and for a continuation the reference's log-probability."""
     prompts = [questions[row] for row in batch]
     if isinstance(section.task, ClassificationTask) and section.task.constrained:
         return _choose_labels(batch, prompts, model, section.task)
-    lines = _generate_answers(batch, prompts, model, section)
+    lines = _generate_answers(batch, prompts, model, section, check)
     if isinstance(section.task, ContinuationTask):
         assert section.max_target_length is not None, "with_limits() fills in null limits"
         targets = [_target_ids(model, question.reference, section.max_target_length) for question in prompts]
@@ -228,7 +248,9 @@ def _answer_batch(batch: list[int], questions: list[EvaluationPrompt], model: Mo
     return lines
 
 
-def _generate_answers(batch: list[int], prompts: list[EvaluationPrompt], model: Model, section: EvaluateSection) -> list[dict[str, Any]]:
+def _generate_answers(
+    batch: list[int], prompts: list[EvaluationPrompt], model: Model, section: EvaluateSection, check: Check
+) -> list[dict[str, Any]]:
     """Generated texts; a row's seed depends on its place in the data alone, not on the rows that are answered with it."""
     requests = [
         Request(
@@ -243,7 +265,7 @@ def _generate_answers(batch: list[int], prompts: list[EvaluationPrompt], model: 
         )
         for row, question in zip(batch, prompts, strict=True)
     ]
-    answers = generate(model, requests, num_beams=section.num_beams)
+    answers = generate(model, requests, num_beams=section.num_beams, on_token=lambda _row, _token: check())
     texts = [before_stop(model.tokenizer.decode(answer), section.stop, done=True) for answer in answers]
     return [
         {

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -67,6 +68,7 @@ class MountedAdapters:
         self._ids: dict[str, int] = {}
         self._next_id = count(OWN + 1)
         self._users: Counter[int] = Counter()
+        self._counting = Lock()  # several Decoders may share the network, each in a thread
         self._loras = MountedLoras(network)
         self._last_joined: JoinedPrefixes | None = None
 
@@ -126,12 +128,14 @@ class MountedAdapters:
             adapter_id = OWN if self.own is not None and self.own_is_on else NO_ADAPTER
         else:
             adapter_id = NO_ADAPTER if name == BASE_NAME else self._id_of(name)
-        self._users[adapter_id] += 1
+        with self._counting:
+            self._users[adapter_id] += 1
         return adapter_id
 
     def release(self, adapter_id: int) -> None:
         """See NamedAdapters of inference/decoder.py."""
-        self._users[adapter_id] -= 1
+        with self._counting:
+            self._users[adapter_id] -= 1
 
     def row_adapters(self, adapter_ids: Sequence[int]) -> RowAdapters:
         """See Adapters of inference/decode_batch.py."""

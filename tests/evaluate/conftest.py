@@ -39,9 +39,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     answer = answering._answer_batch
 
-    def counted(batch: list[int], questions: Any, model: Any, section: Any) -> list[dict[str, Any]]:
+    def counted(batch: list[int], questions: Any, model: Any, section: Any, check: Any) -> list[dict[str, Any]]:
         seen.append(len(batch))
-        return answer(batch, questions, model, section)
+        return answer(batch, questions, model, section, check)
 
     monkeypatch.setattr(answering, "_answer_batch", counted)
     return seen

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import imprint
@@ -80,6 +82,28 @@ def test_numbers_that_are_not_finite_are_reported_with_the_line_of_the_file(
 
 def test_batches_of_any_size_give_the_same_greedy_answers(ask: Ask) -> None:
     assert predictions(ask("batch_size=5", name="five")) == predictions(ask("batch_size=1", name="one")) == predictions(ask())
+
+
+def test_batches_in_several_threads_give_the_same_answers_and_errors(
+    ask: Ask, rows: Path, run: RunFolder, batches: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knobs = ["temperature=1.0", "seed=3", "batch_size=5"]
+    one = ask(*knobs, name="one")
+    torch.set_num_threads(3)
+    try:
+        assert read_jsonl(ask(*knobs, name="three") / "answers.jsonl") == read_jsonl(one / "answers.jsonl")
+        assert sorted(batches) == [4, 4, *[5] * 8]
+
+        def fail(*_arguments: object, **_knobs: object) -> None:
+            assert threading.current_thread() is not threading.main_thread()
+            raise NotFiniteError(1, 5)
+
+        monkeypatch.setattr(answering, "generate", fail)
+        assert main(["evaluate", str(run.path), "--data", str(rows), f"output={one}", "batch_size=5"]) == 2
+        assert "rows.jsonl:" in capsys.readouterr().err
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_sampling_is_repeatable_and_hangs_on_its_seed(ask: Ask) -> None:
@@ -158,10 +182,10 @@ def test_a_stopped_evaluation_goes_on_behind_its_answers(ask: Ask, batches: list
     assert batches == [5, 5, 5, 5, 4]
     counted = answering._answer_batch
 
-    def stopped(batch: list[int], questions: Any, model: Any, section: Any) -> list[dict[str, Any]]:
+    def stopped(batch: list[int], questions: Any, model: Any, section: Any, check: Any) -> list[dict[str, Any]]:
         if len(batches) == 7:
             raise KeyboardInterrupt
-        return counted(batch, questions, model, section)
+        return counted(batch, questions, model, section, check)
 
     monkeypatch.setattr(answering, "_answer_batch", stopped)
     with pytest.raises(AssertionError):  # the command ends with 130, not 0

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 
 from imprint.models.attention import NO_ADAPTER, RowAdapters
@@ -26,3 +28,11 @@ def test_a_pass_that_names_none_uses_the_default_and_one_number_counts_for_all()
             assert loras.current == NO_ADAPTER
 
     assert loras.current == NO_ADAPTER
+
+
+def test_a_pass_in_another_thread_has_its_own() -> None:
+    loras = TokenLoras()
+
+    with ThreadPoolExecutor(1) as other, loras.use(RowAdapters(loras=7), SEQ_IDS):
+        assert other.submit(lambda: loras.current).result() == NO_ADAPTER
+        assert loras.current == 7
