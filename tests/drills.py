@@ -116,8 +116,9 @@ def prepare_folder(folder: Path) -> Path:
 
 
 def ending_of(run: RunFolder) -> Ending:
-    """All that a run leaves, but for times and memory."""
+    """All that a run leaves, but for times and memory, of which a GPU has more or less free at each start."""
     log = [{name: value for name, value in line.items() if name not in TIMES} for line in read_jsonl(run.log)]
+    log = [line for line in log if line["event"] != "notice" or " GiB" not in line["english"]]
     files = {}
     for folder in (run.adapter, *run.states()):
         for file in sorted(folder.iterdir()):

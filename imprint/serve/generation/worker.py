@@ -18,6 +18,7 @@ from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
 from imprint.serve.generation.answer import MountedModel, WorkerAnswer, count_of, request_for
 from imprint.serve.generation.fair_queue import FairQueue
+from imprint.serve.generation.gathering import Gathering
 from imprint.serve.generation.job import (
     STOPPING,
     Ended,
@@ -109,6 +110,8 @@ class Worker:
         """All answers that have not ended; only the event loop uses it."""
         self._running: dict[int, WorkerAnswer] = {}
         """The answers in the decoder by request id; only the thread changes it."""
+        self._gathering = Gathering()
+        """Under the lock."""
         self._retries: deque[WorkerAnswer] = deque()
         """Answers that were in the decoder when a step failed: they start again before all that wait; only the thread changes it."""
         self._is_full = False
@@ -159,19 +162,28 @@ class Worker:
         loop = asyncio.get_running_loop()
         with self._lock:
             self._refuse_if_full(job)
-        async with self._incoming.slot(job.owner), self._incoming.turn_to_encode(job):
-            request = await loop.run_in_executor(self._encoder, request_for, job, mounted)
-        generation = Generation(len(request.ids), lambda: self._cancel(answer), lambda: self._begin(job, answer))
+            expected = self._gathering.expect()
+        try:
+            async with self._incoming.slot(job.owner), self._incoming.turn_to_encode(job):
+                request = await loop.run_in_executor(self._encoder, request_for, job, mounted)
+        except BaseException:
+            with self._lock:
+                self._gathering.forget(expected)
+            raise
+        generation = Generation(len(request.ids), lambda: self._cancel(answer), lambda: self._begin(job, answer, expected))
         answer = WorkerAnswer(job, mounted, request, generation, loop)
         if not held:
             generation.begin()
         return generation
 
-    def _begin(self, job: Job, answer: WorkerAnswer) -> None:
+    def _begin(self, job: Job, answer: WorkerAnswer, expected: object) -> None:
         """Put an answer into the queue. Raises RefusedError where no further job of its owner is taken."""
         with self._lock:
+            self._gathering.forget(expected)
             self._refuse_if_full(job)
             answer.queued_at = time.monotonic()
+            if not len(self._queue):
+                self._gathering.begin()
             if not (len(self._queue) or self._running or self._retries):
                 self._counts.last_sign = time.monotonic()
             self._queue.push(answer)
@@ -266,8 +278,11 @@ class Worker:
         """Wait until there is something to do; False where there will be nothing any more."""
         with self._lock:
             self._hangs = False
-            while not (self._running or self._retries or len(self._queue) or self._cancelled or self._closing):
-                self._lock.wait()
+            while not (self._running or self._retries or self._cancelled or self._closing):
+                seconds = self._gathering.seconds_left() if len(self._queue) else None
+                if seconds == 0.0:
+                    break
+                self._lock.wait(seconds)
             self._counts.last_sign = time.monotonic()
             return not self._stopping and not (self._closing and not self._running and not self._retries)
 
@@ -320,15 +335,17 @@ class Worker:
     def _start_answers(self) -> None:
         """Hand jobs to the decoder as long as there is room, and send the others their positions."""
         self._is_full = False
+        with self._lock:
+            gathers = self._gathering.seconds_left() > 0
         while self._suspect_under_test is None and len(self._running) < self._limits.slots:
             with self._lock:
-                answer = self._next()
+                answer = None if gathers and not self._retries else self._next()
             if answer is None:
                 break
             self._start(answer)
         with self._lock:
             self._counts.times.note_full(full=self._is_full)
-            moved = [(answer, Waiting(position)) for answer, position in moved_up(self._queue)]
+            moved = [] if gathers else [(answer, Waiting(position)) for answer, position in moved_up(self._queue)]
         self._publish(moved)
 
     def _next(self) -> WorkerAnswer | None:
