@@ -4,7 +4,8 @@ Prompt and answer are rendered and encoded together, so that a row that is learn
 """
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final
@@ -65,9 +66,9 @@ class ChatTemplate:
         special = frozenset(self.tokenizer.controls.values())
         prefixed = _with_prefix(as_messages(messages), source_prefix)
         rendered = self._prompt_text(prefixed)
-        texts = _text_spans(rendered.replace(ESCAPE_MARK, ""), prefixed)
+        is_within = _within(_text_spans(rendered.replace(ESCAPE_MARK, ""), prefixed))
         fixed_tokens = [
-            (token, token in special or not any(first <= start and end <= last for first, last in texts))
+            (token, token in special or not is_within(start, end))
             for token, start, end in self.tokenizer.encode_rendered_with_offsets(rendered)
         ]
         return tuple(Segment(tuple(token for token, _ in run), fixed=fixed) for fixed, run in groupby(fixed_tokens, key=lambda one: one[1]))
@@ -215,3 +216,14 @@ def _text_spans(rendered: str, messages: Sequence[Message]) -> list[tuple[int, i
         end = start + len(message.text.strip())
         spans.append((start, end))
     return spans
+
+
+def _within(spans: Sequence[tuple[int, int]]) -> Callable[[int, int], bool]:
+    """Whether a stretch lies in one of these spans, which are in order; asked for every token of conversations of thousands of messages."""
+    starts = [first for first, _last in spans]
+
+    def is_within(start: int, end: int) -> bool:
+        place = bisect_right(starts, start) - 1
+        return place >= 0 and end <= spans[place][1]
+
+    return is_within

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,16 @@ def test_what_frames_a_turn_survives_every_cut(tmp_path: Path) -> None:
         assert [token for token in ids if token in marks] == [*marks, *marks, marks[0]]
         text = template.tokenizer.decode(ids)
         assert (text.startswith("system\n"), "\nuser\n" in text, text.endswith("\nassistant")) == (True, True, True)
+
+
+def test_a_conversation_of_thousands_of_messages_takes_time_that_grows_with_its_length_alone(tmp_path: Path) -> None:
+    template = tiny(tmp_path)
+    said = [Message("user" if number % 2 == 0 else "assistant", "" if number % 7 == 3 else "好") for number in range(8000)]
+    begun = time.process_time()
+    segments = template.prompt(said)
+    assert time.process_time() - begun < 3
+    typed = [token for segment in segments if not segment.fixed for token in segment.ids]
+    assert template.tokenizer.decode(typed) == "好" * sum(bool(message.text) for message in said)
 
 
 def test_where_a_text_is_rendered_otherwise_all_but_special_ids_may_be_cut(tmp_path: Path) -> None:
