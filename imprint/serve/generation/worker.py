@@ -311,10 +311,11 @@ class Worker:
         for answer in cancelled:
             if answer in self._retries:
                 self._leave(answer)
-            elif answer.request_id is not None and answer.request_id in self._running:
+            elif answer.request_id is not None and self._running.get(answer.request_id) is answer:
                 if works:
                     self._decoder.cancel(answer.request_id)
                 self._leave(answer)
+            # else it has ended; a decoder made since then gives its id to another answer
 
     def _events(self, token: Token) -> list[tuple[WorkerAnswer, Event]]:
         """The events of a token; an error in its text ends its answer alone."""

@@ -2,6 +2,7 @@ import asyncio
 import gc
 import random
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ from tests.serve.generation.workers import (
     model_of,
     mounted_models,
     random_job,
-    run_schedule,
     run_some,
+    schedules,
+    users,
     worker_of,
 )
 from tests.serve.outcomes import Outcome, outcome_of
@@ -40,11 +42,6 @@ def answers(model: Model, jobs: list[Job], limits: Limits | None = None) -> list
             return await asyncio.gather(*map(outcome_of, generations))
 
     return asyncio.run(run())
-
-
-def users(model: Model) -> int:
-    """Requests that hold an adapter."""
-    return sum(model.adapters._users.values())
 
 
 def test_a_held_answer_costs_no_step_before_it_begins_and_none_where_it_is_cancelled(model: Model) -> None:
@@ -71,35 +68,6 @@ class TestSchedules:
     @pytest.mark.parametrize("family", [*FAMILIES, *OTHER_CLASSES])
     def test_also_in_a_thousand_schedules(self, family: str, tmp_path: Path) -> None:
         assert schedules(family, tmp_path, range(1000)) > 2500
-
-
-def schedules(family: str, folder: Path, seeds: range) -> int:
-    """Run random schedules; returns how many answers were compared."""
-    model = model_of(family, folder, adapters=True)
-    pool = [random_job(random.Random(seed), model.adapters.names) for seed in range(30)]
-    expected = [alone(model, job) for job in pool]
-
-    async def run(seed: int) -> int:
-        rng, compared = random.Random(seed), 0
-        limits = Limits(slots=rng.randint(1, 6), prefill_chunk_tokens=rng.choice((3, 8, 512)), kv_tokens=rng.choice((40, 2**17)))
-        chosen = rng.sample(range(len(pool)), rng.randint(3, 9))
-        async with worker_of(model, limits) as worker:
-            outcomes = await run_schedule(worker, [pool[row] for row in chosen], rng)
-        for row, (outcome, cancelled) in zip(chosen, outcomes, strict=True):
-            ids, text = expected[row]
-            if outcome.end.reason == "cancelled":
-                assert cancelled
-                assert outcome.ids == ids[: len(outcome.ids)]
-                assert text.startswith(outcome.text)
-            else:
-                assert (outcome.ids, outcome.text) == (ids, text), pool[row]
-                assert (outcome.end.new_tokens, outcome.end.error) == (len(ids), None)
-                compared += 1
-        return compared
-
-    compared = sum(asyncio.run(run(seed)) for seed in seeds)
-    assert users(model) == 0
-    return compared
 
 
 class TestAnswers:
@@ -288,6 +256,24 @@ class TestCancels:
 
         assert [outcome.end.reason for outcome in cancelled] == ["cancelled", "cancelled"]
         assert healthy.text == alone(model, job_of())[1]
+
+    def test_one_that_comes_after_the_end_leaves_the_next_decoder_alone(self, model: Model) -> None:
+        async def run() -> tuple[str, int, int]:
+            async with worker_of(model, Limits(slots=2, kv_tokens=60)) as worker:
+                first = worker._decoder
+                narrow = [await worker.submit(job_of(owner=owner, max_new_tokens=10), held=True) for owner in ("ann", "bob")]
+                wide = await worker.submit(job_of(owner="eve", concurrency=1, max_new_tokens=40), held=True)
+                for one in (*narrow, wide):
+                    one.begin()
+                until = time.monotonic() + 30
+                while (worker._decoder is first or not worker._running) and time.monotonic() < until:
+                    time.sleep(0.001)  # the event loop is busy, and knows of no end yet
+                assert not narrow[0].ended
+                narrow[0].cancel()
+                end = (await asyncio.wait_for(outcome_of(wide), 30)).end
+                return end.reason, end.new_tokens, worker.statistics().kv_tokens
+
+        assert asyncio.run(run()) == ("length", 40, 0)
 
     def test_a_thousand_leave_nothing_behind(self, model: Model) -> None:
         threads = threading.active_count()

@@ -52,6 +52,11 @@ async def worker_of(model: Model, limits: Limits | None = None) -> AsyncIterator
         await worker.close(0)
 
 
+def users(model: Model) -> int:
+    """Requests that hold an adapter."""
+    return sum(model.adapters._users.values())
+
+
 def job_of(text: str = "你好", owner: str = "ann", **settings: object) -> Job:
     """A conversation of one message."""
     return replace(Job("base", owner, messages=({"role": "user", "content": text},), concurrency=8, max_new_tokens=8), **settings)  # type: ignore[arg-type]
@@ -96,6 +101,35 @@ async def run_schedule(worker: Worker, jobs: list[Job], rng: random.Random) -> l
         return await outcome_of(await worker.submit(job), cancel_after=cancel_after), cancel_after is not None
 
     return await asyncio.gather(*(one(job) for job in jobs))
+
+
+def schedules(family: str, folder: Path, seeds: range) -> int:
+    """Run random schedules; returns how many answers were compared."""
+    model = model_of(family, folder, adapters=True)
+    pool = [random_job(random.Random(seed), model.adapters.names) for seed in range(30)]
+    expected = [alone(model, job) for job in pool]
+
+    async def run(seed: int) -> int:
+        rng, compared = random.Random(seed), 0
+        limits = Limits(slots=rng.randint(1, 6), prefill_chunk_tokens=rng.choice((3, 8, 512)), kv_tokens=rng.choice((40, 2**17)))
+        chosen = rng.sample(range(len(pool)), rng.randint(3, 9))
+        async with worker_of(model, limits) as worker:
+            outcomes = await run_schedule(worker, [pool[row] for row in chosen], rng)
+        for row, (outcome, cancelled) in zip(chosen, outcomes, strict=True):
+            ids, text = expected[row]
+            if outcome.end.reason == "cancelled":
+                assert cancelled
+                assert outcome.ids == ids[: len(outcome.ids)]
+                assert text.startswith(outcome.text)
+            else:
+                assert (outcome.ids, outcome.text) == (ids, text), pool[row]
+                assert (outcome.end.new_tokens, outcome.end.error) == (len(ids), None)
+                compared += 1
+        return compared
+
+    compared = sum(asyncio.run(run(seed)) for seed in seeds)
+    assert users(model) == 0
+    return compared
 
 
 async def run_some(worker: Worker, jobs: list[Job], rng: random.Random) -> list[Outcome]:
