@@ -43,12 +43,16 @@ class MessageWriter:
 class BackgroundAnswer:
     """One answer that goes on by itself."""
 
-    def __init__(self, answers: AnswerSet, model: str, writer: MessageWriter | None, message_id: str | None) -> None:
+    def __init__(
+        self, answers: AnswerSet, model: str, writer: MessageWriter | None, message_id: str | None, chat_id: str | None = None
+    ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.answers = answers
         self.model = model
         self.message_id = message_id
         """The message in the store; None for an answer that is not kept."""
+        self.chat_id = chat_id
+        """The chat of that message."""
         self.position: int | None = None
         self.viewers = 0
         self.final: dict[str, Any] | None = None
@@ -247,6 +251,12 @@ class BackgroundAnswers:
             for answer in self._answers.values()
             if answer.message_id is not None and answer.final is None and _owns(principal, answer)
         }
+
+    def cancel_chat(self, principal: Principal, chat_id: str) -> None:
+        """End an owner's answers in a chat."""
+        for answer in self._answers.values():
+            if answer.chat_id == chat_id and _owns(principal, answer):
+                answer.cancel()
 
     async def wait(self, seconds: float) -> None:
         """Wait until all have ended and are kept, for this time at most."""

@@ -98,13 +98,9 @@ async def rename_chat(request: Request, chat_id: str, body: TitleBody) -> Respon
 
 async def delete_chat(request: Request, chat_id: str) -> Response:
     """With its messages; an answer that is being written ends."""
-    principal, answers = principal_of(request), background_answers_of(request)
-    messages = await run_in_threadpool(store_of(request).chats.messages, principal, chat_id)
-    await in_writing_thread(services_of(request), principal, lambda: store_of(request).chats.delete(principal, chat_id))
-    writing = answers.by_message(principal)
-    for message in messages:
-        if message.id in writing:
-            answers.find(principal, writing[message.id]).cancel()
+    services, principal = services_of(request), principal_of(request)
+    await in_writing_thread(services, principal, lambda: services.store.chats.delete(principal, chat_id))
+    background_answers_of(request).cancel_chat(principal, chat_id)
     return JSONResponse({"deleted": True})
 
 
@@ -212,5 +208,5 @@ def _keep(
     for model, answers in started:
         message = store.chats.add(principal, chat.id, "assistant", "", parent_id=question, model=model, state="writing")
         writer = MessageWriter(partial(store.chats.write, principal, message.id), partial(store.chats.finish, principal, message.id))
-        begun.append(BackgroundAnswer(answers, model, writer, message.id))
+        begun.append(BackgroundAnswer(answers, model, writer, message.id, chat.id))
     return question, begun

@@ -117,6 +117,18 @@ def test_an_answer_ends_with_its_chat(shown: Page) -> None:
     assert browser.get(f"/api/chats/{chat}").status_code == 404
 
 
+def test_a_chat_is_deleted_without_reading_its_messages(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = shown.user("remover")
+    chat = browser.new_chat()
+
+    def messages(*_: object) -> None:
+        raise AssertionError("there may be thousands, and any number of requests at a time")
+
+    monkeypatch.setattr(shown.store.chats, "messages", messages)
+    assert browser.delete(f"/api/chats/{chat}").status_code == 200
+    assert browser.delete(f"/api/chats/{chat}").status_code == 404
+
+
 def test_chats_are_exported_and_all_deleted(shown: Page) -> None:
     browser = shown.user("exporter")
     chat = browser.new_chat()
