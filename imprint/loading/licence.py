@@ -1,4 +1,7 @@
-"""The licence of a base and what it is called, by what lies in its folder; of each file only the beginning is read."""
+"""The licence of a base and what it is called, by what lies in its folder; of each file only the beginning is read.
+
+Users of a service and readers of an export are shown it, so no link is followed out of the folder, to a file that is not theirs to see.
+"""
 
 import json
 import re
@@ -6,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from imprint.files.links import refuse_outside_links
 from imprint.files.reading import read_bounded
 from imprint.messages import UserError
 
@@ -55,7 +59,7 @@ def use_of(licence: str | None) -> Use:
 def _named_licences(base: Path) -> Iterator[str]:
     files = sorted(base.iterdir()) if base.is_dir() else []
     for file in sorted(files, key=lambda file: not file.name.upper().startswith("MODEL_")):
-        if LICENCE_FILES.fullmatch(file.name) and file.is_file():
+        if LICENCE_FILES.fullmatch(file.name) and file.is_file() and not _leads_out(file):
             lines = (line.strip() for line in _beginning(file).splitlines())
             yield f"{file.name}: {_shown(next((line for line in lines if line), 'empty'))}"
     yield _of_readme(_beginning(base / "README.md"))
@@ -70,16 +74,25 @@ def _of_readme(text: str) -> str:
 
 
 def _beginning(file: Path) -> str:
-    if not file.is_file():
+    if not file.is_file() or _leads_out(file):
         return ""
     with file.open("rb") as opened:
         return opened.read(BEGINNING_BYTES).decode("utf-8", errors="replace")
 
 
-def _fields(file: Path) -> Mapping[str, Any]:
-    """The fields of a small JSON file; none if it is missing or something else."""
+def _leads_out(file: Path) -> bool:
+    """Whether a file of a folder is a link to one outside of it."""
     try:
-        content = json.loads(read_bounded(file, BEGINNING_BYTES))
+        refuse_outside_links(file.parent, [file])
+    except UserError:
+        return True
+    return False
+
+
+def _fields(file: Path) -> Mapping[str, Any]:
+    """The fields of a small JSON file; none if it is missing, a link that leads out of its folder, or something else."""
+    try:
+        content = {} if _leads_out(file) else json.loads(read_bounded(file, BEGINNING_BYTES))
     except (OSError, ValueError, RecursionError, UserError):
         return {}
     return content if isinstance(content, dict) else {}

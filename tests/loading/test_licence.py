@@ -31,6 +31,31 @@ def test_a_readme_names_its_licence_in_the_fields_at_its_top_alone(tmp_path: Pat
         assert find_licence(tmp_path) == licence, text
 
 
+def test_no_link_that_leads_out_of_the_folder_is_read(tmp_path: Path) -> None:
+    secret, base = tmp_path / "secret", tmp_path / "base"
+    base.mkdir()
+    for name, content in (
+        ("LICENSE", "HF_TOKEN=hf_secret"),
+        ("README.md", "---\nlicense: hf_secret\n---\n"),
+        ("import.json", '{"licence": "hf_secret", "file": "hf_secret"}'),
+    ):
+        secret.write_text(content)
+        (base / name).symlink_to(secret)
+        assert (find_licence(base), imported_name(base)) == (None, None), name
+    (base / "MIT").write_text("MIT License")
+    (base / "LICENSE.txt").symlink_to("MIT")
+    assert find_licence(base) == "LICENSE.txt: MIT License"
+
+
+def test_a_cache_of_the_hub_keeps_its_licences_beside_its_folders(tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--x--y" / "snapshots" / "abc", tmp_path / "models--x--y" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "123").write_text("Apache License")
+    (snapshot / "LICENSE").symlink_to(Path("..", "..", "blobs", "123"))
+    assert find_licence(snapshot) == "LICENSE: Apache License"
+
+
 def test_a_file_of_any_size_or_kind_holds_up_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "LICENSE")
     (tmp_path / "import.json").write_text('{"licence": "' + "a" * 2**17 + '"}')
