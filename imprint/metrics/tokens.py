@@ -109,10 +109,23 @@ def _tokenizer() -> jieba.Tokenizer:
 def _loaded_tokenizer() -> jieba.Tokenizer:
     """A jieba tokenizer of our own: words that other code adds to jieba's global one do not change scores.
 
-    The dictionary is not loaded by jieba's `initialize`, which logs to the terminal and trusts a cache file in the temporary folder;
-    loading it takes half a second once.
+    The dictionary is not loaded by jieba's `initialize`, which logs to the terminal and trusts a cache file in the temporary folder.
     """
     tokenizer = jieba.Tokenizer()
-    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.FREQ, tokenizer.total = _dictionary(tokenizer)
     tokenizer.initialized = True
     return tokenizer
+
+
+def _dictionary(tokenizer: jieba.Tokenizer) -> tuple[dict[str, int], int]:
+    """What jieba's `gen_pfdict` reads, in half the time: the count of each word, 0 for beginnings of words, and their sum."""
+    with tokenizer.get_dict_file() as file:
+        fields = file.read().decode("utf-8").split()  # word, count and part of speech of each line
+    words, counts = fields[::3], [*map(int, fields[1::3])]
+    found = dict(zip(words, counts, strict=True))
+    for word in words:
+        beginning = word[:-1]
+        while beginning and beginning not in found:
+            found[beginning] = 0
+            beginning = beginning[:-1]
+    return found, sum(counts)

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jieba
 import pytest
@@ -75,18 +74,19 @@ def test_a_character_repeated_takes_linear_time(character: str) -> None:
     assert time.process_time() - began < 5  # by jieba itself: 19 s and more for the first two
 
 
-def test_a_dictionary_that_is_loaded_ahead_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dictionary_that_is_loaded_ahead_is_loaded_once_and_is_jiebas_own(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens._loaded_tokenizer.cache_clear()
-    loads: list[Any] = []
-    read = jieba.Tokenizer.gen_pfdict
+    loads: list[jieba.Tokenizer] = []
+    read = tokens._dictionary
 
-    def counted(file: Any) -> Any:
-        loads.append(file)
-        return read(file)
+    def counted(tokenizer: jieba.Tokenizer) -> tuple[dict[str, int], int]:
+        loads.append(tokenizer)
+        return read(tokenizer)
 
-    monkeypatch.setattr(jieba.Tokenizer, "gen_pfdict", staticmethod(counted))
+    monkeypatch.setattr(tokens, "_dictionary", counted)
 
     tokens.load_dictionary_ahead()
 
     assert tokens.segment("白色上衣") == ["白色", "上衣"]
-    assert len(loads) == 1
+    (tokenizer,) = loads
+    assert (tokenizer.FREQ, tokenizer.total) == tokenizer.gen_pfdict(tokenizer.get_dict_file())
