@@ -186,6 +186,7 @@ def train_loop(job: TrainJob, on_save: OnSave, notify: EarlyNotices, start: RunS
                     raise KeyboardInterrupt(f"stopped. {RUN_AGAIN.line}")
                 return False
             if step % section.save_every == 0 or step == job.steps or stop:
+                run_log.flush()  # a state never has a step that the log lacks
                 if on_save is not None:
                     on_save(job, progress)
                 save_state(run.state(step), job.engine, progress)

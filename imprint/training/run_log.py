@@ -45,6 +45,8 @@ class RunLog:
         self.events: list[Event] = _events_up_to(run, step, steps, data_digest)
         """All events so far."""
         self.sinks: tuple[Sink, ...] = ()
+        self._unwritten: Event | None = None
+        """The latest event, if the sinks do not have it yet."""
         with ExitStack() as stack:
             for tracker in trackers:
                 stack.callback(tracker.close)
@@ -65,9 +67,10 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close every sink."""
+        """Write what is not yet written, and close every sink."""
         try:
-            self._open_sinks.close()
+            with self._open_sinks:
+                self.flush()
         except Exception:  # of a tracker, any
             if error is None:  # else the original error is raised
                 raise
@@ -76,8 +79,26 @@ class RunLog:
 
     def write(self, event: Event, *, show: bool = True) -> None:
         """Log one event; the screen may leave it out. Raises UserError where a sink cannot be written."""
+        self._add(event)
+        self._send(event, show=show)
+
+    def write_later(self, event: Event) -> None:
+        """Log one event, which the sinks get with the next `flush`, or before the next event: while a GPU computes the next step."""
+        self._add(event)
+        self._unwritten = event
+
+    def flush(self) -> None:
+        """Let the sinks have the latest event. Raises UserError where one cannot be written."""
+        event, self._unwritten = self._unwritten, None
+        if event is not None:
+            self._send(event)
+
+    def _add(self, event: Event) -> None:
+        self.flush()
         self.step = event.step
         self.events.append(event)
+
+    def _send(self, event: Event, *, show: bool = True) -> None:
         for sink in self.sinks:
             if show or not isinstance(sink, Screen):
                 sink.write(event)

@@ -17,6 +17,9 @@ from imprint.training.run_log import RunLog
 from imprint.training.state import TrainProgress
 from imprint.tune.tuner import Tuner
 
+SHORT_SECONDS = 1.0
+"""A step that a graph computes in less is logged while the GPU computes the next one."""
+
 
 @dataclass(frozen=True)
 class StepBatch:
@@ -81,6 +84,11 @@ def train_step(job: TrainJob, progress: TrainProgress, run_log: RunLog, batches:
     engine.mean_factor = 1 / max(batch.targets, 1)
     rate = engine.learning_rate(progress.step)
     applied, first_attempt = False, True
+
+    def meanwhile() -> None:
+        run_log.flush()
+        batches.prepare(progress.step + 1)
+
     while first_attempt or engine.retry:  # float16: repeated at a lower loss scale
         first_attempt = False
         loss, norm, applied = compute_step(
@@ -91,12 +99,13 @@ def train_step(job: TrainJob, progress: TrainProgress, run_log: RunLog, batches:
             job.token_budget,
             run_log.memory_notice,
             job.graphs,
-            lambda: batches.prepare(progress.step + 1),
+            meanwhile,
         )
     loss /= max(batch.targets, 1)
     seconds = time.monotonic() - start
     progress = replace(progress, seconds=progress.seconds + seconds, skipped=0 if applied else progress.skipped + 1)
-    run_log.write(
+    log = run_log.write_later if job.graphs is not None and seconds < SHORT_SECONDS else run_log.write
+    log(
         Step(
             step=progress.step,
             loss=loss if applied else None,

@@ -3,6 +3,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
@@ -12,6 +13,7 @@ from imprint.files import atomic
 from imprint.files.atomic import read_jsonl
 from imprint.messages import Bilingual, UserError
 from imprint.runs import RunFolder
+from imprint.training import state
 from imprint.training.run_log import RunLog
 from imprint.training.sinks import EventFile
 from imprint.training.tensorboard import TensorBoard
@@ -222,3 +224,41 @@ def test_a_tracker_that_fails_to_close_hides_no_other_error(run: RunFolder) -> N
         raise KeyboardInterrupt
     with pytest.raises(RuntimeError, match="no network"), RunLog(run, step=0, steps=8, trackers=[Broken()]):
         pass
+
+
+def test_a_step_that_is_written_later_is_in_the_files_after_a_flush_before_the_next_event_and_at_the_end(run: RunFolder) -> None:
+    def logged() -> list[int]:
+        return [line["step"] for line in read_jsonl(run.log) if line["event"] == "step"]
+
+    with RunLog(run, step=0, steps=8) as run_log:
+        run_log.write_later(step(1, 1.0))
+        assert (logged(), run_log.events[-1].step) == ([], 1)
+        run_log.flush()
+        run_log.flush()
+        assert logged() == [1]
+        run_log.write_later(step(2, 1.0))
+        run_log.write(evaluation(2, 1.0))
+        assert [line["event"] for line in read_jsonl(run.log)] == ["started", "step", "step", "evaluation"]
+        run_log.write_later(step(3, 1.0))
+        run_log.write_later(step(4, 1.0))
+        assert logged() == [1, 2, 3]
+    assert logged() == [1, 2, 3, 4]
+
+
+def test_no_state_has_a_step_that_the_log_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, write = [], RunLog.write
+
+    def write_later(run_log: RunLog, event: Event, *, show: bool = True) -> None:
+        if isinstance(event, Step):
+            run_log.write_later(event)
+        else:
+            write(run_log, event, show=show)
+
+    def save_state(folder: Path, *others: Any) -> None:
+        states.append((folder.name, [line["step"] for line in read_jsonl(folder.parent / "log.jsonl") if line["event"] == "step"]))
+        state.save_state(folder, *others)
+
+    monkeypatch.setattr(RunLog, "write", write_later)  # as a GPU does
+    monkeypatch.setattr("imprint.training.run.save_state", save_state)
+    tiny_run(tiny_recipe(tmp_path), "run", "train.save_every=2", "train.evaluate_every=6")
+    assert states == [(f"state-{last:06}", list(range(1, last + 1))) for last in (2, 4, 6)]
