@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
-from imprint.tokenizers.prompt_limit import refuse_long_text
-from imprint.tokenizers.special_tokens import SpecialTokens, read_special_tokens
+from imprint.tokenizers.prompt_limit import refuse_long_text, refuse_more_tokens
+from imprint.tokenizers.special_tokens import SpecialTokens, pattern_of_names, read_special_tokens
 from imprint.tokenizers.token_length import keeps_text, longest_token, units_of
 from imprint.tokenizers.tokenizer import REPLACEMENT, SPACE, decode, readable, well_formed
 from imprint.tokenizers.trial import refuse_harmful, refuse_large, without_merges
@@ -42,6 +42,9 @@ THOUGHTS: Final = r"[\w:.-]*(?:think|thought|reason)[\w:.-]*"
 """Pattern of the name of a tag around thoughts, such as `think` and `seed:think`."""
 THOUGHT_TAG: Final = re.compile(rf"</?({THOUGHTS})>", re.IGNORECASE)
 """A tag of thoughts: a part of answers, whatever the file says."""
+LONG_TEXT: Final = 2000
+"""Characters from which a text is encoded as a batch: `encode` of the library keeps the interpreter from all other threads, for a
+second where the text has a million."""
 MAX_WORDS: Final = 4096
 """Beginnings of words whose ids are kept."""
 MAX_WORD: Final = 16
@@ -102,8 +105,7 @@ class HFTokenizer:
         """Whether the file adds tokens that are read only where no letter follows them."""
         self._beyond: Mapping[int, str] = {}
         self._limit: tuple[Path, int] | None = None
-        names = sorted(self.controls, key=len, reverse=True)
-        self.special_pattern = re.compile(f"({'|'.join(map(re.escape, names))})" if names else "((?!))")
+        self.special_pattern = pattern_of_names(self.controls)
         """Matches the name of any special token, longest first; nothing if there is none."""
 
     def __len__(self) -> int:
@@ -198,9 +200,11 @@ class HFTokenizer:
         return units_of(self._rust, self._bytes)
 
     def _encode_text(self, text: str) -> "Encoding":
-        """The library's encoding of a text."""
+        """The library's encoding of a text. Raises TooManyTokensError for one of more tokens than a prompt may have."""
         with self._lock:
-            return _encode(self._rust, text)
+            encoded = _encode(self._rust, text)
+        refuse_more_tokens(len(encoded))  # before they are copied, which takes as long again
+        return encoded
 
     def _text_ids(self, text: str, ids: list[int]) -> list[int]:
         """The ids of a text from those that the library gives it: none is special. One int object per id, to save memory."""
@@ -250,6 +254,8 @@ class HFTokenizer:
                 encoded = _encode(self._rust, text)
             finally:
                 self._rust.encode_special_tokens = True
+        if ESCAPE_MARK not in text:  # whose tokens are left out
+            refuse_more_tokens(len(encoded))
         self._refuse_beyond(encoded.ids)
         return encoded
 
@@ -428,7 +434,9 @@ def _library_reason(error: BaseException) -> str:
 def _encode(rust: "Rust", text: str) -> "Encoding":
     """The library's encoding of a text, without what begins every text. Raises UserError for a text on which the library fails."""
     try:
-        return rust.encode(text, add_special_tokens=False)
+        if len(text) < LONG_TEXT:
+            return rust.encode(text, add_special_tokens=False)
+        return rust.encode_batch([text], add_special_tokens=False)[0]
     except BaseException as error:
         reason = _library_reason(error)
         raise UserError(

@@ -1,6 +1,7 @@
 """The special tokens and the chat template of a model folder, from the files beside its tokenizer.json."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ CHAT_TEMPLATE: Final = "chat_template.jinja"
 OLD_CHAT_TEMPLATE: Final = "chat_template.json"
 NAMED_CHAT_TEMPLATES: Final = "additional_chat_templates"
 """Folder of templates with names; the default one is `CHAT_TEMPLATE`."""
+MAX_LEVELS: Final = 16
+"""Branches inside each other in the pattern of names."""
 
 
 @dataclass(frozen=True)
@@ -141,3 +144,27 @@ def _default_template(file: Path, template: object) -> str | None:
     )
     say_once(str(notice))
     return texts[name]
+
+
+def pattern_of_names(names: Collection[str]) -> re.Pattern[str]:
+    """Matches any of these names, the longest that stands at a place; nothing if there is none.
+
+    One name after another would be tried at each `<` of a text, of thousands in some vocabularies, while all other threads wait.
+    """
+    return re.compile(f"({_any_of([name for name in {*names} if name], MAX_LEVELS)})" if any(names) else "((?!))")
+
+
+def _any_of(names: Sequence[str], levels: int) -> str:
+    """A regular expression of names that asks for each letter once; after so many branches, for one name after another."""
+    first, last = min(names), max(names)
+    begin = first[: next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))]
+    rests = [name[len(begin) :] for name in names]
+    if levels == 0:
+        return f"{re.escape(begin)}(?:{'|'.join(map(re.escape, sorted(rests, key=len, reverse=True)))})"
+    by_letter: dict[str, list[str]] = {}
+    for rest in filter(None, rests):
+        by_letter.setdefault(rest[0], []).append(rest)
+    if not by_letter:
+        return re.escape(begin)
+    branches = "|".join(_any_of(group, levels - 1) for group in by_letter.values())
+    return f"{re.escape(begin)}(?:{branches}){'?' if '' in rests else ''}"

@@ -1,6 +1,8 @@
 import json
 import random
-from itertools import product
+import threading
+import time
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,27 @@ def test_any_text_without_special_tokens_has_the_ids_of_the_library(tmp_path: Pa
     for text in ("你好 hello  world\n", "这件上衣的颜色是白色。<think> 1234", ""):
         assert tokenizer.encode(text) == reference.encode(text).ids
         assert tokenizer.encode_rendered(text) == reference.encode(text).ids
+
+
+def test_a_long_text_keeps_no_other_thread_waiting(tmp_path: Path) -> None:
+    tokenizer, reference = tiny(tmp_path), Tokenizer.from_str(tokenizer_json().decode())
+    text = "这件上衣 hello 1234\n" * 40_000
+    done, turns = threading.Event(), []
+
+    def count_turns() -> None:
+        while not done.wait(0.001):
+            turns.append(time.monotonic())
+
+    other = threading.Thread(target=count_turns)
+    other.start()
+    begun = time.monotonic()
+    encoded = tokenizer._encode_text(text)
+    ended = time.monotonic()
+    done.set()
+    other.join()
+    longest = max(after - before for before, after in pairwise([begun, *(turn for turn in turns if begun < turn < ended), ended]))
+    assert longest < (ended - begun) / 4
+    assert encoded.ids == reference.encode(text).ids
 
 
 def test_special_tokens_are_read_in_rendered_text_alone(tmp_path: Path) -> None:

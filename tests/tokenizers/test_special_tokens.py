@@ -1,10 +1,14 @@
 import json
+import random
+import re
+import time
 from pathlib import Path
 
 import pytest
 
 from imprint.messages import UserError
 from imprint.tokenizers import HFTokenizer, read_tokenizer
+from imprint.tokenizers.special_tokens import pattern_of_names
 from tests.families import fields_of, published_folder
 
 
@@ -110,3 +114,24 @@ def test_half_a_character_in_the_settings_names_no_token(tmp_path: Path) -> None
     found = read_tokenizer(tmp_path, fields_of(tmp_path))
     assert isinstance(found, HFTokenizer)
     assert found.special_tokens.eos_ids == (2,)
+
+
+def test_the_longest_name_at_each_place_is_matched() -> None:
+    for seed in range(300):
+        rng = random.Random(seed)
+        letters = rng.choice(("ab", "<|a>", "[]*"))
+        names = {"".join(rng.choices(letters, k=rng.randint(1, 6))) for _ in range(rng.randint(1, 12))}
+        one_by_one = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+        text = "".join(rng.choices(letters, k=200))
+        assert [match.span() for match in pattern_of_names(names).finditer(text)] == [match.span() for match in one_by_one.finditer(text)]
+    assert pattern_of_names(["a" * length for length in range(1, 40)]).findall("a" * 60) == ["a" * 39, "a" * 21]
+    assert pattern_of_names([]).search("<s>") is None
+
+
+def test_a_thousand_names_take_no_longer_than_a_few() -> None:
+    """Those of Mistral's vocabularies: one after another they took six seconds, in which no other thread went on."""
+    pattern = pattern_of_names(["<s>", "</s>", "[INST]", *(f"<SPECIAL_{number}>" for number in range(20, 1000))])
+    begun = time.process_time()
+    for text in ("<", "<SPECIAL_1", "["):
+        assert pattern.search(text * (900_000 // len(text))) is None
+    assert time.process_time() - begun < 1
