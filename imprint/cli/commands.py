@@ -1,6 +1,7 @@
 """The commands: each imports what it needs when it is called, so that the others start sooner."""
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,24 @@ def announce(english: str, chinese: str) -> None:
         say(message.line, stream=sys.stderr)
 
 
+def load_torch_for(english: str, chinese: str) -> None:
+    """Say what the command does and import PyTorch.
+
+    Python's garbage collector rests meanwhile, and never looks at what the import has made, which stays until the end: both the import and
+    the end of the process take less time.
+    """
+    announce(english, chinese)
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    try:
+        import torch  # noqa: F401
+
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
 def train(options: argparse.Namespace) -> int:
     """`imprint train`."""
     from imprint.config import read_recipe
@@ -26,7 +45,7 @@ def train(options: argparse.Namespace) -> int:
     recipe = read_recipe(path, options.overrides, Recipe)  # a mistake is told before PyTorch is imported, which takes seconds
     if not recipe.data.train.exists() and (words := demo_command(path.absolute(), recipe.data.train)) is not None:
         make_demo(words, options.parse)
-    announce(f"tuning by {path}", f"按 {path} 微调")
+    load_torch_for(f"tuning by {path}", f"按 {path} 微调")
     from imprint.training.run import train_command
 
     return train_command(recipe, [str(options.recipe), *options.overrides])
@@ -42,7 +61,7 @@ def fit(options: argparse.Namespace) -> None:
     recipe = read_recipe(path, options.overrides, Recipe)
     if not recipe.data.train.exists() and (words := demo_command(path.absolute(), recipe.data.train)) is not None:
         make_demo(words, options.parse)
-    announce(f"computing what {path} will take", f"预测 {path} 所需的显存、时间和磁盘")
+    load_torch_for(f"computing what {path} will take", f"预测 {path} 所需的显存、时间和磁盘")
     from imprint.training.fit import fit_command
 
     fit_command(recipe, str(options.recipe), card=options.card, output=options.output)
@@ -66,9 +85,9 @@ def init(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """`imprint evaluate`."""
     if options.data is None:
-        announce(f"answering and scoring the held-out rows of {options.folder}", f"回答 {options.folder} 的留出数据并打分")
+        load_torch_for(f"answering and scoring the held-out rows of {options.folder}", f"回答 {options.folder} 的留出数据并打分")
     else:
-        announce(f"answering and scoring {options.data}", f"回答 {options.data} 并打分")
+        load_torch_for(f"answering and scoring {options.data}", f"回答 {options.data} 并打分")
     from imprint.evaluate.command import evaluate_command
 
     evaluate_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
@@ -76,7 +95,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def perplexity(options: argparse.Namespace) -> None:
     """`imprint perplexity`."""
-    announce(f"measuring texts under {options.folder}", f"用 {options.folder} 测量文本")
+    load_torch_for(f"measuring texts under {options.folder}", f"用 {options.folder} 测量文本")
     from imprint.evaluate.perplexity import perplexity_command
 
     perplexity_command(options.folder, data=options.data, limit=options.limit, overrides=options.overrides)
@@ -84,7 +103,7 @@ def perplexity(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """`imprint compare`."""
-    announce(f"comparing {options.run} with its base", f"对照 {options.run} 与底座")
+    load_torch_for(f"comparing {options.run} with its base", f"对照 {options.run} 与底座")
     from imprint.evaluate.compare import compare
 
     compare(options.run, data=options.data, prompts=options.prompts, limit=options.limit, overrides=options.overrides)
@@ -92,7 +111,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def forgetting(options: argparse.Namespace) -> None:
     """`imprint forgetting`."""
-    announce(f"measuring what was forgotten in {options.run}", f"评估 {options.run} 的遗忘")
+    load_torch_for(f"measuring what was forgotten in {options.run}", f"评估 {options.run} 的遗忘")
     from imprint.evaluate.review import forgetting_command
 
     forgetting_command(options.run, options.overrides)
@@ -100,7 +119,7 @@ def forgetting(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """`imprint report`."""
-    announce(f"writing the report of {options.run}", f"生成 {options.run} 的报告")
+    load_torch_for(f"writing the report of {options.run}", f"生成 {options.run} 的报告")
     from imprint.evaluate.review import report_command
 
     report_command(options.run)
@@ -108,7 +127,7 @@ def report(options: argparse.Namespace) -> None:
 
 def runs(options: argparse.Namespace) -> None:
     """`imprint runs`."""
-    announce(f"looking for runs in {options.folder}", f"在 {options.folder} 中查找训练结果")
+    load_torch_for(f"looking for runs in {options.folder}", f"在 {options.folder} 中查找训练结果")
     from imprint.report.run_list import runs_command
 
     runs_command(options.folder, as_json=options.json)
@@ -116,7 +135,7 @@ def runs(options: argparse.Namespace) -> None:
 
 def score(options: argparse.Namespace) -> None:
     """`imprint score`."""
-    announce(f"scoring {options.file}", f"给 {options.file} 打分")
+    load_torch_for(f"scoring {options.file}", f"给 {options.file} 打分")
     from imprint.evaluate.score import score_command
 
     score_command(options.file, protocols=options.protocol, output=options.output)
@@ -132,7 +151,7 @@ def chat(options: argparse.Namespace) -> None:
         remote_chat_command(options.folder, options.overrides)
         return
     read_overrides(options.overrides, ChatSection)  # a mistake is told before PyTorch is imported, which takes seconds
-    announce(f"opening {options.folder}", f"打开 {options.folder}")
+    load_torch_for(f"opening {options.folder}", f"打开 {options.folder}")
     from imprint.chat.command import chat_command
 
     chat_command(options.folder, options.overrides)
@@ -158,7 +177,7 @@ def check(options: argparse.Namespace) -> int:
     from imprint.check.destination import check_destination
 
     check_destination(options.files, options.dev, options.fix)
-    announce(f"checking {' '.join(options.files)}", f"检查 {' '.join(options.files)}")
+    load_torch_for(f"checking {' '.join(options.files)}", f"检查 {' '.join(options.files)}")
     from imprint.check.command import check_command
 
     return check_command(options.files, dev=options.dev, model=options.model, fix=options.fix, overrides=options.overrides)
@@ -166,7 +185,7 @@ def check(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> None:
     """`imprint data show`."""
-    announce(f"reading {options.file}", f"读取 {options.file}")
+    load_torch_for(f"reading {options.file}", f"读取 {options.file}")
     from imprint.check.show import show_command
 
     show_command(options.file, model=options.model, limit=options.limit, overrides=options.overrides)
@@ -181,7 +200,7 @@ def convert(options: argparse.Namespace) -> None:
 
 def doctor(_options: argparse.Namespace) -> None:
     """`imprint doctor`."""
-    announce("looking at this machine", "检查这台机器")
+    load_torch_for("looking at this machine", "检查这台机器")
     from imprint.check.doctor import machine_command
 
     machine_command()
@@ -189,7 +208,7 @@ def doctor(_options: argparse.Namespace) -> None:
 
 def import_model(options: argparse.Namespace) -> None:
     """`imprint import`."""
-    announce(f"reading {options.file}", f"读取 {options.file}")
+    load_torch_for(f"reading {options.file}", f"读取 {options.file}")
     from imprint.export.from_gguf import import_gguf
 
     import_gguf(options.file, options.output)
@@ -197,7 +216,7 @@ def import_model(options: argparse.Namespace) -> None:
 
 def quantize(options: argparse.Namespace) -> None:
     """`imprint quantize`."""
-    announce(f"quantizing {options.folder}", f"量化 {options.folder}")
+    load_torch_for(f"quantizing {options.folder}", f"量化 {options.folder}")
     from imprint.export.quantized import quantize
     from imprint.export.targets import QUANTIZE_FORMATS
 
@@ -206,7 +225,7 @@ def quantize(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """`imprint export`."""
-    announce(f"exporting {options.run}", f"导出 {options.run}")
+    load_torch_for(f"exporting {options.run}", f"导出 {options.run}")
     from imprint.export.command import export_command
 
     export_command(options.run, options.to, options.output, prompts=options.prompts, overrides=options.overrides)
@@ -214,7 +233,7 @@ def export(options: argparse.Namespace) -> None:
 
 def original_main(options: argparse.Namespace) -> int:
     """`imprint main`."""
-    announce("reading the flags of the original main.py", "读取原版 main.py 的参数")
+    load_torch_for("reading the flags of the original main.py", "读取原版 main.py 的参数")
     from imprint.compat.run import run_original
 
     return run_original(options.flags)
@@ -222,7 +241,7 @@ def original_main(options: argparse.Namespace) -> int:
 
 def migrate(options: argparse.Namespace) -> None:
     """`imprint migrate`."""
-    announce(f"reading {options.script}", f"读取 {options.script}")
+    load_torch_for(f"reading {options.script}", f"读取 {options.script}")
     from imprint.compat.migrate import migrate_command
 
     migrate_command(options.script, options.output)
@@ -268,7 +287,7 @@ def demo_domain_example(options: argparse.Namespace) -> None:
 
 def demo_bloom(options: argparse.Namespace) -> None:
     """`imprint demo bloom`."""
-    announce(f"making a tiny BLOOM in {options.folder}", f"在 {options.folder} 中制作小 BLOOM")
+    load_torch_for(f"making a tiny BLOOM in {options.folder}", f"在 {options.folder} 中制作小 BLOOM")
     from imprint.demo.bloom import make_bloom
 
     make_bloom(options.folder, overrides=tuple(options.overrides))
