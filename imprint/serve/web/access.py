@@ -15,8 +15,8 @@ from imprint.messages import Bilingual
 from imprint.serve.store.principal import Principal, Role
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openapi import ERRORS, SCHEMES
-from imprint.serve.web.request_body import read_json
-from imprint.serve.web.services import Services, address_of, is_passed_on, services_of
+from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, read_json
+from imprint.serve.web.services import Services, address_of, is_passed_on, large_body_slot, services_of
 from imprint.serve.web.settings import is_loopback
 
 EVERYBODY: Final[frozenset[Role]] = frozenset({"guest", "user", "admin"})
@@ -206,7 +206,9 @@ class GuardedRoute(APIRoute):
             request.state.principal = await authorize(request, self.access)
             if self.body_field is not None:
                 begun = time.monotonic()
-                request = ReadRequest(request, *await read_json(request.scope, request.receive))
+                most = SMALL_BODY_BYTES if self.access.credential == "none" else MAX_BODY_BYTES
+                large = partial(large_body_slot, services_of(request), request.state.principal, address_of(request))
+                request = ReadRequest(request, *await read_json(request.scope, request.receive, most=most, large=large))
                 if time.monotonic() - begun > FRESH_SECONDS:  # a body that comes slowly may outlive the rights to it
                     request.state.principal = await authorize(request, self.access)
             return await answer(request)

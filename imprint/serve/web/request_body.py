@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Final, NoReturn
 
 from starlette.requests import ClientDisconnect
@@ -11,6 +13,8 @@ from imprint.messages import Bilingual
 from imprint.serve.web.errors import ApiError
 
 MAX_BODY_BYTES: Final = 1 << 20
+SMALL_BODY_BYTES: Final = 1 << 16
+"""Of those who show no credential, the largest body; of others, one up to which any number may be received at a time."""
 MAX_DEPTH: Final = 64
 """Most lists and objects inside each other."""
 MAX_VALUES: Final = 30_000
@@ -22,25 +26,27 @@ STRINGS_AND_MARKS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOT
 """Also a string that never ends, to the end of the text: else each quote in it would begin another search of all that follows."""
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half a character: no UTF-8 text has one, but JSON can write one as \\ud800."""
-TOO_LARGE: Final = Bilingual(
-    f"The body has more than {MAX_BODY_BYTES:,} bytes; send less.", f"请求体超过 {MAX_BODY_BYTES:,} 字节；请缩短。"
-)
 NO_JSON_TYPE: Final = Bilingual("Send JSON, with Content-Type: application/json.", "请发送 JSON，并设置 Content-Type: application/json。")
 COMPRESSED: Final = Bilingual("Send the body without Content-Encoding.", "请求体不要使用 Content-Encoding。")
 
 
-async def read_json(scope: Scope, receive: Receive) -> tuple[bytes, Any]:
-    """The body, and what its JSON says. Raises ApiError for what breaks a bound, ClientDisconnect if the client leaves."""
-    _check_headers(scope["headers"])
-    body = await _read_body(receive)
+async def read_json(
+    scope: Scope, receive: Receive, *, most: int = MAX_BODY_BYTES, large: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> tuple[bytes, Any]:
+    """The body, and what its JSON says. `most`: bytes; `large`: held while a body of more than `SMALL_BODY_BYTES` is received.
+
+    Raises ApiError for what breaks a bound, ClientDisconnect if the client leaves.
+    """
+    _check_headers(scope["headers"], most)
+    body = await _read_body(receive, most, large)
     return body, parse_json(body)
 
 
-def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
+def _check_headers(headers: list[tuple[bytes, bytes]], most: int) -> None:
     content_type = header(headers, b"content-type").partition(b";")[0].strip().lower()
     length = header(headers, b"content-length")
-    if length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
-        raise ApiError("payload_too_large", TOO_LARGE)
+    if length.isdigit() and int(length[:20]) > most:
+        raise _too_large(most)
     if content_type != b"application/json":
         raise ApiError("unsupported_media_type", NO_JSON_TYPE)
     if header(headers, b"content-encoding").strip().lower() not in {b"", b"identity"}:
@@ -52,18 +58,22 @@ def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
     return next((value for key, value in headers if key == name), b"")
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive, most: int, large: Callable[[], AbstractContextManager[None]]) -> bytes:
     """The whole body; what follows the bound is not kept."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise ApiError("payload_too_large", TOO_LARGE)
-        if not message.get("more_body", False):
-            return bytes(body)
+    body, is_large = bytearray(), False
+    with ExitStack() as stack:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body += message.get("body", b"")
+            if len(body) > most:
+                raise _too_large(most)
+            if not message.get("more_body", False):
+                return bytes(body)
+            if len(body) > SMALL_BODY_BYTES and not is_large:
+                is_large = True
+                stack.enter_context(large())
 
 
 def parse_json(body: bytes) -> Any:
@@ -140,6 +150,12 @@ def _no_constant(name: str) -> NoReturn:
 
 def _too_long() -> ApiError:
     return _invalid(f"A number has more than {MAX_DIGITS} digits", f"数值超过 {MAX_DIGITS} 位")
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(
+        "payload_too_large", Bilingual(f"The body has more than {most:,} bytes; send less.", f"请求体超过 {most:,} 字节；请缩短。")
+    )
 
 
 def _invalid(english: str, chinese: str) -> ApiError:

@@ -39,10 +39,14 @@ MAX_SLOW: Final = 4
 OPENING_THREADS: Final = 2
 MAX_OPENING: Final = 8
 """Long chats that one owner opens at a time; more are refused."""
+MAX_LARGE_BODIES: Final = 64
+"""Large bodies of one owner, or of all guests from one address, that are received at a time: each takes up to a MiB for as long as its
+client likes to send it. More are refused."""
 MANY: Final = Bilingual(
     "You search, import and export too much at a time; try again in a moment.", "同时进行的搜索、导入、导出过多，请稍后再试。"
 )
 MANY_OPEN: Final = Bilingual("You open too many chats at a time; try again in a moment.", "同时打开的对话过多，请稍后再试。")
+MANY_BODIES: Final = Bilingual("You send too many large requests at a time; try again in a moment.", "同时发送的大请求过多，请稍后再试。")
 BUSY: Final = Bilingual("Too many sign in at this moment; try again.", "此刻登录的人过多，请重试。")
 ENDING: Final = Bilingual("The service is ending; try again later.", "服务正在关闭；请稍后再试。")
 
@@ -93,6 +97,8 @@ class Services:
     """Threads that read the messages of a chat, of which there may be thousands; apart from `slow`, so that they wait for no search."""
     opening_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
+    large_body_counts: Counter[str] = field(default_factory=Counter, init=False)
+    """How many large bodies of each sender are being received."""
     writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITING_THREADS), init=False)
     """Threads for what accounts write: where the database is locked, all of these wait, and what is read goes on."""
     visitor_writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(VISITOR_WRITING_THREADS), init=False)
@@ -194,6 +200,14 @@ def slow_slot(services: Services, principal: Principal) -> Iterator[None]:
 def opening_slot(services: Services, principal: Principal) -> Iterator[None]:
     """One of an owner's slots for reading chats, with `services.opening` for its threads. Raises ApiError if none is free."""
     with _slot(services.opening_counts, principal.owner, MAX_OPENING, MANY_OPEN):
+        yield
+
+
+@contextmanager
+def large_body_slot(services: Services, principal: Principal | None, address: str) -> Iterator[None]:
+    """One of a sender's slots for receiving large bodies. Raises ApiError if none is free."""
+    sender = visitor_address(address) if principal is None or principal.role == "guest" else principal.owner
+    with _slot(services.large_body_counts, sender, MAX_LARGE_BODIES, MANY_BODIES):
         yield
 
 

@@ -1,7 +1,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.request_body import MAX_BODY_BYTES, parse_json, read_json
+from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, parse_json, read_json
 
 BAD_BODIES: dict[str, bytes] = {
     "NaN": b'{"a": NaN}',
@@ -113,3 +114,27 @@ def test_anything_but_plain_json_is_refused_by_its_type(headers: dict[str, str])
 def test_a_client_that_leaves_in_the_middle_is_no_error() -> None:
     with pytest.raises(ClientDisconnect):
         read([b"{"], JSON, cut=True)
+
+
+def test_a_large_body_has_a_slot_for_as_long_as_it_is_received() -> None:
+    held: list[str] = []
+
+    @contextmanager
+    def slot() -> Iterator[None]:
+        held.append("taken")
+        yield
+        held.append("given back")
+
+    def held_for(*parts: int) -> list[str]:
+        held.clear()
+        bodies = [b"[" + b" " * (size - 1) if place == 0 else b" " * size for place, size in enumerate(parts)]
+        messages = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
+
+        async def receive() -> Message:
+            return messages.pop(0) if messages else {"type": "http.request", "body": b"]", "more_body": False}
+
+        asyncio.run(read_json({"headers": [(b"content-type", b"application/json")]}, receive, large=slot))
+        return [*held]
+
+    assert held_for(SMALL_BODY_BYTES) == []
+    assert held_for(SMALL_BODY_BYTES, 1, 1) == held_for(SMALL_BODY_BYTES + 1) == ["taken", "given back"]

@@ -1,9 +1,12 @@
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from imprint.serve.store import COMMAND_LINE
+from imprint.serve.web import services
+from imprint.serve.web.request_body import SMALL_BODY_BYTES
 from imprint.serve.web.settings import WebSettings
 from tests.serve.stores import PASSWORD
 from tests.serve.web.page import Page, cookies_of, page
@@ -25,6 +28,30 @@ def test_a_guest_comes_with_one_click_on_this_machine_and_each_is_an_owner_of_it
     assert [one["id"] for one in first.get("/api/chats").json()["chats"]] == [chat]
     assert second.get("/api/chats").json()["chats"] == []
     assert second.get(f"/api/chats/{chat}").status_code == 404
+
+
+def test_nobody_holds_the_memory_by_bodies_that_are_still_on_their_way(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "MAX_LARGE_BODIES", 1)
+    login = {"name": "x", "password": "x" * SMALL_BODY_BYTES}
+    assert shown.browser().post("/api/session", json=login).status_code == 413
+    guests = [shown.guest(), shown.guest()]
+    text = {"text": "x" * 150_000, "models": ["base"]}
+    counts = shown.running.app.state.services.large_body_counts
+    with shown.running.connect() as slow:
+        cookie = "; ".join(f"{name}={value}" for name, value in guests[0].cookies.items())
+        head = f"POST /api/generations HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: x\r\nCookie: {cookie}\r\n"
+        slow.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 200000\r\n\r\n".encode() + b" " * 150_000)
+        deadline = time.monotonic() + 5
+        while not counts:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert list(counts.items()) == [("127.0.0.1", 1)]
+        assert [one.post("/api/generations", json=text).status_code for one in guests] == [429, 429]
+        assert "context_length_exceeded" in shown.user("large").post("/api/generations", json=text).text
+    while counts:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert "context_length_exceeded" in guests[1].post("/api/generations", json=text).text
 
 
 def test_a_session_begins_anew_at_every_login_and_ends_at_logout(shown: Page) -> None:
