@@ -182,14 +182,16 @@ def test_fifty_clients_that_do_not_read_leave_the_others_their_speed() -> None:
             assert client.post("/v1/chat/completions", json=slow).status_code == 200
             return time.monotonic() - begun
 
-        alone = min(seconds() for _ in range(3))
+        before = min(seconds() for _ in range(3))
         for _ in range(50):
             stalled = stack.enter_context(running.connect())
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stalled.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         time.sleep(5)
-        assert min(seconds() for _ in range(8)) < alone / 0.95  # others may use the machine, too
+        beside = min(seconds() for _ in range(8))
         deadline = time.monotonic() + SEND_SECONDS + 10
         while len(running.server.server_state.connections) > 1 and time.monotonic() < deadline:
             time.sleep(0.5)
         assert len(running.server.server_state.connections) <= 1
+        after = min(seconds() for _ in range(3))
+        assert beside < max(before, after) / 0.95  # others may use the machine, too
