@@ -205,7 +205,7 @@ class Decoder:
     def cache_tokens(self, requests: int, longest: int) -> int:
         """Tokens that the cache would have room for if it had to hold this many requests of this many tokens; it never shrinks."""
         assert self._batch.memory is not None
-        slots, capacity = self._batch.memory.room_after(requests, longest)
+        slots, capacity = self._batch.memory.room_after(requests, max(longest, self._batch.longest))
         return slots * capacity
 
     @torch.inference_mode()

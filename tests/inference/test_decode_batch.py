@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from imprint.inference.decode_batch import DecodeBatch, SinglePrefixAdapters
+from imprint.inference import decode_batch
+from imprint.inference.decode_batch import SPARE_TOKENS, DecodeBatch, SinglePrefixAdapters
 from imprint.messages import UserError
 from imprint.models.network import Network
 from tests.cases import difference, small_chatglm2, small_network
@@ -53,6 +54,23 @@ class TestCache:
         rows = [[*prompts[2], 9, 10], [*prompts[1], 8, 11], [*prompts[3], 12]]
         for row_logits, row in zip(logits, rows, strict=True):
             assert difference(row_logits.log_softmax(-1), log_probabilities(network, row)) < 1e-4
+
+    def test_short_sequences_stand_close_together_and_long_ones_get_all_their_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(decode_batch, "DENSE_TOKENS", 12)
+        network = small_network()
+        prompts = short_prompts(network)
+        longest = max(map(len, prompts))
+        tokens = torch.arange(7, 7 + len(prompts))
+        with torch.inference_mode():
+            batch = DecodeBatch(network)
+            batch.join(prompts, 40)
+            while longest < 12:
+                assert longest <= batch.cache.capacity <= longest + SPARE_TOKENS
+                batch.step(tokens)
+                longest += 1
+            while batch.cache.capacity < 40:
+                batch.step(tokens)
+            assert batch.cache.capacity == max(map(len, prompts)) + 40
 
     def test_what_is_not_finite_in_a_slot_reaches_no_later_sequence(self) -> None:
         network = small_network()
