@@ -91,10 +91,14 @@ class Services:
     """How many logins of each address wait for one of them, or have it."""
     slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SLOW_THREADS), init=False)
     """Threads for searches and files, so that these leave the others alone."""
+    visitor_slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
+    """The same for guests, each of whom is an owner of its own, so that many of them leave accounts alone."""
     slow_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
     opening: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(OPENING_THREADS), init=False)
     """Threads that read the messages of a chat, of which there may be thousands; apart from `slow`, so that they wait for no search."""
+    visitor_opening: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
+    """The same for guests."""
     opening_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
     large_body_counts: Counter[str] = field(default_factory=Counter, init=False)
@@ -186,7 +190,12 @@ async def in_deleting_thread(services: Services, principal: Principal, function:
 async def in_slow_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
     """Call what may take seconds: a few at a time, so that all others have threads. Raises ApiError if many of one owner wait."""
     with slow_slot(services, principal):
-        return await anyio.to_thread.run_sync(function, limiter=services.slow)
+        return await anyio.to_thread.run_sync(function, limiter=services.visitor_slow if principal.role == "guest" else services.slow)
+
+
+async def in_opening_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
+    """Call what reads or writes the messages of a chat, in an `opening_slot`."""
+    return await anyio.to_thread.run_sync(function, limiter=services.visitor_opening if principal.role == "guest" else services.opening)
 
 
 @contextmanager
@@ -198,7 +207,7 @@ def slow_slot(services: Services, principal: Principal) -> Iterator[None]:
 
 @contextmanager
 def opening_slot(services: Services, principal: Principal) -> Iterator[None]:
-    """One of an owner's slots for reading chats, with `services.opening` for its threads. Raises ApiError if none is free."""
+    """One of an owner's slots for reading chats, each in `in_opening_thread`. Raises ApiError if none is free."""
     with _slot(services.opening_counts, principal.owner, MAX_OPENING, MANY_OPEN):
         yield
 

@@ -10,7 +10,7 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web import services as services_module
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services, in_hashing_thread, in_slow_thread, in_writing_thread
+from imprint.serve.web.services import Services, in_hashing_thread, in_opening_thread, in_slow_thread, in_writing_thread
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
@@ -105,3 +105,21 @@ def test_where_the_database_is_locked_what_visitors_write_leaves_accounts_and_re
         return found, done
 
     assert asyncio.run(write_and_read()) == ([1, 0], 0)
+
+
+def test_guests_who_search_and_open_chats_leave_accounts_alone() -> None:
+    backend, ada = ScriptedBackend(), principal("ada", "user")
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+    finished = threading.Event()
+
+    async def flood_and_read() -> tuple[list[int], int]:
+        guests = [principal(f"guest {number}", "guest") for number in range(100)]
+        flood = [asyncio.create_task(read(services, who, finished.wait)) for who in guests for read in (in_slow_thread, in_opening_thread)]
+        await asyncio.sleep(0.05)
+        found = [await asyncio.wait_for(read(services, ada, lambda: 1), 5) for read in (in_slow_thread, in_opening_thread)]
+        done = sum(one.done() for one in flood)
+        finished.set()
+        await asyncio.gather(*flood)
+        return found, done
+
+    assert asyncio.run(flood_and_read()) == ([1, 1], 0)

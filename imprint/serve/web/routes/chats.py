@@ -23,6 +23,7 @@ from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.routes.generations import background_answers_of, job_for, start_fitting
 from imprint.serve.web.services import (
     in_deleting_thread,
+    in_opening_thread,
     in_slow_thread,
     in_writing_thread,
     opening_slot,
@@ -108,10 +109,10 @@ async def list_messages(request: Request, chat_id: str) -> Response:
     """A parent before its children; an answer that is being written names its generation."""
     services, principal = services_of(request), principal_of(request)
     with opening_slot(services, principal):
-        messages = await to_thread.run_sync(services.store.chats.messages, principal, chat_id, limiter=services.opening)
+        messages = await in_opening_thread(services, principal, partial(services.store.chats.messages, principal, chat_id))
         writing = background_answers_of(request).by_message(principal)
         described = {"messages": (describe(message, writing) for message in messages)}
-        body = await to_thread.run_sync(json_bytes, described, limiter=services.opening)
+        body = await in_opening_thread(services, principal, partial(json_bytes, described))
     return Response(body, media_type="application/json")
 
 
@@ -173,7 +174,7 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
     chat = await run_in_threadpool(store.chats.get, principal, chat_id)
     with opening_slot(services, principal):
         read = partial(store.chats.path, principal, chat_id)
-        path = () if body.parent is None else await to_thread.run_sync(read, body.parent, limiter=services.opening)
+        path = () if body.parent is None else await in_opening_thread(services, principal, partial(read, body.parent))
     messages = [{"role": message.role, "content": message.text} for message in path if message.text or message.role == "user"]
     if body.text is not None:
         messages.append({"role": "user", "content": body.text})
