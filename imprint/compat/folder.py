@@ -77,7 +77,8 @@ def _is_finished(flags: OriginalFlags, run: RunFolder) -> bool:
 
 def _require_no_foreign_files(flags: OriginalFlags, run: RunFolder) -> None:
     names = {entry.name for entry in run.path.iterdir()} if run.path.is_dir() else set()
-    if names - EVALUATION_FILES and not flags.overwrite_output_dir:
+    begun = {run.held_out.name, run.learned_rows.name}  # written before config.yaml, with which a training that was killed has started
+    if names - EVALUATION_FILES - begun and not flags.overwrite_output_dir:
         raise UserError(
             Bilingual(
                 f"--output_dir {run.path}: is not empty and no run of Imprint; found {listing(run.path)}. Give an empty folder, or "

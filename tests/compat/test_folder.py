@@ -171,6 +171,20 @@ def test_a_foreign_folder_is_refused_without_the_flag_and_left_as_it_is_with_it(
     assert (folder / "checkpoint-4").is_dir()
 
 
+def test_a_training_that_was_killed_before_its_configuration_was_written_begins_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched, pytest.raises(KilledError):
+        patched.setattr("imprint.training.run.dump", killed)
+        begin(project, "early")
+    assert {entry.name for entry in (project / "output" / "early").iterdir()} >= {"lock", "learned-rows.bin"}
+    begin(project, "early")
+    assert (project / "output" / "early" / "checkpoint-4").is_dir()
+
+
 def test_a_folder_in_which_another_process_trains_is_left_alone(project: Path) -> None:
     run = begin(project, "busy")
     with run.lock(), pytest.raises(UserError, match="trains in this folder"):
