@@ -1,5 +1,4 @@
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -14,17 +13,15 @@ import pytest
 from imprint.config import read_overrides
 from imprint.messages import UserError
 from imprint.serve.command import bind_or_say, check_source, refuse_unsafe, say_first_password, serve_command, web_settings
-from imprint.serve.generation.models import open_worker
 from imprint.serve.section import ServeSection
 from imprint.serve.store import COMMAND_LINE, Store
 from imprint.serve.upstream.backend import KEY_VARIABLE
 from imprint.serve.web.settings import WebSettings
-from imprint.terminal import say
+from tests.serve.held_streams import hold_streams
 from tests.serve.stores import HOME, PASSWORD, open_store
 from tests.serve.tiny_runs import tiny_run
 from tests.serve.upstream.fakes import ANSWER, FakeServer, running
 from tests.serve.upstream.misbehaviour import FAULTS
-from tests.serve.web.scripted import KEY, ScriptedStore, principal, serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,73 +99,6 @@ def test_a_command_without_a_model_says_what_to_name() -> None:
     with pytest.raises(UserError, match="imprint serve runs/demo"):
         serve_command([], ServeSection())
     assert web_settings(ServeSection(legacy=True)).legacy
-
-
-QUESTIONS = ["你好", "你是谁？", "12+30=?", "类型#上衣*颜色#白色", "今天真冷", "讲一个故事", "颜色#黑色", "再见"]
-
-
-async def ask(client: httpx2.AsyncClient, model: str, text: str, tokens: int) -> str:
-    """A greedy answer, streamed."""
-    body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": tokens, "stream": True}
-    answer = ""
-    async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
-        async for line in stream.aiter_lines():
-            if line.startswith("data: {"):
-                answer += json.loads(line[6:])["choices"][0]["delta"].get("content", "")
-        assert line == "" or line.endswith("[DONE]")
-    return answer
-
-
-Resources = tuple[int, float]
-
-
-def resources() -> Resources:
-    """Open file handles, and MiB of memory."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return len(os.listdir("/proc/self/fd")), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-async def keep_asking(
-    url: str, streams: int, seconds: float, tokens: int = 12
-) -> tuple[int, list[str], tuple[int, float], tuple[int, float]]:
-    """Streams that ask one question after another; how many answers there were, the wrong ones, and the resources before and after."""
-    limits = httpx2.Limits(max_connections=streams)
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx2.AsyncClient(base_url=url, headers=headers, verify=False, timeout=60, limits=limits) as client:
-        right = {(model, text): await ask(client, model, text, tokens) for model in ("base", "mine") for text in QUESTIONS}
-        places, wrong, count = list(right), [], 0
-        end, before = time.monotonic() + seconds, resources()
-
-        async def stream(number: int) -> None:
-            nonlocal count, before
-            while time.monotonic() < end or count < 3 * streams:
-                place = places[(number + count) % len(places)]
-                if (answer := await ask(client, *place, tokens)) != right[place]:
-                    wrong.append(f"{place}: {answer}")
-                count += 1
-                if count == 2 * streams:
-                    before = resources()
-
-        await asyncio.gather(*(stream(number) for number in range(streams)))
-        return count, wrong, before, resources()
-
-
-def hold_streams(folder: Path, streams: int, seconds: float) -> None:
-    section = ServeSection(device="cpu", slots=streams, kv_tokens=2**16)
-    worker = open_worker(["embedded", str(tiny_run(folder / "mine"))], section)
-    store = ScriptedStore()
-    store.keys.principals[KEY] = principal("ada", "user", concurrency=streams, tokens_a_day=10**12)
-    store.quota.most = 10**12
-    with serving(worker, store.as_store()) as running:
-        count, wrong, before, after = asyncio.run(keep_asking(running.url, streams, seconds))
-        statistics = worker.statistics()
-    assert wrong == []
-    assert count > streams
-    assert (statistics.running, statistics.waiting, statistics.kv_tokens, statistics.failed, statistics.restarts) == (0, 0, 0, 0, 0)
-    assert store.quota.reserved == 0
-    assert after[0] <= before[0]
-    assert after[1] - before[1] < 64
-    say(f"{count:,} answers of {streams} streams in {seconds:g} s, {after[1] - before[1]:.0f} MiB more, {after[0]} file handles")
 
 
 def test_streams_side_by_side_get_the_answers_that_each_gets_alone_and_leave_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,4 @@
-import statistics
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -38,19 +36,6 @@ def test_unknown_names_wrong_passwords_and_disabled_accounts_get_the_same_answer
     assert {(error.kind, str(error), error.retry_after) for error in said} == {(said[0].kind, str(said[0]), None)}
     assert said[0].kind == "credentials"
     assert verified == [0.0] * len(tries)
-
-
-@pytest.mark.long
-def test_the_time_of_a_refusal_does_not_tell_which_names_there_are(tmp_path: Path) -> None:
-    times: dict[str, list[float]] = {"known": [], "unknown": []}
-    with Store.open(tmp_path) as store:
-        store.accounts.create("known", actor=COMMAND_LINE)
-        for number in range(100):
-            for name, taken in times.items():
-                began = time.process_time()
-                failure(store, name, "wrong", f"10.0.{number}.{len(name)}")
-                taken.append(time.process_time() - began)
-    assert 1 / 1.1 < statistics.median(times["known"]) / statistics.median(times["unknown"]) < 1.1
 
 
 def test_a_name_that_nobody_has_is_not_written_into_the_log_for_it_may_be_a_password(store: Store) -> None:

@@ -1,15 +1,18 @@
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from imprint.serve.store import COMMAND_LINE
+from imprint.serve.store import COMMAND_LINE, Limits, Store
 from imprint.serve.web import services
 from imprint.serve.web.request_body import SMALL_BODY_BYTES
 from imprint.serve.web.settings import WebSettings
+from imprint.terminal import say
 from tests.serve.stores import PASSWORD
-from tests.serve.web.page import Page, cookies_of, page
+from tests.serve.web.page import Browser, Page, cookies_of, page
+from tests.serve.web.scripted import serving
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,35 @@ def test_a_session_begins_anew_at_every_login_and_ends_at_logout(shown: Page) ->
     assert browser.delete("/api/session").status_code == 200
     stale.cookies.update(kept)
     assert stale.get("/api/me").json()["error"]["code"] == "invalid_session"
+
+
+@pytest.mark.long
+def test_200_wrong_passwords_each_do_not_tell_which_of_two_names_there_is(tmp_path: Path) -> None:
+    """At the costs of a real service, over HTTP, each try from another address."""
+    limits = Limits(all_failures_a_minute=10**6)
+    settings = WebSettings(proxies=("127.0.0.1",), hosts=("chat.example",), grace=0.5)
+    processor: dict[str, list[float]] = {"present": [], "missing": []}
+    clock: dict[str, list[float]] = {"present": [], "missing": []}
+    said = set()
+    with Store.open(tmp_path, limits=limits) as store, serving(store=store, settings=settings) as running, Browser(running) as browser:
+        store.accounts.create("present", actor=COMMAND_LINE)
+        for number in range(200):
+            for name in processor:
+                browser.headers["X-Forwarded-For"] = f"10.{name == 'present':d}.0.{number}"
+                begun = time.process_time(), time.perf_counter()
+                answer = browser.sign_in(name, "wrong")
+                processor[name].append(time.process_time() - begun[0])
+                clock[name].append(time.perf_counter() - begun[1])
+                error = answer.json()["error"]
+                said.add((answer.status_code, str({**error, "request_id": bool(error["request_id"])})))
+    ((status, _),) = said
+    ratios = {}
+    for what, times in (("processor", processor), ("clock", clock)):
+        present, missing = (statistics.median(times[name]) for name in processor)
+        ratios[what] = max(present, missing) / min(present, missing)
+        say(f"{what}: {1000 * present:.1f} ms for a name that is there, {1000 * missing:.1f} ms for another, ratio {ratios[what]:.3f}")
+    assert status == 401
+    assert ratios["processor"] <= 1.1  # and by the clock, where nothing else runs
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(shown: Page) -> None:
