@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from imprint import __version__
-from imprint.kernels.available import fp8_problem, problem
 from imprint.messages import Bilingual
+from imprint.models.kernel_paths import kernel_lines
 from imprint.runtime import choose_device, choose_dtype, memory_bytes, version_of
 from imprint.terminal import say
 
@@ -46,37 +46,18 @@ def machine_lines(folder: Path) -> Iterator[str]:
     yield f"{Bilingual('disk', '当前磁盘').line}: {shutil.disk_usage(folder).free / GIB:.1f} GiB {FREE.line} ({folder})"
     yield from device_lines()
     device = choose_device(None)
-    dtype = str(choose_dtype(None, device)).removeprefix("torch.")
-    yield f"{Bilingual('default', '默认使用').line}: {device}, {dtype}"
-    yield kernel_line()
-    if torch.cuda.is_available():
-        yield fp8_line()
+    dtype = choose_dtype(None, device)
+    yield f"{Bilingual('default', '默认使用').line}: {device}, {str(dtype).removeprefix('torch.')}"
+    if device.type == "cuda":
+        yield from kernel_lines(torch.device("cuda", torch.cuda.current_device()), dtype, version_of("triton"))
+    else:
+        layers = Bilingual("quantized layers", "量化层").line
+        yield f"{layers}: {Bilingual('plain PyTorch, no compiler needed', '纯 PyTorch 计算，无需编译器').line}"
     for package, purpose, command in OPTIONAL:
         installed = version_of(package)
         missing = Bilingual(f"{package} is not installed", "未安装").line
         yield f"{package} {installed}: {purpose.line}" if installed else f"{missing}: {purpose.line}; {command}"
     yield f"{Bilingual('next', '接下来').line}: imprint init    {Bilingual('lists recipes to start from', '列出可用的配方').line}"
-
-
-def kernel_line() -> str:
-    """Which kernels compute products with quantized weights, and with one token, and why no others."""
-    if not torch.cuda.is_available():
-        layers = Bilingual("quantized layers", "量化层")
-        return f"{layers.line}: {Bilingual('plain PyTorch, no compiler needed', '纯 PyTorch 计算，无需编译器').line}"
-    kernels, why = Bilingual("kernels", "计算内核").line, problem(torch.cuda.current_device())
-    if why is None:
-        off = Bilingual("model.kernels=plain switches them off", "model.kernels=plain 可关闭").line
-        graphs = Bilingual("decoding by CUDA graphs", "解码使用 CUDA 图").line
-        return f"{kernels}: Triton {version_of('triton')}, {graphs}; {off}"
-    return f"{kernels}: {Bilingual('plain PyTorch', '纯 PyTorch').line}: {why.line}"
-
-
-def fp8_line() -> str:
-    """Whether products with FP8 weights are computed as such, and why not."""
-    fp8, why = Bilingual("model.quantize=fp8", "FP8").line, fp8_problem(torch.cuda.current_device())
-    if why is None:
-        return f"{fp8}: {Bilingual('multiplied by tensor cores', '由张量核心直接相乘').line}"
-    return f"{fp8}: {Bilingual('weights are dequantized', '先还原权重').line}: {why.line}"
 
 
 def device_lines() -> Iterator[str]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from imprint.messages import Bilingual
 from imprint.models.attention import NO_ADAPTER, Prefix, PrefixRanges, RowAdapters
 from imprint.models.cache import KVCache
-from imprint.models.network import Network
+from imprint.models.kernel_paths import graphs_problem
+from imprint.models.network import PLAIN_CHOSEN, Network
 from imprint.models.step_fusion import FusedStep, computed
 from imprint.pack import Pack
 from imprint.terminal import say
@@ -81,11 +82,23 @@ class CudaRecorder:
 
 def recorder_for(network: Network) -> Recorder | None:
     """What records the steps of a network: CUDA graphs on a GPU; None where each step is computed as it is."""
-    if network.device.type != "cuda" or network.training or network.kernels == "plain" or not network.replays_steps:
-        return None
+    return CudaRecorder(network.device) if refusal(network) is None else None
+
+
+def refusal(network: Network) -> Bilingual | None:
+    """Why the steps of a network are not repeated as CUDA graphs; None where they are."""
+    if (why := graphs_problem(network.device)) is not None:
+        return why
+    if network.kernels == "plain":
+        return PLAIN_CHOSEN
+    if network.training:
+        return Bilingual("the network is in training mode", "网络处于训练模式")
+    if not network.replays_steps:
+        return Bilingual("the embedding is in main memory (model.embedding_on_host)", "嵌入层在内存中（model.embedding_on_host）")
     # sharded parameters are gathered by Python code, which a graph does not repeat
-    whole = all(type(parameter) is nn.Parameter and parameter.numel() for parameter in network.parameters())
-    return CudaRecorder(network.device) if whole else None
+    if any(type(parameter) is not nn.Parameter or not parameter.numel() for parameter in network.parameters()):
+        return Bilingual("the weights are sharded over processes", "权重分布在多个进程上")
+    return None
 
 
 def bucket_of(rows: int) -> int:

@@ -65,12 +65,28 @@ def _in_short(error: Exception) -> str:
     return f"{name}: {message.splitlines()[0][:100]}" if message else name
 
 
-def usable(index: int, dtype: torch.dtype, *, matrix: bool = False) -> bool:
-    """Whether the kernels compute in this dtype on the GPU of this number; `matrix`: those that multiply matrices."""
-    if dtype not in {torch.float16, torch.bfloat16} or problem(index) is not None:
-        return False
+def dtype_problem(index: int, dtype: torch.dtype, *, matrix: bool = False) -> Bilingual | None:
+    """Why the kernels do not compute in this dtype on the GPU of this number; None if they do. `matrix`: those that multiply matrices."""
+    if dtype not in {torch.float16, torch.bfloat16}:
+        name = str(dtype).removeprefix("torch.")
+        return Bilingual(f"the kernels compute in 16 bits, not in {name}", f"内核只用 16 位计算，不用 {name}")
+    if (why := problem(index)) is not None:
+        return why
     capability = torch.cuda.get_device_capability(index)
-    return capability >= (MATRIX if matrix else OLDEST) and (dtype != torch.bfloat16 or capability >= BFLOAT16)
+    found = ".".join(map(str, capability))
+    if dtype == torch.bfloat16 and capability < BFLOAT16:
+        return Bilingual(f"bfloat16 needs compute capability 8.0, this card has {found}", f"bfloat16 需要计算能力 8.0，此卡为 {found}")
+    if matrix and capability < MATRIX:
+        return Bilingual(
+            f"kernels that multiply matrices need compute capability 8.0, this card has {found}",
+            f"矩阵乘法内核需要计算能力 8.0，此卡为 {found}",
+        )
+    return None
+
+
+def usable(index: int, dtype: torch.dtype, *, matrix: bool = False) -> bool:
+    """Whether there is no `dtype_problem`."""
+    return dtype_problem(index, dtype, matrix=matrix) is None
 
 
 vars(usable)["_dynamo_marked_constant"] = True

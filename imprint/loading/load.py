@@ -10,6 +10,7 @@ from imprint import arguments
 from imprint.files.atomic import find_folder
 from imprint.loading.base import base_folder, base_of_run, run_of_base
 from imprint.loading.bos import warn_of_missing_bos
+from imprint.loading.plain_kernels import warn_of_plain_kernels
 from imprint.loading.section import OpenSection
 from imprint.loading.source import ModelSource, adapter_path, resolve_source
 from imprint.messages import Bilingual, UserError
@@ -93,6 +94,7 @@ def load_base(
         reduce_vocabulary_memory(network, quantize_head=quantize_head, embedding_on_host=embedding_on_host)
         network.use_kernels(kernels)
         free_cached_memory(chosen_device)
+    warn_of_plain_kernels(network)
     return model
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from imprint.kernels import available
+from imprint.messages import Bilingual
 from imprint.models.attention import ForwardContext, PrefixRanges
 from imprint.models.pending import values
 from imprint.models.rotary import PendingRotation
@@ -25,6 +26,11 @@ class DecodeAttention:
         if cache is None or pack.num_seqs != len(pack.ids) or torch.is_grad_enabled() or not pack.ids.is_cuda:
             return False
         return bool(available.usable(pack.ids.device.index, cache.keys[0].dtype, matrix=True))
+
+    @staticmethod
+    def problem(device: torch.device, dtype: torch.dtype) -> Bilingual | None:
+        """Why no step is computed by the kernel, with a cache of this dtype; None where steps are."""
+        return available.dtype_problem(device.index, dtype, matrix=True) if device.type == "cuda" else available.NO_GPU
 
     def attend(
         self,

@@ -30,6 +30,8 @@ from imprint.quant.linear import QuantizedEmbedding, QuantizedWeight
 from imprint.quant.names import KernelChoice
 from imprint.quant.weight_format import WeightFormat
 
+PLAIN_CHOSEN = Bilingual("model.kernels is plain", "model.kernels 为 plain")
+"""Why there are no kernels where they are switched off."""
 COMPUTED_ENDINGS = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "rotary_pos_emb.inv_freq", "position_ids")
 """Ends of the names of tensors that files of every architecture may hold although they follow from config.json."""
 
@@ -156,8 +158,14 @@ class Network(nn.Module):
     @property
     def depends_on_sizes_only(self) -> bool:
         """Whether a pass without a cache is the same kernels for all packs of as many tokens and targets, so that it can be repeated."""
-        packed = any(isinstance(backend, PackedAttention) for backend in self.active_backends)
-        return packed and PackedAttention.computes(self.shape.head_dim, self.device, self.dtype)
+        return self.packing_problem is None
+
+    @property
+    def packing_problem(self) -> Bilingual | None:
+        """Why PyTorch computes the attention of passes without a cache; None where one kernel does."""
+        if not any(isinstance(backend, PackedAttention) for backend in self.active_backends):
+            return PLAIN_CHOSEN
+        return PackedAttention.problem(self.shape.head_dim, self.device, self.dtype)
 
     @property
     def head_weight(self) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from imprint.kernels import available
 from imprint.kernels.attend_packed import MAX_HEAD_DIM, attend_packed
 from imprint.kernels.joint_heads import JointHeads
+from imprint.messages import Bilingual
 from imprint.models.attention import ForwardContext
 from imprint.models.reference_attention import ReferenceAttention
 
@@ -30,9 +31,18 @@ class PackedAttention:
         return head_dim <= MAX_HEAD_DIM
 
     @staticmethod
+    def problem(head_dim: int, device: torch.device, dtype: torch.dtype) -> Bilingual | None:
+        """Why the kernels do not attend with heads of this size; None where they do."""
+        if device.type != "cuda":
+            return available.NO_GPU
+        if not PackedAttention.fits(head_dim):
+            return Bilingual(f"heads of {head_dim} are larger than {MAX_HEAD_DIM}", f"注意力头的维数 {head_dim} 超过 {MAX_HEAD_DIM}")
+        return available.dtype_problem(device.index, dtype, matrix=True)
+
+    @staticmethod
     def computes(head_dim: int, device: torch.device, dtype: torch.dtype) -> bool:
-        """Whether the kernels attend with heads of this size; others are left to ReferenceAttention."""
-        return device.type == "cuda" and PackedAttention.fits(head_dim) and bool(available.usable(device.index, dtype, matrix=True))
+        """Whether there is no `problem`; else ReferenceAttention attends."""
+        return PackedAttention.problem(head_dim, device, dtype) is None
 
     def attend(
         self,

@@ -214,8 +214,8 @@ def graphs_for(tuner: Tuner) -> GradientGraphs | None:
 
 def refusal(tuner: Tuner) -> Bilingual | None:
     """Why the passes of a tuner are not the same kernels for all packs of a size; None where they are."""
-    if not tuner.network.depends_on_sizes_only:
-        return Bilingual("attention is computed by PyTorch (`imprint doctor` says why)", "注意力由 PyTorch 计算，原因见 imprint doctor")
+    if (why := tuner.network.packing_problem) is not None:
+        return Bilingual(f"attention is computed by PyTorch: {why.english}", f"注意力由 PyTorch 计算：{why.chinese}")
     if tuner.checkpointing and tuner.section.dropout > 0 and isinstance(tuner.section, LoraSection):
         return Bilingual(
             "recomputed activations need the random state of the dropout (tune.dropout=0 or train.checkpointing=false helps)",

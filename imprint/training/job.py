@@ -16,7 +16,7 @@ from imprint.engine.world import World
 from imprint.loading.source import adapter_path
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
-from imprint.models.network import Network
+from imprint.models.network import PLAIN_CHOSEN, Network
 from imprint.quant.fp8 import Fp8
 from imprint.quant.scaled_matmul import fp8_fallback_reason
 from imprint.runs import RunFolder
@@ -195,8 +195,7 @@ def products_notice(network: Network) -> Bilingual | None:
     """Why the FP8 weights of a network are dequantized for every product, which saves memory but no time."""
     if not isinstance(network.weight_format, Fp8):
         return None
-    plain = Bilingual("model.kernels is plain", "model.kernels 为 plain")
-    reason = plain if network.kernels == "plain" else fp8_fallback_reason(network.device, network.dtype)
+    reason = PLAIN_CHOSEN if network.kernels == "plain" else fp8_fallback_reason(network.device, network.dtype)
     if reason is None:
         return None
     return Bilingual(

@@ -7,9 +7,8 @@ import torch
 
 import imprint
 from imprint.check import doctor
-from imprint.check.doctor import device_lines, fp8_line, has_code_for, kernel_line, machine_lines
+from imprint.check.doctor import device_lines, has_code_for, machine_lines
 from imprint.cli import main
-from imprint.kernels.available import NO_TRITON
 
 
 def test_the_command_prints_versions_memory_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,21 +22,6 @@ def test_the_command_prints_versions_memory_and_defaults(capsys: pytest.CaptureF
         "no compiler needed",
     ):
         assert part in printed
-
-
-def test_the_kernels_of_a_gpu_are_named_or_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    for why, shown in ((None, "Triton"), (NO_TRITON, "plain PyTorch / 纯 PyTorch: Triton is not installed")):
-        monkeypatch.setattr(doctor, "problem", lambda _index, why=why: why)
-        assert kernel_line().startswith(f"kernels / 计算内核: {shown}")
-
-
-def test_it_says_whether_fp8_weights_are_multiplied_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    for why, shown in ((None, "multiplied by tensor cores"), (NO_TRITON, "weights are dequantized / 先还原权重: Triton is not installed")):
-        monkeypatch.setattr(doctor, "fp8_problem", lambda _index, why=why: why)
-        assert f": {shown}" in fp8_line()
 
 
 def test_a_machine_without_a_gpu_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,3 +92,18 @@ def test_missing_packages_are_listed_with_what_needs_them(monkeypatch: pytest.Mo
     )
     assert "transformers 1.0  peft 1.0" in printed
     assert "pyarrow 1.0: Parquet files / 读写 Parquet" in printed
+
+
+def test_on_a_gpu_it_says_what_trains_and_decodes_in_the_default_dtype(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    def lines(device: torch.device, dtype: torch.dtype, _triton: str | None) -> list[str]:
+        asked.extend((device, dtype))
+        return ["as they are"]
+
+    monkeypatch.setattr(doctor, "choose_device", lambda _name: torch.device("cuda"))
+    monkeypatch.setattr(doctor, "choose_dtype", lambda _name, _device: torch.float16)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(doctor, "kernel_lines", lines)
+    assert "as they are" in list(machine_lines(tmp_path))
+    assert asked == [torch.device("cuda", 1), torch.float16]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from imprint.inference import Decoder, Request
 from imprint.inference.decoder import PrefixedNetwork
-from imprint.inference.step_graphs import bucket_of, recorder_for, rounded_capacity
+from imprint.inference.step_graphs import bucket_of, recorder_for, refusal, rounded_capacity
+from imprint.models.network import Network
 from tests.bases import FAMILIES
 from tests.cases import prompt, small_network
 from tests.inference.recorders import use_plain_recorder
@@ -176,6 +177,29 @@ def test_switched_off_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_there_is_no_recorder_on_the_cpu() -> None:
     assert recorder_for(small_network()) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda network: network.use_kernels("plain"), "model.kernels is plain"),
+        (lambda network: network.train(), "training mode"),
+        (lambda network: setattr(network, "replays_steps", False), "model.embedding_on_host"),
+        (lambda network: setattr(next(network.parameters()), "data", torch.empty(0)), "sharded over processes"),
+        (lambda _network: None, None),
+    ],
+)
+def test_a_network_on_a_gpu_has_its_steps_repeated_or_a_reason_why_not(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[Network], object], why: str | None
+) -> None:
+    network = small_network()
+    change(network)
+    monkeypatch.setattr(type(network), "device", property(lambda _network: torch.device("cuda", 0)))
+
+    told = refusal(network)
+
+    assert (told is None) == (why is None) == (recorder_for(network) is not None)
+    assert why is None or (told is not None and why in told.english)
 
 
 def test_buckets_and_capacities_waste_little() -> None:

@@ -73,6 +73,9 @@ def test_a_card_has_the_kernels_that_it_can_compute(
     monkeypatch.setattr(available, "problem", lambda index: None)
 
     assert [available.usable(0, dtype, matrix=matrix) for matrix in (False, True)] == computed
+    whys = [text(available.dtype_problem(0, dtype, matrix=matrix)) for matrix in (False, True)]
+    found = "not in float32" if dtype == torch.float32 else f"this card has {capability[0]}.{capability[1]}"
+    assert [found in why for why in whys] == [not usable for usable in computed]
 
 
 @pytest.mark.parametrize(

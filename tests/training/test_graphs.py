@@ -259,7 +259,16 @@ def test_a_network_with_plain_attention_is_refused_with_the_reason() -> None:
     told = refusal(tuner_of(SECTIONS[0]))
 
     assert told is not None
-    assert "attention is computed by PyTorch" in told.english
+    assert told.english == "attention is computed by PyTorch: there is no NVIDIA GPU"
+
+
+def test_the_reason_is_the_one_that_keeps_the_kernel_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner = tuner_of(SECTIONS[0])
+    tuner.network.use_kernels("plain")
+    assert "model.kernels is plain" in str(refusal(tuner))
+    tuner.network.use_kernels("auto")
+    monkeypatch.setattr(type(tuner.network), "device", property(lambda _network: torch.device("cuda", 0)))
+    assert "the kernels compute in 16 bits, not in float32" in str(refusal(tuner))
 
 
 def test_a_pass_that_is_all_of_its_step_writes_the_gradients_that_adding_gives(monkeypatch: pytest.MonkeyPatch) -> None:
