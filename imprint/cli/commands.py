@@ -62,7 +62,7 @@ def fit(options: argparse.Namespace) -> None:
     if not recipe.data.train.exists() and (words := demo_command(path.absolute(), recipe.data.train)) is not None:
         make_demo(words, options.parse)
     load_torch_for(f"computing what {path} will take", f"预测 {path} 所需的显存、时间和磁盘")
-    from imprint.training.fit import fit_command
+    from imprint.training.fit_command import fit_command
 
     fit_command(recipe, str(options.recipe), card=options.card, output=options.output)
 

@@ -108,7 +108,12 @@ def _add_fit(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help=Bilingual("a file, or the name of a recipe that comes along", "训练配方，或自带配方的名字").line,
     )
     fit.add_argument(
-        "--card", metavar="NAME", help=Bilingual("this GPU only, such as 4090, A100 or 8GB", "只看这种显卡，或这样大的显存").line
+        "--card",
+        metavar="NAME",
+        help=Bilingual(
+            "a GPU, such as 4090, A100 or 8GB, or all; by default the one of this machine, if there is one",
+            "显卡或显存大小，或 all；默认为本机显卡",
+        ).line,
     )
     fit.add_argument(
         "--output",

@@ -16,13 +16,14 @@ from imprint.forecast.estimate import CONTEXT_BYTES, Choice, Plan, estimate
 from imprint.loading.base import base_folder
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
-from imprint.training.fit import make_plan, network_builder, recipe_choice
+from imprint.training.fit import make_plan, network_builder, recipe_choice, with_processes
 from imprint.training.memory import GIB, TokenBudget
 from imprint.training.recipe import Recipe
 
 MARGIN: Final = 0.97
 """Share of the free memory that a forecast may fill."""
 LARGE_WORKSPACE_CAPABILITY: Final = (9, 0)
+ASK_FIT: Final = Bilingual("`imprint fit` says what would make it fit", "imprint fit 会给出办法")
 
 
 @dataclass(frozen=True)
@@ -44,21 +45,34 @@ def fit_to_device(
 ) -> tuple[Recipe, TokenBudget]:
     """The recipe with `train.checkpointing` chosen if it is null (on the CPU: false), and how many tokens are computed at once."""
     section = recipe.train
-    if model.device.type != "cuda":
+    if model.device.type != "cuda" or section.fit == "off":
         return with_checkpointing(recipe, bool(section.checkpointing)), TokenBudget()
-    free = _usable_bytes(model.device)
-    plan = make_plan(recipe, split, model.network, network_builder(recipe, base_folder(recipe.model.location), model.network.dtype))
-    whole = world.size > 1 or recipe.engine.uses_deepspeed_or_fsdp  # collective: they compute whole micro-batches
-    own, card = recipe_choice(recipe, len(plan.rows)), _this_card(model.device, free)
-    merges = section.merge_micro_batches and not whole
-    chosen = world.on_main(lambda: choose_fit(plan, own, section.checkpointing, card, merges=merges, whole=whole))
-    tokens = None
-    if chosen.rows is not None:
-        tokens = sum(len(ids) for row in plan.rows[: chosen.rows] for ids, _ in row)
-    merged = max(1, (chosen.rows or 1) // own.micro_batch)
+    card = this_card(model.device)
+    planned = with_processes(recipe, max(1, world.size // recipe.engine.nodes))
+    plan = make_plan(planned, split, model.network, network_builder(recipe, base_folder(recipe.model.location), model.network.dtype))
+    chosen = world.on_main(lambda: fit_of_recipe(recipe, plan, card, processes=world.size))
+    budget = token_budget(recipe, plan, chosen)
     if chosen.needed_bytes and world.is_main:
-        notify(_choice_notice(chosen, free, tokens, merged))
-    return with_checkpointing(recipe, chosen.checkpointing), TokenBudget(tokens if merged == 1 else None, merged)
+        notify(choice_notice(chosen, budget, card))
+    return with_checkpointing(recipe, chosen.checkpointing), budget
+
+
+def fit_of_recipe(recipe: Recipe, plan: Plan, card: Card, *, processes: int) -> DeviceFit:
+    """How a card computes the micro-batches of a recipe, with the freedom that the recipe leaves."""
+    section = recipe.train
+    whole = processes > 1 or recipe.engine.uses_deepspeed_or_fsdp  # collective: they compute whole micro-batches
+    own = recipe_choice(recipe, len(plan.rows))
+    return choose_fit(plan, own, section.checkpointing, card, merges=section.merge_micro_batches and not whole, whole=whole)
+
+
+def token_budget(recipe: Recipe, plan: Plan, fit: DeviceFit) -> TokenBudget:
+    """How many tokens are computed at once where micro-batches are computed so."""
+    if fit.rows is None:
+        return TokenBudget()
+    micro_batches = fit.rows // recipe_choice(recipe, len(plan.rows)).micro_batch
+    if micro_batches:
+        return TokenBudget(None, micro_batches)
+    return TokenBudget(sum(len(ids) for row in plan.rows[: fit.rows] for ids, _ in row))
 
 
 def choose_fit(
@@ -100,20 +114,20 @@ def with_checkpointing(recipe: Recipe, checkpointing: bool) -> Recipe:  # noqa: 
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"checkpointing": checkpointing})})
 
 
-def _choice_notice(fit: DeviceFit, free: int, tokens: int | None, merged: int) -> Bilingual:
-    """What was chosen, and why."""
+def choice_notice(fit: DeviceFit, budget: TokenBudget, card: Card, advice: Bilingual = ASK_FIT) -> Bilingual:
+    """What was chosen, and why. `advice`: what is told where it does not fit."""
     english = "activations are recomputed" if fit.checkpointing else "activations are kept"
     chinese = "重算激活" if fit.checkpointing else "保留激活"
-    if merged > 1:
-        english += f", {merged} micro-batches are computed at once"
-        chinese += f"，每次合并 {merged} 个微批"
-    elif tokens is not None:
-        english += f", at most {tokens} tokens are computed at once"
-        chinese += f"，每次最多算 {tokens} 个词元"
+    if budget.micro_batches > 1:
+        english += f", {budget.micro_batches} micro-batches are computed at once"
+        chinese += f"，每次合并 {budget.micro_batches} 个微批"
+    elif budget.tokens is not None:
+        english += f", at most {budget.tokens} tokens are computed at once"
+        chinese += f"，每次最多算 {budget.tokens} 个词元"
     if not fit.fits:
-        english += "; that is more than is free: `imprint fit` says what would make it fit"
-        chinese += "；超过可用显存，imprint fit 会给出办法"
-    needed, available = f"{fit.needed_bytes / GIB:.1f}", f"{free / GIB:.1f}"
+        english += f"; that is more than is free: {advice.english}"
+        chinese += f"；超过可用显存，{advice.chinese}"
+    needed, available = f"{fit.needed_bytes / GIB:.1f}", f"{card.memory_gib:.1f}"
     return Bilingual(
         f"forecast: the longest rows need {needed} of {available} GiB: {english}",
         f"预测最长的几行需要 {needed} / {available} GiB：{chinese}",
@@ -126,12 +140,12 @@ def _usable_bytes(device: torch.device) -> int:
     return int(MARGIN * (free + torch.cuda.memory_reserved(device))) + CONTEXT_BYTES
 
 
-def _this_card(device: torch.device, usable_bytes: int) -> Card:
-    """The GPU with the memory that it has now; for one that is not known, the rates of one with as much memory."""
+def this_card(device: torch.device) -> Card:
+    """A GPU with the memory that it has now; for one that is not known, the rates of one with as much memory."""
     properties = torch.cuda.get_device_properties(device)
     try:
         card = find_card(properties.name)
     except UserError:
         card = min(CARDS, key=lambda one: abs(one.memory_bytes - properties.total_memory))
     large = (properties.major, properties.minor) >= LARGE_WORKSPACE_CAPABILITY
-    return replace(card, name=properties.name, memory_gib=usable_bytes / GIB, large_workspace=large)
+    return replace(card, name=properties.name, memory_gib=_usable_bytes(device) / GIB, large_workspace=large)

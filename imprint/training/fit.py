@@ -1,7 +1,7 @@
-"""`imprint fit RECIPE.yaml`: what a run will take, before anything is loaded."""
+"""The forecast of a recipe: what its run will take, before anything is loaded."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +11,8 @@ from imprint.data.dataset import DataSplits, load_splits
 from imprint.data.limits import limits_of
 from imprint.data.section import TextsSection
 from imprint.data.texts import load_texts
-from imprint.engine.split_weights import splits_weights
-from imprint.files.disk_errors import refuse_unwritable
 from imprint.files.scratch import scratch_folder
-from imprint.forecast.cards import CARDS, Card, find_card
+from imprint.forecast.cards import Card
 from imprint.forecast.choices import by_distance, may_be_recommended, other_choices
 from imprint.forecast.estimate import Build, Choice, Estimate, Plan, Sharding, Term, estimate
 from imprint.forecast.run import RunForecast
@@ -28,9 +26,6 @@ from imprint.models.packed_attention import PackedAttention
 from imprint.progress import Progress
 from imprint.quant.scaled_matmul import fp8_fallback_reason
 from imprint.runtime import choose_dtype
-from imprint.terminal import say
-from imprint.training.fit_lines import forecast_lines
-from imprint.training.fit_page import write_forecast
 from imprint.training.job import build_batches, resolve_adapter, with_limits
 from imprint.training.memory import STATE_BYTES
 from imprint.training.recipe import Recipe
@@ -43,42 +38,51 @@ TOKEN_BYTES: Final = 4
 FP32_BYTES: Final = 4
 
 
-def fit_command(recipe: Recipe, name: str, *, card: str | None, output: Path | None) -> None:
-    """Print the forecast of a recipe and write its picture to `output`. Raises UserError for data, a base or a card that is unusable."""
-    wanted = None if card is None else find_card(card)
-    if output is not None:
-        refuse_unwritable(output.parent)
-    shown = CARDS if wanted is None else [wanted]
-    forecast = forecast_run(recipe, name, cards=shown if output is None else None)
-    say(*forecast_lines(forecast, wanted))
-    if output is not None:
-        pictured = wanted or next((one for one in CARDS if forecast.own.fits(one)), CARDS[-1])
-        write_forecast(forecast, pictured, output)
-        say(Bilingual(f"the picture of all settings on {pictured.name} is in {output}", f"全部设置的图见 {output}").line)
+@dataclass(frozen=True)
+class PlannedRun:
+    """What a forecast is made of."""
+
+    recipe: Recipe
+    """The recipe with the limits of its rows."""
+    split: DataSplits
+    """Its rows."""
+    network: Network
+    """The base on the meta device."""
+    plan: Plan
+    """What is computed."""
+    quantizable: bool
+    """Whether the base is not quantized already."""
 
 
-def forecast_run(recipe: Recipe, name: str, *, others: bool = True, cards: Sequence[Card] | None = None) -> RunForecast:
-    """The forecast of a recipe, with those of other settings unless `others` is false.
+def plan_run(recipe: Recipe, device: torch.device | None = None) -> PlannedRun:
+    """Read rows and base of a recipe, without weights. `device`: the GPU of this machine that computes it; None for any with Triton.
 
-    `cards`: compute only what may be told of these. Raises UserError for unusable data or base.
+    Raises UserError for unusable data or base.
     """
     folder = base_folder(recipe.model.location)
-    build = network_builder(recipe, folder)
+    build = network_builder(recipe, folder, None if device is None else choose_dtype(recipe.model.dtype, device))
     with torch.device("meta"):
         network = build(recipe.model.quantize)
     split = _load_rows(recipe, folder, network.shape.max_length)
     recipe = with_limits(recipe, split)
-    plan = make_plan(recipe, split, network, build)
+    return PlannedRun(recipe, split, network, make_plan(recipe, split, network, build, device), quantizable=not is_quantized(folder))
+
+
+def forecast_run(run: PlannedRun, name: str, *, others: bool = True, cards: Sequence[Card] | None = None) -> RunForecast:
+    """The forecast of a recipe, with those of other settings unless `others` is false.
+
+    `cards`: compute only what may be told of these. Raises UserError where a base cannot be forecast.
+    """
+    recipe, split, plan = run.recipe, run.split, run.plan
     own = recipe_choice(recipe, len(plan.rows))
-    quantizable = not is_quantized(folder)
-    estimates = _estimates(plan, other_choices(own, len(plan.rows), quantizable=quantizable) if others else [own], cards)
+    estimates = _estimates(plan, other_choices(own, len(plan.rows), quantizable=run.quantizable) if others else [own], cards)
     longest = sum(len(ids) for row in plan.rows[: own.micro_batch] for ids, _ in row)
     steps = recipe.train.steps or build_batches(recipe, split).total_steps(recipe.train.epochs)
     counts = split.counts()
     return RunForecast(
         name,
         recipe.model.path,
-        network.num_parameters,
+        run.network.num_parameters,
         Bilingual(
             f"{counts.english}; {plan.mean_tokens:.1f} tokens a row on average, {longest:,} in the longest micro-batch",
             f"{counts.chinese}；平均每行 {plan.mean_tokens:.1f} 个词元，最长的微批共 {longest:,} 个",
@@ -87,7 +91,7 @@ def forecast_run(recipe: Recipe, name: str, *, others: bool = True, cards: Seque
         recipe.train.batch_size,
         steps,
         len(split.dev) * (1 + -(-steps // (recipe.train.evaluate_every or max(1, steps // 10)))),
-        _disk_terms(recipe, split, estimates[0].trained, network.dtype.itemsize),
+        _disk_terms(recipe, split, estimates[0].trained, run.network.dtype.itemsize),
         Term(Bilingual("cache of the watched answers, at another time", "回答观察提示的缓存（不同时占用）"), plan.cache_bytes),
     )
 
@@ -105,8 +109,8 @@ def network_builder(recipe: Recipe, folder: Path, dtype: torch.dtype | None = No
     )
 
 
-def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build) -> Plan:
-    """What a forecast knows of a run."""
+def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build, device: torch.device | None = None) -> Plan:
+    """What a forecast knows of a run. `device`: where it is computed; None for the network's."""
     processes = (recipe.engine.processes or 1) * recipe.engine.nodes
     lengths, limits, shape = split.lengths(), limits_of(recipe.data), network.shape
     prompts = min(recipe.train.watch_prompts, len(split.dev_samples))
@@ -117,29 +121,30 @@ def make_plan(recipe: Recipe, split: DataSplits, network: Network, build: Build)
         sum(lengths) / len(lengths),
         Sharding(recipe.engine.sharding_stage, processes, offload=recipe.engine.offload),
         cache_bytes=prompts * (limits.prompt + limits.answer) * cached,
-        path=_compute_path(recipe, network),
+        path=_compute_path(recipe, network, device or network.device),
     )
 
 
-def _compute_path(recipe: Recipe, network: Network) -> ComputePath:
-    """How a GPU computes a network: this one, or where the network is empty, one with Triton."""
-    fused, triton = network.depends_on_sizes_only, network.kernels == "auto" and has_kernel(network.device, network.dtype)
-    if network.device.type == "meta":
-        triton = network.dtype.itemsize == 2 and recipe.model.kernels == "auto"
-        fused = triton and PackedAttention.fits(network.shape.head_dim)
-        fp8 = triton
+def _compute_path(recipe: Recipe, network: Network, device: torch.device) -> ComputePath:
+    """How a device computes a network; the meta device stands for any GPU with Triton."""
+    auto, dtype, head_dim = recipe.model.kernels == "auto", network.dtype, network.shape.head_dim
+    if device.type == "meta":
+        triton = fp8 = auto and dtype.itemsize == 2
+        fused, split = triton and PackedAttention.fits(head_dim), dtype == torch.bfloat16
     else:
-        fp8 = triton and fp8_fallback_reason(network.device, network.dtype) is None
+        triton = auto and has_kernel(device, dtype)
+        fused, split = auto and PackedAttention.computes(head_dim, device, dtype), triton and dtype == torch.bfloat16
+        fp8 = triton and fp8_fallback_reason(device, dtype) is None
     replicated = not recipe.engine.uses_deepspeed_or_fsdp
     single = replicated and (recipe.engine.processes or 1) * recipe.engine.nodes == 1
-    split = single and recipe.model.kernels == "auto" and _splits(network)
-    return ComputePath(fused, triton, graphs=fused and replicated and recipe.train.cuda_graphs, fp8=fp8, split_masters=split)
+    return ComputePath(
+        fused, triton, graphs=fused and replicated and recipe.train.cuda_graphs, fp8=fp8, split_masters=single and auto and split
+    )
 
 
-def _splits(network: Network) -> bool:
-    if network.device.type == "meta":
-        return network.dtype == torch.bfloat16
-    return splits_weights(list(network.parameters()))
+def with_processes(recipe: Recipe, processes: int) -> Recipe:
+    """The recipe with this `engine.processes`, where it leaves them open."""
+    return recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"processes": processes})})
 
 
 def recipe_choice(recipe: Recipe, rows: int) -> Choice:

@@ -59,7 +59,7 @@ def _card_cells(forecast: RunForecast, card: Card) -> tuple[str, ...]:
     else:
         knobs = " ".join(changed_knobs(own.choice, other.choice))
         advice = f"{knobs}: {size(other.needed_bytes(card))}, {clock(forecast.seconds(other, card))}"
-    return (f"{card.name}, {card.memory_gib:g} GiB", YES.line if fits else NO.line, *as_it_is, advice)
+    return (f"{card.name}, {card.memory_gib:.4g} GiB", YES.line if fits else NO.line, *as_it_is, advice)
 
 
 COLUMNS: Final = (

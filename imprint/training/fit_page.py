@@ -49,7 +49,7 @@ def _picture(forecast: RunForecast, card: Card) -> str:
         x_name=Bilingual("memory, GiB", "显存 GiB"),
         y_name=Bilingual("samples a second", "每秒样本数"),
         groups=groups,
-        limits=[Limit(gib, f"{gib:g} GiB") for gib in sizes],
+        limits=[Limit(gib, f"{gib:.4g} GiB") for gib in sizes],
     )
 
 

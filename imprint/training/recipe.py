@@ -26,10 +26,15 @@ class TrainSection(Section):
         description="Put rows of similar length into one batch, which is faster; false only shuffles rows, and the rows left over at the "
         "end of an epoch begin the next step, as in the original.",
     )
+    fit: MayChange[Literal["auto", "off"]] = Field(
+        "auto",
+        description="On a GPU, auto chooses by forecast how micro-batches are computed: several at once or in parts, with activations kept "
+        "or recomputed (docs/forecast.md); off takes the recipe's numbers as they are. Batch, loss and gradient are the same.",
+    )
     merge_micro_batches: MayChange[bool] = Field(
         True,
         description="On one GPU, compute micro-batches together as far as memory allows: the same loss and gradient in less time, with one "
-        "dropout mask of a prefix for them.",
+        "dropout mask of a prefix for them. Not with `fit: off`.",
     )
     loss_average: Literal["token", "micro_batch"] = Field(
         "token", description="One mean over all target tokens of a step, or the original's mean of the micro-batches' means."
@@ -37,7 +42,7 @@ class TrainSection(Section):
     checkpointing: MayChange[bool | None] = Field(
         None,
         description="Recompute activations in the backward pass: less memory, about a third slower; null does so only where the longest "
-        "rows need it on this GPU, by forecast (docs/forecast.md).",
+        "rows need it on this GPU, by forecast (docs/forecast.md); with `fit: off`, not.",
     )
     cuda_graphs: MayChange[bool] = Field(
         True, description="On a GPU, repeat the kernels of a step as one CUDA graph, so that no time goes into launching them."

@@ -1,14 +1,23 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import torch
 import yaml
 
+from imprint.config import read_recipe
+from imprint.data.dataset import DataSplits
+from imprint.engine.world import SINGLE
 from imprint.forecast.cards import Card, find_card
 from imprint.forecast.estimate import Choice, Estimate, estimate
+from imprint.messages import UserError
+from imprint.model import Model
 from imprint.training import device_fit
-from imprint.training.device_fit import DeviceFit, choose_fit
+from imprint.training.device_fit import DeviceFit, choose_fit, fit_to_device, token_budget
+from imprint.training.recipe import Recipe
 from imprint.training.run import train
 from imprint.tune.section import PrefixSection
 from tests.forecast.full_shape import plan
@@ -89,3 +98,32 @@ def test_the_choice_is_written_into_the_run_and_made_again_when_it_resumes(tmp_p
     printed = capsys.readouterr().out
     assert "train.steps: 2 -> 3" in printed
     assert "checkpointing" not in printed
+
+
+def test_off_takes_the_numbers_of_the_recipe_without_a_forecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Card:
+        raise AssertionError("a forecast was made")
+
+    monkeypatch.setattr(device_fit, "this_card", refuse)
+    model = cast("Model", SimpleNamespace(device=torch.device("cuda", 0)))
+    split = cast("DataSplits", None)
+    path = tiny_recipe(tmp_path)
+    for knobs, checkpointing in ((["train.checkpointing=true"], True), ([], False)):
+        recipe = read_recipe(path, ["train.fit=off", *knobs], Recipe)
+        chosen, budget = fit_to_device(recipe, split, model, SINGLE, print)
+        assert chosen.train.checkpointing is checkpointing
+        assert (budget.tokens, budget.micro_batches) == (None, 1)
+
+
+def test_other_values_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fit"):
+        read_recipe(tiny_recipe(tmp_path), ["train.fit=on"], Recipe)
+
+
+def test_merged_micro_batches_and_parts_of_one_become_a_budget(tmp_path: Path) -> None:
+    recipe = read_recipe(tiny_recipe(tmp_path), ["train.batch_size=16", "train.micro_batch_size=4"], Recipe)
+    assert token_budget(recipe, plan(), DeviceFit(checkpointing=False)).tokens is None
+    merged = token_budget(recipe, plan(), DeviceFit(checkpointing=False, rows=8))
+    assert (merged.tokens, merged.micro_batches) == (None, 2)
+    parts = token_budget(recipe, plan(), DeviceFit(checkpointing=False, rows=2))
+    assert (parts.tokens, parts.micro_batches) == (sum(len(ids) for row in plan().rows[:2] for ids, _ in row), 1)

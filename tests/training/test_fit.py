@@ -7,7 +7,7 @@ import yaml
 from imprint.cli import main
 from imprint.config import read_recipe
 from imprint.forecast.cards import CARDS, find_card
-from imprint.training.fit import forecast_run
+from imprint.training.fit import forecast_run, plan_run
 from imprint.training.fit_lines import card_lines
 from imprint.training.recipe import Recipe
 from tests.bases import base_of
@@ -69,9 +69,9 @@ def test_one_card_can_be_asked_for_and_an_unknown_one_is_refused(folder: Path, c
 
 def test_only_settings_that_are_shown_are_computed(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.yaml", [], Recipe)
-    every = forecast_run(recipe, "recipe")
+    every = forecast_run(plan_run(recipe), "recipe")
     for cards in ([find_card("H200")], CARDS):
-        shown = forecast_run(recipe, "recipe", cards=cards)
+        shown = forecast_run(plan_run(recipe), "recipe", cards=cards)
         assert {estimate.choice.quantize for estimate in shown.estimates} == {None}, "the recipe fits, in its own weight format"
         assert len(shown.estimates) < len(every.estimates) / 2
         assert list(card_lines(shown, cards)) == list(card_lines(every, cards))
@@ -88,7 +88,7 @@ def test_every_family_and_method_has_a_forecast(family: str, tune: dict[str, obj
     base = base_of(family, tmp_path / "base")
     values = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**values, "model": {"path": str(base)}, "tune": tune}), encoding="utf-8")
-    forecast = forecast_run(read_recipe(tmp_path / "recipe.yaml", [], Recipe), "recipe", others=False)
+    forecast = forecast_run(plan_run(read_recipe(tmp_path / "recipe.yaml", [], Recipe)), "recipe", others=False)
     assert forecast.own.peak_bytes > 0
     assert forecast.own.choice.tune.method == tune["method"]
     assert forecast.steps == 20
@@ -100,15 +100,15 @@ def test_raw_text_has_a_forecast_with_its_tokens_on_disk(folder: Path, tmp_path:
     values = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     values["data"] = {"kind": "texts", "train": str(text), "length": 64}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    forecast = forecast_run(read_recipe(tmp_path / "recipe.yaml", [], Recipe), "recipe", others=False)
+    forecast = forecast_run(plan_run(read_recipe(tmp_path / "recipe.yaml", [], Recipe)), "recipe", others=False)
     assert [term.name.english for term in forecast.disk][-1] == "tokens of the texts"
 
 
 def test_processes_share_the_rows_of_a_step(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.yaml", ["engine.processes=2", "train.micro_batch_size=1"], Recipe)
-    assert forecast_run(recipe, "recipe", others=False).own.micro_batches == 2
+    assert forecast_run(plan_run(recipe), "recipe", others=False).own.micro_batches == 2
 
 
 def test_settings_that_the_base_cannot_have_are_left_out(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.yaml", ["tune={method: lora, dora: true}"], Recipe)
-    assert {estimate.choice.quantize for estimate in forecast_run(recipe, "recipe").estimates} == {None}
+    assert {estimate.choice.quantize for estimate in forecast_run(plan_run(recipe), "recipe").estimates} == {None}
