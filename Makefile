@@ -37,8 +37,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the whole job on the toy base: rows, tuning, scores, before and after
 	@PATH="$(abspath $(BIN)):$$PATH" bash scripts/demo.sh
 
-test: $(READY)  ## all tests but the long ones
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4
+test: $(READY)  ## all tests but the long ones, and beside them 64 streams for a minute
+	@folder=$$(mktemp -d); trap 'kill $$held 2> /dev/null; rm -rf $$folder' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+		$(BIN)/python -m tests.serve.held_streams $$folder/held 60 64 0.75 > $$folder/log 2>&1 & held=$$!; \
+		$(BIN)/python -m pytest -q -n auto --maxprocesses 4; status=$$?; \
+		if wait $$held; then echo "beside the tests: $$(tail -n 1 $$folder/log)"; \
+		else cat $$folder/log; echo "beside the tests: 64 streams for a minute FAILED"; status=1; fi; \
+		exit $$status
 
 test-long: $(READY) $(KERNELS)/ready test-real  ## the long tests: kill and resume, the demo from end to end, a released model, kernels for other cards
 	@$(BIN)/python -m pytest -q -m "long and not real" -n auto --maxprocesses 4 --dist worksteal
