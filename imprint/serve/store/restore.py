@@ -3,23 +3,41 @@
 import os
 import re
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Final
 
-from sqlalchemy import create_engine
+from sqlalchemy import column, create_engine, insert, select, table
 
+from imprint.files.atomic import atomic_file
 from imprint.files.disk_errors import translate_disk_errors
 from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
 from imprint.serve.store.database import FILE_NAME
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.private_folder import make_private
-from imprint.serve.store.rows import refuse_wrong_rows
+from imprint.serve.store.rows import MAX_NUMBER, refuse_wrong_rows
 from imprint.serve.store.schema import migrate, refuse_unknown_schema
 from imprint.serve.store.store import hold_folder
 
 KEPT_NAME = "before-restore.db"
 """The database that was replaced, beside the new one."""
+SEQUENCES: Final = "sqlite_sequence"
+"""SQLite's table of the largest ids that there were."""
+OBJECTS: Final = """
+    SELECT type, name, sql FROM sqlite_master
+    WHERE sql IS NOT NULL AND (type, name) NOT IN (VALUES ('table', 'sqlite_stat1'), ('table', 'sqlite_stat4'))
+    ORDER BY type = 'index'
+"""
+"""All of a schema, tables first, but for what SQLite adds: the indexes of keys, and figures about indexes. A trigger, too, may be called
+sqlite_something in a file that was written by hand."""
+KEEP_SEQUENCES: Final = """
+    UPDATE main.sqlite_sequence SET seq = max(seq, coalesce((SELECT max(old.seq) FROM backup.sqlite_sequence old
+    WHERE old.name = sqlite_sequence.name AND typeof(old.seq) = 'integer' AND old.seq <= ?), 0))
+"""
+"""Keep the largest ids that there were, so that no id of a deleted account becomes another's."""
+OTHER_TABLES: Final = Bilingual("one with other tables", "表结构不符")
 
 
 def restore(file: Path, folder: Path) -> Path | None:
@@ -32,20 +50,24 @@ def restore(file: Path, folder: Path) -> Path | None:
         raise StoreError("not_found", Bilingual(f"{file}: there is no such file.", f"{file}：没有这个文件。"))
     sqlite.check(file)
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        _check_tables(connection, file)
+        schema = _check_tables(connection, file)
         refuse_wrong_rows(connection, file)
     with translate_disk_errors(folder):
         make_private(folder, FILE_NAME)
         held = hold_folder(folder)
         try:
-            return _replace(file, folder / FILE_NAME)
+            return _replace(file, folder / FILE_NAME, schema)
         finally:
             os.close(held)
 
 
-def _check_tables(connection: sqlite3.Connection, file: Path) -> None:
-    """Raise StoreError unless a file has the tables of its version, and nothing that would act by itself, such as a trigger."""
+def _check_tables(connection: sqlite3.Connection, file: Path) -> tuple[str, ...]:
+    """The statements that make the tables of a file's version.
+
+    Raises StoreError unless it has these, and nothing that would act by itself, such as a trigger.
+    """
     found, versions = {}, []
+    schema: tuple[str, ...] = ()
     with suppress(sqlite3.Error):  # such as a name that is no UTF-8
         found = _columns(connection)
         if found.get("alembic_version", [])[:2] == ["table", "version_num"]:
@@ -59,9 +81,11 @@ def _check_tables(connection: sqlite3.Connection, file: Path) -> None:
             ours = fresh.connection.driver_connection
             assert isinstance(ours, sqlite3.Connection)
             is_known = found == _columns(ours)
+            schema = tuple(sql for _, name, sql in ours.execute(OBJECTS) if name != SEQUENCES)
         engine.dispose()
     if not is_known:
-        raise sqlite.no_database(file, Bilingual("one with other tables", "表结构不符"))
+        raise sqlite.no_database(file, OTHER_TABLES)
+    return schema
 
 
 def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
@@ -70,7 +94,7 @@ def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
         name: [kind, *(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (name,))), *_keys(connection, name)]
         if kind == "table"
         else [kind]
-        for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'").fetchall()
+        for kind, name, _ in connection.execute(OBJECTS).fetchall()
     }
 
 
@@ -85,10 +109,10 @@ def _keys(connection: sqlite3.Connection, table: str) -> list[str]:
     return sorted(" ".join(map(str, row)) for row in [*foreign.fetchall(), *unique.fetchall()])
 
 
-def _replace(file: Path, target: Path) -> Path | None:
+def _replace(file: Path, target: Path, schema: Sequence[str]) -> Path | None:
     """Copy the backup aside, keep the old database under another name, and rename the copy into its place."""
     fresh = target.with_name(".restored.db")
-    sqlite.copy(file, fresh)
+    _copy_rows(file, fresh, schema)
     with closing(sqlite3.connect(fresh)) as connection, connection:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("DELETE FROM messages WHERE chat_id IN (SELECT id FROM chats WHERE session_id IS NOT NULL)")
@@ -97,6 +121,34 @@ def _replace(file: Path, target: Path) -> Path | None:
     kept = _kept(target) if target.exists() else None
     fresh.replace(target)
     return kept
+
+
+def _copy_rows(file: Path, fresh: Path, schema: Sequence[str]) -> None:
+    """Copy the rows of a backup into new tables of ours: nothing else of it comes along, such as a default, or a rule of its tables."""
+    with atomic_file(fresh) as temporary:
+        temporary.chmod(0o600)
+        try:
+            with closing(sqlite3.connect(temporary.absolute(), isolation_level=None, uri=True)) as connection:
+                connection.execute(sqlite.MARK)
+                connection.execute("ATTACH ? AS backup", (f"{file.absolute().as_uri()}?mode=ro",))
+                connection.execute("BEGIN")
+                for statement in schema:
+                    connection.execute(statement)
+                for kind, name, _ in connection.execute(OBJECTS).fetchall():
+                    if kind == "table" and name != SEQUENCES:
+                        connection.execute(_insertion(connection, name))
+                connection.execute(KEEP_SEQUENCES, (MAX_NUMBER,))
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise sqlite.error_of(error, fresh) or sqlite.no_database(file, OTHER_TABLES) from error
+        sqlite.check(temporary)
+
+
+def _insertion(connection: sqlite3.Connection, name: str) -> str:
+    """The statement that copies the rows of a table of the backup."""
+    names = [one for (one,) in connection.execute("SELECT name FROM pragma_table_info(?)", (name,))]
+    ours, theirs = (table(name, *map(column, names), schema=schema) for schema in ("main", "backup"))
+    return str(insert(ours).from_select(names, select(*theirs.columns)))
 
 
 def _kept(target: Path) -> Path:

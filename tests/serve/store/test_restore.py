@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imprint.messages import UserError
-from imprint.serve.store import COMMAND_LINE, StoreError, restore
+from imprint.serve.store import COMMAND_LINE, StoreError, restore, sqlite
 from tests.serve.stores import HOME, PASSWORD, open_store, user
 
 
@@ -156,6 +156,76 @@ def test_tables_without_their_keys_are_refused(tmp_path: Path, backup: Path) -> 
             connection.executescript(sql.replace(column, other))
         with pytest.raises(StoreError, match="other tables"):
             restore(changed, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("made", "renamed"),
+    [
+        ("CREATE TRIGGER t AFTER INSERT ON sessions BEGIN UPDATE accounts SET role = 'admin'; END", "TRIGGER"),
+        ("CREATE VIEW t AS SELECT 1", "VIEW"),
+        ("CREATE TABLE t (a)", "TABLE"),
+        ("CREATE INDEX t ON sessions (address)", "INDEX"),
+    ],
+)
+def test_nothing_hides_behind_a_name_of_sqlites_own(tmp_path: Path, backup: Path, made: str, renamed: str) -> None:
+    changed = tmp_path / "changed.db"
+    shutil.copy(backup, changed)
+    rename = (
+        "UPDATE sqlite_master SET name = 'sqlite_t', tbl_name = iif(tbl_name = 't', 'sqlite_t', tbl_name), sql = replace(sql, ?, ?) "
+        "WHERE name = 't'"
+    )
+    with closing(sqlite3.connect(changed)) as connection, connection:
+        connection.execute(made)
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(rename, (f"{renamed} t", f"{renamed} sqlite_t"))
+    with pytest.raises(StoreError, match="other tables"):
+        restore(changed, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("disabled_at FLOAT", "disabled_at FLOAT DEFAULT 1"),
+        ("UNIQUE (name_key)", "UNIQUE (name_key) ON CONFLICT REPLACE"),
+        ("name_key VARCHAR(256) NOT NULL", "name_key VARCHAR(256) COLLATE NOCASE NOT NULL CHECK (name_key <> 'x')"),
+        ("disabled_at FLOAT", "disabled_at FLOAT, also GENERATED ALWAYS AS (id || name)"),
+    ],
+)
+def test_only_the_rows_of_a_backup_are_restored_not_the_rules_of_its_tables(tmp_path: Path, backup: Path, ours: str, theirs: str) -> None:
+    changed = tmp_path / "changed.db"
+    shutil.copy(backup, changed)
+    with closing(sqlite3.connect(changed)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        edit = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'accounts' AND instr(sql, ?)"
+        assert connection.execute(edit, (ours, theirs, ours)).rowcount == 1
+    restore(changed, tmp_path / "data")
+    restore(backup, tmp_path / "other")
+    assert _schema(tmp_path / "data" / "service.db") == _schema(tmp_path / "other" / "service.db") == _schema(backup)
+
+
+def test_the_id_of_a_deleted_account_stays_its_own_after_a_restore(tmp_path: Path) -> None:
+    with open_store(tmp_path / "data") as store:
+        deleted = user(store).account_id
+        store.accounts.delete(deleted, COMMAND_LINE)
+        store.backup(tmp_path / "backup.db")
+    restore(tmp_path / "backup.db", tmp_path / "new")
+    with open_store(tmp_path / "new") as store:
+        assert user(store).account_id == deleted + 1
+
+
+def test_a_backup_in_another_encoding_is_refused(tmp_path: Path, backup: Path) -> None:
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(backup)) as old, closing(sqlite3.connect(other)) as connection:
+        connection.execute("PRAGMA encoding = 'UTF-16le'")
+        connection.executescript("\n".join(old.iterdump()))
+        connection.execute(sqlite.MARK)
+    with pytest.raises(StoreError, match="other tables"):
+        restore(other, tmp_path / "data")
+
+
+def _schema(file: Path) -> list[tuple[str, str | None]]:
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
 
 
 @pytest.fixture(scope="module")
