@@ -6,17 +6,23 @@ import json
 import shutil
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 
+from imprint.serve.store import Store
 from imprint.terminal import say
+from tests.serve.changed_programs import with_failing_steps
 from tests.serve.processes import Service, service
+from tests.serve.stores import HOME, PASSWORD
 from tests.serve.tiny_runs import tiny_run
+from tests.serve.upstream.slow_server import slow_server
 
 ENDLESS: Final[dict[str, Any]] = {"model": "mine", "prompt": "今天", "temperature": 2.0, "top_p": 1.0}
 """An answer that ends where the context does, nearly always."""
@@ -34,6 +40,8 @@ class Told:
     """When a part of the answer came."""
     last: str = ""
     """The last line."""
+    ends: int = 0
+    """How many lines ended it."""
     ended: float = 0.0
 
     @property
@@ -51,9 +59,9 @@ class Told:
         return json.loads(self.last.removeprefix("data: "))["error"]["code"] if '"error"' in self.last else ""
 
 
-async def stream(client: httpx2.AsyncClient, tokens: int | None = None, **changes: Any) -> Told:
-    """Ask for an answer in a stream and read it to its end."""
-    told = Told(time.perf_counter())
+async def stream(client: httpx2.AsyncClient, tokens: int | None = None, *, told: Told | None = None, **changes: Any) -> Told:
+    """Ask for an answer in a stream and read it to its end. `told`: where to note what it tells, for who looks before."""
+    told = told or Told(time.perf_counter())
     body = {**ENDLESS, "max_tokens": tokens, "stream": True, "queue_events": True, **changes}
     async with client.stream("POST", "/v1/completions", json=body) as answer:
         told.status = answer.status_code
@@ -62,6 +70,7 @@ async def stream(client: httpx2.AsyncClient, tokens: int | None = None, **change
                 told.places.append(int(line.rpartition(" ")[2]))
             if line.startswith("data: {") and '"error"' not in line and json.loads(line[6:])["choices"]:
                 told.texts.append(time.perf_counter())
+            told.ends += line == "data: [DONE]" or '"error"' in line
             told.last = line or told.last
     told.ended = time.perf_counter()
     return told
@@ -240,7 +249,150 @@ def sigterm(folder: Path, count: int = 50, grace: float = 2.0) -> str:
     )
 
 
-DRILLS: Final[Mapping[str, Callable[[Path], str]]] = {"fairness": fairness, "queue": full_queue, "leaving": leaving, "sigterm": sigterm}
+def longest(intervals: list[float]) -> float:
+    """The length below which 99 % are, in seconds."""
+    return statistics.quantiles(intervals, n=100, method="inclusive")[-1]
+
+
+def memory(process_id: int, name: str) -> float:
+    """MiB of a process: `VmRSS`, or `VmHWM`, the most since that was forgotten."""
+    lines = Path(f"/proc/{process_id}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def flood(folder: Path, count: int = 200, streams: int = 16) -> str:
+    """So many sign in at a time, each from another address and until the password is verified, while streams get a token every 100 ms."""
+    data = folder / "flood"
+    with Store.open(data) as store:  # a public service waits for this password to be changed
+        password = store.first_password or ""
+        store.sessions.change_password(store.sessions.login("admin", password, HOME).principal, password, PASSWORD, HOME)
+    with slow_server(0.1) as server, service(server, data, "proxies=[127.0.0.1]", f"slots={streams}", "grace=1") as served:
+        key, process_id = served.key("many", concurrency=streams), served.process.pid
+
+        async def sign_in(client: httpx2.AsyncClient, number: int) -> int:
+            headers = {"X-Forwarded-For": f"10.0.{number}.1", "X-Requested-With": "imprint", "Connection": "close"}
+            refused = 0
+            while True:
+                answer = await client.post("/api/session", json={"name": f"user-{number}", "password": "wrong"}, headers=headers)
+                if answer.status_code == 401:
+                    return refused
+                assert (answer.status_code, answer.headers["retry-after"].isdigit()) == (429, True), answer.text
+                refused += 1
+                await asyncio.sleep(1)
+
+        async def run() -> tuple[list[Told], float, float, list[int], float]:
+            async with served.client(key) as client, served.client("") as visitors:
+                told = [Told(time.perf_counter()) for _ in range(streams)]
+                tasks = [asyncio.create_task(stream(client, 10_000, told=one, model="demo")) for one in told]
+                await asyncio.sleep(12)
+                before = memory(process_id, "VmRSS")
+                Path(f"/proc/{process_id}/clear_refs").write_text("5", encoding="ascii")  # forget the most so far
+                begun = time.perf_counter()
+                refused = await asyncio.gather(*(sign_in(visitors, number) for number in range(count)))
+                ended = time.perf_counter()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                return told, begun, ended, refused, memory(process_id, "VmHWM") - before
+
+        told, begun, ended, refused, more = asyncio.run(run())
+    pairs = [pair for one in told for pair in itertools.pairwise(one.texts[10:])]
+    normal = longest([later - earlier for earlier, later in pairs if later < begun])
+    beside = longest([later - earlier for earlier, later in pairs if earlier < ended and later > begun])
+    assert more < 2.5 * 64, more  # each hash takes 64 MiB
+    assert beside <= 2 * normal, (beside, normal)
+    return (
+        f"{count} logins at a time, verified within {ended - begun:.0f} s and {sum(refused)} times told to come again, take {more:.0f} MiB "
+        f"more: two hashes at a time; 99 % of the intervals of {streams} streams last {milliseconds(normal)} before, "
+        f"{milliseconds(beside)} beside it, ratio {beside / normal:.2f}"
+    )
+
+
+@contextmanager
+def watched(url: str) -> Iterator[list[tuple[float, int]]]:
+    """When `/health/ready` said what, all the time."""
+    seen: list[tuple[float, int]] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        with httpx2.Client(base_url=url, timeout=10, trust_env=False) as client:
+            while not over.wait(0.002):
+                seen.append((time.perf_counter(), client.get("/health/ready").status_code))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+async def ask_beside_fault(client: httpx2.AsyncClient, fault: Path, kind: str, seconds: float) -> tuple[float, float, list[Told]]:
+    """Eight users ask without a pause while the steps fail, once if `seconds` is 0; when that began and ended, and what was answered."""
+    told: list[Told] = []
+    over = asyncio.Event()
+
+    async def ask_on(number: int) -> None:
+        while not over.is_set():
+            told.append(await stream(client, 100, model=("base", "mine")[number % 2], temperature=0, stop=[str(number)]))
+            await asyncio.sleep(0.001 if told[-1].status == 200 else 0.1)
+
+    tasks = [asyncio.create_task(ask_on(number)) for number in range(8)]
+    await asyncio.sleep(1)
+    begun = time.perf_counter()
+    fault.with_suffix(".part").write_text(f"{kind} {'always' if seconds else 'once'}", encoding="ascii")
+    fault.with_suffix(".part").rename(fault)
+    if seconds:
+        await asyncio.sleep(seconds)
+        fault.unlink()
+    while fault.exists():
+        await asyncio.sleep(0.001)
+    ended = time.perf_counter()
+    await asyncio.sleep(seconds + 2)
+    over.set()
+    await asyncio.wait_for(asyncio.gather(*tasks), 60)  # no request hangs
+    return begun, ended, told
+
+
+def failing_steps(folder: Path) -> str:
+    """Steps of the model fail, once or for three seconds, while eight users ask at four slots: nobody is left without an end."""
+    fault, said = folder / "fault", []
+    with service(folder / "mine", folder / "failing", "slots=4", program=with_failing_steps(fault)) as served:
+        key = served.key("many", concurrency=8)
+
+        async def run(kind: str, seconds: float) -> tuple[float, float, list[Told]]:
+            async with served.client(key) as client:
+                return await ask_beside_fault(client, fault, kind, seconds)
+
+        for kind, seconds in itertools.product(("device", "memory"), (0.0, 3.0)):
+            with watched(served.url) as seen:
+                begun, ended, told = asyncio.run(run(kind, seconds))
+            down = [when for when, status in seen if status == 503]
+            assert {status for when, status in seen if when < begun} == {200}
+            assert seen[-1][1] == 200
+            assert all(one.ends == 1 for one in told)
+            assert all(one.is_whole or one.error == "engine_unavailable" for one in told)
+            refused, whole = sum(one.status == 503 for one in told), sum(one.is_whole for one in told)
+            ends = f"{whole} answers whole, {len(told) - whole - refused} ended with an error event, {refused} refused"
+            assert down or not seconds
+            assert not down or down[0] - begun < 5
+            after = (
+                f"503 after {milliseconds(down[0] - begun)}, 200 {milliseconds(max(0.0, down[-1] - ended))} after it" if down else "no 503"
+            )
+            said.append(f"{kind} {f'for {seconds:g} s' if seconds else 'once'}: {after}; {ends}")
+        restarts = served.figures()["restarts_total"]
+    return f"{'; '.join(said)}; the decoder was made anew {restarts:.0f} times"
+
+
+DRILLS: Final[Mapping[str, Callable[[Path], str]]] = {
+    "fairness": fairness,
+    "queue": full_queue,
+    "leaving": leaving,
+    "sigterm": sigterm,
+    "flood": flood,
+    "steps": failing_steps,
+}
 
 
 def main(folder: Path, names: list[str]) -> int:

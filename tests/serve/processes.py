@@ -5,16 +5,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import httpx2
 
 from imprint.serve.store import COMMAND_LINE, Store
 
 ROOT = Path(__file__).parents[2]
+PROGRAM: Final = ("-m", "imprint")
 
 
 @dataclass
@@ -37,11 +39,10 @@ class Service:
             return store.keys.create(account.id, actor=COMMAND_LINE).key
 
     def client(self, key: str) -> httpx2.AsyncClient:
-        """A client with as many connections as it wants."""
+        """A client with as many connections as it wants; a visitor's without a key."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx2.Limits(max_connections=None)
-        return httpx2.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=120, limits=limits, verify=False, trust_env=False
-        )
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=120, limits=limits, verify=False, trust_env=False)
 
     def figures(self) -> dict[str, float]:
         """What the engine says of itself."""
@@ -58,7 +59,7 @@ class Service:
 
 def command(*words: str) -> list[str]:
     """The words that start a command of ours."""
-    return [sys.executable, "-m", "imprint", *words]
+    return [sys.executable, *PROGRAM, *words]
 
 
 def environment(**changes: str) -> Mapping[str, str]:
@@ -67,13 +68,23 @@ def environment(**changes: str) -> Mapping[str, str]:
 
 
 @contextmanager
-def service(source: Path, data: Path, *knobs: str) -> Iterator[Service]:
-    """A service of this run, model or bundle, once it is ready; killed at the end if it still runs."""
+def service(source: Path | str, data: Path, *knobs: str, program: Sequence[str] = PROGRAM) -> Iterator[Service]:
+    """A service of this run, model or bundle, or of the server at this address, once it is ready; killed at the end if it still runs.
+
+    `program`: how Python is told to run ours, where it is changed before.
+    """
     log = data.with_name(f"{data.name}.log")
+    words = [str(source), "device=cpu"] if isinstance(source, Path) else [f"upstream=[{source}]"]
+    data.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as errors:
-        words = command("serve", str(source), "port=0", f"data={data}", "device=cpu", *knobs)
         started = subprocess.Popen(
-            words, cwd=data.parent, env=environment(), stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", errors="replace"
+            [sys.executable, *program, "serve", *words, "port=0", f"data={data}", *knobs],
+            cwd=data.parent,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            encoding="utf-8",
+            errors="replace",
         )
     assert started.stdout is not None
     try:

@@ -1,3 +1,5 @@
+import os
+import sys
 import threading
 import time
 from typing import Any
@@ -6,7 +8,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from imprint.serve.store.errors import StoreError
-from imprint.serve.store.passwords import Hashing, Passwords
+from imprint.serve.store.passwords import NICER, Hashing, Passwords
 from tests.serve.stores import FAST
 
 
@@ -78,3 +80,11 @@ def test_two_hash_at_once_some_wait_and_more_are_refused(monkeypatch: pytest.Mon
         thread.join()
     assert (refused.value.kind, max(most)) == ("busy", 2)
     passwords.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a priority is of the whole process")
+def test_threads_that_hash_let_streams_run_before_them(passwords: Passwords) -> None:
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    there = vars(passwords)["_pool"].submit(os.getpriority, os.PRIO_PROCESS, 0).result()
+    assert there == min(here + NICER, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == here
