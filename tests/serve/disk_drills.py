@@ -20,10 +20,13 @@ from typing import Any, Final
 import httpx2
 
 from imprint.terminal import say
+from tests.serve.changed_programs import with_moved_clock
+from tests.serve.kill_drill import killed
 from tests.serve.processes import Service, command, environment, service
 from tests.serve.tiny_runs import tiny_run
 
 DISK: Final = 6 * 2**20
+HOUR: Final = 3600.0
 ASKED: Final[dict[str, Any]] = {"model": "mine", "prompt": "今天", "temperature": 0, "max_tokens": 5}
 
 
@@ -48,6 +51,11 @@ class Asker:
         self.key = served.key("ada")
         page = {"X-Requested-With": "imprint", "Origin": served.url, "Sec-Fetch-Site": "same-origin"}
         self.page = httpx2.Client(base_url=served.url, timeout=30, verify=False, trust_env=False, headers=page)
+        self.be_guest()
+
+    def be_guest(self) -> None:
+        """Begin a session with a chat."""
+        self.page.cookies.clear()
         assert self.page.post("/api/session/guest").status_code == 200
         self.chat = self.page.post("/api/chats", json={}).json()["id"]
 
@@ -255,6 +263,40 @@ def backups(folder: Path, count: int = 5) -> str:
     return f"{said}: each restored, integrity_check ok, {messages[0]} to {messages[-1]} messages"
 
 
+JUMPS: Final = (("+2 h", 2 * HOUR, True), ("-30 days", -720 * HOUR, True), ("+13 h", 13 * HOUR, False), ("-1 day", -24 * HOUR, True))
+"""How the clock of the system jumps, in seconds, and whether a session goes on that was used just before."""
+
+
+def clock(folder: Path) -> str:
+    """The clock of the system jumps, each time while an answer is written: sessions end early, never late, and all else goes on."""
+    data, moved, now = folder / "clock", folder / "moved", 0.0
+    moved.write_text("0", encoding="ascii")
+    said, ended = [], []
+    with service(folder / "mine", data, "grace=1", program=with_moved_clock(moved)) as served, asker(served) as asked:
+        for name, seconds, goes_on in (*JUMPS, ("+1 year", 8766 * HOUR, False)):
+            assert asked.is_served()
+            generation = asked.ask("讲一个故事").json()["answers"][0]["generation"]
+            now += seconds
+            moved.with_suffix(".part").write_text(str(now), encoding="ascii")
+            moved.with_suffix(".part").rename(moved)
+            statuses = {asked.page.get("/api/me").status_code for _ in range(3)}
+            assert statuses == {200 if goes_on else 401}, (name, statuses)
+            if goes_on:
+                assert "event: end" in asked.page.get(f"/api/generations/{generation}/events").text
+            else:
+                ended.append(dict(asked.page.cookies))
+                asked.be_guest()
+            assert asked.is_served()
+            said.append(f"{name}: the session {'goes on' if goes_on else 'has ended'}")
+        for cookies in ended:
+            cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
+            assert httpx2.get(f"{served.url}/api/me", headers={"Cookie": cookie}).status_code == 401
+        assert served.figures()["failed_total"] == 0
+        assert served.end()[0] == 0
+        assert whole(data)
+    return f"{', '.join(said)}; at the end all of before have; a key, a new session and an answer work after each"
+
+
 DRILLS: Final[Mapping[str, Callable[[Path], str]]] = {
     "full": full,
     "read-only": read_only,
@@ -262,6 +304,8 @@ DRILLS: Final[Mapping[str, Callable[[Path], str]]] = {
     "deleted": deleted,
     "newer": newer,
     "backups": backups,
+    "clock": clock,
+    "kills": killed,
 }
 
 

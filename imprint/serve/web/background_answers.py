@@ -21,8 +21,8 @@ from imprint.serve.web.sse import named_event
 
 LINGER_SECONDS: Final = 60.0
 """How long an answer goes on without a viewer, and how long its end can be read."""
-FLUSH_SECONDS: Final = 1.0
-"""Most seconds for which a text is kept in memory alone."""
+FLUSH_SECONDS: Final = 0.8
+"""How often the text of an answer is written: with the next token and the disk, what a crash takes is less than a second of it."""
 MAX_VIEWERS: Final = 32
 """Most streams of one owner at a time: far fewer than the service has connections."""
 TOO_MANY_VIEWERS: Final = Bilingual("Your answers are shown in too many places; close some.", "你的回答已在太多窗口中打开，请关闭一些。")
