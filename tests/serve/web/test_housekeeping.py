@@ -1,7 +1,9 @@
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Job
-from imprint.serve.store import COMMAND_LINE
+from imprint.serve.store import COMMAND_LINE, Limits
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web import housekeeping
 from imprint.serve.web.answers import AnswerSet
@@ -20,6 +22,7 @@ from imprint.serve.web.housekeeping import end_revoked, watching_rights
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
+from imprint.terminal import say
 from tests.serve.stores import PASSWORD, open_store, user
 from tests.serve.web.page import Browser, page
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
@@ -95,6 +98,56 @@ def test_every_live_stream_ends_within_a_second_of_the_right_to_it(tmp_path: Pat
         assert all(text.count("event: end") == 1 for text in said.values())
         assert '"finish":"cancelled"' in said["rights"]
         assert next(first)  # who asked goes on
+
+
+ENDS_SESSIONS = {
+    **{name: ENDS[name] for name in ("signed-out", "password", "disabled")},
+    "demoted": lambda admin, _, number: admin.patch(f"/api/admin/users/{number}", json={"role": "user"}),
+}
+ROUNDS = 5
+BUSY_SECONDS = 1.0
+"""What a machine that others use may add to the second in which a stream ends."""
+
+
+def seconds_to_end(stack: ExitStack, browsers: list[Browser], end: Callable[[], httpx2.Response]) -> tuple[float, float]:
+    """Begin an endless answer in each browser and end their sessions: the seconds until the last session and the last stream have ended."""
+    streams = [stack.enter_context(streaming(browser, "GET", begin(browser))) for browser in browsers]
+    sessions = [dict(browser.cookies) for browser in browsers]
+    said: list[str] = []
+    readers = [threading.Thread(target=lambda lines=lines: said.append("".join(lines))) for lines in streams]  # type: ignore[misc]
+    for reader in readers:
+        reader.start()
+    begun = time.monotonic()
+    assert end().status_code == 200
+    for cookies in sessions:
+        browsers[0].cookies.clear()
+        browsers[0].cookies.update(cookies)
+        assert browsers[0].get("/api/me").status_code == 401
+    ended = time.monotonic()
+    for reader in readers:
+        reader.join(20)
+    assert [text.count("event: end") for text in said] == [1] * len(browsers)
+    return ended - begun, time.monotonic() - begun
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ENDS_SESSIONS)
+def test_each_of_these_ends_all_sessions_and_streams_of_an_account_within_a_second(tmp_path: Path, name: str) -> None:
+    found = []
+    with page(tmp_path, limits=Limits(logins_a_minute=1000)) as shown, ExitStack() as stack:
+        admin = shown.admin()
+        for number in range(ROUNDS):
+            user = shown.user(f"user-{number}", role="admin" if name == "demoted" else "user")
+            account = next(one["id"] for one in admin.get("/api/admin/users").json()["users"] if one["name"] == f"user-{number}")
+            browsers = [user, shown.browser()]
+            assert browsers[1].sign_in(f"user-{number}", PASSWORD).status_code == 200
+            assert browsers[0].cookies != browsers[1].cookies
+            concerned = browsers[: 1 if name == "signed-out" else 2]  # other sessions go on
+            found.append(seconds_to_end(stack, concerned, partial(ENDS_SESSIONS[name], admin, user, account)))
+            assert name != "signed-out" or browsers[1].get("/api/me").status_code == 200
+    sessions, streams = (max(times) for times in zip(*found, strict=True))
+    say(f"{name}: of {ROUNDS}, sessions end within {sessions:.2f} s, streams within {streams:.2f} s")
+    assert streams <= 1 + BUSY_SECONDS
 
 
 def test_an_answer_whose_right_ends_while_it_begins_never_runs(tmp_path: Path) -> None:
