@@ -32,6 +32,7 @@ from imprint.serve.generation.job import (
     no_such_model,
 )
 from imprint.serve.generation.waiting import IncomingJobs, Times, moved_up, refuse_if_full
+from imprint.serve.generation.warm_up import needs_warm_up, probe_requests, warm_up_requests
 
 FAILED = Bilingual(
     "the model failed while it wrote this answer, and is started again. Send the request again.",
@@ -52,7 +53,6 @@ PROBES = 3
 """After so many failures in a row, what waits is ended."""
 LONGEST_PAUSE = 30.0
 """Most seconds between two tries to start again."""
-PROBE = ({"role": "user", "content": "1"},)
 STOP_SECONDS = 5.0
 """How long `close` waits for the step that runs."""
 
@@ -103,8 +103,8 @@ class Worker:
         """Jobs whose prompt is being encoded."""
         self._closing = self._stopping = False
         """Whether no job is taken any more; whether what runs must end."""
-        self._starting = self._broken = self._hangs = False
-        """Whether the decoder is being made anew; whether that has failed several times; whether a step takes too long."""
+        self._starting, self._broken, self._hangs = needs_warm_up(self._model.network), False, False
+        """Whether the decoder is being made; whether that has failed several times; whether a step takes too long."""
         self._counts = Counts()
         self._open: set[WorkerAnswer] = set()
         """All answers that have not ended; only the event loop uses it."""
@@ -266,6 +266,10 @@ class Worker:
 
     def _run(self) -> None:
         """Work until the service is stopped."""
+        longest = min(one.info.max_length for one in self._mounted.values())
+        if self._starting and not self._starts(warm_up_requests(self._model, self._limits.prefill_chunk_tokens, longest)):
+            self._restart()
+        self._starting = False
         while self._wait_for_work():
             if not self._try_step():
                 self._restart()  # outside of the exception, which holds tensors
@@ -417,7 +421,7 @@ class Worker:
             self._counts.restarts += 1
         self._blame()
         failures = 0
-        while not self._stopping and not self._starts():
+        while not self._stopping and not self._starts(probe_requests(self._model)):
             failures += 1
             with self._lock:
                 self._broken = failures >= PROBES
@@ -451,12 +455,13 @@ class Worker:
         with self._lock:
             self._retries = deque(sorted(self._retries, key=lambda answer: answer.is_suspect))
 
-    def _starts(self) -> bool:
-        """Whether a new decoder gives a token."""
+    def _starts(self, requests: Iterable[Request]) -> bool:
+        """Whether a new decoder answers requests that nobody waits for."""
         try:
             self._decoder.abandon()
             self._decoder = self._new_decoder()
-            self._decoder.admit(Request(self._model.prompt_of(PROBE), 1, adapter="base"))
+            for request in requests:
+                self._decoder.admit(request)
             while len(self._decoder):
                 self._decoder.step()
         except Exception:
