@@ -64,6 +64,8 @@ class Database:
         self._busy_seconds = busy_seconds
         self._writer = threading.Lock()
         self._shared = Shared()
+        self.on_write: Callable[[float], None] = lambda _seconds: None
+        """Called with the seconds that a transaction has had the right to write."""
         refuse_unwritable(folder)
         with translate_disk_errors(folder):
             make_private(folder, FILE_NAME)
@@ -120,12 +122,14 @@ class Database:
                 Bilingual("the database is busy. Try again in a moment.", "数据库繁忙，请稍后再试。"),
                 retry_after=2.0,
             )
+        began = time.monotonic()
         try:
             options = {sqlite.WRITES: True}
             with self._translated(), self._engine.connect().execution_options(**options) as connection, connection.begin():
                 yield connection
         finally:
             self._writer.release()
+            self.on_write(time.monotonic() - began)
 
     def batch(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
         """Make calls one after the other in one transaction, which costs much less than one for each; no error is raised.

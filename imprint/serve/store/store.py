@@ -101,6 +101,10 @@ class Store:
             self.quota.free_reservations(connection)
         self.tidy()
 
+    def observe_writes(self, observe: Callable[[float], None]) -> None:
+        """Let a function be called with the seconds of each transaction that writes."""
+        self._database.on_write = observe
+
     def tidy(self) -> None:
         """Remove what has expired: sessions with the chats of guests, old usage, requests and entries of the audit log.
 

@@ -49,6 +49,8 @@ class AnswerBuffer:
     """The tokens so far, if they are."""
     new_tokens: int = 0
     """How many came so far."""
+    first_text: tuple[float, int] | None = None
+    """When text came first, by a monotonic clock, and how many tokens it had."""
     ended: Ended | None = None
     """How it ended."""
 
@@ -62,6 +64,7 @@ class AnswerBuffer:
         if isinstance(event, TextDelta):
             self.text += event.text
             self.new_tokens += event.new_tokens
+            self.first_text = self.first_text or (time.monotonic(), self.new_tokens)
             if self.keeps_tokens:
                 self.kept_tokens += event.tokens
         elif isinstance(event, Ended):
@@ -231,10 +234,14 @@ class AnswerSet:
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": new, "total_tokens": self.prompt_tokens + new}
 
     def _taken(self, number: int, event: Event) -> Event:
-        self.answers[number].take(event)
+        answer, now = self.answers[number], time.monotonic()
+        answer.take(event)
         if isinstance(event, TextDelta) and not self._has_text:
             self._has_text = True
-            self.services.metrics.first_token_seconds.observe(time.monotonic() - self._started_at)
+            self.services.metrics.first_token_seconds.observe(now - self._started_at)
+        if isinstance(event, Ended) and answer.first_text is not None and event.new_tokens > answer.first_text[1]:
+            since, tokens = answer.first_text
+            self.services.metrics.token_seconds.observe((now - since) / (event.new_tokens - tokens))
         return event
 
     async def end(self, *, begun: bool = True) -> None:

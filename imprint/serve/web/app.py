@@ -34,6 +34,7 @@ DESCRIPTION = (
 def create_app(backend: Backend, store: Store, settings: WebSettings) -> FastAPI:
     """The application over a backend and a store; `drain` ends its answers."""
     services = Services(backend, store, settings, Metrics(backend))
+    store.observe_writes(services.metrics.write_seconds.observe)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from imprint.serve.generation.job import Backend
 
 SECONDS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+TOKEN_SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
 GAUGES: Final = (
     ("waiting", "Jobs in the queue"),
     ("running", "Answers that are being written"),
@@ -43,6 +44,15 @@ class Metrics:
         )
         self.first_token_seconds = Histogram(
             "imprint_first_token_seconds", "Seconds to the first text", buckets=SECONDS, registry=self.registry
+        )
+        self.token_seconds = Histogram(
+            "imprint_token_seconds",
+            "Seconds of a later token, mean of an answer",
+            buckets=TOKEN_SECONDS,
+            registry=self.registry,
+        )
+        self.write_seconds = Histogram(
+            "imprint_write_seconds", "Seconds of a transaction that writes to the database", buckets=SECONDS, registry=self.registry
         )
         self.disconnects = Counter("imprint_disconnects", "Clients that left before their answer was whole", registry=self.registry)
         self.login_failures = Counter("imprint_login_failures", "Logins that were refused", registry=self.registry)

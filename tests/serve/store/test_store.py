@@ -118,3 +118,14 @@ def test_what_has_expired_goes_beside_a_session_that_cannot_be_removed(tmp_path:
         with closing(sqlite3.connect(tmp_path / "service.db")) as connection:
             assert connection.execute("SELECT id FROM sessions").fetchall() == [(2,)]
         assert store.sessions.of(tokens[1]) is None
+
+
+def test_the_seconds_of_each_write_are_told(store: Store) -> None:
+    found: list[float] = []
+    store.observe_writes(found.append)
+    me = user(store)
+    written = len(found)
+    store.chats.list(me)
+    assert written >= 1
+    assert len(found) == written
+    assert all(0 <= seconds < 60 for seconds in found)

@@ -224,6 +224,9 @@ class ScriptedStore:
     def revocations(self) -> int:
         return 0
 
+    def observe_writes(self, observe: Callable[[float], None]) -> None:
+        """It writes nothing."""
+
     def is_valid(self, principal: Principal) -> bool:
         return principal.name != self.unwanted
 

@@ -35,6 +35,18 @@ def test_answers_are_collected_in_their_order_and_counted_once() -> None:
     asyncio.run(collect())
 
 
+def test_the_seconds_of_a_token_are_counted_once_an_answer() -> None:
+    async def collect() -> bytes:
+        answers = answer_set()
+        await answers.start([job("one"), job("two")])
+        await answers.collect()
+        return answers.services.metrics.text()
+
+    text = asyncio.run(collect())
+    assert b"imprint_first_token_seconds_count 1.0" in text
+    assert b"imprint_token_seconds_count 2.0" in text
+
+
 def test_where_one_is_refused_none_runs_on() -> None:
     async def start() -> None:
         answers = answer_set()
