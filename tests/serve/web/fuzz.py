@@ -1,6 +1,7 @@
-"""Random requests to every route of the document: `python -m tests.serve.web.fuzz 10000` sends so many to each.
+"""Random requests to every route of the document: `python -m tests.serve.web.fuzz 10000` sends so many to each that takes a parameter.
 
-`python -m tests.serve.web.fuzz 10000 1/2` sends them to every second route, from the first on, `2/2` to the others.
+The others get 250 at most. `python -m tests.serve.web.fuzz 10000 1/2` sends them to every second route, from the first on, `2/2` to the
+others.
 """
 
 import sys
@@ -43,6 +44,8 @@ UNBOUNDED: Final = Limits(
     account_requests_a_day=MANY, open_account_requests=MANY,
 )  # fmt: skip
 """So that requests are not refused before they are looked at; chats stay bounded, since they are exported."""
+SAME: Final = 250
+"""Random requests to a route without a parameter: they differ in nothing that it reads."""
 
 
 class Targets:
@@ -120,8 +123,14 @@ def send_random(made: Page, operation: Any, key: str, cases: int) -> tuple[Count
 
     calm = settings(max_examples=cases, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     with requests.Session() as session:
+        session.trust_env = False  # no proxy, and no look for a .netrc before each request
         calm(given(case=operation.as_strategy())(send))()
     return statuses, wrong
+
+
+def takes_parameter(operation: Any) -> bool:
+    """Whether requests to a route can differ: in its path, its query or its body."""
+    return bool(operation.path_parameters or operation.query or operation.body)
 
 
 def fuzz(made: Page, cases: int, part: int = 1, parts: int = 1, *, tell: bool = False) -> tuple[int, list[str]]:
@@ -133,7 +142,7 @@ def fuzz(made: Page, cases: int, part: int = 1, parts: int = 1, *, tell: bool = 
     total, wrong = 0, list[str]()
     for operation in operations[part - 1 :: parts]:
         begun = time.monotonic()
-        statuses, found = send_random(made, operation, key, cases)
+        statuses, found = send_random(made, operation, key, cases if takes_parameter(operation) else min(cases, SAME))
         total, wrong = total + statuses.total(), wrong + found
         if tell:
             seconds = time.monotonic() - begun
