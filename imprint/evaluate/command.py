@@ -18,6 +18,7 @@ from imprint.evaluate.section import EvaluateSection, resolve
 from imprint.evaluate.training_rows import load_training_rows
 from imprint.evaluate.unused_knobs import refuse_unread_columns, refuse_unused_decoding
 from imprint.files.disk_errors import refuse_unwritable
+from imprint.inference.step_graphs import captures_summary
 from imprint.loading.load import load_with, open_template
 from imprint.loading.source import ModelSource, resolve_source
 from imprint.terminal import say
@@ -51,6 +52,8 @@ def evaluate_command(path: str | Path, *, data: Path | None, limit: int | None, 
     say_warnings([*own, *learned_before_warnings(source, samples, adapter=section.adapter, base=section.base, tools=tools)])
     for line in score_lines(report, output):
         say(line)
+    if (made := captures_summary(model.network)) is not None:
+        say(made.line)
     refresh_report(source)
     return answers
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from imprint.messages import Bilingual
 from imprint.models.attention import NO_ADAPTER, Prefix, PrefixRanges, RowAdapters
 from imprint.models.cache import KVCache
-from imprint.models.kernel_paths import graphs_problem
+from imprint.models.kernel_paths import compiled_kernels, graphs_problem
 from imprint.models.network import PLAIN_CHOSEN, Network
 from imprint.models.step_fusion import FusedStep, computed
 from imprint.pack import Pack
@@ -99,6 +99,20 @@ def refusal(network: Network) -> Bilingual | None:
     if any(type(parameter) is not nn.Parameter or not parameter.numel() for parameter in network.parameters()):
         return Bilingual("the weights are sharded over processes", "权重分布在多个进程上")
     return None
+
+
+def captures_summary(network: Network) -> Bilingual | None:
+    """How many graphs decoding has made, and how many Triton kernels this process has compiled; None where there are none."""
+    captures = network.step_captures
+    graphs = Bilingual(f"CUDA graphs of decoding: {captures}", f"解码 CUDA 图 {captures} 个") if captures else None
+    return joined(graphs, compiled_kernels())
+
+
+def joined(*counts: Bilingual | None) -> Bilingual | None:
+    """Counts in one line; None where there are none."""
+    there = [count for count in counts if count is not None]
+    english, chinese = "; ".join(count.english for count in there), "；".join(count.chinese for count in there)
+    return Bilingual(english, chinese) if there else None
 
 
 def bucket_of(rows: int) -> int:
@@ -245,6 +259,7 @@ class StepGraphs:
             say(line.line, stream=sys.stderr)
             return None
         self.captures += 1
+        self.network.step_captures += 1
         return self._graphs[kind]
 
     def _record(self, kind: StepKind) -> Callable[[], Tensor]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+from imprint.kernels.compilations import listen
+
 
 def _module(name: str) -> Any:
     try:
@@ -16,6 +18,7 @@ tl = _module("triton.language")
 """Triton's language; None without Triton."""
 triton = tl and _module("triton")
 """Triton; None where it is not installed."""
+listen(triton)
 
 
 def jit(*, unaligned: Sequence[str] = (), varying: Sequence[str] = ()) -> Callable[[Any], Any]:

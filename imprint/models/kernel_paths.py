@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from imprint.kernels.available import NO_GPU, dtype_problem, fp8_problem, problem
+from imprint.kernels.compilations import compilations
 from imprint.messages import Bilingual
 from imprint.models.decode_attention import DecodeAttention
 from imprint.models.packed_attention import PackedAttention
@@ -38,6 +39,17 @@ def kernel_lines(device: torch.device, usual: torch.dtype, triton: str | None) -
 def graphs_problem(device: torch.device) -> Bilingual | None:
     """Why a device repeats no steps of decoding, whatever the network; None where it does, which takes no Triton."""
     return None if device.type == "cuda" else NO_GPU
+
+
+def compiled_kernels() -> Bilingual | None:
+    """How many Triton kernels this process has compiled, and how many it found compiled; None where it used none."""
+    made = compilations()
+    if not made.compiled and not made.read:
+        return None
+    return Bilingual(
+        f"Triton kernels compiled: {made.compiled}, found in its cache: {made.read}",
+        f"编译 Triton 内核 {made.compiled} 个，取自缓存 {made.read} 个",
+    )
 
 
 def training_line(device: torch.device, dtype: torch.dtype) -> str:

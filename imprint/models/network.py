@@ -91,6 +91,8 @@ class Network(nn.Module):
         """Whether a GPU repeats decoding steps as CUDA graphs."""
         self.revision = 0
         """Counts the changes of modules and hooks after which a captured step is no longer the network's."""
+        self.step_captures = 0
+        """Number of decoding steps that were captured so far."""
         self.decode_memory: object = None
         """What the last Decoder left for the next one (inference/decode_memory.py)."""
         self.quantized_head: QuantizedEmbedding | None = None

@@ -6,6 +6,7 @@ import torch
 
 from imprint.data.truncation import cut_warning
 from imprint.files.atomic import write_json
+from imprint.inference.step_graphs import captures_summary, joined
 from imprint.messages import Bilingual
 from imprint.report.next_steps import next_steps
 from imprint.training.job import TrainJob, graphs_notice, products_notice
@@ -96,8 +97,9 @@ def print_end(job: TrainJob, progress: TrainProgress, run_log: RunLog, verdict: 
         f"训练完成，保存的是第 {progress.best_step} 步",
     )
     run_log.bar.say(done.line)
-    if job.graphs is not None:
-        run_log.bar.say(job.graphs.summary().line)
+    made = joined(None if job.graphs is None else job.graphs.summary(), captures_summary(job.model.network))
+    if made is not None:
+        run_log.bar.say(made.line)
     data, held_out = job.recipe.data, len(job.split.dev)
     steps = next_steps(str(path), None if data.dev is None else str(data.dev), data.kind, held_out=held_out > 0)
     for line in (*map(str, verdict), *next_lines(steps)):

@@ -8,8 +8,11 @@ import pytest
 
 from imprint.cli import main
 from imprint.files.atomic import read_jsonl
+from imprint.kernels.compilations import Compilations
+from imprint.models import kernel_paths
 from imprint.runs import RunFolder
 from tests.evaluate.answers import Ask, predictions, said_by_hand
+from tests.inference.recorders import use_plain_recorder
 
 
 def test_without_a_folder_answers_go_into_the_run(run: RunFolder, rows: Path) -> None:
@@ -26,6 +29,19 @@ def test_rows_drawn_from_a_file_are_kept_beside_those_of_the_whole(run: RunFolde
 def test_limit_takes_the_first_rows_of_the_file(ask: Ask, rows: Path) -> None:
     lines = read_jsonl(ask(limit=3) / "predictions.jsonl")
     assert [line["input"] for line in lines] == [json.loads(line)["content"] for line in rows.read_text(encoding="utf-8").splitlines()[:3]]
+
+
+def test_the_graphs_of_decoding_are_counted_at_the_end_where_there_are_any(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(limit=2, name="plain")
+    assert "CUDA graphs" not in capsys.readouterr().out
+    use_plain_recorder(monkeypatch)
+    monkeypatch.setattr(kernel_paths, "compilations", lambda: Compilations(compiled=3, read=5))
+    ask(limit=2)
+    *_, last = capsys.readouterr().out.splitlines()
+    graphs = "CUDA graphs of decoding: 1; Triton kernels compiled: 3, found in its cache: 5"
+    assert last == f"{graphs} / 解码 CUDA 图 1 个；编译 Triton 内核 3 个，取自缓存 5 个"
 
 
 def test_the_base_of_a_run_is_its_base_untouched(ask: Ask, run: RunFolder, rows: Path) -> None:
