@@ -3,19 +3,27 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import imprint
+from imprint.engine.engine import Engine
+from imprint.engine.section import OptimizerSection
 from imprint.models import vocabulary
 from imprint.models.network import Network
 from imprint.models.vocabulary import reduce_vocabulary_memory
 from imprint.pack import Pack, pack
+from imprint.quant.linear import QuantizedLinear
+from imprint.quant.names import FormatName
 from imprint.training.graphs import Compute, GradientGraphs, graphs_for, refusal
 from imprint.training.pack_sizes import rounded_up
 from imprint.tune.lora.section import LoraSection
+from imprint.tune.prefix import PrefixEncoder
 from imprint.tune.section import AnySection, FullSection, PrefixSection
 from imprint.tune.tuner import Tuner, build_tuner
-from tests.cases import difference, small_chatglm2, small_network
+from tests.cases import CHATGLM2_TUNED, TUNED, Case, difference, ends, small_chatglm2, small_network, without_padding
 from tests.conftest import ROOT
+from tests.exact import exact_loss, exact_twin
 
 SECTIONS: list[AnySection] = [PrefixSection(length=3, prefix_dropout=0.0), LoraSection(method="lora", rank=2), FullSection(method="full")]
 LENGTHS = ((9, 4), (6, 3), (12, 7))
@@ -338,3 +346,95 @@ def test_rows_of_an_embedding_in_main_memory_are_placed_before_each_pass(monkeyp
         assert difference(loss, expected) < 1e-4
         assert all(difference(a, b) < 1e-5 for a, b in zip(gradients(tuner), gradients(plain), strict=True))
     assert graphs.captures == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_twenty_captured_steps_are_those_of_the_original(checkpointing: bool) -> None:  # noqa: FBT001
+    case = Case("chatglm1-ptuning")
+    expected = json.loads((case.folder / "trajectory.json").read_text(encoding="utf-8"))
+    tensors = load_file(case.folder / "trajectory.safetensors")
+    model = case.load()
+    assert isinstance(model.adapter, PrefixEncoder)
+    model.network.double(), model.adapter.double()  # as the uncaptured steps are compared
+    tuner = Tuner(model.network, SECTIONS[0], model.adapter, checkpointing=checkpointing).train()
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    section = OptimizerSection(learning_rate=0.02, schedule="linear", warmup_steps=0, clip=1.0)
+    engine = Engine.start(tuner, tuner.trainable_parameters(), section, 20, device=torch.device("cpu"))
+
+    losses, captured = [], 0
+    for step in range(20):
+        rows = without_padding(tensors[f"input_ids_{step}"])
+        one = golden_rows(tuner.network, rows, ends(tensors[f"labels_{step}"], rows))
+        loss = graphs.add_gradients(one)
+        captured += loss is not None
+        if loss is None:
+            loss = tuner(one)
+            engine.backward(loss, last=True)
+        losses.append(float(loss.detach()))
+        engine.update(step + 1, apply=True)
+
+    assert captured >= 19
+    assert difference(torch.tensor(losses), torch.tensor(expected["losses"])) <= 1e-4
+    assert difference(model.adapter.embedding.weight, tensors["prefix"]) <= 1e-4
+
+
+def golden_rows(network: Network, rows: list[list[int]], labels: list[list[int]]) -> Pack:
+    """Rows whose loss is the mean over their targets."""
+    targets = pack(rows, network, labels).target_tokens
+    return pack(rows, network, labels, [1 / targets] * len(rows))
+
+
+@pytest.mark.parametrize("name", [*TUNED, *CHATGLM2_TUNED])
+def test_a_captured_pass_has_the_golden_gradients(name: str) -> None:
+    case = Case(name)
+    model = case.load()
+    assert isinstance(model.adapter, PrefixEncoder)
+    tuner = Tuner(model.network, SECTIONS[0], model.adapter, checkpointing=False).eval()
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+    one = golden_rows(tuner.network, case.rows, case.labels)
+
+    graphs.add_gradients(one)
+    loss = graphs.add_gradients(one)
+
+    assert loss is not None
+    assert difference(loss, case.expected["loss"]) <= 1e-4
+    for key, parameter in tuner.trainable_parameters().items():
+        gradient = case.expected[f"grad.{key}"]
+        assert parameter.grad is not None
+        assert difference(parameter.grad, gradient) <= 1e-4 * float(gradient.abs().max())
+
+
+@pytest.mark.parametrize("section", SECTIONS[:2], ids=lambda section: str(section.method))
+@pytest.mark.parametrize("name", ["chatglm1-base", "chatglm2-base"])
+@pytest.mark.parametrize(("quantize", "checkpointing"), [(4, False), (4, True), ("int4-g128", False)])
+def test_gradients_of_a_whole_int4_pass_are_those_of_autograd_in_float64(
+    name: str,
+    quantize: FormatName,
+    section: AnySection,
+    checkpointing: bool,  # noqa: FBT001
+) -> None:
+    case = Case(name)
+    tuner = build_tuner(
+        imprint.load(case.folder, quantize=quantize, dtype="float32", device="cpu").network,
+        section,
+        lambda text: [1],
+        checkpointing=checkpointing,
+    ).train()
+    assert any(isinstance(module, QuantizedLinear) for module in tuner.network.modules())
+    for parameter in tuner.trainable_parameters().values():
+        torch.nn.init.normal_(parameter, std=0.1)  # lora_b begins with zeros, which have no gradient for lora_a
+    one = batch(tuner.network, 1)
+    twin = exact_twin(tuner)
+    expected_loss = exact_loss(twin, one)
+    expected_loss.backward()
+    graphs = GradientGraphs(tuner, tuner.trainable_parameters(), Repeat)
+
+    graphs.add_gradients(one)
+    loss = graphs.add_gradients(one)
+
+    assert loss is not None
+    assert difference(loss, expected_loss) <= 1e-5 * float(expected_loss.detach())
+    for found, expected in zip(gradients(tuner), gradients(twin), strict=True):
+        assert expected.abs().max() > 0
+        assert difference(found, expected) <= 2e-4 * float(expected.abs().max())
