@@ -83,6 +83,8 @@ drills: $(READY)  ## kills over all commands, a disk that refuses, files of a st
 	@$(BIN)/python -m pytest -q -s -m long tests/serve tests/browser
 	@$(BIN)/python -m tests.serve.drills runs/drills/service
 	@$(BIN)/python -m tests.serve.disk_drills runs/drills/faults
+	@$(BIN)/python benchmarks/serving.py --cases worker http
+	@$(BIN)/python benchmarks/streams.py --events 300
 	@$(BIN)/python -m tests.serve.hostile_models runs/drills/models
 	@$(BIN)/python -W ignore -m tests.serve.web.fuzz 250
 	@$(BIN)/python -m tests.hostile_folders runs/drills/folders

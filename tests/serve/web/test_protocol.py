@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import cast
 
-import httpx2
 import pytest
 
 from imprint.serve.command import raise_file_limit
 from imprint.serve.web.protocol import RECEIVE_SECONDS, SEND_SECONDS, BoundedProtocol
 from imprint.serve.web.request_body import MAX_BODY_BYTES
 from imprint.terminal import say
+from tests.serve.web.readers import read_streams
 from tests.serve.web.scripted import KEY, FastProtocol, Running, ScriptedBackend, serving
 
 HEAD = (
@@ -175,24 +175,6 @@ def test_a_thousand_half_requests_stop_nobody() -> None:
         assert time.monotonic() - begun < RECEIVE_SECONDS + 3
 
 
-async def read_streams(running: Running, count: int) -> list[float]:
-    """So many clients at a time read the same answer as a stream; the seconds of each, the slowest last."""
-    body = {"model": "base", "messages": [{"role": "user", "content": "say " + "x" * 40}], "stream": True}
-    limits = httpx2.Limits(max_connections=count)
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx2.AsyncClient(base_url=running.url, headers=headers, verify=False, timeout=60, limits=limits) as client:
-
-        async def read() -> float:
-            begun = time.monotonic()
-            async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
-                lines = [line async for line in stream.aiter_lines() if line.startswith("data: ")]
-            assert lines[-1] == "data: [DONE]"
-            assert sum('"content":"x"' in line for line in lines) == 40
-            return time.monotonic() - begun
-
-        return sorted(await asyncio.gather(*(read() for _ in range(count))))
-
-
 @pytest.mark.long
 def test_fifty_clients_that_do_not_read_leave_fifty_others_their_speed() -> None:
     body = json.dumps({"model": "base", "messages": [{"role": "user", "content": "flood"}], "stream": True}).encode()
@@ -200,8 +182,12 @@ def test_fifty_clients_that_do_not_read_leave_fifty_others_their_speed() -> None
 
         def seconds(rounds: int) -> tuple[float, float]:
             """Of the middle one of fifty who read, and of the slowest, in the best round: others may use the machine, too."""
-            read = [asyncio.run(read_streams(running, 50)) for _ in range(rounds)]
-            return min(statistics.median(one) for one in read), min(one[-1] for one in read)
+            read = []
+            for _ in range(rounds):
+                streams = asyncio.run(read_streams(running, 50, f"say {'x' * 40}"))
+                assert all("".join(said for _, said in parts) == "x" * 40 for parts in streams)
+                read.append([parts[-1][0] - parts[0][0] for parts in streams])
+            return min(map(statistics.median, read)), min(map(max, read))
 
         before = seconds(3)
         for _ in range(50):
