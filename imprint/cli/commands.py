@@ -64,7 +64,7 @@ def fit(options: argparse.Namespace) -> None:
     load_torch_for(f"computing what {path} will take", f"预测 {path} 所需的显存、时间和磁盘")
     from imprint.training.fit_command import fit_command
 
-    fit_command(recipe, str(options.recipe), card=options.card, output=options.output)
+    fit_command(recipe, str(options.recipe), card=options.card, output=options.output, probes=options.probe)
 
 
 def make_demo(words: list[str], parse: Callable[[list[str]], argparse.Namespace]) -> None:

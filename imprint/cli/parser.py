@@ -116,6 +116,11 @@ def _add_fit(commands: "argparse._SubParsersAction[_Parser]") -> None:
         ).line,
     )
     fit.add_argument(
+        "--probe",
+        action="store_true",
+        help=Bilingual("load the base on this GPU and measure the longest rows", "在本机显卡上加载底座，实测最长的几行").line,
+    )
+    fit.add_argument(
         "--output",
         type=Path,
         metavar="FILE.html",

@@ -13,6 +13,7 @@ from imprint.data.section import DataSection, TextsSection
 from imprint.data.texts import load_texts
 from imprint.engine.engine import Engine
 from imprint.engine.world import World
+from imprint.loading.load import load_base
 from imprint.loading.source import adapter_path
 from imprint.messages import Bilingual, UserError
 from imprint.model import Model
@@ -85,6 +86,24 @@ def check_data(recipe: Recipe) -> None:
             list_text_files(path)
         else:
             detect_format(data_files(parse_source(path).path)[0])
+
+
+def load_model(recipe: Recipe) -> Model:
+    """The base of a recipe, as it is trained. Raises UserError for one that cannot be loaded."""
+    base = recipe.model
+    model = load_base(
+        base.location,
+        quantize=base.quantize,
+        quantize_head=base.quantize_head,
+        embedding_on_host=base.embedding_on_host,
+        dtype=base.dtype,
+        device=base.device,
+        kernels=base.kernels,
+        template=base.template,
+        date=base.date,
+    )
+    model.source_prefix = recipe.data.source_prefix
+    return model
 
 
 def load_data(recipe: Recipe, run: RunFolder, model: Model, world: World) -> DataSplits:

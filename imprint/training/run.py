@@ -15,7 +15,6 @@ from imprint.engine.world import is_launched, is_orphaned, join_world
 from imprint.evaluate.review import review_finished
 from imprint.files.atomic import write_text
 from imprint.forgetting.measure import check_files
-from imprint.loading.load import load_base
 from imprint.messages import Bilingual, UserError
 from imprint.report.starts import RunStart, record_start, this_start
 from imprint.runs import RunFolder
@@ -23,6 +22,7 @@ from imprint.runtime import choose_device, choose_dtype, import_ahead, seed_ever
 from imprint.terminal import say
 from imprint.training.device_fit import fit_to_device
 from imprint.training.evaluation import evaluate_and_keep_best, evaluate_before_tuning, evaluate_last_step
+from imprint.training.fit_probe import probe
 from imprint.training.general_answers import with_base_answers
 from imprint.training.guard import NOTHING_FINITE, Guard
 from imprint.training.job import (
@@ -30,10 +30,11 @@ from imprint.training.job import (
     build_job,
     check_data,
     load_data,
+    load_model,
     refuse_sharded_base,
     with_limits,
 )
-from imprint.training.memory import check_disk, probe_memory
+from imprint.training.memory import check_disk
 from imprint.training.recipe import Recipe
 from imprint.training.rescue import give_up, rescue_if_diverged
 from imprint.training.resume import (
@@ -115,19 +116,7 @@ def train_recipe(
             finished = False
             while not finished:  # after a rescue everything is built again, as in a new process
                 seed_everything(recipe.train.seed)
-                base = recipe.model
-                model = load_base(
-                    base.location,
-                    quantize=base.quantize,
-                    quantize_head=base.quantize_head,
-                    embedding_on_host=base.embedding_on_host,
-                    dtype=base.dtype,
-                    device=base.device,
-                    kernels=base.kernels,
-                    template=base.template,
-                    date=base.date,
-                )
-                model.source_prefix = recipe.data.source_prefix
+                model = load_model(recipe)
                 check_files(recipe.forgetting, Path(model.name))
                 split = split or with_base_answers(load_data(recipe, run, model, world), recipe, run, model, world)
                 recipe = with_limits(recipe, split)
@@ -235,6 +224,4 @@ def prune(job: TrainJob, guard: Guard) -> None:
 def probe_longest_rows(job: TrainJob, progress: TrainProgress, run_log: RunLog) -> None:
     """On a GPU, compute the longest rows once before training, so that a lack of memory shows at once."""
     if job.model.device.type == "cuda" and progress.step < job.steps:
-        rows = job.split.longest_rows(min(job.rows_at_once, job.recipe.train.batch_size))
-        adds = len(rows) < job.recipe.train.batch_size
-        probe_memory(job.tuner, job.engine, rows, len(rows), job.token_budget, run_log.memory_notice, job.graphs, adds=adds)
+        probe(job, run_log.memory_notice)

@@ -16,7 +16,7 @@ SURFACE = {
     "": {"--help", "--version"},
     "init": {"--help", "NAME", "FOLDER"},
     "train": {"--help", "RECIPE.yaml", "a.b=c"},
-    "fit": {"--help", "RECIPE.yaml", "--card", "--output", "a.b=c"},
+    "fit": {"--help", "RECIPE.yaml", "--card", "--probe", "--output", "a.b=c"},
     "evaluate": {"--help", "RUN|MODEL", "--data", "--limit", "a.b=c"},
     "compare": {"--help", "RUN", "--data", "--prompts", "--limit", "a.b=c"},
     "chat": {"--help", "RUN|MODEL|URL", "a.b=c"},

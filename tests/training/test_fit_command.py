@@ -109,3 +109,18 @@ def test_the_gpu_is_the_one_that_the_recipe_would_be_computed_on(folder: Path, m
 def test_what_would_make_a_run_fit_is_told_as_knobs(forecast: RunForecast) -> None:
     assert what_fits(forecast, find_card("RTX 4080")).english == "train.checkpointing=true would fit"
     assert what_fits(forecast, find_card("RTX 4060")).english.startswith("does not fit: take a smaller base")
+
+
+def test_the_measured_peak_stands_beside_the_forecast(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_gpu(monkeypatch, 80)
+    monkeypatch.setattr(fit_command, "measured_bytes", lambda _run, _notify: 2**30)
+    said = printed(capsys, str(folder / "recipe.yaml"), "--probe")
+    assert "measured: tensors take 1.00 GiB at their peak; forecast: " in said
+
+
+def test_without_a_gpu_nothing_can_be_probed(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["fit", str(folder / "recipe.yaml"), "--probe"]) == 2
+    assert "--probe: computes on this machine's GPU, and there is none" in capsys.readouterr().err
