@@ -13,7 +13,8 @@ import httpx2
 from imprint.serve.upstream.faults import FaultError, fault_of_status, read_json
 
 MAX_EVENT_BYTES: Final = 2**20
-"""Largest line, and largest event, of a stream."""
+"""Largest line of a stream, and most of it up to the end of an event: also of comments and empty lines, which would keep the event loop
+busy without an end."""
 MAX_ERROR_BYTES: Final = 2**16
 """What is read of an error; the rest tells nothing."""
 MAX_BODY_BYTES: Final = 2**24
@@ -137,11 +138,11 @@ async def event_texts(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
     data: list[bytes] = []
     size = 0
     async for line in _lines(chunks):
+        size += len(line) + 1
+        if size > MAX_EVENT_BYTES:
+            raise FaultError("oversized")
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
-            size += len(line)
-            if size > MAX_EVENT_BYTES:
-                raise FaultError("oversized")
         elif not line and data:
             yield _text(b"\n".join(data))
             data, size = [], 0

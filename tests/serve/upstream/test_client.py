@@ -48,6 +48,15 @@ def test_what_is_too_long_or_cut_or_no_text_is_a_fault() -> None:
     assert texts_of(b": " + b"x" * 1000 + b"\n", *[b": ping\n\n"] * 10) == []
 
 
+def test_a_stream_that_says_nothing_without_an_end_is_left() -> None:
+    half = MAX_EVENT_BYTES // 2
+    for nothing in (b"\n", b"\r\n", b":\n", b"id: 1\n", b": alive\n\n"):
+        much = nothing * (half // len(nothing))
+        assert fault_of(*[much] * 5) == "oversized"
+        assert fault_of(b"data: 1\n\n", *[much] * 5) == "oversized"
+        assert texts_of(*[much, b"data: 1\n\n"] * 3) == ["1"] * 3
+
+
 def ask_of(server: FakeServer, path: str = "/v1/models") -> object:
     async def run() -> object:
         async with running(server):
