@@ -34,7 +34,10 @@ ASKED: Final[dict[str, Any]] = {"model": "mine", "prompt": "今天", "temperatur
 def disk(folder: Path) -> Iterator[bool]:
     """A folder on a small disk of its own; whether there is one."""
     folder.mkdir(parents=True)
-    own = os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=False).returncode == 0
+    own = (
+        os.geteuid() == 0
+        and subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "tmpfs", folder], check=False).returncode == 0
+    )
     try:
         yield own
     finally:

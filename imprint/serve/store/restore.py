@@ -119,6 +119,8 @@ def _replace(file: Path, target: Path, schema: Sequence[str]) -> Path | None:
         connection.execute("DELETE FROM chats WHERE session_id IS NOT NULL")  # no cascade: in an older schema long chats make it fail
         connection.execute("DELETE FROM sessions")
     kept = _kept(target) if target.exists() else None
+    for ending in ("-shm", "-wal"):  # of a database that was deleted: what its log has would be written into the new one
+        target.with_name(target.name + ending).unlink(missing_ok=True)
     fresh.replace(target)
     return kept
 

@@ -234,3 +234,19 @@ def backup(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_store(folder / "data") as store:
         store.backup(folder / "backup.db")
     return folder / "backup.db"
+
+
+def test_the_log_of_a_database_that_was_deleted_in_use_does_no_harm_to_the_restored_one(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with open_store(data) as store:
+        user(store, "before")
+        store.backup(tmp_path / "backup.db")
+        for number in range(20):
+            user(store, f"later-{number}")
+        log = (data / "service.db-wal").read_bytes()
+    (data / "service.db").unlink()
+    (data / "service.db-wal").write_bytes(log)
+    restore(tmp_path / "backup.db", data)
+    sqlite.check(data / "service.db")
+    with open_store(data) as store:
+        assert {account.name for account in store.accounts.list()} == {"admin", "guest", "before"}
