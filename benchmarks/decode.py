@@ -1,6 +1,6 @@
-"""Decoding speed of a network of ChatGLM-6B's exact shape with random weights: steps alone, and whole answers.
+"""Decoding speed of a network of ChatGLM-6B's exact shape, or another one's, with random weights: steps alone, and whole answers.
 
-    python benchmarks/decode.py [--out FILE] [--tiny] [--format 16] [--cases one shared]
+    python benchmarks/decode.py [--out FILE] [--tiny] [--format 16] [--cases one shared] [--shape qwen3-8b]
 
 Greedy answers to prompts of 44 tokens with a prefix of 128: one, 64 that share the prefix, 64 with eight prefixes, 64 with eight LoRAs;
 and the 1,070 rows of a file as long as ADGEN's dev.json. Then the same tokens by steps that are not repeated as graphs, and by the plain
@@ -21,12 +21,14 @@ from statistics import median
 
 import torch
 from full_size import CONFIG, LENGTHS, PREFIX_LENGTH, reset_peak_memory, synchronize
-from quantized import PRECISIONS, random_network
+from quantized import PRECISIONS
 from results import reporter
+from training import PREFIX, SHAPES, Case, build
 
 from imprint.inference import Decoder, Request
 from imprint.inference.generate import generate
 from imprint.model import Model
+from imprint.models.chatglm import ChatGLM
 from imprint.models.network import Network
 from imprint.models.reference_attention import ReferenceAttention
 from imprint.runtime import peak_memory_bytes
@@ -50,7 +52,10 @@ def main() -> None:
     parser.add_argument("--format", choices=PRECISIONS, action="append", help="only these weight formats; may be repeated")
     parser.add_argument("--cases", nargs="*", choices=CASES, default=CASES, help="only these; prefixes, loras and file are for 16 bit")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), help="compute dtype; bfloat16 on a GPU by default")
-    parser.add_argument("--tokens", type=int, help="tokens of each timed answer; 160 by default")
+    parser.add_argument("--tokens", type=int, help="tokens of each timed answer; 160 by default, 64 of a file's rows")
+    parser.add_argument(
+        "--shape", choices=("chatglm-6b", *SHAPES), default="chatglm-6b", help="of the network; others than the first have 16 bit alone"
+    )
     parser.add_argument("--profile", action="store_true", help="name the kernels of a step, too")
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
@@ -59,22 +64,24 @@ def main() -> None:
 
     report = reporter(options.out)
 
-    for name in options.format or ("16", "8", "4"):
-        network = random_network(PRECISIONS[name], dtype, device, tiny=tiny)
+    for name in options.format or (("16", "8", "4") if options.shape == "chatglm-6b" else ("16",)):
+        network = build(Case(PREFIX, format=name, shape=options.shape), dtype, device, tiny=tiny)
         synchronize(device)
         wanted = options.cases if name == "16" else [case for case in options.cases if case in ("one", "shared")]
         tokens, batch = options.tokens or (20 if tiny else 160), 3 if tiny else 64
-        lines = measure(network, wanted, tokens, batch, tiny=tiny)
+        lines = measure(network, wanted, tokens, batch, (8 if tiny else options.tokens or 64), tiny=tiny)
         for values in chain(lines, kernels_of_steps(network, batch, tokens) if options.profile else ()):
-            report(format=name, dtype=str(dtype).removeprefix("torch."), **values)
+            report(shape=options.shape, format=name, dtype=str(dtype).removeprefix("torch."), **values)
         del network
         gc.collect()
         if gpu:
             torch.cuda.empty_cache()
 
 
-def measure(network: Network, cases: Sequence[str], tokens: int, batch: int, *, tiny: bool) -> Iterator[dict[str, object]]:
-    """The lines of one network."""
+def measure(
+    network: Network, cases: Sequence[str], tokens: int, batch: int, file_tokens: int, *, tiny: bool
+) -> Iterator[dict[str, object]]:
+    """The lines of one network; `file_tokens`: of each row of the file."""
     model, device = with_prefixes(network), network.device
     names = [str(number) for number in range(ADAPTERS)]
     if "one" in cases:
@@ -88,7 +95,7 @@ def measure(network: Network, cases: Sequence[str], tokens: int, batch: int, *, 
     if "prefixes" in cases:
         yield {"case": f"{ADAPTERS} prefixes", **steady(model, requests(model, batch, tokens, names))}
     if "file" in cases:
-        yield {"case": "a file", **file_of_rows(model, tiny=tiny)}
+        yield {"case": "a file", **file_of_rows(model, file_tokens, tiny=tiny)}
     if "loras" in cases:
         model = with_loras(network)
         yield {"case": f"{ADAPTERS} LoRAs", **steady(model, requests(model, batch, tokens, names))}
@@ -141,14 +148,14 @@ def with_loras(network: Network) -> Model:
 def requests(model: Model, count: int, tokens: int, adapters: Sequence[str] = ("0",)) -> list[Request]:
     """Requests that use these adapters in turn."""
     rng = random.Random(1)
-    ids = CONFIG.special_ids
-    last = model.network.vocab_size * 9 // 10
-    return [
-        Request(
-            [*(rng.randrange(1000, last) for _ in range(PROMPT_TOKENS)), ids.gmask, ids.sop], tokens, adapter=adapters[row % len(adapters)]
-        )
-        for row in range(count)
-    ]
+    return [Request(prompt_of(model.network, PROMPT_TOKENS, rng), tokens, adapter=adapters[row % len(adapters)]) for row in range(count)]
+
+
+def prompt_of(network: Network, tokens: int, rng: random.Random) -> list[int]:
+    """Random ids, and behind them what ends a prompt of ChatGLM-6B."""
+    end = [CONFIG.special_ids.gmask, CONFIG.special_ids.sop] if isinstance(network, ChatGLM) else []
+    last = network.vocab_size * 9 // 10
+    return [*(rng.randrange(min(1000, last - 1), last) for _ in range(max(1, tokens))), *end]
 
 
 def steady(model: Model, wanted: Sequence[Request]) -> dict[str, object]:
@@ -226,14 +233,13 @@ def first_differences(answers: Sequence[Sequence[int]], others: Sequence[Sequenc
     return {"equal": places.count(None), "first_different": [place for place in places if place is not None]}
 
 
-def file_of_rows(model: Model, *, tiny: bool) -> dict[str, object]:
-    """Answer as many rows as ADGEN's dev.json has, each with 64 tokens, 64 at a time."""
-    network, rng, ids = model.network, random.Random(2), CONFIG.special_ids
+def file_of_rows(model: Model, tokens: int, *, tiny: bool) -> dict[str, object]:
+    """Answer as many rows as ADGEN's dev.json has, each with so many tokens, 64 at a time."""
+    network, rng = model.network, random.Random(2)
     rows = 5 if tiny else DEV_ROWS
-    lengths = [tokens - scored for tokens, scored in LENGTHS[:rows]]
-    prompts = [[*(rng.randrange(1000, 100_000) for _ in range(max(1, length - 2))), ids.gmask, ids.sop] for length in lengths]
+    prompts = [prompt_of(network, length - scored - 2, rng) for length, scored in LENGTHS[:rows]]
     answers: list[list[int]] = []
-    wanted = [Request(prompt, 8 if tiny else 64, adapter="0") for prompt in sorted(prompts, key=len, reverse=True)]
+    wanted = [Request(prompt, tokens, adapter="0") for prompt in sorted(prompts, key=len, reverse=True)]
     slots = 2 if tiny else 64
 
     def answer() -> None:
@@ -241,7 +247,7 @@ def file_of_rows(model: Model, *, tiny: bool) -> dict[str, object]:
             answers.extend(generate(model, wanted[start : start + slots]))
 
     seconds = timed(answer, network.device)
-    return {"rows": rows, "seconds": round(seconds, 2), "tokens_per_second": round(sum(map(len, answers)) / seconds, 1)}
+    return {"rows": rows, "tokens": tokens, "seconds": round(seconds, 2), "tokens_per_second": round(sum(map(len, answers)) / seconds, 1)}
 
 
 def timed(function: Callable[[], object], device: torch.device) -> float:
