@@ -24,6 +24,7 @@ from imprint.serve.generation.job import (
     context_exceeded,
     refuse_no_prompt,
 )
+from imprint.serve.generation.text_marks import TEMPLATES, messages_without_marks
 from imprint.tokenizers import TooManyTokensError, at_most_tokens
 
 COUNTED_CONTEXTS = 8
@@ -47,6 +48,8 @@ class MountedModel:
     """Template and source prefix of its run, over the network and the adapters that all mounted models share."""
     adapter: str
     """Name of the mounted adapter; `base` for none."""
+    neutralize_marks: bool = False
+    """Whether marks of turns that are plain text are changed in what users send, if its template has some."""
 
 
 def request_for(job: Job, mounted: MountedModel) -> Request:
@@ -85,7 +88,10 @@ def prompt_of(job: Job, mounted: MountedModel, most: int) -> list[int]:
         with at_most_tokens(most):
             if job.text is not None:
                 return mounted.model.prompt_of_text(job.text)
-            return mounted.model.prompt_of(job.messages or (), max_source_length=UNLIMITED)
+            messages = job.messages or ()
+            if mounted.neutralize_marks and mounted.model.template.name in TEMPLATES:
+                messages = tuple(messages_without_marks(messages))
+            return mounted.model.prompt_of(messages, max_source_length=UNLIMITED)
     except TooManyTokensError as error:
         raise context_exceeded(error.least, mounted.info.max_length, about=error.about) from error
     except UserError as error:

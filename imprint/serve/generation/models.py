@@ -39,7 +39,8 @@ def open_worker(paths: Sequence[str], section: ServedModelsSection) -> Worker:
         prefill_chunk_tokens=section.prefill_chunk_tokens,
         waiting=section.max_waiting,
     )
-    return Worker([replace(one, info=replace(one.info, max_length=_max_length(network, section, limits))) for one in mounted], limits)
+    length, neutralize = _max_length(network, section, limits), section.neutralize_marks
+    return Worker([replace(one, info=replace(one.info, max_length=length), neutralize_marks=neutralize) for one in mounted], limits)
 
 
 def find_models(paths: Sequence[str], section: ServedModelsSection) -> list[ModelSource]:

@@ -17,6 +17,11 @@ class ServedModelsSection(PrecisionSection, BaseSection):
     kv_tokens: int | None = Field(
         None, ge=8, description="Most tokens that the key-value cache has room for, all answers together; null takes what memory allows."
     )
+    neutralize_marks: bool = Field(
+        False,
+        description="Change marks of turns that are plain text in what users send, `问：` to `问—` and `[Round 1]` to `(Round 1)`, so that "
+        "nobody can write turns into a prompt. For the templates chatglm, chatglm2 and plain; others have none.",
+    )
     prefill_chunk_tokens: int = Field(
         512, ge=1, description="Most tokens of prompts in one step: longer ones are run in parts, so that other answers go on meanwhile."
     )
