@@ -1,4 +1,6 @@
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -13,6 +15,7 @@ from tests.serve.web.fuzz import OPEN_ROUTES, SETTINGS, UNBOUNDED, fuzz
 from tests.serve.web.page import Browser, Page, page
 from tests.serve.web.scripted import KEY, ScriptedBackend, ScriptedStore
 
+RELIABILITY = Path(__file__).parents[3] / "docs" / "reliability.md"
 IDS = {
     "{model:path}": "base",
     "{account_id}": str(2**62),
@@ -57,6 +60,8 @@ def test_every_route_but_these_is_401_without_a_credential(walked: Page) -> None
     answers = {(method_of(route), route.path): call(walked.browser(), route).status_code for route in routes_of(walked)}
     assert {place for place, status in answers.items() if status != 401} == OPEN_ROUTES
     assert len(answers) > 40
+    (told,) = (line for line in RELIABILITY.read_text(encoding="utf-8").splitlines() if line.startswith("| roles |"))
+    assert set(re.findall(r"`([A-Z]+) (/[^`]*)`", told)) == OPEN_ROUTES
 
 
 @pytest.mark.parametrize("role", ["guest", "user", "admin"])
