@@ -166,7 +166,7 @@ def serve(options: argparse.Namespace) -> None:
     section = read_overrides(overrides, ServeSection)  # a mistake is told before PyTorch is imported, which takes seconds
     refuse_missing_libraries()
     if paths:
-        announce(f"opening {' '.join(paths)}", f"打开 {' '.join(paths)}")
+        load_torch_for(f"opening {' '.join(paths)}", f"打开 {' '.join(paths)}")
     from imprint.serve.command import serve_command
 
     serve_command(paths, section)

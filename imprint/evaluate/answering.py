@@ -1,4 +1,4 @@
-"""Generate answers in batches; each batch is written to answers.jsonl at once, so that a killed command resumes."""
+"""Generate answers in batches; they are written to answers.jsonl batch by batch, in order, so that a killed command resumes."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,7 @@
 """Several batches at a time on a CPU, each in a thread of its own: what one step of a small network computes does not fill many cores.
 
-The threads share the network, and PyTorch lets go of Python's lock while it computes. A batch that nobody waits for ends at its next token.
+The threads share the network, and PyTorch lets go of Python's lock while it computes. A batch that nobody waits for ends at its next token,
+of a beam search at its next prompt.
 """
 
 import threading

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -178,12 +179,22 @@ class Generation:
     A reader that is slow gets the parts that came in the meantime as one, so what waits is never more than the answer.
     """
 
-    def __init__(self, prompt_tokens: int, cancel: Callable[[], None] = lambda: None, begin: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        prompt_tokens: int,
+        cancel: Callable[[], None] = lambda: None,
+        begin: Callable[[], object] | None = None,
+        drop: Callable[[], None] = lambda: None,
+    ) -> None:
         self.prompt_tokens = prompt_tokens
         """Tokens of the prompt."""
         self._cancel = cancel
         self._begin = begin
         """What lets the answer begin; None once it has."""
+        self._drop = drop
+        """What is called where it is cancelled before."""
+        self.seconds_a_token: float | None = None
+        """The mean of the tokens behind the first part, once the answer has ended; None where no part came after the first."""
         self.spacing = 0.0
         """Least seconds between two parts: what comes sooner is in the next one. An answer's end waits for nothing."""
         self._events: deque[Event] = deque()
@@ -193,6 +204,8 @@ class Generation:
         self._timer: asyncio.TimerHandle | None = None
         """Until then."""
         self._new_tokens = 0
+        self._first_part: tuple[float, int] | None = None
+        """When it came, by a monotonic clock, and its tokens."""
         self._closed = False
         self._read_end = False
 
@@ -213,6 +226,9 @@ class Generation:
             return
         if isinstance(event, TextDelta):
             self._new_tokens += event.new_tokens
+            self._first_part = self._first_part or (time.monotonic(), self._new_tokens)
+        elif isinstance(event, Ended) and self._first_part is not None and event.new_tokens > self._first_part[1]:
+            self.seconds_a_token = (time.monotonic() - self._first_part[0]) / (event.new_tokens - self._first_part[1])
         last = self._events[-1] if self._events else None
         if isinstance(last, TextDelta) and isinstance(event, TextDelta):
             self._events[-1] = TextDelta(last.text + event.text, last.tokens + event.tokens, last.unnamed + event.unnamed)
@@ -229,8 +245,7 @@ class Generation:
     def cancel(self) -> None:
         """End the answer where it is, also before it has begun; nothing happens where it has ended."""
         if not self._closed:
-            if self._begin is None:
-                self._cancel()
+            (self._cancel if self._begin is None else self._drop)()
             self.push(Ended("cancelled", self.prompt_tokens, self._new_tokens))
 
     def __aiter__(self) -> "Generation":

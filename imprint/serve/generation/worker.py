@@ -167,10 +167,11 @@ class Worker:
             async with self._incoming.slot(job.owner), self._incoming.turn_to_encode(job):
                 request = await loop.run_in_executor(self._encoder, request_for, job, mounted)
         except BaseException:
-            with self._lock:
-                self._gathering.forget(expected)
+            self._forget(expected)
             raise
-        generation = Generation(len(request.ids), lambda: self._cancel(answer), lambda: self._begin(job, answer, expected))
+        generation = Generation(
+            len(request.ids), lambda: self._cancel(answer), lambda: self._begin(job, answer, expected), lambda: self._forget(expected)
+        )
         answer = WorkerAnswer(job, mounted, request, generation, loop)
         if not held:
             generation.begin()
@@ -189,6 +190,11 @@ class Worker:
             self._queue.push(answer)
             self._open.add(answer)
             self._lock.notify()
+
+    def _forget(self, expected: object) -> None:
+        """Expect a job no longer that will not be queued."""
+        with self._lock:
+            self._gathering.forget(expected)
 
     async def count(self, job: Job) -> int:
         """See Backend."""
@@ -266,8 +272,7 @@ class Worker:
 
     def _run(self) -> None:
         """Work until the service is stopped."""
-        longest = min(one.info.max_length for one in self._mounted.values())
-        if self._starting and not self._starts(warm_up_requests(self._model, self._limits.prefill_chunk_tokens, longest)):
+        if self._starting and not self._starts(warm_up_requests([*self._mounted.values()], self._limits.prefill_chunk_tokens)):
             self._restart()
         self._starting = False
         while self._wait_for_work():
@@ -462,7 +467,7 @@ class Worker:
             self._decoder = self._new_decoder()
             for request in requests:
                 self._decoder.admit(request)
-            while len(self._decoder):
+            while len(self._decoder) and not self._stopping:
                 self._decoder.step()
         except Exception:
             logging.getLogger(__name__).exception("the decoder does not start")

@@ -122,14 +122,16 @@ class Database:
                 Bilingual("the database is busy. Try again in a moment.", "数据库繁忙，请稍后再试。"),
                 retry_after=2.0,
             )
-        began = time.monotonic()
+        began = None
         try:
             options = {sqlite.WRITES: True}
             with self._translated(), self._engine.connect().execution_options(**options) as connection, connection.begin():
+                began = time.monotonic()  # the right to write is there
                 yield connection
         finally:
             self._writer.release()
-            self.on_write(time.monotonic() - began)
+            if began is not None:
+                self.on_write(time.monotonic() - began)
 
     def batch(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
         """Make calls one after the other in one transaction, which costs much less than one for each; no error is raised.

@@ -49,8 +49,6 @@ class AnswerBuffer:
     """The tokens so far, if they are."""
     new_tokens: int = 0
     """How many came so far."""
-    first_text: tuple[float, int] | None = None
-    """When text came first, by a monotonic clock, and how many tokens it had."""
     ended: Ended | None = None
     """How it ended."""
 
@@ -64,7 +62,6 @@ class AnswerBuffer:
         if isinstance(event, TextDelta):
             self.text += event.text
             self.new_tokens += event.new_tokens
-            self.first_text = self.first_text or (time.monotonic(), self.new_tokens)
             if self.keeps_tokens:
                 self.kept_tokens += event.tokens
         elif isinstance(event, Ended):
@@ -92,8 +89,8 @@ class AnswerSet:
         self.services.check_open()
         self.services.live.add(self)  # before its rights are asked for once more, so that they cannot end unnoticed
         limits = {model.id: model.max_length for model in self.services.backend.models()}
+        tokens, held = 0, list[Generation]()
         try:
-            tokens, held = 0, []
             for job in await self._within_quota(jobs):
                 held.append(generation := await self._read(job, self.services.backend.submit(job, held=True)))
                 room = limits[job.model] - generation.prompt_tokens
@@ -107,6 +104,8 @@ class AnswerSet:
                 generation.begin()
                 self.answers.append(AnswerBuffer(generation, keeps_tokens=self.keeps_tokens))
         except BaseException:
+            for generation in held:
+                generation.cancel()
             await self.end(begun=False)
             raise
 
@@ -234,14 +233,13 @@ class AnswerSet:
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": new, "total_tokens": self.prompt_tokens + new}
 
     def _taken(self, number: int, event: Event) -> Event:
-        answer, now = self.answers[number], time.monotonic()
+        answer = self.answers[number]
         answer.take(event)
         if isinstance(event, TextDelta) and not self._has_text:
             self._has_text = True
-            self.services.metrics.first_token_seconds.observe(now - self._started_at)
-        if isinstance(event, Ended) and answer.first_text is not None and event.new_tokens > answer.first_text[1]:
-            since, tokens = answer.first_text
-            self.services.metrics.token_seconds.observe((now - since) / (event.new_tokens - tokens))
+            self.services.metrics.first_token_seconds.observe(time.monotonic() - self._started_at)
+        if isinstance(event, Ended) and answer.generation.seconds_a_token is not None:
+            self.services.metrics.token_seconds.observe(answer.generation.seconds_a_token)
         return event
 
     async def end(self, *, begun: bool = True) -> None:

@@ -51,3 +51,15 @@ def test_a_job_that_never_begins_keeps_nobody_waiting(model: Model) -> None:
             return (await outcome_of(other)).end.reason
 
     assert asyncio.run(run()) == "length"
+
+
+def test_nobody_waits_for_a_held_job_that_was_cancelled(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> str:
+        async with worker_of(model) as worker:
+            cancelled, other = [await worker.submit(job_of(), held=True) for _ in range(2)]
+            cancelled.cancel()
+            other.begin()
+            return (await asyncio.wait_for(outcome_of(other), 50)).end.reason
+
+    monkeypatch.setattr(gathering, "GATHER_SECONDS", 600.0)
+    assert asyncio.run(run()) == "length"

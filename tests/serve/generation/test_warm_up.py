@@ -1,14 +1,16 @@
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 
 from imprint.inference.decoder import Decoder
 from imprint.inference.request import Request, Token
 from imprint.model import Model
+from imprint.serve.generation.answer import MountedModel
 from imprint.serve.generation.warm_up import TOKENS, needs_warm_up, warm_up_requests
 from imprint.serve.generation.worker import Limits
-from tests.serve.generation.workers import alone, job_of, model_of, worker_of
+from tests.serve.generation.workers import alone, job_of, model_of, mounted_models, worker_of
 from tests.serve.outcomes import outcome_of
 
 
@@ -17,10 +19,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return model_of("ChatGLM2-6B", tmp_path_factory.mktemp("worker"))
 
 
-def test_a_short_prompt_and_one_in_parts_are_answered_and_both_fit(model: Model) -> None:
-    short, long = warm_up_requests(model, 20, 64)
+def test_each_model_answers_a_short_prompt_and_one_in_parts_and_both_fit(model: Model) -> None:
+    (mounted,) = mounted_models(model, ())
+
+    def of_length(max_length: int) -> MountedModel:
+        return replace(mounted, info=replace(mounted.info, max_length=max_length))
+
+    short, long = warm_up_requests([of_length(64)], 20)
     assert len(short.ids) <= 20 < len(long.ids) <= 40
-    assert [len(one.ids) for one in warm_up_requests(model, 512, len(short.ids) + TOKENS)] == [len(short.ids)]
+    tight = warm_up_requests([of_length(len(short.ids) + TOKENS), replace(of_length(64), adapter="tuned")], 512)
+    assert [one.adapter for one in tight] == ["base", "tuned", "tuned"]
     assert not needs_warm_up(model.network)
 
 
