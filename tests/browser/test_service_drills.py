@@ -1,9 +1,16 @@
 """The page of the service under attack, and under every order of the keys of an input method."""
 
+from dataclasses import replace
+
 import pytest
 
+from imprint.messages import Bilingual
+from imprint.serve.generation.job import Ended, Generation, Job, RefusedError, TextDelta
+from imprint.serve.store import accounts
+from imprint.serve.store.names import MAX_NAME, name_key
 from tests.browser.hostile_texts import MARKUP, SCRIPTS
 from tests.browser.service import Visitor
+from tests.serve.web.scripted import MODELS, ScriptedBackend, token
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
 
@@ -39,6 +46,57 @@ def test_no_text_of_an_attacker_runs_loads_or_leaves(visitor: Visitor) -> None:
     page.wait_for_timeout(500)
     assert page.evaluate("document.querySelectorAll('img, iframe, object, embed, base, body script, video, form[action]').length") == 0
     assert page.url.startswith(visitor.service.running.url)
+    assert len(page.context.pages) == 1
+
+
+def play_hostile_errors(backend: ScriptedBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`refuse N` is refused with a text of an attacker, and `break N` ends with it as an error in the middle."""
+    begin = backend._begin
+
+    def begin_hostile(generation: Generation, job: Job, text: str) -> None:
+        kind, _, number = text.partition(" ")
+        if kind not in {"refuse", "break"}:
+            return begin(generation, job, text)
+        said = Bilingual(MARKUP[int(number)], MARKUP[int(number)])
+        if kind == "refuse":
+            raise RefusedError("invalid", said)
+        generation.push(TextDelta(said.english, (token("x", None),)))
+        generation.push(Ended("error", len(text), 1, said))
+        return None
+
+    monkeypatch.setattr(backend, "_begin", begin_hostile)
+
+
+def test_no_name_of_a_user_or_a_model_and_no_error_runs_loads_or_leaves(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, page = visitor.service, visitor.page
+    admin = service.admin()
+    refused = admin.post("/api/admin/users", json={"name": MARKUP[1]})
+    assert (refused.status_code, repr(MARKUP[1]) in refused.json()["error"]["message"]) == (400, True)
+    monkeypatch.setattr(accounts, "account_name", str)  # as if it were allowed
+    names = [text for text in dict.fromkeys(MARKUP) if len(text) <= MAX_NAME and name_key(text) == text]
+    for name in names:
+        service.user(name)
+    models = [replace(model, id=text, base_name=text, licence=text, note=Bilingual(text, text)) for text in MARKUP for model in MODELS[:1]]
+    monkeypatch.setattr(service.backend, "models", lambda: models)
+    play_hostile_errors(service.backend, monkeypatch)
+    visitor.sign_in(names[0]).page.wait_for_selector("#question")
+    assert page.locator("#side b", has_text=names[0]).count() == 1
+    assert len(page.locator("#model option").all_inner_texts()) == len(MARKUP)
+    for number, text in enumerate(MARKUP):
+        visitor.ask(f"refuse {number}")
+        page.wait_for_function("(text) => document.querySelector('.composer .problem').textContent.includes(text)", arg=text)
+        visitor.ask(f"break {number}")
+        page.wait_for_function(
+            "([text, count]) => document.querySelectorAll('.answer .status')[count]?.textContent.includes(text)", arg=[text, number]
+        )
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Try it as a guest").wait_for()
+    visitor.sign_in("admin").page.wait_for_selector("#question")
+    visitor.open("admin/users").page.locator("tbody th", has_text=names[0]).first.wait_for()
+    assert {*names} <= {*page.locator("tbody th").evaluate_all("(all) => all.map((one) => one.firstChild.textContent)")}
+    visitor.open("admin/service").page.locator(".models li").nth(len(MARKUP) - 1).wait_for()
+    assert page.evaluate("document.querySelectorAll('img, iframe, object, embed, base, body script, video, form[action]').length") == 0
+    assert page.url.startswith(service.running.url)
     assert len(page.context.pages) == 1
 
 

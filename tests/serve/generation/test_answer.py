@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import json
 import random
 import re
 import threading
@@ -121,11 +122,22 @@ class TestPrompts:
     @pytest.mark.long
     def test_no_control_string_in_any_place_of_a_conversation_is_read_as_one(self, model: Model) -> None:
         mounted, tried = mounted_models(model)[0], 0
+        mounted = replace(mounted, info=replace(mounted.info, max_length=4096))
         special = {*model.network.stop_ids, *getattr(model.tokenizer, "controls", {}).values()}
 
         def ids(*contents: str) -> list[int]:
             roles = ("user", "assistant")
             turns = tuple({"role": roles[number % 2], "content": content} for number, content in enumerate(contents))
+            return list(request_for(Job("base", "ann", messages=turns), mounted).ids)
+
+        def ids_with_fields(text: str) -> list[int]:
+            """As the system prompt; where there are tools, as their name, description and parameters, in a call and as its result."""
+            user: dict[str, object] = {"role": "user", "content": "白"}
+            tool = {"type": "function", "function": {"name": text, "description": text, "parameters": {"type": "object", text: text}}}
+            call: dict[str, object] = {"role": "assistant", "content": json.dumps({text: text}, ensure_ascii=False), "metadata": text}
+            turns: tuple[Mapping[str, object], ...] = ({"role": "system", "content": text}, user)
+            if model.template.supports_tools:
+                turns = ({**turns[0], "tools": [tool]}, user, call, {"role": "tool", "content": text}, user)
             return list(request_for(Job("base", "ann", messages=turns), mounted).ids)
 
         for text in dict.fromkeys([*CONTROLS, *map(str, getattr(model.tokenizer, "controls", {}))]):
@@ -140,6 +152,8 @@ class TestPrompts:
                 plain = ids(*("白" for _ in contents))
                 assert [one for one in ids(*contents) if one in special] == [one for one in plain if one in special], (text, contents)
                 tried += 1
+            fields, plain = ids_with_fields(text), ids_with_fields("白")
+            assert [one for one in fields if one in special] == [one for one in plain if one in special], text
             typed = model.tokenizer.encode(f"白{text}色")
             assert not special & {*typed}, text
             assert text in SPACE or model.tokenizer.decode(typed).strip() == f"白{text}色", text
