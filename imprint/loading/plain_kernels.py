@@ -5,6 +5,7 @@ from typing import Final
 
 from imprint.messages import Bilingual
 from imprint.models.decode_attention import DecodeAttention
+from imprint.models.kernel_paths import plain_work
 from imprint.models.network import Network
 from imprint.terminal import say_once
 
@@ -27,8 +28,9 @@ def plain_kernels_notice(network: Network) -> Bilingual | None:
     why = DecodeAttention.problem(network.device, network.dtype)
     if why is None:
         return None
+    what = plain_work(network.device, network.dtype)
     return Bilingual(
-        f"plain PyTorch computes attention and most products on this GPU, which is slower than kernels: {why.english}. `imprint doctor` "
-        "says more; model.kernels=plain leaves this line out.",
-        f"此 GPU 的注意力和大部分乘法由纯 PyTorch 计算，比内核慢：{why.chinese}。详见 imprint doctor；model.kernels=plain 可不再提示。",
+        f"plain PyTorch computes {what.english} on this GPU, which is slower than kernels: {why.english}. `imprint doctor` says more; "
+        "model.kernels=plain leaves this line out.",
+        f"此 GPU 的{what.chinese}由纯 PyTorch 计算，比内核慢：{why.chinese}。详见 imprint doctor；model.kernels=plain 可不再提示。",
     )

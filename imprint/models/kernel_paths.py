@@ -77,6 +77,13 @@ def products_line(device: torch.device, dtype: torch.dtype) -> str:
     return _line(work, dtype, path, why)
 
 
+def plain_work(device: torch.device, dtype: torch.dtype) -> Bilingual:
+    """What plain PyTorch computes where there is no kernel for attention."""
+    if dtype_problem(device.index, dtype) is None:
+        return Bilingual("attention", "注意力")
+    return Bilingual("attention and most products", "注意力和大部分乘法")
+
+
 def _attention(why: Bilingual | None, graphs: Bilingual) -> Bilingual:
     """What computes attention, and whether whole passes are repeated."""
     path = TRITON if why is None else PLAIN
@@ -85,7 +92,7 @@ def _attention(why: Bilingual | None, graphs: Bilingual) -> Bilingual:
 
 def _line(work: Bilingual, dtype: torch.dtype, path: Bilingual, why: Bilingual | None) -> str:
     name = str(dtype).removeprefix("torch.")
-    english, chinese = f"{work.english}, {name}: {path.english}", f"{work.chinese}：{path.chinese}"
+    english, chinese = f"{work.english}, {name}: {path.english}", f"{work.chinese}，{name}：{path.chinese}"
     if why is not None:
         english, chinese = f"{english}: {why.english}", f"{chinese}：{why.chinese}"
     return Bilingual(english, chinese).line

@@ -143,7 +143,7 @@ def _compute_path(recipe: Recipe, network: Network, device: torch.device) -> Com
 
 
 def with_processes(recipe: Recipe, processes: int) -> Recipe:
-    """The recipe with this `engine.processes`, where it leaves them open."""
+    """The recipe with this `engine.processes`."""
     return recipe.model_copy(update={"engine": recipe.engine.model_copy(update={"processes": processes})})
 
 

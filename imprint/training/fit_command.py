@@ -41,7 +41,11 @@ def fit_command(recipe: Recipe, name: str, *, card: str | None = None, output: P
                 "--probe 要在本机 GPU 上试算，而本机没有可用的 GPU，或 --card 指定了别的显卡：请去掉 --probe。",
             )
         )
-    wanted = this_card(gpu) if gpu is not None else None if card in (None, ALL) else find_card(str(card))
+    wanted = None
+    if gpu is not None:
+        wanted = this_card(gpu)
+    elif card is not None and card != ALL:
+        wanted = find_card(card)
     if output is not None:
         refuse_unwritable(output.parent)
     if gpu is not None and recipe.engine.processes is None and recipe.engine.nodes == 1:

@@ -58,6 +58,7 @@ def test_a_card_or_a_dtype_without_the_kernels_is_named(monkeypatch: pytest.Monk
     notice = plain_kernels_notice(network(dtype=dtype))
     assert notice is not None
     assert why in notice.english
+    assert ("most products" in notice.english) is (dtype == torch.float32)
 
 
 def test_every_model_that_is_loaded_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
