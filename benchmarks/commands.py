@@ -1,12 +1,13 @@
 """Whole commands on a base of ChatGLM-6B's exact shape: how long until it is ready, until the first answer, the first step, the end.
 
     python benchmarks/commands.py FOLDER --vocabulary CHATGLM [--train train.jsonl --dev dev.jsonl --steps 3000]
-        [--case train] [--out FILE] [--tiny]
+        [--case train] [--case evaluate] [--out FILE] [--tiny]
 
 Writes 12 GB of random fp16 weights into FOLDER/base, beside the configuration and the vocabulary of CHATGLM (a folder of the original,
 without weights). Then new processes load it, in 16 bit and rounded to INT4, twice each, so that the files are in the page cache; `imprint
-chat` answers one question; and, with rows, `imprint main` runs with the flags of `scripts/train.sh`, but in bf16 and with 16 rows a step.
-Prints one JSON line per case. `--tiny`, the default without a GPU, only checks that the script runs, on the toy base.
+chat` answers one question; with rows `imprint evaluate` answers and scores those of `--dev` with 64 tokens each, and `imprint main` runs
+with the flags of `scripts/train.sh`, but in bf16 and with 16 rows a step. Prints one JSON line per case. `--tiny`, the default without a
+GPU, only checks that the script runs, on the toy base.
 """
 
 import argparse
@@ -31,11 +32,28 @@ if torch.cuda.is_available():
     torch.cuda.synchronize()
 print(round(imported - started, 2), round(time.perf_counter() - imported, 2))
 """
-CASES = ("load", "chat", "train")
+EVALUATE = """
+import sys, time
+from pathlib import Path
+import torch
+from imprint.evaluate import command
+load = command.load_with
+ready = []
+def timed(*arguments):
+    model = load(*arguments)
+    model.network.stop_ids = frozenset()  # each answer has all its tokens
+    ready.append(time.perf_counter())
+    return model
+command.load_with = timed
+knobs = ["prompt_column=content", "response_column=summary", "max_source_length=64", "max_target_length=64", "batch_size=64"]
+command.evaluate_command(sys.argv[1], data=Path(sys.argv[2]), limit=int(sys.argv[4]) or None, overrides=[*knobs, f"output={sys.argv[3]}"])
+print(round(time.perf_counter() - ready[0], 2))
+"""
+CASES = ("load", "chat", "evaluate", "train")
 QUESTION = "写一段连衣裙的广告文案。"
 CHAT_TOKENS = 64
 """Of question and answer."""
-TINY_STEPS = 2
+TINY_STEPS, TINY_ROWS = 2, 5
 
 
 def main() -> None:
@@ -62,6 +80,12 @@ def main() -> None:
             report(case="load", bits=int(bits), call=number, import_seconds=imported, ready_seconds=ready)
     for number in (1, 2) if "chat" in cases else ():
         report(case="chat", call=number, **first_answer(base))
+    if "evaluate" in cases and options.dev is not None:
+        for number in (1, 2):
+            output = options.folder / f"evaluation-{number}"
+            shutil.rmtree(output, ignore_errors=True)
+            words = run("-c", EVALUATE, base, str(options.dev), str(output), str(TINY_ROWS if tiny else 0)).split()
+            report(case="evaluate", call=number, ready_to_scores_seconds=float(words[-1]))
     if options.train and "train" in cases:
         report(case="train", **train(base, options.folder / "run", options.train, options.dev, TINY_STEPS if tiny else options.steps))
 
