@@ -48,9 +48,9 @@ def restore(file: Path, folder: Path) -> Path | None:
     """
     if not file.is_file():
         raise StoreError("not_found", Bilingual(f"{file}: there is no such file.", f"{file}：没有这个文件。"))
-    sqlite.check(file)
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        schema = _check_tables(connection, file)
+    with sqlite.reading(file) as connection:
+        schema = _check_tables(connection, file)  # first, as the next check computes what an index computes, without a bound
+        sqlite.check(file)
         refuse_wrong_rows(connection, file)
     with translate_disk_errors(folder):
         make_private(folder, FILE_NAME)
@@ -64,7 +64,7 @@ def restore(file: Path, folder: Path) -> Path | None:
 def _check_tables(connection: sqlite3.Connection, file: Path) -> tuple[str, ...]:
     """The statements that make the tables of a file's version.
 
-    Raises StoreError unless it has these, and nothing that would act by itself, such as a trigger.
+    Raises StoreError unless it has these, and nothing that would act by itself, such as a trigger or a column that is computed.
     """
     found, versions = {}, []
     schema: tuple[str, ...] = ()
@@ -89,9 +89,9 @@ def _check_tables(connection: sqlite3.Connection, file: Path) -> tuple[str, ...]
 
 
 def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
-    """Tables with their columns, and to which rows these refer; indexes; also views and triggers, which a database of ours has not."""
+    """Tables with all their columns, and to which rows these refer; indexes; also views and triggers, which a database of ours has not."""
     return {
-        name: [kind, *(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (name,))), *_keys(connection, name)]
+        name: [kind, *(row[1] for row in connection.execute("SELECT * FROM pragma_table_xinfo(?)", (name,))), *_keys(connection, name)]
         if kind == "table"
         else [kind]
         for kind, name, _ in connection.execute(OBJECTS).fetchall()
@@ -99,14 +99,19 @@ def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
 
 
 def _keys(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The foreign keys of a table, and which columns are unique together."""
+    """The foreign keys of a table, which columns are unique together, and its indexes that compute something."""
     foreign = connection.execute('SELECT "from", "table", coalesce("to", \'id\'), on_delete FROM pragma_foreign_key_list(?)', (table,))
     unique = connection.execute(
         "SELECT group_concat(found.name) FROM pragma_index_list(?) list, pragma_index_info(list.name) found "
         'WHERE list."unique" AND NOT list.partial GROUP BY list.name',
         (table,),
     )
-    return sorted(" ".join(map(str, row)) for row in [*foreign.fetchall(), *unique.fetchall()])
+    computed = connection.execute(
+        "SELECT DISTINCT list.name FROM pragma_index_list(?) list, pragma_index_xinfo(list.name) found "
+        "WHERE list.partial OR found.cid = -2",
+        (table,),
+    )
+    return sorted(" ".join(map(str, row)) for row in [*foreign.fetchall(), *unique.fetchall(), *computed.fetchall()])
 
 
 def _replace(file: Path, target: Path, schema: Sequence[str]) -> Path | None:

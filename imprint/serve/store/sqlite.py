@@ -123,19 +123,35 @@ def shorten_log(engine: Engine) -> None:
 
 def check(file: Path) -> None:
     """Raise StoreError unless a file is a whole database of this service."""
-    try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
+    with reading(file) as connection:
+        try:
             problem = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        except sqlite3.Error as error:
+            problem = str(error)
+    if problem != "ok":
+        raise _damaged(file, problem)
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that writes nothing. Raises StoreError unless the file can be opened and is marked as a database of this service."""
+    try:
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
     except sqlite3.Error as error:
-        application, problem = None, str(error)
-    if application != APPLICATION or problem != "ok":
-        why = (
-            Bilingual("of another program", "属于别的程序")
-            if problem == "ok"
-            else Bilingual(f"damaged ({problem})", f"已损坏（{problem}）")
-        )
-        raise no_database(file, why)
+        raise _damaged(file, str(error)) from error
+    with closing(connection):
+        try:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            raise _damaged(file, str(error)) from error
+        if application != APPLICATION:
+            raise no_database(file, Bilingual("of another program", "属于别的程序"))
+        yield connection
+
+
+def _damaged(file: Path, problem: str) -> StoreError:
+    return no_database(file, Bilingual(f"damaged ({problem})", f"已损坏（{problem}）"))
 
 
 def no_database(file: Path, why: Bilingual) -> StoreError:

@@ -106,7 +106,7 @@ def test_what_is_no_backup_changes_nothing(tmp_path: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     (tmp_path / "text.db").write_text("hello", encoding="utf-8")
     for name, message in (
-        *(("missing.db", "there is no such file"), ("text.db", "this is no database of the service")),
+        *(("missing.db", "there is no such file"), ("text.db", "damaged .file is not a database")),
         ("newer.db", "was written by a newer Imprint"),
     ):
         with pytest.raises(StoreError, match=message):
@@ -188,7 +188,6 @@ def test_nothing_hides_behind_a_name_of_sqlites_own(tmp_path: Path, backup: Path
         ("disabled_at FLOAT", "disabled_at FLOAT DEFAULT 1"),
         ("UNIQUE (name_key)", "UNIQUE (name_key) ON CONFLICT REPLACE"),
         ("name_key VARCHAR(256) NOT NULL", "name_key VARCHAR(256) COLLATE NOCASE NOT NULL CHECK (name_key <> 'x')"),
-        ("disabled_at FLOAT", "disabled_at FLOAT, also GENERATED ALWAYS AS (id || name)"),
     ],
 )
 def test_only_the_rows_of_a_backup_are_restored_not_the_rules_of_its_tables(tmp_path: Path, backup: Path, ours: str, theirs: str) -> None:
@@ -201,6 +200,32 @@ def test_only_the_rows_of_a_backup_are_restored_not_the_rules_of_its_tables(tmp_
     restore(changed, tmp_path / "data")
     restore(backup, tmp_path / "other")
     assert _schema(tmp_path / "data" / "service.db") == _schema(tmp_path / "other" / "service.db") == _schema(backup)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("ix_sessions_account_id", "sessions (account_id)", "sessions (abs(account_id))"),
+        ("ix_sessions_account_id", "sessions (account_id)", "sessions (account_id) WHERE abs(id)"),
+        ("accounts", "disabled_at FLOAT", "disabled_at FLOAT, also GENERATED ALWAYS AS (id || name)"),
+        ("accounts", "disabled_at FLOAT", "disabled_at FLOAT, also NOT NULL AS (abs(id))"),
+    ],
+)
+def test_nothing_that_a_backup_computes_is_computed(
+    tmp_path: Path, backup: Path, monkeypatch: pytest.MonkeyPatch, name: str, ours: str, theirs: str
+) -> None:
+    """One call of one function may take days or gigabytes, and neither a bound of time nor Ctrl-C ends it."""
+    changed = tmp_path / "changed.db"
+    shutil.copy(backup, changed)
+    with closing(sqlite3.connect(changed)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        edit = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ? AND instr(sql, ?)"
+        assert connection.execute(edit, (ours, theirs, name, ours)).rowcount == 1
+    checked: list[Path] = []
+    monkeypatch.setattr(sqlite, "check", checked.append)
+    with pytest.raises(StoreError, match="other tables"):
+        restore(changed, tmp_path / "data")
+    assert not checked
 
 
 def test_the_id_of_a_deleted_account_stays_its_own_after_a_restore(tmp_path: Path) -> None:
