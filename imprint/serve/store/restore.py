@@ -89,11 +89,10 @@ def _check_tables(connection: sqlite3.Connection, file: Path) -> tuple[str, ...]
 
 
 def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
-    """Tables with all their columns, and to which rows these refer; indexes; also views and triggers, which a database of ours has not."""
+    """Tables with their columns, and to which rows these refer; indexes; also views, triggers and computed columns, which we have not."""
+    columns = "SELECT iif(hidden, 'computed ', '') || name FROM pragma_table_xinfo(?)"
     return {
-        name: [kind, *(row[1] for row in connection.execute("SELECT * FROM pragma_table_xinfo(?)", (name,))), *_keys(connection, name)]
-        if kind == "table"
-        else [kind]
+        name: [kind, *(row[0] for row in connection.execute(columns, (name,))), *_keys(connection, name)] if kind == "table" else [kind]
         for kind, name, _ in connection.execute(OBJECTS).fetchall()
     }
 

@@ -209,6 +209,7 @@ def test_only_the_rows_of_a_backup_are_restored_not_the_rules_of_its_tables(tmp_
         ("ix_sessions_account_id", "sessions (account_id)", "sessions (account_id) WHERE abs(id)"),
         ("accounts", "disabled_at FLOAT", "disabled_at FLOAT, also GENERATED ALWAYS AS (id || name)"),
         ("accounts", "disabled_at FLOAT", "disabled_at FLOAT, also NOT NULL AS (abs(id))"),
+        ("accounts", "disabled_at FLOAT", "disabled_at FLOAT AS (abs(id))"),
     ],
 )
 def test_nothing_that_a_backup_computes_is_computed(
