@@ -20,6 +20,7 @@ from imprint.tune.adapter import Adapter
 from imprint.tune.adapter_folder import load_adapter
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.mounted import MountedLoras
+from imprint.tune.peft_files import refuse_broken
 
 OWN = 0
 """The id of the adapter that the model was loaded with."""
@@ -78,7 +79,7 @@ class MountedAdapters:
         return tuple(self._ids)
 
     def mount(self, name: str, folder: Path) -> None:
-        """Load an adapter under a name. Raises UserError for a name that is taken, and for what is no adapter of this base."""
+        """Load an adapter under a name. Raises UserError for a name that is taken, and for what is no adapter of this base, or broken."""
         if name in self._ids or name == BASE_NAME:
             raise UserError(
                 Bilingual(f'mount: the name "{name}" is taken. Choose another one.', f"mount：名称 {name} 已被占用：请换一个。"),
@@ -88,6 +89,8 @@ class MountedAdapters:
         adapter_id = next(self._next_id)
         if isinstance(adapter, Lora):
             adapter.mount(self._loras, adapter_id)
+        else:
+            self._refuse_broken(folder, adapter)
         self._ids[name], self._adapters[adapter_id] = adapter_id, adapter
 
     def merge_own(self, *, dequantize: bool) -> None:
@@ -173,6 +176,15 @@ class MountedAdapters:
         if isinstance(self.own, Lora) and self.own.mounted_as is None:
             self.own.mount(self._loras, OWN)
             self.network.token_loras.default = OWN if self.own_is_on else NO_ADAPTER
+
+    def _refuse_broken(self, folder: Path, adapter: Adapter) -> None:
+        """Raise UserError unless a prefix is finite in the network's dtype.
+
+        All rows of a batch see the prefixes of all, those of others by a weight of 0, and 0 times infinity is NaN.
+        """
+        with torch.no_grad():
+            parts = [part for pair in self._pairs(adapter) for part in pair]
+        refuse_broken(folder, {"prefix": torch.stack(parts)})
 
     def _pairs(self, adapter: Adapter) -> Prefix:
         prefix = adapter.prefix(self.network.dtype)

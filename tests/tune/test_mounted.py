@@ -1,12 +1,15 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import imprint
 from imprint.inference import Decoder, Request
 from imprint.messages import UserError
 from imprint.model import Model
+from imprint.tune.prefix import TENSORS_FILE
 from tests.bases import base_of
 from tests.inference.schedules import adapters_of
 
@@ -49,6 +52,20 @@ class TestNames:
 
         assert together == [alone[name or "base"] for name in names]
         assert model.generate([model.prompt(TEXT)], 8) == [alone["base"]]
+
+    @pytest.mark.parametrize(("value", "dtype"), [(float("inf"), "float32"), (3.4e38, "bfloat16")])
+    def test_a_prefix_that_would_break_the_answers_of_all_others_is_refused(
+        self, base: Path, adapters: dict[str, Path], tmp_path: Path, value: float, dtype: str
+    ) -> None:
+        """All rows see it by a weight of 0, and 0 times infinity is NaN; 3.4e38 is infinite in bfloat16."""
+        shutil.copytree(adapters["short"], tmp_path / "broken")
+        tensors = load_file(tmp_path / "broken" / TENSORS_FILE)
+        next(iter(tensors.values())).view(-1)[-1] = value
+        save_file(tensors, tmp_path / "broken" / TENSORS_FILE)
+        model = imprint.load(base, device="cpu", dtype=dtype)
+        with pytest.raises(UserError, match="holds NaN or infinite values"):
+            model.mount("broken", tmp_path / "broken")
+        assert not model.adapters.names
 
     @pytest.mark.parametrize("own", ["short", "wide"])
     @pytest.mark.parametrize("on", [True, False])
