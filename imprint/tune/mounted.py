@@ -89,8 +89,12 @@ class MountedAdapters:
         adapter_id = next(self._next_id)
         if isinstance(adapter, Lora):
             adapter.mount(self._loras, adapter_id)
-        else:
+        try:
             self._refuse_broken(folder, adapter)
+        except UserError:
+            if isinstance(adapter, Lora):
+                self._loras.remove(adapter_id)
+            raise
         self._ids[name], self._adapters[adapter_id] = adapter_id, adapter
 
     def merge_own(self, *, dequantize: bool) -> None:
@@ -178,13 +182,15 @@ class MountedAdapters:
             self.network.token_loras.default = OWN if self.own_is_on else NO_ADAPTER
 
     def _refuse_broken(self, folder: Path, adapter: Adapter) -> None:
-        """Raise UserError unless a prefix is finite in the network's dtype.
+        """Raise UserError unless a prefix, or the matrices of a LoRA, are finite in the network's dtype.
 
-        All rows of a batch see the prefixes of all, those of others by a weight of 0, and 0 times infinity is NaN.
+        All rows of a batch see the adapters of all, those of others by a weight of 0, and 0 times infinity is NaN.
         """
         with torch.no_grad():
-            parts = [part for pair in self._pairs(adapter) for part in pair]
-        refuse_broken(folder, {"prefix": torch.stack(parts)})
+            if isinstance(adapter, Lora):
+                refuse_broken(folder, {name: tensor.to(self.network.dtype) for name, tensor in adapter.named_tensors().items()})
+            else:
+                refuse_broken(folder, {"prefix": torch.stack([part for pair in self._pairs(adapter) for part in pair])})
 
     def _pairs(self, adapter: Adapter) -> Prefix:
         prefix = adapter.prefix(self.network.dtype)

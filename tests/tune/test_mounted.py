@@ -67,6 +67,21 @@ class TestNames:
             model.mount("broken", tmp_path / "broken")
         assert not model.adapters.names
 
+    @pytest.mark.parametrize(("part", "value"), [("lora_A", 3e38), ("lora_B", 3e38)])
+    def test_a_lora_whose_products_are_infinite_breaks_no_other_answer(
+        self, base: Path, adapters: dict[str, Path], alone: dict[str, list[int]], tmp_path: Path, part: str, value: float
+    ) -> None:
+        shutil.copytree(adapters["wide"], tmp_path / "broken")
+        file = tmp_path / "broken" / "adapter_model.safetensors"
+        save_file({name: tensor.fill_(value) if part in name else tensor for name, tensor in load_file(file).items()}, file)
+        model = imprint.load(base, device="cpu")
+        for name, folder in [*adapters.items(), ("broken", tmp_path / "broken")]:
+            model.mount(name, folder)
+
+        names = ["wide", "base", "short", "narrow"]
+
+        assert model.generate([model.prompt(TEXT)] * len(names), 8, adapters=names) == [alone[name] for name in names]
+
     @pytest.mark.parametrize("own", ["short", "wide"])
     @pytest.mark.parametrize("on", [True, False])
     def test_the_models_own_adapter_stays_what_requests_without_a_name_get(

@@ -1,6 +1,6 @@
 """Several LoRAs on the linears of one network, of which each token uses one or none; the network's modules and names stay as they are.
 
-The matrices of all LoRAs on a linear are stacked, and the products of those that a token does not use are multiplied by zero: two products
+The matrices of all LoRAs on a linear are stacked, and the products of those that a token does not use are replaced by zero: two products
 for all tokens and LoRAs, whatever their mixture. Legend: T tokens, K inputs, N outputs, R ranks of all LoRAs on a linear, M its LoRAs with
 DoRA.
 """
@@ -91,12 +91,13 @@ class StackedLoras:
             return None
         x, flat = inputs[0].flatten(0, -2), out.flatten(0, -2)
         matrix_a, matrix_b = self._in_dtype(x.dtype)
-        factors = self.scales.to(x.dtype) * (self.owners == current)  # (T, R) or (R,)
-        flat = torch.addmm(flat, (x @ matrix_a.t()) * factors, matrix_b.t())
+        ranks = (x @ matrix_a.t()) * self.scales.to(x.dtype)
+        ranks = ranks.masked_fill(self.owners != current, 0.0)  # not a product: 0 times the infinity of another's LoRA is NaN
+        flat = torch.addmm(flat, ranks, matrix_b.t())
         if self.dora_factors is not None:
             uses = (self.dora_owners == current).to(x.dtype).expand(len(x), -1)  # (T, M)
             unbiased = flat if self.bias is None else flat - self.bias
-            flat = flat + unbiased * (uses @ self.dora_factors.to(x.dtype))
+            flat = flat + unbiased * (uses @ self.dora_factors.to(x.dtype).nan_to_num())
         return flat.view(out.shape)
 
     def _in_dtype(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
