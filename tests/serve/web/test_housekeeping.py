@@ -114,7 +114,11 @@ def seconds_to_end(stack: ExitStack, browsers: list[Browser], end: Callable[[], 
     streams = [stack.enter_context(streaming(browser, "GET", begin(browser))) for browser in browsers]
     sessions = [dict(browser.cookies) for browser in browsers]
     said: list[str] = []
-    readers = [threading.Thread(target=lambda lines=lines: said.append("".join(lines))) for lines in streams]  # type: ignore[misc]
+
+    def read(lines: Iterator[str]) -> None:
+        said.append("".join(lines))
+
+    readers = [threading.Thread(target=read, args=(lines,)) for lines in streams]
     for reader in readers:
         reader.start()
     begun = time.monotonic()
