@@ -162,7 +162,7 @@ def test_an_explosion_in_the_middle_goes_back_to_the_last_good_state_and_not_to_
         bases.append(weakref.ref(model.network))
         return model
 
-    monkeypatch.setattr(training, "load_base", load_alone)
+    monkeypatch.setattr("imprint.training.job.load_base", load_alone)
     knobs = [*ABSURD, "optimizer.learning_rate=0.1", "train.steps=20"]
     run = tiny_run(recipe, "jolted", *knobs)
     assert [(line["back_to"], line["rate_scale"]) for line in read_jsonl(run.rescues)] == [(9, RATE_FACTOR)]

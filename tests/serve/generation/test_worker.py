@@ -296,7 +296,8 @@ class TestCancels:
 
         assert asyncio.run(run()) == (0, 0, 0, 1000, 0)
         gc.collect()
-        assert (users(model), threading.active_count()) == (0, threads)
+        assert users(model) == 0
+        assert threading.active_count() <= threads  # one of another test may have ended
 
 
 class TestFaults:
