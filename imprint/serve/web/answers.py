@@ -13,12 +13,11 @@ from starlette.requests import Request
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Ended, Event, Generation, Job, RefusedError, TextDelta, TokenPiece
-from imprint.serve.store.addresses import visitor_address
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Usage
 from imprint.serve.web.errors import REFUSALS, ApiError, log_store
-from imprint.serve.web.services import ENDING, Services, address_of, services_of
+from imprint.serve.web.services import ENDING, Services, address_of, sender_of, services_of
 
 T = TypeVar("T")
 TEMPERATURE = 0.95
@@ -92,7 +91,7 @@ class AnswerSet:
         tokens, held = 0, list[Generation]()
         try:
             for job in await self._within_quota(jobs):
-                held.append(generation := await self._read(job, self.services.backend.submit(job, held=True)))
+                held.append(generation := await self._read(self.services.backend.submit(job, held=True)))
                 room = limits[job.model] - generation.prompt_tokens
                 tokens += generation.prompt_tokens + min(room, job.max_new_tokens or room)
             if self.principal is not None:
@@ -109,21 +108,20 @@ class AnswerSet:
             await self.end(begun=False)
             raise
 
-    async def _read(self, job: Job, reading: Coroutine[Any, Any, T]) -> T:
+    async def _read(self, reading: Coroutine[Any, Any, T]) -> T:
         """What the backend makes of a job's prompt: its length, or the job, held until it is paid for.
 
         Raises ApiError where many prompts of this visitor did not fit of late: each of them takes time and costs no token.
         """
-        guest = self.principal is None or self.principal.role == "guest"
-        who = visitor_address(self.address) if guest else job.owner
-        if self.services.too_long.count(who) >= self.services.too_long.most:
+        sender = sender_of(self.principal, self.address)
+        if self.services.too_long.count(sender) >= self.services.too_long.most:
             reading.close()
             raise ApiError("rate_limited", TOO_LONG, retry_after=TOO_LONG_SECONDS)
         try:
             return await reading
         except RefusedError as refusal:
             if refusal.kind == "context_length_exceeded":
-                self.services.too_long.take(who)
+                self.services.too_long.take(sender)
             raise
 
     def _reserve(self, principal: Principal, tokens: int) -> Any:
@@ -141,7 +139,7 @@ class AnswerSet:
         longest = max((model.max_length for model in self.services.backend.models()), default=0)
         if remaining >= longest * len(jobs):
             return jobs
-        room = remaining // len(jobs) - await self._read(jobs[0], self.services.backend.count(jobs[0]))
+        room = remaining // len(jobs) - await self._read(self.services.backend.count(jobs[0]))
         return [
             job if is_fixed else replace(job, max_new_tokens=max(1, min(room, job.max_new_tokens or room)))
             for job, is_fixed in zip(jobs, fixed, strict=True)

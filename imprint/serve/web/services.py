@@ -175,10 +175,19 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def is_visitor(principal: Principal | None) -> bool:
+    """Whether somebody has no account: a guest, or who has not signed in (None)."""
+    return principal is None or principal.role == "guest"
+
+
+def sender_of(principal: Principal | None, address: str) -> str:
+    """Who is counted as one: an account, or all visitors from one address."""
+    return principal.owner if principal is not None and not is_visitor(principal) else visitor_address(address)
+
+
 async def in_writing_thread(services: Services, principal: Principal | None, function: Callable[[], T]) -> T:
     """Call what writes into the store, for an account, a guest, or somebody who has not signed in (None)."""
-    is_visitor = principal is None or principal.role == "guest"
-    return await anyio.to_thread.run_sync(function, limiter=services.visitor_writing if is_visitor else services.writing)
+    return await anyio.to_thread.run_sync(function, limiter=services.visitor_writing if is_visitor(principal) else services.writing)
 
 
 async def in_deleting_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
@@ -190,12 +199,12 @@ async def in_deleting_thread(services: Services, principal: Principal, function:
 async def in_slow_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
     """Call what may take seconds: a few at a time, so that all others have threads. Raises ApiError if many of one owner wait."""
     with slow_slot(services, principal):
-        return await anyio.to_thread.run_sync(function, limiter=services.visitor_slow if principal.role == "guest" else services.slow)
+        return await anyio.to_thread.run_sync(function, limiter=services.visitor_slow if is_visitor(principal) else services.slow)
 
 
 async def in_opening_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
     """Call what reads or writes the messages of a chat, in an `opening_slot`."""
-    return await anyio.to_thread.run_sync(function, limiter=services.visitor_opening if principal.role == "guest" else services.opening)
+    return await anyio.to_thread.run_sync(function, limiter=services.visitor_opening if is_visitor(principal) else services.opening)
 
 
 @contextmanager
@@ -215,8 +224,7 @@ def opening_slot(services: Services, principal: Principal) -> Iterator[None]:
 @contextmanager
 def large_body_slot(services: Services, principal: Principal | None, address: str) -> Iterator[None]:
     """One of a sender's slots for receiving large bodies. Raises ApiError if none is free."""
-    sender = visitor_address(address) if principal is None or principal.role == "guest" else principal.owner
-    with _slot(services.large_body_counts, sender, MAX_LARGE_BODIES, MANY_BODIES):
+    with _slot(services.large_body_counts, sender_of(principal, address), MAX_LARGE_BODIES, MANY_BODIES):
         yield
 
 
