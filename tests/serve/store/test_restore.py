@@ -182,6 +182,16 @@ def test_nothing_hides_behind_a_name_of_sqlites_own(tmp_path: Path, backup: Path
         restore(changed, tmp_path / "data")
 
 
+def with_schema(backup: Path, changed: Path, name: str, ours: str, theirs: str) -> Path:
+    """A copy of a backup in which the table or index of this name was made by a statement with other words."""
+    shutil.copy(backup, changed)
+    with closing(sqlite3.connect(changed)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        edit = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ? AND instr(sql, ?)"
+        assert connection.execute(edit, (ours, theirs, name, ours)).rowcount == 1
+    return changed
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -191,12 +201,7 @@ def test_nothing_hides_behind_a_name_of_sqlites_own(tmp_path: Path, backup: Path
     ],
 )
 def test_only_the_rows_of_a_backup_are_restored_not_the_rules_of_its_tables(tmp_path: Path, backup: Path, ours: str, theirs: str) -> None:
-    changed = tmp_path / "changed.db"
-    shutil.copy(backup, changed)
-    with closing(sqlite3.connect(changed)) as connection, connection:
-        connection.execute("PRAGMA writable_schema = ON")
-        edit = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'accounts' AND instr(sql, ?)"
-        assert connection.execute(edit, (ours, theirs, ours)).rowcount == 1
+    changed = with_schema(backup, tmp_path / "changed.db", "accounts", ours, theirs)
     restore(changed, tmp_path / "data")
     restore(backup, tmp_path / "other")
     assert _schema(tmp_path / "data" / "service.db") == _schema(tmp_path / "other" / "service.db") == _schema(backup)
@@ -216,12 +221,7 @@ def test_nothing_that_a_backup_computes_is_computed(
     tmp_path: Path, backup: Path, monkeypatch: pytest.MonkeyPatch, name: str, ours: str, theirs: str
 ) -> None:
     """One call of one function may take days or gigabytes, and neither a bound of time nor Ctrl-C ends it."""
-    changed = tmp_path / "changed.db"
-    shutil.copy(backup, changed)
-    with closing(sqlite3.connect(changed)) as connection, connection:
-        connection.execute("PRAGMA writable_schema = ON")
-        edit = "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ? AND instr(sql, ?)"
-        assert connection.execute(edit, (ours, theirs, name, ours)).rowcount == 1
+    changed = with_schema(backup, tmp_path / "changed.db", name, ours, theirs)
     checked: list[Path] = []
     monkeypatch.setattr(sqlite, "check", checked.append)
     with pytest.raises(StoreError, match="other tables"):
