@@ -5,9 +5,9 @@
 
 Writes 12 GB of random fp16 weights into FOLDER/base, beside the configuration and the vocabulary of CHATGLM (a folder of the original,
 without weights). Then new processes load it, in 16 bit and rounded to INT4, twice each, so that the files are in the page cache; `imprint
-chat` answers one question; with rows `imprint evaluate` answers and scores those of `--dev` with 64 tokens each, and `imprint main` runs
-with the flags of `scripts/train.sh`, but in bf16 and with 16 rows a step. Prints one JSON line per case. `--tiny`, the default without a
-GPU, only checks that the script runs, on the toy base.
+chat` answers one question, in 16, 8 and 4 bits; with rows `imprint evaluate` answers and scores those of `--dev` with 64 tokens each, and
+`imprint main` runs with the flags of `scripts/train.sh`, but in bf16 and with 16 rows a step. Prints one JSON line per case. `--tiny`, the
+default without a GPU, only checks that the script runs, on the toy base.
 """
 
 import argparse
@@ -78,8 +78,9 @@ def main() -> None:
         for number in (1, 2):
             imported, ready = map(float, run("-c", LOAD, base, bits).split())
             report(case="load", bits=int(bits), call=number, import_seconds=imported, ready_seconds=ready)
-    for number in (1, 2) if "chat" in cases else ():
-        report(case="chat", call=number, **first_answer(base))
+    for bits in ("16", "8", "4") if "chat" in cases else ():
+        for number in (1, 2):
+            report(case="chat", bits=int(bits), call=number, **first_answer(base, bits))
     if "evaluate" in cases and options.dev is not None:
         for number in (1, 2):
             output = options.folder / f"evaluation-{number}"
@@ -114,9 +115,10 @@ def write_base(folder: Path, vocabulary: Path, **values: int) -> Path:
     return folder
 
 
-def first_answer(base: str) -> dict[str, object]:
+def first_answer(base: str, bits: str) -> dict[str, object]:
     """Seconds from the start of `imprint chat` until it is ready, from then to the first characters, and to the end of the answer."""
-    words = [sys.executable, "-m", "imprint", "chat", base, f"max_length={CHAT_TOKENS}", "temperature=0"]
+    quantize = [] if bits == "16" else [f"quantize={bits}"]
+    words = [sys.executable, "-m", "imprint", "chat", base, f"max_length={CHAT_TOKENS}", "temperature=0", *quantize]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     started = time.perf_counter()
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
