@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -13,6 +12,7 @@ from imprint.chat.console import Chat, converse, standard_screen
 from imprint.chat.conversation import BASE, Conversation, listed
 from imprint.chat.section import RemoteChatSection, RemoteSamplingSection
 from imprint.config import read_overrides
+from imprint.files.links import from_home
 from imprint.files.reading import read_bounded
 from imprint.messages import Bilingual, UserError, closest, did_you_mean
 
@@ -102,7 +102,7 @@ def find_key(given: str | None, key_file: str | None, environment: Mapping[str, 
     if given is not None and key_file is not None:
         raise UserError(TWO_KEYS)
     if given is None and key_file is not None:
-        path = Path(key_file).expanduser()
+        path = from_home(key_file)
         try:
             given = read_bounded(path, 1 << 16).decode("ascii", "replace").strip()
         except OSError as error:

@@ -7,6 +7,7 @@ from typing import Final
 from imprint.chat.conversation import Conversation
 from imprint.files.atomic import write_text
 from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.links import from_home
 from imprint.messages import Bilingual, UserError
 
 SUFFIXES: Final = (".jsonl", ".json", ".md")
@@ -34,12 +35,7 @@ def save(conversation: Conversation, name: str) -> tuple[Path, int]:
 
 def _path(name: str) -> Path:
     """The path of a file name; expands `~`."""
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError:
-        raise UserError(
-            Bilingual(f"{name}: there is no such home folder. Give a path without ~.", f"{name}：请给出不带 ~ 的路径。")
-        ) from None
+    path = from_home(name)
     if not path.name or path.name == ".." or not name.isprintable():
         raise UserError(Bilingual("/save: give a file, for instance /save chat.jsonl or /save chat.md.", "/save：请给出文件名。"))
     return path if path.suffix else path.with_name(f"{path.name}.jsonl")

@@ -14,7 +14,7 @@ from imprint.data.sample import Sample
 from imprint.data.shapes import Columns, samples_from_row
 from imprint.data.writers import output_suffix, write_samples
 from imprint.files.disk_errors import refuse_unwritable
-from imprint.files.links import follow_link
+from imprint.files.links import follow_link, resolved
 from imprint.messages import Bilingual, UserError
 from imprint.progress import Progress
 from imprint.terminal import say
@@ -86,7 +86,7 @@ def _read_samples(file: str, columns: Columns) -> Iterator[Sample]:
 
 
 def _refuse_overwrite(source: Path, output: Path) -> None:
-    read, written = source.resolve(), output.resolve()
+    read, written = resolved(source), resolved(output)
     if written == read:
         raise UserError(
             Bilingual(f"{output} is the file that is read. Give another name.", f"{output}：输出文件正是要读取的文件：请换一个名字。")

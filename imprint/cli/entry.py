@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from imprint.cli.parser import Command, find_section, parse
+from imprint.files.disk_errors import name_error
 from imprint.messages import Bilingual, UserError
 from imprint.terminal import prepare_output, say
 
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(OUT_OF_MEMORY)
         return 2
     except OSError as error:
+        if (refusal := name_error(error)) is not None:
+            _print_user_error(refusal)
+            return 2
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) or error.filename is not None:
             raise
         _discard_output()

@@ -39,9 +39,18 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _without_nul(cls, value: object) -> object:
-        if isinstance(value, str | Path) and "\0" in str(value):
+        if _has_nul(value):
             raise ValueError(NUL_CHARACTER)
         return value
+
+
+def _has_nul(value: object) -> bool:
+    """Whether a text or a path has a NUL character, or one in a list or mapping."""
+    if isinstance(value, str | Path):
+        return "\0" in str(value)
+    if isinstance(value, dict):
+        return any(_has_nul(one) for item in value.items() for one in item)
+    return isinstance(value, list | tuple) and any(map(_has_nul, value))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from imprint.export.writers import (
 )
 from imprint.files.atomic import atomic_file, atomic_folder, find_folder, write_json
 from imprint.files.disk_errors import refuse_unwritable
+from imprint.files.links import resolved
 from imprint.loading.base import base_folder, run_of_base
 from imprint.loading.bundle import SUFFIX, is_bundle
 from imprint.loading.licence import read_licence
@@ -146,7 +147,7 @@ def default_destination(source: ModelSource, target: Target) -> Path:
     """Default location of an export: in the run folder, or beside it for a bundle and for the export of a bundle."""
     path = source.path
     if target == "bundle":
-        return path.with_name(f"{path.resolve().name}{SUFFIX}")
+        return path.with_name(f"{resolved(path).name}{SUFFIX}")
     return path.with_name(f"{path.stem}-{target}") if source.kind == "bundle" else path / f"export-{target}"
 
 
@@ -162,7 +163,7 @@ def _refuse_output(out: Path, source: ModelSource, target: Target, inputs: Seque
 def refuse_own_name(out: Path, source: ModelSource) -> None:
     """Raise UserError for a name in the run folder under which the run itself looks for something else, such as its result."""
     run = source.run_folder.path
-    if source.kind == "run" and out.parent.resolve() == run.resolve() and source.run_folder.uses(out.name):
+    if source.kind == "run" and resolved(out.parent) == resolved(run) and source.run_folder.uses(out.name):
         raise UserError(
             Bilingual(
                 f"{out}: is a name that the run itself uses. Give another one, or leave it out: {run / 'export-...'} is written then.",

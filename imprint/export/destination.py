@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from imprint.files.disk_errors import refuse_unwritable
-from imprint.files.links import follow_link
+from imprint.files.links import follow_link, resolved
 from imprint.messages import Bilingual, UserError
 
 
 def with_file_name(out: Path) -> Path:
     """The path that is written: of a link, where it leads; with a file name, which `.` has not and the temporary folder needs."""
-    return follow_link(out) if out.name not in ("", "..") else out.resolve()
+    return follow_link(out) if out.name not in ("", "..") else resolved(out)
 
 
 def refuse_destination(out: Path, inputs: Iterable[Path], *, written_before: Callable[[Path], bool], otherwise: str) -> None:
@@ -19,7 +19,7 @@ def refuse_destination(out: Path, inputs: Iterable[Path], *, written_before: Cal
     `written_before` says whether a folder was written by the same command; `otherwise` completes the message for one that was not.
     """
     for source in inputs:
-        if source.resolve().is_relative_to(out.resolve()):
+        if resolved(source).is_relative_to(resolved(out)):
             raise UserError(
                 Bilingual(
                     f"{out}: holds {source}, which is read. Give a folder of its own to write to.",

@@ -48,6 +48,13 @@ DISK_ERRORS = {
     errno.EXDEV: Bilingual("it is the folder of another disk. Choose a folder inside it", "这是另一块磁盘的挂载点：请在其中另选一个目录"),
     errno.ENAMETOOLONG: Bilingual("the name is too long for the disk. Choose a shorter one", "名字太长，磁盘不支持：请换一个短一些的名字"),
 }
+OF_A_NAME = {
+    code: DISK_ERRORS[code] for code in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS, errno.EIO, errno.ESTALE, errno.EBUSY)
+} | {
+    code: Bilingual("permission is denied. Check who may read and write it", "没有权限：请检查其读写权限")
+    for code in (errno.EACCES, errno.EPERM)
+}
+"""Errors of the system that are about the name or the disk, never about what Imprint does with it."""
 # safetensors and torch raise their own exceptions on a full disk; torch's does not even contain the system's message.
 FULL_DISK_MESSAGES = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
 ERRNOS_IN_MESSAGES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -76,6 +83,14 @@ def translate_disk_errors(path: Path) -> Iterator[None]:
             raise
         english, chinese = DISK_ERRORS[code].english, DISK_ERRORS[code].chinese
         raise UserError(Bilingual(f"{path}: cannot be written: {english}.", f"{path}：无法写入：{chinese}。")) from error
+
+
+def name_error(error: OSError) -> UserError | None:
+    """What is wrong with the path that an error of the system names, wherever it was met; None for any other error."""
+    if error.filename is None or error.errno not in OF_A_NAME:
+        return None
+    problem, name = OF_A_NAME[error.errno], os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    return UserError(Bilingual(f"{name}: {problem.english}.", f"{name}：{problem.chinese}。"))
 
 
 def _errno_in(message: str) -> int | None:

@@ -16,7 +16,7 @@ def refuse_outside_links(folder: Path, files: Iterable[Path]) -> None:
     home = folder.resolve()
     homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
     for file in files:
-        target = _resolved(file)
+        target = resolved(file)
         if not any(target.is_relative_to(inside) for inside in homes):
             raise UserError(
                 Bilingual(
@@ -32,10 +32,11 @@ def follow_link(path: Path) -> Path:
 
     Raises UserError for a link that leads back to itself.
     """
-    return _resolved(path) if path.is_symlink() else path
+    return resolved(path) if path.is_symlink() else path
 
 
-def _resolved(path: Path) -> Path:
+def resolved(path: Path) -> Path:
+    """The path without links. Raises UserError for a link that leads back to itself."""
     try:
         return path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: before Python 3.13
@@ -45,6 +46,16 @@ def _resolved(path: Path) -> Path:
                 f"{path}：是循环链接：请删除它，或换一个路径。",
             )
         ) from error
+
+
+def from_home(name: str) -> Path:
+    """The path of a name; `~` and `~user` are expanded. Raises UserError for a user who has no home folder."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(
+            Bilingual(f"{name}: there is no such home folder. Give a path without ~.", f"{name}：请给出不带 ~ 的路径。")
+        ) from None
 
 
 def refuse_special_entries(folder: Path, entry: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from imprint.files.atomic import atomic_folder
-from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.disk_errors import name_error, translate_disk_errors
 from imprint.files.reading import read_json_object
 from imprint.files.scratch import remove_scratch, scratch_folder
 from imprint.messages import Bilingual, UserError
@@ -81,7 +81,11 @@ def unpack_cached(path: Path) -> Path:
 
     Raises UserError for an archive that is not a bundle, is damaged, or holds anything that a bundle never holds.
     """
-    if not path.is_file() or path.suffix != SUFFIX:
+    try:
+        is_archive = path.is_file() and path.suffix == SUFFIX
+    except OSError as error:
+        raise (name_error(error) or error) from error
+    if not is_archive:
         return path
     try:
         digest = _sha256(path.open("rb"))

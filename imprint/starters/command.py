@@ -108,12 +108,26 @@ def init_command(name: str | None, folder: Path | None) -> None:
         return
     chosen = _find(name)
     target = Path(chosen) if folder is None else folder
+    _refuse_odd_name(target)
     texts = {RECIPE: recipe_of(chosen, target), **STARTERS[chosen].rows()}
     _refuse_existing(target, list(texts))
     for file, text in texts.items():
         write_text(target / file, text)
         say(f"written / 已写入: {target / file}")
     say(*_next(chosen, target))
+
+
+def _refuse_odd_name(folder: Path) -> None:
+    """Raise UserError for a name of bytes that are no UTF-8, which no recipe can hold."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            Bilingual(
+                f"{folder}: the name is no UTF-8, so the recipe cannot hold it. Choose another name.",
+                f"{folder}：该名字不是 UTF-8，无法写进配方：请换一个名字。",
+            )
+        ) from None
 
 
 def recipe_of(name: str, folder: Path) -> str:

@@ -89,6 +89,8 @@ def test_a_key_comes_from_the_command_a_file_or_the_environment(tmp_path: Path) 
     assert find_key(None, None, {KEY_VARIABLE: ""}) is None
     with pytest.raises(UserError, match="cannot be read"):
         find_key(None, str(tmp_path / "none"), {})
+    with pytest.raises(UserError, match="there is no such home folder"):
+        find_key(None, "~nobody-of-this-name/key", {})
     file.write_bytes(b"sk-1\nsk-2")
     with pytest.raises(UserError, match="must be one word"):
         find_key(None, str(file), {})

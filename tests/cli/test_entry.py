@@ -121,3 +121,44 @@ def test_ctrl_c_ends_with_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixt
 def test_the_package_itself_imports_nothing_heavy_and_refuses_unknown_names() -> None:
     with pytest.raises(AttributeError, match="module 'imprint' has no attribute 'laod'"):
         imprint.laod  # noqa: B018
+
+
+@pytest.mark.parametrize("command", [["runs"], ["report"], ["train"], ["chat"], ["score"], ["init", "identity"]])
+@pytest.mark.parametrize("name", ["x" * 5000, "/".join(["x" * 200] * 30)], ids=["part", "path"])
+def test_a_name_that_no_disk_has_is_a_sentence_in_both_languages(command: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, name]) == 2
+    said = capsys.readouterr().err
+    assert "the name is too long for the disk. Choose a shorter one." in said
+    assert "名字太长，磁盘不支持：请换一个短一些的名字。" in said
+    assert len(said) < 20_000
+
+
+def test_a_file_that_may_not_be_read_is_a_sentence(stand_in: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(_recipe: Recipe, _arguments: list[str]) -> None:
+        raise PermissionError(13, "Permission denied", "/nobody/rows.jsonl")
+
+    stand_in("imprint.training.run", "train_command", fail)
+    assert main(["train", RECIPE]) == 2
+    assert "/nobody/rows.jsonl: permission is denied. Check who may read and write it." in capsys.readouterr().err
+
+
+def test_a_file_that_a_command_of_ours_forgot_to_make_is_no_mistake_of_the_user(stand_in: Stand) -> None:
+    def fail(_recipe: Recipe, _arguments: list[str]) -> None:
+        Path("/nowhere/at/all").read_text(encoding="utf-8")
+
+    stand_in("imprint.training.run", "train_command", fail)
+    with pytest.raises(FileNotFoundError):
+        main(["train", RECIPE])
+
+
+@pytest.mark.parametrize("command", [["data", "convert", "loop", "out.jsonl"], ["quantize", "base", "loop/x", "--bits", "8"]])
+def test_a_link_that_leads_back_to_itself_is_a_sentence(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("pool")
+    Path("pool").symlink_to("loop")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}", encoding="utf-8")
+    assert main(command) == 2
+    assert "link that leads back to itself" in capsys.readouterr().err

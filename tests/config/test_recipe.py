@@ -166,6 +166,11 @@ def test_an_override_that_cannot_be_read_is_told(recipe: Path, override: str, se
     assert complaint(recipe, "data: a", override) == [sentence]
 
 
+def test_a_nul_character_is_refused_in_a_list_too(recipe: Path) -> None:
+    (said,) = complaint(recipe, "data: a", 'train.probes=["a", "b\\0"]')
+    assert "holds a NUL character, which is allowed in no file name and no text of a recipe" in said
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

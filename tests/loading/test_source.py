@@ -148,3 +148,12 @@ def test_every_way_to_open_a_model_takes_a_name_of_the_hub(
         assert "there is no such folder" in capsys.readouterr().err
         with pytest.raises(UserError, match="there is no such folder"):
             load(Path("owner/tiny"))
+
+
+def test_a_strangers_run_may_name_a_base_that_no_disk_can_have(run: RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    recipe = (copy / "config.yaml").read_text(encoding="utf-8")
+    (copy / "config.yaml").write_text(recipe.replace(f"path: {run.path.parent / 'base'}", f"path: {'x' * 5000}"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"xxx: the name is too long for the disk\. Choose a shorter one\.\n"):
+        _ = resolve_source(copy).base_folder

@@ -79,3 +79,9 @@ def test_any_folder_can_be_written_to(folder: str) -> None:
     assert main(["init", "identity", folder]) == 0
     recipe = read_recipe(Path(folder, "recipe.yaml"), [], Recipe)
     assert (recipe.output, recipe.data.train) == (Path(folder, "run"), Path(folder, "rows.jsonl"))
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused_before_anything_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "identity", "mine\udc80"]) == 2
+    assert "the name is no UTF-8, so the recipe cannot hold it. Choose another name." in capsys.readouterr().err
+    assert list(Path().iterdir()) == []
