@@ -2,10 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from imprint.messages import Bilingual, UserError
+
+MAX_LEVELS: Final = 32
+"""Most levels of folders in an entry of a run: Python's own walks end in a RecursionError after some hundred."""
 
 
 def refuse_outside_links(folder: Path, files: Iterable[Path]) -> None:
@@ -61,10 +66,10 @@ def from_home(name: str) -> Path:
 def refuse_special_entries(folder: Path, entry: Path) -> None:
     """Raise UserError if `entry` of a folder, or anything below it, is a link that leads out of the folder, or no file and no folder.
 
-    An untrusted folder may have such entries: reading a pipe has no end, and a link may lead to any file that is then replaced.
+    An untrusted folder may have such entries: reading a pipe has no end, and a link may lead to any file that is then replaced. A link to
+    another place in the folder is followed, since whoever reads a path follows it. Raises UserError for too many levels of folders, too.
     """
-    below = (Path(root, name) for root, folders, names in os.walk(entry) for name in (*folders, *names)) if entry.is_dir() else ()
-    for found in (entry, *below):
+    for found in _with_all_below(entry):
         if found.is_symlink():
             refuse_outside_links(folder, [found])
         if found.exists() and not (found.is_file() or found.is_dir()):
@@ -73,6 +78,31 @@ def refuse_special_entries(folder: Path, entry: Path) -> None:
                     f"{found}: is neither a file nor a folder. Delete it, then run again.", f"{found}：既不是文件也不是目录：请删除后重试。"
                 )
             )
+
+
+def _with_all_below(entry: Path) -> Iterator[Path]:
+    """An entry and all that is below it; a folder comes before what is in it, and a linked one is gone through once."""
+    waiting, seen = [(entry, 0)], set[tuple[int, int]]()
+    while waiting:
+        path, levels = waiting.pop()
+        yield path
+        if not path.is_dir() or (found := _identity(path)) in seen:
+            continue
+        seen.add(found)
+        if levels == MAX_LEVELS:
+            raise UserError(
+                Bilingual(
+                    f"{entry}: has folders in folders, {MAX_LEVELS} levels deep, as nothing has that Imprint writes. Delete them.",
+                    f"{entry}：目录嵌套超过 {MAX_LEVELS} 层，Imprint 不会写出这样的目录：请删除。",
+                )
+            )
+        with suppress(OSError), os.scandir(path) as inside:  # of another user, perhaps: then its reader says so
+            waiting += [(Path(one.path), levels + 1) for one in inside]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def remove(path: Path) -> None:

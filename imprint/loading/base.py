@@ -1,7 +1,7 @@
 """Finds the folder of a base: a model folder, the embedded one, or the result of a run or bundle."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ConfigDict
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 """The name of the toy base that is part of Imprint."""
+MAX_BASES: Final = 100
+"""Most runs of which each is the base of the one before."""
 
 
 class BaseReference(Section):
@@ -33,23 +35,32 @@ def base_folder(path: str | Path) -> Path:
     For a run with full tuning this is the model in it, for a run with an adapter its base; `load_base` merges a LoRA into that. A model of
     the hub is downloaded if it has to be. Raises UserError for a run without a result, and where the hub has or gives no model.
     """
-    if str(path) == EMBEDDED:
-        return Path(__file__).parents[1] / "embedded"
-    if (name := hub_name(path)) is not None:
-        return fetch(name).folder
-    run = run_of_base(path)
-    if run is None:
-        return unpack_cached(Path(path))
-    if (tuned_model := find_folder(run.model)) is not None:
-        return tuned_model
-    if find_folder(run.adapter) is None:
-        raise UserError(
-            Bilingual(
-                f"model.path: {path} is a run that has no result yet. Let `imprint train` run to its first evaluation, or further.",
-                "model.path：该结果目录尚无可用的模型：请先训练到第一次评估。",
+    first = path
+    for _ in range(MAX_BASES):
+        if str(path) == EMBEDDED:
+            return Path(__file__).parents[1] / "embedded"
+        if (name := hub_name(path)) is not None:
+            return fetch(name).folder
+        run = run_of_base(path)
+        if run is None:
+            return unpack_cached(Path(path))
+        if (tuned_model := find_folder(run.model)) is not None:
+            return tuned_model
+        if find_folder(run.adapter) is None:
+            raise UserError(
+                Bilingual(
+                    f"model.path: {path} is a run that has no result yet. Let `imprint train` run to its first evaluation, or further.",
+                    "model.path：该结果目录尚无可用的模型：请先训练到第一次评估。",
+                )
             )
+        path = base_of_run(run)
+    raise UserError(
+        Bilingual(
+            f"{first}: the bases of its bases lead back to it, or are more than {MAX_BASES}. Give the model folder that it was tuned from: "
+            "base_path=FOLDER.",
+            f"{first}：底座的底座又指回它自己，或超过 {MAX_BASES} 层：请用 base_path=目录 给出它微调自的模型目录。",
         )
-    return base_folder(base_of_run(run))
+    )
 
 
 def fetch(name: HubName) -> "HubModel":

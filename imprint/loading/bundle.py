@@ -35,6 +35,14 @@ MAX_FILES: Final = 2000
 """The most files of a bundle; a model of 400 GB has 200."""
 DEVICE: Final = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 """Names that are devices on Windows."""
+MAX_LEVELS: Final = 16
+"""Most folders in the name of a file; a run has three."""
+MAX_PART_BYTES: Final = 255
+"""Longest name of a file or folder, of most disks."""
+DIGEST_DIGITS: Final = 32
+"""Of a bundle's SHA-256 in the name of its folder in the cache: so many that nobody makes a second bundle for the same folder."""
+MAX_NAME_CHARACTERS: Final = 40
+"""Of a bundle's name there."""
 MAX_FIELD_CHARACTERS: Final = 200
 """Characters of each field of a manifest that are shown."""
 DAMAGED: Final = (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -96,7 +104,7 @@ def unpack_cached(path: Path) -> Path:
                 f"{path}：无法读取：请重新获取，或检查读取权限。",
             )
         ) from error
-    folder = _cache() / f"{path.stem}-{digest[:12]}"
+    folder = _cache() / f"{_plain_name(path.stem)}-{digest[:DIGEST_DIGITS]}"
     if folder.is_dir():
         remove_scratch(folder.parent, prefix=".")
     else:
@@ -106,6 +114,11 @@ def unpack_cached(path: Path) -> Path:
                 extract_bundle(path, temporary / folder.name)
                 _rename_unless_exists(temporary / folder.name, folder)
     return folder
+
+
+def _plain_name(stem: str) -> str:
+    """The name of a bundle as a part of a folder's: short, and not hidden, since what is hidden in the cache is removed."""
+    return stem[:MAX_NAME_CHARACTERS].lstrip(".") or "bundle"
 
 
 def _rename_unless_exists(source: Path, target: Path) -> None:
@@ -249,6 +262,8 @@ def _inside(name: str) -> bool:
     separators or dots, or are not seen.
     """
     parts = name.split("/")
+    if len(parts) > MAX_LEVELS or any(len(part.encode(errors="replace")) > MAX_PART_BYTES for part in parts):
+        return False
     same_elsewhere = unicodedata.normalize("NFKC", name).split("/") == [unicodedata.normalize("NFKC", part) for part in parts]
     return same_elsewhere and not any(_misleads(part) or _misleads(unicodedata.normalize("NFKC", part)) for part in parts)
 

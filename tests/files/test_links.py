@@ -49,3 +49,28 @@ def test_no_link_out_of_a_folder_and_no_pipe_in_it_is_read(tmp_path: Path) -> No
     os.mkfifo(deep / "scores.json")
     with pytest.raises(UserError, match=r"scores.json: is neither a file nor a folder"):
         links.refuse_special_entries(run, run / "evaluations")
+
+
+def test_what_lies_where_a_link_in_a_folder_leads_is_looked_at_too(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "evaluations").mkdir(parents=True)
+    (run / "elsewhere").mkdir()
+    (run / "evaluations" / "dev").symlink_to("../elsewhere")
+    (run / "elsewhere" / "back").symlink_to("../evaluations")
+    links.refuse_special_entries(run, run / "evaluations")
+    (run / "elsewhere" / "scores.json").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"scores.json: is a link to .*mine, outside of its folder"):
+        links.refuse_special_entries(run, run / "evaluations")
+
+
+def test_folders_in_folders_are_refused_before_python_gives_up(tmp_path: Path) -> None:
+    deep = tmp_path / "run" / "adapter"
+    deep.mkdir(parents=True)
+    for _ in range(1500):
+        deep = deep / "a"
+        deep.mkdir()
+    with pytest.raises(UserError, match=r"adapter: has folders in folders, 32 levels deep, as nothing has that Imprint writes"):
+        links.refuse_special_entries(tmp_path / "run", tmp_path / "run" / "adapter")
+    while deep != tmp_path / "run":  # pytest cannot remove them
+        deep.rmdir()
+        deep = deep.parent

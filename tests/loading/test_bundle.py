@@ -91,6 +91,19 @@ def test_two_processes_that_unpack_at_once_get_the_same_folder(run: Path, monkey
     assert list(home.parent.iterdir()) == [home]
 
 
+def test_a_bundle_whose_name_is_hidden_or_as_long_as_a_name_can_be_opens_again_and_again(run: Path) -> None:
+    for name in (".hidden.tar", "...tar", "印" * 83 + ".tar"):
+        home = unpack_cached(packed(run, name))
+        assert (home / "config.yaml").is_file()
+        assert unpack_cached(run.parent / name) == home
+        assert (home / "config.yaml").is_file()
+
+
+def test_the_folder_of_a_bundle_in_the_cache_is_that_of_no_other(run: Path) -> None:
+    archive = packed(run)
+    assert hashlib.sha256(archive.read_bytes()).hexdigest()[:32] in unpack_cached(archive).name
+
+
 def test_the_same_files_give_the_same_archive(run: Path) -> None:
     first, second = packed(run, "one.tar"), packed(run, "two.tar")
 
@@ -129,6 +142,7 @@ MISLEADING = (
         "\u202egpj.exe",
         "a\u200b",
     ),
+    *("x" * 256, "印" * 86, "a/" * 16 + "x"),
     *("\u2024\u2024/x", "\uff0e\uff0e/x", "a\uff0fb", "c\uff1ax", "..\uff3cx", "\uff23\uff2f\uff2e"),
 )
 

@@ -157,3 +157,12 @@ def test_a_strangers_run_may_name_a_base_that_no_disk_can_have(run: RunFolder, t
     (copy / "config.yaml").write_text(recipe.replace(f"path: {run.path.parent / 'base'}", f"path: {'x' * 5000}"), encoding="utf-8")
     with pytest.raises(UserError, match=r"xxx: the name is too long for the disk\. Choose a shorter one\.\n"):
         _ = resolve_source(copy).base_folder
+
+
+def test_a_run_whose_base_is_itself_says_so(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace(f"path: {run.path.parent / 'base'}", "path: ."), encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(UserError, match=r"^\.: the bases of its bases lead back to it, or are more than 100\. Give the model folder"):
+        _ = resolve_source(".").base_folder
