@@ -4,8 +4,8 @@
 
 Greedy answers to prompts of 44 tokens with a prefix of 128: one, 64 that share the prefix, 64 with eight prefixes, 64 with eight LoRAs;
 and the 1,070 rows of a file as long as ADGEN's dev.json. Then the same tokens by steps that are not repeated as graphs, and by the plain
-attention: the first different token of each row. `--tiny`, the default without a GPU, only checks that the script runs. Prints one JSON
-line per case.
+attention: the first different token of each row, and how near the two most probable ones are there. `--tiny`, the default without a GPU,
+only checks that the script runs. Prints one JSON line per case.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 from statistics import median
@@ -27,6 +28,7 @@ from training import PREFIX, SHAPES, Case, build
 
 from imprint.inference import Decoder, Request
 from imprint.inference.generate import generate
+from imprint.inference.request import Token
 from imprint.model import Model
 from imprint.models.chatglm import ChatGLM
 from imprint.models.network import Network
@@ -198,18 +200,19 @@ def peak(device: torch.device) -> dict[str, float]:
 
 def compare(model: Model, wanted: Sequence[Request]) -> dict[str, object]:
     """The tokens of repeated steps beside those of steps as they are, and beside those of the plain attention."""
-    network = model.network
-    graphs = generate(model, wanted)
+    network, wanted = model.network, [replace(request, top_logprobs=2) for request in wanted]
+    graphs = answer_tokens(model, wanted)
     with without_graphs(network):
-        eager = generate(model, wanted)
+        eager = answer_tokens(model, wanted)
         backends, network.attention_backends = network.attention_backends, (ReferenceAttention(),)
-        plain: list[list[int]] = []
-        seconds = timed(lambda: plain.extend(generate(model, wanted)), network.device)
+        plain: list[list[Token]] = []
+        seconds = timed(lambda: plain.extend(answer_tokens(model, wanted)), network.device)
         network.attention_backends = backends
     return {
         "batch": len(wanted),
         "eager": first_differences(graphs, eager),
         "plain_attention": first_differences(graphs, plain),
+        "margin": round(median(margin(token) for answer in graphs for token in answer), 4),
         "plain_tokens_per_second": round(sum(map(len, plain)) / seconds, 1),
     }
 
@@ -224,13 +227,38 @@ def without_graphs(network: Network) -> Iterator[None]:
         network.replays_steps = True
 
 
-def first_differences(answers: Sequence[Sequence[int]], others: Sequence[Sequence[int]]) -> dict[str, object]:
-    """How many answers are equal, and where each other one first differs."""
-    places = [
-        next((place for place, (one, two) in enumerate(zip(answer, other, strict=False)) if one != two), None)
-        for answer, other in zip(answers, others, strict=True)
-    ]
-    return {"equal": places.count(None), "first_different": [place for place in places if place is not None]}
+def answer_tokens(model: Model, wanted: Sequence[Request]) -> list[list[Token]]:
+    """The tokens of every answer."""
+    decoder = Decoder(model, slots=len(wanted))
+    answers: dict[int, list[Token]] = {decoder.admit(request): [] for request in wanted}
+    while len(decoder):
+        for token in decoder.step():
+            answers[token.request].append(token)
+    decoder.close()
+    return list(answers.values())
+
+
+def margin(token: Token) -> float:
+    """By how much the log-probability of the most probable token is above the second one's."""
+    (_, first), (_, second) = token.top
+    return first - second
+
+
+def first_differences(answers: Sequence[Sequence[Token]], others: Sequence[Sequence[Token]]) -> dict[str, object]:
+    """How many answers are equal, and where each other one first differs.
+
+    There the two most probable tokens are almost equally so: their margins, beside how far the log-probabilities of the same token are
+    apart in the places in front of it, which have the same context.
+    """
+    places, margins, apart = [], [], []
+    for answer, other in zip(answers, others, strict=True):
+        place = next((place for place, (one, two) in enumerate(zip(answer, other, strict=False)) if one.id != two.id), None)
+        apart += [abs(one.logprob - two.logprob) for one, two in zip(answer[:place], other[:place], strict=False)]
+        if place is not None:
+            places.append(place)
+            margins.append(margin(answer[place]))
+    values = {"equal": len(answers) - len(places), "first_different": places, "largest_margin_there": max(margins, default=0.0)}
+    return {**values, "log_probabilities_apart": max(apart, default=0.0)}
 
 
 def file_of_rows(model: Model, tokens: int, *, tiny: bool) -> dict[str, object]:

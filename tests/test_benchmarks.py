@@ -16,6 +16,7 @@ SMALL = {
     "serving.py": "--full-size --tiny --users 3 --tokens 8",
     "streams.py": "--streams 3 --events 4",
     "company.py": "--requests 3 --dtypes float32",
+    "peers.py": "--case peft-lora --case answers",
 }
 """Benchmarks -> what makes each a matter of seconds on a CPU."""
 
