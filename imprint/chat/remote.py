@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,11 @@ from imprint.messages import Bilingual, UserError
 
 TIMEOUT: Final = httpx2.Timeout(120.0, connect=10.0)
 """Seconds without a byte; `imprint serve` sends one every ten seconds."""
+MAX_SECONDS: Final = 300.0
+"""Until an answer begins, and for one that is no stream until its end: each byte may come in time, and the whole never."""
 MAX_LINE_BYTES: Final = 1 << 20
+MAX_STREAM_BYTES: Final = 1 << 28
+"""Most bytes of a streamed answer, comments and events without text counted; the longest text has half as many."""
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_ANSWER_CHARACTERS: Final = 1_000_000
 MAX_MODELS: Final = 1000
@@ -116,10 +121,16 @@ class Service:
         raise self._error(BROKEN_OFF)
 
     def _lines(self, response: httpx2.Response) -> Iterator[bytes]:
-        waiting = b""
+        waiting, size = bytearray(), 0
         for part in response.iter_raw():
-            *lines, waiting = (waiting + part).split(b"\n")
-            yield from lines
+            size += len(part)
+            if size > MAX_STREAM_BYTES:
+                raise self._error(Bilingual(f"sends more than {MAX_STREAM_BYTES:,} bytes for one answer", "一个回答的内容过长"))
+            *lines, rest = part.split(b"\n")
+            for line in lines:
+                yield bytes(waiting + line)
+                waiting.clear()
+            waiting += rest
             if len(waiting) > MAX_LINE_BYTES:
                 raise self._error(Bilingual(f"sends a line of more than {MAX_LINE_BYTES:,} bytes", "发来的一行过长"))
 
@@ -132,13 +143,15 @@ class Service:
         try:
             with (
                 httpx2.Client(timeout=TIMEOUT, trust_env=not self.is_near) as client,
+                _closed_when_late(client) as clock,
                 client.stream(method, self.url + path, json=body, headers=headers) as response,
             ):
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise self._error(Bilingual("sends a compressed answer", "返回了压缩的内容"))
                 if response.status_code != 200:
                     raise self._refusal(response.status_code, _json(self._whole(response)), response.headers)
-                has_begun = True
+                if has_begun := body is not None:  # a stream lasts as long as its answer
+                    clock.cancel()
                 yield response
         except httpx2.ConnectError as error:
             raise self._error(
@@ -154,12 +167,12 @@ class Service:
             raise self._error(BROKEN_OFF if has_begun else Bilingual(f"the connection failed ({why})", f"连接出错（{why}）")) from None
 
     def _whole(self, response: httpx2.Response) -> bytes:
-        body = b""
+        body = bytearray()
         for part in response.iter_raw():
             body += part
             if len(body) > MAX_BODY_BYTES:
                 raise self._error(Bilingual(f"sends more than {MAX_BODY_BYTES:,} bytes", "返回的内容过长"))
-        return body
+        return bytes(body)
 
     def _refusal(self, status: int, body: object, headers: Mapping[str, str] = MappingProxyType({})) -> ServiceError:
         """The service's own sentence, in both languages where it has both, and what to do."""
@@ -184,6 +197,28 @@ class Service:
     def _error(self, problem: Bilingual, status: int = 0, code: str = "") -> ServiceError:
         english, chinese = problem.english.rstrip(".。"), problem.chinese.rstrip(".。")
         return ServiceError(Bilingual(f"{self.url}: {english}.", f"{self.url}：{chinese}。"), status, code)
+
+
+@contextmanager
+def _closed_when_late(client: httpx2.Client) -> Iterator[threading.Timer]:
+    """Close the connections after MAX_SECONDS, unless the timer is cancelled. Raises ReadTimeout where that ended an exchange."""
+    late = threading.Event()
+
+    def close() -> None:
+        late.set()
+        client.close()
+
+    clock = threading.Timer(MAX_SECONDS, close)
+    clock.daemon = True
+    clock.start()
+    try:
+        yield clock
+    except Exception:
+        if late.is_set():
+            raise httpx2.ReadTimeout("late") from None
+        raise
+    finally:
+        clock.cancel()
 
 
 class RemoteModel:

@@ -3,8 +3,9 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 MODELS = {"object": "list", "data": [{"id": "toy"}]}
 
@@ -63,6 +64,24 @@ def answering(answers: Sequence[bytes]) -> Iterator[Requests]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield seen
+
+
+@contextmanager
+def repeating(head: bytes, part: bytes, *, pause: float = 0.0) -> Iterator[str]:
+    """The address of a service that answers one request with `head` and then `part` without an end; `pause`: seconds between two."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                _request(connection)
+                connection.sendall(head)
+                while True:
+                    connection.sendall(part)
+                    time.sleep(pause)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def _request(connection: socket.socket) -> bytes:

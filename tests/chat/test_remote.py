@@ -9,7 +9,7 @@ from imprint.chat.conversation import Conversation
 from imprint.chat.remote import RemoteModel, RemoteModelInfo, Service, ServiceError
 from imprint.chat.section import RemoteSamplingSection
 from imprint.config import Field
-from tests.chat.services import answering, listed, piece, streamed, whole
+from tests.chat.services import answering, listed, piece, repeating, streamed, whole
 from tests.inference.decoding_knobs import CHANGED
 from tests.serve.web.scripted import KEY, ScriptedBackend, serving
 
@@ -189,3 +189,37 @@ def test_a_service_that_lists_no_models_or_odd_ones() -> None:
         assert service.models() == []
         with pytest.raises(ServiceError, match="sends more than"):
             service.models()
+
+
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b" "),
+        (b"HTTP/1.1 500 Oh\r\n\r\n", b" "),
+    ],
+    ids=["informational", "header", "body", "error"],
+)
+def test_a_service_that_never_comes_to_an_end_is_left_however_steadily_it_sends(
+    head: bytes, part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "MAX_SECONDS", 0.3)
+    with repeating(head, part, pause=0.01) as url, pytest.raises(ServiceError, match="does not answer in time"):
+        Service(f"{url}/v1", None, is_near=True).models()
+
+
+@pytest.mark.parametrize("part", [b": alive\n\n", b"data: {}\n\n", b"\n"], ids=["comments", "events", "empty lines"])
+def test_a_stream_without_text_has_a_bound(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MAX_STREAM_BYTES", 1 << 18)
+    with repeating(streamed(done=False), part * 1000) as url, pytest.raises(ServiceError, match="sends more than 262,144 bytes"):
+        ask(url, "hi")
+
+
+def test_a_stream_may_last_longer_than_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "MAX_SECONDS", 0.2)
+    event = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    with repeating(streamed(done=False), event, pause=0.05) as url:
+        texts = RemoteModel(Service(f"{url}/v1", None, is_near=True)).answer(GREEDY.ask("hi"))
+        assert [len(next(texts)) for _ in range(12)] == list(range(1, 13))
+        texts.close()

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
 import httpx2
@@ -54,6 +55,7 @@ class Client:
             timeout=httpx2.Timeout(None, connect=timeouts.connect, write=timeouts.silence),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_SECONDS),
             verify=ssl.create_default_context(),  # which honours SSL_CERT_FILE
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept: each answer could bring more, sent to all ports
             follow_redirects=False,
             trust_env=False,
         )

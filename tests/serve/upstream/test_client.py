@@ -69,6 +69,27 @@ def ask_of(server: FakeServer, path: str = "/v1/models", timeouts: Timeouts = QU
     return asyncio.run(run())
 
 
+def test_no_cookie_of_a_server_is_kept_for_it_or_for_another_one_of_its_host() -> None:
+    asked: list[Asked] = []
+
+    async def giving(one: Asked) -> None:
+        asked.append(one)
+        await one.reply(200, {}, more=f"Set-Cookie: c{len(asked)}={'x' * 4000}; Path=/\r\n")
+
+    async def run() -> None:
+        first, second = FakeServer(listed=giving), FakeServer(listed=giving)
+        async with running(first), running(second):
+            made = Client(None, QUICK)
+            try:
+                for url in (first.url, second.url, first.url):
+                    await made.ask(f"{url}/v1/models")
+            finally:
+                await made.close()
+
+    asyncio.run(run())
+    assert [one.headers.get("cookie") for one in asked] == [None, None, None]
+
+
 def test_a_short_question_is_bounded_in_time_and_size() -> None:
     async def silent(asked: Asked) -> None:
         await asked.closed.wait()
