@@ -1,5 +1,6 @@
 """The part of a run's report that says how the run was made, and what to type next."""
 
+import shlex
 from collections.abc import Iterator
 
 from imprint.messages import Bilingual
@@ -10,8 +11,10 @@ from imprint.report.run_report import RunReport
 def run_facts(report: RunReport) -> str:
     """Date, versions, machine and commands, as HTML."""
     items = "".join(f"<div><dt>{ui_message(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(report))
-    command = report.starts[-1].command if report.starts else ""
-    made = _command(command or f"imprint train {report.path}/config.yaml", Bilingual("trains it, or goes on", "训练，或继续训练"))
+    command = report.starts[-1].safe_command if report.starts else ""
+    made = _command(
+        command or shlex.join(["imprint", "train", f"{report.path}/config.yaml"]), Bilingual("trains it, or goes on", "训练，或继续训练")
+    )
     steps = "".join(_command(one.command, one.purpose) for one in report.next_steps)
     unknown = Bilingual(
         "Time, versions and machine were not recorded: the run is of an earlier version.",

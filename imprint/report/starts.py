@@ -20,6 +20,8 @@ from imprint.runtime import choose_device, cpu_name, memory_bytes, version_of
 GIB = 2**30
 MAX_BYTES = 2**24
 """Largest starts.jsonl that is read; a start takes half a kilobyte."""
+MAX_COMMAND = 100_000
+"""Most characters of a command that is shown."""
 ADVICE = Bilingual("Delete it: the report is written without it.", "请删除它：报告中将不含这些信息。")
 
 
@@ -39,6 +41,15 @@ class RunStart:
     """The device that computes, with its memory if it is a GPU."""
     processes: int
     """How many processes train."""
+
+    @property
+    def safe_command(self) -> str:
+        """The command, quoted anew: whoever types what stands in a stranger's run starts Imprint, and nothing else. Empty if it is none."""
+        try:
+            words = shlex.split(self.command) if len(self.command) <= MAX_COMMAND else []
+        except ValueError:
+            return ""
+        return shlex.join(words) if words[:1] == ["imprint"] else ""
 
 
 def this_start(command: Sequence[str], device_name: str | None, processes: int) -> RunStart:
