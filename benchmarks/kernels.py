@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 from results import Report, reporter
@@ -114,7 +115,7 @@ def main() -> None:
     if not gpu:
         compare(report, torch.device("cpu"), kernels)
         return  # the attention is compared in tests
-    used = [Trial(case, shape) for case in cases for shape in shapes_of(case)]
+    used: list[Trial | AttentionTrial] = [Trial(case, shape) for case in cases for shape in shapes_of(case)]
     compile_all([*used, *[AttentionTrial(rows) for rows in ATTENDED if "attention" in kernels]], report)
     compare(report, torch.device("cuda"), kernels)
     if "attention" in kernels:
@@ -355,7 +356,19 @@ class AttentionTrial:
         return f"attention {self.rows}"
 
 
-def compile_all(trials: Sequence[Trial | AttentionTrial], report: Report) -> dict[Trial | AttentionTrial, str]:
+class Compilable(Protocol):
+    """What compiles kernels when it runs."""
+
+    def run(self) -> None: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+Compiled = TypeVar("Compiled", bound=Compilable)
+
+
+def compile_all(trials: Sequence[Compiled], report: Report) -> dict[Compiled, str]:
     """Compiles the kernels of all trials into Triton's cache, in parallel; those that failed, and why."""
     began = time.monotonic()
     workers = max(1, min(14, (os.cpu_count() or 2) - 2, len(trials)))
@@ -418,7 +431,7 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
     return found
 
 
-def compile_trial(trial: Trial | AttentionTrial) -> str | None:
+def compile_trial(trial: Compilable) -> str | None:
     """Compiles the kernel of a trial into Triton's cache, in a process of its own; why it failed."""
     try:
         trial.run()

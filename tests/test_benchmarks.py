@@ -12,6 +12,7 @@ SMALL = {
     "lora.py": "--tiny",
     "decode.py": "--tiny --format 8",
     "quantized.py": "--tiny --format 4",
+    "opponents.py": "--tiny",
     "update.py": "",
     "serving.py": "--full-size --tiny --users 3 --tokens 8",
     "streams.py": "--streams 3 --events 4",
