@@ -64,13 +64,16 @@ def test_what_lies_where_a_link_in_a_folder_leads_is_looked_at_too(tmp_path: Pat
 
 
 def test_folders_in_folders_are_refused_before_python_gives_up(tmp_path: Path) -> None:
-    deep = tmp_path / "run" / "adapter"
+    run = tmp_path / "run"
+    deep = run / "adapter"
     deep.mkdir(parents=True)
-    for _ in range(1500):
-        deep = deep / "a"
-        deep.mkdir()
-    with pytest.raises(UserError, match=r"adapter: has folders in folders, 32 levels deep, as nothing has that Imprint writes"):
-        links.refuse_special_entries(tmp_path / "run", tmp_path / "run" / "adapter")
-    while deep != tmp_path / "run":  # pytest cannot remove them
-        deep.rmdir()
-        deep = deep.parent
+    try:
+        for _ in range(1500):
+            (deep / "a").mkdir()
+            deep = deep / "a"
+        with pytest.raises(UserError, match=r"adapter: has folders in folders, 32 levels deep, as nothing has that Imprint writes"):
+            links.refuse_special_entries(run, run / "adapter")
+    finally:
+        while deep != run:  # pytest cannot remove them
+            deep.rmdir()
+            deep = deep.parent
