@@ -1,6 +1,6 @@
 """Times the kernels of other libraries beside Imprint's, on one GPU, with weights and inputs of ChatGLM-6B's shape.
 
-    python benchmarks/opponents.py [--case int4] [--out FILE] [--seconds 150] [--serial] [--tiny]
+    python benchmarks/opponents.py [--case int4] [--out FILE] [--seconds 150] [--long] [--serial] [--tiny]
 
 Prints one JSON line per measurement: `ms` of 28 layers, `ms` of a loss or `us` of one norm or rotation; `ratio`, Imprint's time over the
 library's; and `error`, the largest difference from the result in fp32, over its largest number. What is not installed or fails is a line
@@ -15,6 +15,7 @@ without a graph, since Liger's asks the GPU for numbers. Kernels are compiled in
 * rope: queries and keys, forward and backward, where half a head lies between the two of a pair. ChatGLM-6B rotates its halves each on
   their own, which other libraries do not.
 * fp8: a training step's linears, forward and gradient. torchao rounds its weights in every step, Imprint's are stored in FP8.
+  Unless it is compiled, it computes gradients of the weights, too.
 
 Liger's GEGLU is not here, because it gates, and ChatGLM-6B's GELU does not. `--tiny`, the default without a GPU, only compares the plain
 parts on small tensors and says what is installed.
@@ -78,14 +79,14 @@ PACKAGES = {
     "torchao-compiled": "torchao",
     "bitsandbytes": "bitsandbytes",
     "gemlite": "gemlite",
-    "cut-cross-entropy": "cut_cross_entropy",
     "quack": "quack-kernels",
+    "cut-cross-entropy": "cut_cross_entropy",
 }
 """Library -> its package; those of PyTorch itself are not here."""
 ORDER = ("imprint", "torch", "torch-int4", *PACKAGES)
-"""Imprint comes first, for the ratios; what compiles without PyTorch comes last, so that its failures harm no others."""
-COMPILED = ("gemlite", "quack", "torchao-compiled", "cut-cross-entropy", "liger", "liger-one-chunk", "imprint")
-"""Libraries whose kernels are compiled here, those that take longest first."""
+"""Imprint comes first, for the ratios; last come those that are most likely to harm others by leaving the GPU in disorder, or waiting."""
+COMPILED = ("gemlite", "quack", "torchao-compiled", "liger", "liger-one-chunk", "imprint")
+"""Libraries whose kernels are compiled in parallel, those that take longest first."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,9 @@ def measure_products(title: str, library: str, variant: str, *, once: bool) -> d
 
 # ---------------------------------------------------------------------------------------------------------------------- jobs
 
+LONG = Job("int4-g128", str(TOKENS), "gemlite")
+"""Only tried with `--long`: to compile what it tries takes minutes."""
+
 
 class Measure(Protocol):
     """Times a library's part in a case; `once`: only computes once."""
@@ -290,11 +294,12 @@ LIBRARIES: dict[str, Sequence[str]] = {
 }
 
 
-def jobs_of(cases: Sequence[str]) -> list[Job]:
-    """All of them, library by library."""
+def jobs_of(cases: Sequence[str], *, long: bool) -> list[Job]:
+    """All of them, library by library; without `LONG` unless it is wanted."""
     jobs = [Job(case, variant, library) for library in ORDER for case in cases for variant in VARIANTS[case] if library in LIBRARIES[case]]
     # of more tokens PyTorch's compiler makes what torchao computes without it
-    return [job for job in jobs if (job.library, job.case) != ("torchao-compiled", "int8") or job.variant == "1"]
+    jobs = [job for job in jobs if (job.library, job.case) != ("torchao-compiled", "int8") or job.variant == "1"]
+    return [job for job in jobs if long or job != LONG]
 
 
 def reason(error: Exception) -> str:
@@ -351,12 +356,13 @@ def main() -> None:
     parser.add_argument("--case", choices=VARIANTS, action="append", help="only these; may be repeated")
     parser.add_argument("--out", type=Path, help="append the lines to this file too")
     parser.add_argument("--seconds", type=float, default=150, help="no measurement begins after so many")
+    parser.add_argument("--long", action="store_true", help="also gemlite for 1,536 tokens, which takes minutes to compile")
     parser.add_argument("--serial", action="store_true", help="compile nothing in parallel")
     parser.add_argument("--tiny", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     began, report = time.monotonic(), reporter(arguments.out)
 
-    jobs = jobs_of(arguments.case or list(VARIANTS))
+    jobs = jobs_of(arguments.case or list(VARIANTS), long=arguments.long)
     if arguments.tiny or not torch.cuda.is_available():
         compare_plain_parts(report)
         for job in jobs:
