@@ -39,8 +39,11 @@ ATTENTION = "imprint"
 """The name under which our attention is registered in transformers."""
 VERIFIED = frozenset({"glm", "glm4", "llama", "mistral", "qwen2", "qwen3"})
 """Model types that the tests compare with transformers' own attention; any other is compared when its weights have been loaded."""
-EXCLUDED_FIELDS = (*QUANTIZATION_FIELDS, "torch_dtype", "dtype", "auto_map")
-"""Fields of a config.json that transformers does not get: our own, the dtype (chosen by the caller) and code (never run)."""
+EXCLUDED_FIELDS = (*QUANTIZATION_FIELDS, "torch_dtype", "dtype", "auto_map", "num_labels", "id2label", "label2id")
+"""Fields of a config.json that transformers does not get: our own, the dtype (chosen by the caller), code (never run), and labels, which
+no language model has: it would make a name for each of a billion."""
+MAX_BUFFER_BYTES = 2**30
+"""Most bytes of what is computed when a model is built, such as masks and tables of positions."""
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 """Supported layer types."""
 BY_LENGTH = frozenset({"dynamic", "longrope"})
@@ -432,6 +435,12 @@ def _record_inputs(blocks: tuple[Any, ...], hidden_states: list[Tensor] | None) 
 
 def _init_buffers(model: Any) -> None:
     """Compute on the CPU the buffers that no file holds, such as rotary frequencies; on the meta device they have no values."""
+    buffers = (module._buffers[name] for module in model.modules() for name in module._non_persistent_buffers_set)
+    if (needed := sum(buffer.nbytes for buffer in buffers if buffer is not None and buffer.is_meta)) > MAX_BUFFER_BYTES:
+        raise field_error(
+            f"what is computed of these fields has {needed / 2**30:,.1f} GiB, such as a mask of all positions; no model has so much.",
+            f"按这些字段要计算的表有 {needed / 2**30:,.1f} GiB（例如全部位置的掩码）；没有这样的模型。",
+        )
     for module in model.modules():
         missing = [name for name in module._non_persistent_buffers_set if (buffer := module._buffers[name]) is not None and buffer.is_meta]
         for name in missing:

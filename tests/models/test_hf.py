@@ -20,6 +20,7 @@ from imprint.pack import pack
 from imprint.quant.names import FORMAT_NAMES, FormatName
 from imprint.quant.weight_format import SCALE
 from tests import reference_models
+from tests.bounded import cpu_time
 from tests.cases import difference, format_of, write_config
 from tests.inference.reference import generate_ids
 from tests.reference_models import LABELS, ROWS, our_logits, our_loss, prefix_of
@@ -329,11 +330,22 @@ class TestRefusals:
                 {"mamba_n_heads": 4, "mamba_d_head": 16, "time_step_limit": [0.0, {"__float__": "Infinity"}]},
                 "its layers are of the type",
             ),
+            (
+                "gpt_bigcode",
+                {"max_position_embeddings": 200_000},
+                "what is computed of these fields has 37.3 GiB, such as a mask of all positions",
+            ),
             ("llama", {"quantization_bit": 5}, '"quantization_bit" must be 8, 4 or null, got 5'),
         ],
     )
     def test_what_is_unsupported_is_named(self, tmp_path: Path, kind: str, change: dict[str, object], sentence: str) -> None:
         assert sentence in refusal(tmp_path, kind, **change)
+
+    def test_labels_which_no_language_model_has_are_not_counted_to_a_billion(self, tmp_path: Path) -> None:
+        base = reference_models.saved(reference_models.random_model("llama", reference_models.FIELDS), tmp_path)
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        with cpu_time(at_most=30):
+            assert build_network(config | {"num_labels": 10**9, "id2label": {"x": 1}}, base).shape.vocab_size == 60
 
     def test_a_row_beyond_a_sliding_window_is_refused(self, tmp_path: Path) -> None:
         model, ours = pair(tmp_path / "base", "mistral", sliding_window=8)

@@ -6,7 +6,8 @@ from typing import Any
 
 from imprint.models.configs.fields import field_error
 
-LAYERS = re.compile(r"(.*_)?(layers?|blocks?|experts)")
+LAYERS = re.compile(r"(.*_)?(layers?|blocks?|experts|cycles|loops|functions|types|layers_per_\w+)")
+"""Names of what is built, or gone through, so many times; `attention_types` of GPT-Neo has numbers in lists."""
 MAX_LAYERS = 300
 """More than twice as many as the deepest published language model has; as many are built in a few seconds."""
 SIZES = re.compile(r".*(size|dim|width|heads?|hidden|inner|ffn|embd|embed|channels|rank|group_num|groups|d_model).*")
@@ -17,7 +18,7 @@ MAX_EXPERTS = 4096
 MAX_DIGITS = 16
 """Digits of a number that are shown."""
 MAX_DEPTH = 4
-"""Levels of sections in a config.json that are looked at."""
+"""Levels of sections and lists in a config.json that are looked at."""
 
 
 def refuse_absurd(fields: Mapping[str, Any]) -> None:
@@ -34,9 +35,12 @@ def refuse_absurd(fields: Mapping[str, Any]) -> None:
 
 
 def _numbers(fields: Mapping[str, Any], depth: int) -> Iterator[tuple[str, float]]:
-    """Name and value of every number, those of sections included."""
+    """Name and value of every number, those of sections included, and those of lists under the names of these."""
     for name, value in fields.items():
         if isinstance(value, dict) and depth > 1:
             yield from _numbers(value, depth - 1)
+        elif isinstance(value, list) and depth > 1:
+            for one in value:
+                yield from _numbers({name: one}, depth - 1)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, value

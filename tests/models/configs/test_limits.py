@@ -14,6 +14,7 @@ REAL: list[dict[str, object]] = [
         "eos_token_id": 10**7,
         "layers_block_type": ["a"] * 500,
     },
+    {"attention_types": [[["global", "local"], 16]], "intermediate_size": [8192] * 35, "no_rope_layers": [1, 1, 1, 0] * 12},
     {"text_config": {"original_max_position_embeddings": 10**7}, "num_hidden_layers": None, "use_cache": True},
 ]
 
@@ -38,6 +39,11 @@ def test_fields_of_published_models_are_within_the_bounds(fields: dict[str, obje
         ({"num_local_experts": 10**6}, '"num_local_experts" is 1000000, which no model has; at most 4096 is read'),
         ({"text_config": {"head_dim": 10**8}}, '"head_dim" is 100000000'),
         ({"vocab_size": 10**400}, '"vocab_size" is 1000000000000000..., which no model has'),
+        ({"H_cycles": 10**6}, '"H_cycles" is 1000000, which no model has; at most 300 is read'),
+        ({"num_layers_per_stack": 301}, '"num_layers_per_stack" is 301'),
+        ({"encoder_hash_byte_group_nb_functions": 10**9}, '"encoder_hash_byte_group_nb_functions" is 1000000000'),
+        ({"attention_types": [[["global", "local"], 10**9]]}, '"attention_types" is 1000000000'),
+        ({"intermediate_size": [16384, 10**9]}, '"intermediate_size" is 1000000000'),
         ({"hidden_size": float("inf")}, '"hidden_size" is inf'),
     ],
 )
