@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.messages import Bilingual, UserError
+from imprint.tokenizers.backtracking import may_backtrack
 
 MAX_VALUES: Final = 8_000_000
 """Values in a file; published vocabularies have up to two million."""
@@ -32,8 +33,6 @@ AFFIXES: Final = ("continuing_subword_prefix", "end_of_word_suffix")
 """Texts of a model on which the library may panic; published ones leave them empty."""
 NEEDED_TEXTS: Final = frozenset({"prepend", "String", "Regex"})
 """Fields on which the library panics if they are empty."""
-REPEATED_GROUP: Final = re.compile(r"(?<!\\)\)[+*{]")
-"""A repeated group in a pattern, which may take a time that doubles with each letter of a text."""
 LARGE: Final = 2**23
 """Bytes of a file whose merges are worth leaving out."""
 TEXT: Final = rb'"(?:[^"\\]++|\\.)*+"'
@@ -53,7 +52,10 @@ for special in (False, True):
         rust.encode(text)
 """
 TEXTS: Final = ("", "a", " ", "Hello, 你好 123!\n\n  <x>", "e\u0301\U0001f600\t")
-"""What is encoded on trial, besides long runs of the letters in its patterns."""
+"""What is encoded on trial, besides runs of the letters in its patterns."""
+LETTERS: Final = ("a", "A", "好", "é", "1", " ", "\n", ".")
+RUN: Final = 1000
+"""So many of each of these are encoded, where a pattern may take a time that grows with a power of their number."""
 
 
 def refuse_large(file: Path, content: bytes) -> None:
@@ -83,11 +85,12 @@ def refuse_harmful(file: Path, content: bytes, fields: Mapping[str, object], siz
     patterns = [pattern for part in parts[:2] for pattern in _patterns(part)]
     if (steps := max(map(_longest, parts[:3]))) > MAX_STEPS:
         raise _unusable(file, f"a list in it has {steps} steps or tokens; at most {MAX_STEPS} are read")
-    if all(map(_is_common, parts)) and not list(_patterns(parts[0])) and not any(map(REPEATED_GROUP.search, patterns)):
+    if all(map(_is_common, parts)) and not list(_patterns(parts[0])) and not any(map(may_backtrack, patterns)):
         return
+    long = [letter * RUN for letter in LETTERS] if any(map(may_backtrack, patterns)) else []
     runs = [letter * 40 + "b!" for letter in sorted({letter for pattern in patterns for letter in pattern})[:100]]
     memory = TRIAL_BYTES + BYTES_PER_BYTE * len(content)
-    arguments = [sys.executable, "-c", TRIAL, str(memory), json.dumps([*TEXTS, *runs])]
+    arguments = [sys.executable, "-c", TRIAL, str(memory), json.dumps([*TEXTS, *runs, *long])]
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
     try:
         done = subprocess.run(arguments, input=content, capture_output=True, timeout=TRIAL_SECONDS, check=False, env=environment)

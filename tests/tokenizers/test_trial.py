@@ -63,6 +63,15 @@ def test_a_file_on_which_the_library_panics_is_a_sentence(
         read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2})
 
 
+def test_a_pattern_that_takes_seconds_for_a_long_word_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "TRIAL_SECONDS", 3)
+    pattern = {"Regex": r"\p{L}{0,99}\p{L}{0,99}\p{L}{0,99}\p{N}|."}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": {**json.loads(tokenizer_json()), "pre_tokenizer": split}})
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be used as a tokenizer \(it takes more than 3 seconds\)"):
+        read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2})
+
+
 @pytest.mark.parametrize("deep", [90, 50_000])
 def test_a_file_of_many_levels_is_a_sentence(tmp_path: Path, deep: int) -> None:
     nested = '{"type": "Sequence", "pretokenizers": [' * deep + json.dumps(BYTES) + "]}" * deep
