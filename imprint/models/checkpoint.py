@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.files.atomic import atomic_folder, write_json
+from imprint.files.pickles import refuse_endless_weights
 from imprint.files.reading import refuse_lfs_pointer
 from imprint.messages import Bilingual, UserError
 from imprint.models.auxiliary_files import copy_auxiliary_files
@@ -39,6 +40,7 @@ from imprint.models.stored_weights import (
     refuse_other_content,
     refuse_other_type,
     refuse_quantized_parts,
+    refuse_repeated,
     refuse_unmerged,
     unreadable_reason,
     unwrapped,
@@ -347,6 +349,7 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
     """
     refuse_lfs_pointer(path)
     try:
+        refuse_endless_weights(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as the pickle version: the file is either read or refused
             content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zipped(path))
@@ -361,6 +364,7 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     content = unwrapped(content)
     refuse_other_content(path, content)
+    refuse_repeated(path, content)
     weights: dict[str, Tensor] = content
     return weights
 

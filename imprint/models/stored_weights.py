@@ -1,7 +1,7 @@
 """Weights as others store them: names with a wrapper's prefix, tensors that a broken save left empty, a LoRA that was not merged."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,20 @@ def refuse_other_content(path: Path, content: Any) -> None:
                 f"{path}：{odd!r} 不是普通张量（稀疏、torch 量化或没有数据）：请保存为稠密的浮点张量。",
             )
         )
+
+
+def refuse_repeated(path: Path, content: Mapping[str, Tensor]) -> None:
+    """Raise UserError for a tensor with more values than its file holds for it, each shown many times: a kilobyte could be a terabyte."""
+    for name, tensor in content.items():
+        if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            raise UserError(
+                Bilingual(
+                    f"{path}: {name!r} has the shape {tuple(tensor.shape)}, and the file holds only {tensor.untyped_storage().nbytes():,} "
+                    "bytes for it, which are repeated. Save it as a contiguous tensor.",
+                    f"{path}：{name!r} 的形状为 {tuple(tensor.shape)}，文件中只有 {tensor.untyped_storage().nbytes():,} 字节（重复展开）："
+                    "请保存为连续的张量。",
+                )
+            )
 
 
 def duplicate_error(folder: Path, name: str) -> UserError:

@@ -4,17 +4,16 @@
 number, and a tuple of tuples that are one object takes for ever to hash or compare.
 """
 
-import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from imprint.files.pickles import PLAIN, refuse_shared
+
 MAX_BYTES: Final = 2**26
 """Largest file, packed and unpacked; the states of a process take twelve kilobytes."""
-SHARED: Final = frozenset(("BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING", "GLOBAL", "LONG1"))
-"""Operations of a pickle whose value may be used again: texts, names and numbers, but nothing that holds other values."""
 
 
 def read_random_states(file: Path) -> list[dict[str, Any]]:
@@ -38,17 +37,4 @@ def _examine(file: Path) -> None:
             raise ValueError(f"{file.name} holds something else")
         for entry in entries:
             if entry.filename.endswith("data.pkl"):
-                _refuse_shared_containers(archive.read(entry), file.name)
-
-
-def _refuse_shared_containers(pickle: bytes, name: str) -> None:
-    """Raise ValueError if a list, tuple or dict of a pickle is used twice; then each value is there once, however deep."""
-    memo, before = dict[Any, str](), ""
-    for operation, argument, _position in pickletools.genops(pickle):
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[argument] = before
-        elif operation.name == "MEMOIZE":
-            memo[len(memo)] = before
-        elif operation.name == "DUP" or (operation.name.endswith("GET") and memo.get(argument) not in SHARED):
-            raise ValueError(f"{name} holds something else")
-        before = operation.name
+                refuse_shared(archive.read(entry), lambda made: made not in PLAIN)  # then each value is there once, however deep

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from imprint.export.quantized import quantize
 from imprint.messages import UserError
-from imprint.models.checkpoint import load_network, save_network
+from imprint.models.checkpoint import load_network, load_pickle, save_network
 from imprint.models.network import Network
 from imprint.models.stored_weights import is_plain, plain_name
 from imprint.models.weight_files import weight_files
@@ -240,3 +240,9 @@ def test_weights_that_are_quantized_by_another_method_are_still_refused(tmp_path
     state = {"model.layers.0.mlp.up_proj.weight.absmax": torch.zeros(4)}
 
     assert "says that the weights are quantized by 'bitsandbytes', which is not supported" in refusal(with_leftover(tmp_path / "4", state))
+
+
+def test_a_tensor_that_a_few_bytes_are_shown_as_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(2**20, 2**20)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"has the shape \(1048576, 1048576\), and the file holds only 4 bytes for it, which are repeated"):
+        load_pickle(tmp_path / "pytorch_model.bin")
