@@ -16,6 +16,7 @@ from torch import Tensor
 
 from imprint.files.scratch import scratch_folder
 from imprint.messages import Bilingual, UserError
+from imprint.models.gguf_header import refuse_endless_metadata
 
 MAGIC: Final = b"GGUF"
 NAME: Final = "model.gguf"
@@ -50,6 +51,7 @@ def read_metadata(file: Path) -> Mapping[str, Any]:
             Bilingual('the package gguf is missing: pip install "imprint[gguf]"', '缺少 gguf 包：pip install "imprint[gguf]"')
         ) from error
     with _translate_errors(file):
+        refuse_endless_metadata(file)
         reader = GGUFReader(file)
         metadata = MappingProxyType({name: field.contents() for name, field in reader.fields.items()})
         _refuse_other_sizes(metadata, {tensor.name: tuple(map(int, tensor.shape)) for tensor in reader.tensors})

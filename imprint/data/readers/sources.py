@@ -1,6 +1,7 @@
 """Sources of rows: a file, a folder of files, or a random sample of either; and the detection of file formats."""
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -159,8 +160,17 @@ def skipped_files(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> list
 
 def _entries(folder: Path) -> list[Path]:
     """All files below a folder, except hidden ones and those in hidden folders."""
-    visible = [entry for entry in folder.rglob("*") if not any(part.startswith(".") for part in entry.relative_to(folder).parts)]
-    return sorted(entry for entry in visible if entry.is_file())
+    waiting, files = [folder], list[Path]()
+    while waiting:  # not by Path.rglob, which ends in a RecursionError a thousand folders down
+        current = waiting.pop()
+        for entry in current.iterdir() if os.access(current, os.R_OK | os.X_OK) else ():
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                waiting.append(entry)
+            elif entry.is_file():
+                files.append(entry)
+    return sorted(files)
 
 
 def _is_data(path: Path, suffixes: tuple[str, ...] = DATA_SUFFIXES) -> bool:

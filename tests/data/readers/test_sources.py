@@ -50,6 +50,23 @@ def test_a_folder_gives_its_data_in_order_and_names_what_is_none(tmp_path: Path)
     assert skipped_files(tmp_path) == ["README.md", "dataset_info.json", "~$e.xlsx"]
 
 
+def test_a_folder_may_have_a_thousand_folders_in_folders(tmp_path: Path) -> None:
+    deep = tmp_path / "rows"
+    deep.mkdir()
+    (deep / "a.jsonl").touch()
+    try:
+        for _ in range(1200):
+            (deep / "a").mkdir()
+            deep = deep / "a"
+        (deep / "b.jsonl").touch()
+        assert [file.name for file in data_files(tmp_path / "rows")] == ["b.jsonl", "a.jsonl"]
+        (deep / "b.jsonl").unlink()
+    finally:
+        while deep != tmp_path / "rows":  # pytest cannot remove them
+            deep.rmdir()
+            deep = deep.parent
+
+
 @pytest.mark.parametrize(
     ("name", "content", "form"),
     [
