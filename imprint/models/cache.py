@@ -44,10 +44,14 @@ class KVCache:
         return KVCache(keys, values, length)
 
     def update(self, layer: int, pack: Pack, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the pack's keys and values (T, G, D) at their offsets; returns all keys and values of the layer, (N, G, length, D) each."""
+        """Write the pack's keys and values; returns all keys and values of the layer, (N, G, length, D) each."""
+        self.write(layer, pack, key, value)
+        return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]
+
+    def write(self, layer: int, pack: Pack, key: Tensor, value: Tensor) -> None:
+        """Write the pack's keys and values (T, G, D) at their offsets."""
         self.keys[layer][pack.seq_ids, :, pack.offsets] = key
         self.values[layer][pack.seq_ids, :, pack.offsets] = value
-        return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]
 
     def put(self, slot: int, other: "KVCache", length: int) -> None:
         """Copy the first `length` tokens of another cache's first slot into a slot."""

@@ -17,13 +17,13 @@ from imprint.models.reference_attention import ReferenceAttention
 
 
 class PackedAttention:
-    """The backend for passes without a cache on a GPU with Triton: training, scoring and perplexity."""
+    """The backend for passes that read nothing of a cache, on a GPU with Triton: training, scoring, perplexity, and prompts."""
 
     rotates = False
 
     def supports(self, context: ForwardContext) -> bool:
         """See AttentionBackend."""
-        return context.cache is None and context.pack.ids.is_cuda
+        return (context.cache is None or context.pack.begins) and context.pack.ids.is_cuda
 
     @staticmethod
     def fits(head_dim: int) -> bool:
@@ -64,6 +64,8 @@ class PackedAttention:
 def attend_rows(layer: int, query: Tensor, key: Tensor, value: Tensor, context: ForwardContext, slopes: Tensor | None) -> Tensor:
     """See AttentionBackend.attend, on any device that the kernels run on."""
     rows, adapters = context.layout(VisibleKeys.from_context), context.adapters
+    if context.cache is not None:
+        context.cache.write(layer, context.pack, key, value)
     if torch.is_grad_enabled() and JointHeads.of((query, key, value)) is None:
         value = value.contiguous()  # kept for the gradient without the queries and keys beside it
     prefix_key, prefix_value = (None, None) if adapters.prefix is None else adapters.prefix[layer]
@@ -103,7 +105,7 @@ class VisibleKeys:
 
     @classmethod
     def from_context(cls, context: ForwardContext) -> "VisibleKeys":
-        """The keys of a pass without a cache."""
+        """The keys of a pass that reads nothing of a cache."""
         pack, adapters = context.pack, context.adapters
         device = pack.ids.device
         first = torch.arange(pack.ids.numel(), device=device) - pack.offsets

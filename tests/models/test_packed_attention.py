@@ -1,15 +1,20 @@
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from imprint.models.attention import ForwardContext, RowAdapters
+from imprint.inference.decode_batch import DecodeBatch, SinglePrefixAdapters
+from imprint.inference.prefill import Prefill
+from imprint.models.attention import NO_ADAPTER, ForwardContext, RowAdapters
 from imprint.models.packed_attention import PackedAttention, attend_rows
 from imprint.models.reference_attention import ReferenceAttention
 from imprint.pack import Pack, pack
-from tests.cases import difference, small_network
+from tests.cases import difference, small_chatglm2, small_network
 from tests.kernels.quantized_weights import DEVICE, needs_triton
+from tests.reference_models import prefix_of
 
 HEADS, HEAD_DIM = 4, 24
 PREFIX = 20
@@ -58,7 +63,45 @@ def test_values_and_gradients_are_those_of_the_reference(groups: int, alibi: boo
         assert difference(gradient, of_reference) < 1e-5
 
 
-def test_passes_with_a_cache_and_on_a_cpu_are_left_to_others() -> None:
+class Everywhere(PackedAttention):
+    """Takes what PackedAttention takes on a GPU, wherever Triton runs."""
+
+    def supports(self, context: ForwardContext) -> bool:
+        return context.cache is None or context.pack.begins
+
+    @staticmethod
+    def computes(head_dim: int, device: torch.device, dtype: torch.dtype) -> bool:
+        return True
+
+
+@needs_triton
+def test_prompts_run_by_the_kernel_fill_the_cache_and_are_answered_as_by_the_reference() -> None:
+    network = small_chatglm2().to(DEVICE)  # its prompts can be run in parts
+    prompts, prefix = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14]], [(key.to(DEVICE), value.to(DEVICE)) for key, value in prefix_of(network)]
+    found = []
+    for backends in ((Everywhere(), ReferenceAttention()), (ReferenceAttention(),)):
+        network.attention_backends = backends
+        batch = DecodeBatch(network, SinglePrefixAdapters(prefix))
+        first = batch.join(prompts, 4)
+        part = Prefill(network, prompts[0], NO_ADAPTER)
+        adapters = batch.adapters.row_adapters([NO_ADAPTER])
+        last = [part.advance(3, adapters), part.advance(4, adapters)][-1]
+        assert last is not None
+        batch.join_prefilled(part, 4)
+        found.append(torch.cat((first, last, *[batch.step(torch.tensor([1, 2, 3, 4], device=DEVICE)) for _ in range(2)])))
+
+    assert difference(found[0], found[1]) < 1e-5
+
+
+@pytest.mark.parametrize(("cached", "begins", "taken"), [(False, True, True), (True, True, True), (True, False, False)])
+def test_a_pass_that_reads_a_cache_is_left_to_others(*, cached: bool, begins: bool, taken: bool) -> None:
+    on_gpu = SimpleNamespace(begins=begins, ids=SimpleNamespace(is_cuda=True))
+    context: Any = SimpleNamespace(cache=object() if cached else None, pack=on_gpu)
+
+    assert PackedAttention().supports(context) is taken
+
+
+def test_passes_on_a_cpu_are_left_to_others() -> None:
     network = small_network()
 
     context = ForwardContext(pack([[1, 2]], network), network.attention_backends)
