@@ -22,6 +22,8 @@ MAX_BODY_BYTES: Final = 2**24
 """Largest answer that is no stream: the ids of a long prompt."""
 KEEP_SECONDS: Final = 2.0
 """How long an idle connection is kept: shorter than servers keep one, so that none is closed as it is used again."""
+PARTS_A_TURN: Final = 256
+"""Chunks and lines that are read before others have their turn: what came at once may be ten thousand of either, a byte each."""
 DONE: Final = "[DONE]"
 
 
@@ -154,18 +156,24 @@ async def event_texts(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """The lines, without their ends; what follows the last end is no line."""
-    begun = bytearray()
+    begun, parts = bytearray(), 0
     async for chunk in chunks:
         *whole, rest = chunk.split(b"\n")
+        parts += 1
         for part in whole:
             begun += part
             if len(begun) > MAX_EVENT_BYTES:
                 raise FaultError("oversized")
             yield bytes(begun.removesuffix(b"\r"))
             begun.clear()
+            parts += 1
+            if parts % PARTS_A_TURN == 0:
+                await asyncio.sleep(0)
         begun += rest
         if len(begun) > MAX_EVENT_BYTES:
             raise FaultError("oversized")
+        if parts % PARTS_A_TURN == 0:
+            await asyncio.sleep(0)
     if begun:
         raise FaultError("connection_lost")
 

@@ -1,7 +1,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import pytest
 
@@ -55,6 +55,31 @@ def test_a_stream_that_says_nothing_without_an_end_is_left(monkeypatch: pytest.M
         assert fault_of(*[much] * 5) == "oversized"
         assert fault_of(b"data: 1\n\n", *[much] * 5) == "oversized"
         assert texts_of(*[much, b"data: 1\n\n"] * 5) == ["1"] * 5
+
+
+@pytest.mark.parametrize("chunks", [[b"x"] * 20_000, [b"\n" * 20_000], [b"data: 1\n\n" * 10_000]], ids=["bytes", "empty lines", "events"])
+def test_others_have_their_turn_while_much_of_a_stream_is_there_at_once(chunks: list[bytes]) -> None:
+    turns = 0
+
+    async def given() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        beside = asyncio.create_task(other())
+        with suppress(FaultError):
+            async for _text in event_texts(given()):
+                pass
+        beside.cancel()
+
+    asyncio.run(run())
+    assert turns > 70
 
 
 def ask_of(server: FakeServer, path: str = "/v1/models", timeouts: Timeouts = QUICK) -> object:
