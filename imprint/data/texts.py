@@ -120,7 +120,7 @@ def _is_written(folder: Path, key: dict[str, object]) -> bool:
     """Whether a folder holds the rows of this key; anything else is overwritten."""
     try:
         return bool(read_json(folder / KEY_FILE) == key)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

@@ -12,17 +12,18 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, overload
+from typing import Annotated, Any, BinaryIO, Final, overload
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from imprint.data.document_rows import DocumentFrame, RowPacker, RowSpan
 from imprint.data.encode import EncodedRow
 from imprint.data.sample import split_location
 from imprint.files.atomic import write_json
 from imprint.files.disk_errors import translate_disk_errors
-from imprint.files.reading import read_json
+from imprint.files.typed_json import read_typed, typed
 from imprint.messages import Bilingual, UserError
 from imprint.pack import IGNORE_INDEX
 
@@ -32,6 +33,9 @@ TOKEN: Final = np.dtype("<u4")
 ROW: Final = np.dtype([("start", "<u8"), ("stop", "<u8"), ("document", "<u8"), ("ids", "<u4"), ("scored", "<u4")])
 DOCUMENT: Final = np.dtype([("line", "<u8"), ("file", "<u4")])
 TOKENS, ROWS, DOCUMENTS, ABOUT = "tokens.bin", "rows.bin", "documents.bin", "about.json"
+Count = Annotated[int, Field(ge=0, le=2**50)]
+"""A number of things in the files."""
+REWRITE: Final = Bilingual("Delete its folder; the next start writes it again.", "请删除其目录，下次启动会重新写出。")
 KEYS: Final = {"sequence_prefix": "each"}
 """Fields of `TokenFileInfo` that about.json has under another name."""
 
@@ -40,15 +44,15 @@ KEYS: Final = {"sequence_prefix": "each"}
 class TokenFileInfo:
     """The content of about.json."""
 
-    rows: int
+    rows: Count
     """Number of rows."""
-    documents: int
+    documents: Count
     """Number of documents."""
-    tokens: int
+    tokens: Count
     """Number of tokens, with the special ids around documents."""
-    characters: int
+    characters: Count
     """Number of characters of text."""
-    sequence_prefix: tuple[int, ...]
+    sequence_prefix: tuple[Annotated[int, Field(ge=0, lt=DOCUMENT_START)], ...]
     """Ids before every sequence of a row."""
     files: tuple[str, ...]
     """The files that the documents come from, by index."""
@@ -143,7 +147,7 @@ class TokenFileRows(Sequence[EncodedRow]):
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(self._count))]
         row = self._row(index)
-        tokens = _read_entries(self.folder / TOKENS, TOKEN, int(row["start"]), int(row["stop"] - row["start"]))
+        tokens = _read_entries(self.folder / TOKENS, TOKEN, int(row["start"]), int(row["stop"]) - int(row["start"]))
         parts = np.split(tokens & (DOCUMENT_START - 1), np.flatnonzero(tokens[1:] & DOCUMENT_START) + 1)
         ids: list[int] = []
         labels: list[int] = []
@@ -195,20 +199,14 @@ def row_lengths(rows: Sequence[EncodedRow]) -> list[int]:
 
 
 def read_token_file_info(folder: Path) -> TokenFileInfo:
-    """Read the about.json of a folder."""
-    values = read_json(folder / ABOUT)
-    fields = {name: values[KEYS.get(name, name)] for name in TokenFileInfo.__dataclass_fields__}
-    return TokenFileInfo(**fields | {name: tuple(fields[name]) for name in ("sequence_prefix", "files")})
+    """Read the about.json of a folder. Raises UserError for what Imprint did not write."""
+    values = read_typed(folder / ABOUT, dict[str, Any], REWRITE)
+    names = {key: name for name, key in KEYS.items()}
+    return typed({names.get(key, key): value for key, value in values.items()}, TokenFileInfo, str(folder / ABOUT), REWRITE)
 
 
 def _read_entries(file: Path, kind: np.dtype[np.void] | np.dtype[np.uint32], start: int, count: int) -> npt.NDArray[Any]:
     """`count` entries of a file from `start`; read and not memory-mapped, so that the process does not grow with the pages it touched."""
-    entries = np.fromfile(file, dtype=kind, count=count, offset=start * kind.itemsize)
-    if len(entries) < count:
-        raise UserError(
-            Bilingual(
-                f"{file}: is truncated. Delete its folder; the next start writes it again.",
-                f"{file}：文件不完整：请删除其目录，下次启动会重新写出。",
-            )
-        )
-    return entries
+    if not 0 <= count <= file.stat().st_size // kind.itemsize - start:  # before memory for them is taken
+        raise UserError(Bilingual(f"{file}: is truncated. {REWRITE.english}", f"{file}：文件不完整：{REWRITE.chinese}"))
+    return np.fromfile(file, dtype=kind, count=count, offset=start * kind.itemsize)

@@ -1,11 +1,13 @@
+import json
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from imprint.data.document_rows import DocumentFrame
 from imprint.data.encode import EncodedRow
-from imprint.data.token_file import RowLocations, TokenFileRows, TokenWriter, row_lengths
+from imprint.data.token_file import ROW, RowLocations, TokenFileRows, TokenWriter, row_lengths
 from imprint.messages import UserError
 
 GLM = DocumentFrame(sequence_prefix=(7, 8), bos=(), eos=(9,))
@@ -83,6 +85,28 @@ def test_a_file_cut_short_is_reported(tmp_path: Path) -> None:
     rows = written(tmp_path / "glm", GLM, 16, [[20, 21]])
     (tmp_path / "glm" / "tokens.bin").write_bytes(b"")
     with pytest.raises(UserError, match=r"is truncated\. Delete its folder"):
+        rows[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rows": "x"}, {"rows": -1}, {"rows": 10**30}, {"files": 5}, {"each": ["x"]}, {"each": [2**31]}, {"digest": 5}, {"more": 1}, None],
+)
+def test_a_strangers_counts_are_checked(tmp_path: Path, change: dict[str, object] | None) -> None:
+    written(tmp_path / "glm", GLM, 16, [[20, 21]])
+    about = tmp_path / "glm" / "about.json"
+    about.write_text("[1]" if change is None else json.dumps(json.loads(about.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    with pytest.raises(UserError, match=r"about\.json: is not what Imprint wrote.*\. Delete its folder"):
+        TokenFileRows(tmp_path / "glm")
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 2**62), (2**62, 2**62 + 1), (3, 1)])
+def test_a_row_that_is_not_in_the_file_takes_no_memory(tmp_path: Path, start: int, stop: int) -> None:
+    rows = written(tmp_path / "glm", GLM, 16, [[20, 21]])
+    entry = np.fromfile(tmp_path / "glm" / "rows.bin", dtype=ROW)
+    entry["start"], entry["stop"] = start, stop
+    entry.tofile(tmp_path / "glm" / "rows.bin")
+    with pytest.raises(UserError, match=r"tokens\.bin: is truncated"):
         rows[0]
 
 
