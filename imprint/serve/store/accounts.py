@@ -16,6 +16,7 @@ from imprint.serve.store.errors import StoreError, invalid, not_found
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.names import account_name, look_alike_error, name_key, name_skeleton, name_taken, new_one_time_password, short_text
 from imprint.serve.store.passwords import Passwords
+from imprint.serve.store.permission import permitted_by
 from imprint.serve.store.principal import Actor, Role
 from imprint.serve.store.quota import tokens_of_accounts
 from imprint.serve.store.tables import ACCOUNTS, CHATS, SESSIONS
@@ -276,12 +277,13 @@ class Accounts:
             end_sessions(connection, account_id)
             if row.disabled_at is None:  # said, in case that the rest is never done
                 self._update(connection, row, {"disabled_at": self._database.now()}, actor, "account_disabled")
-        delete_chats(self._database, CHATS.c.account_id == account_id)
-        with self._database.writing() as connection:
-            _refuse_last_admin(connection, find_account(connection, account_id))  # it may have been enabled again
-            end_sessions(connection, account_id)
-            connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.id == account_id))
-            record(connection, self._database.now(), "account_deleted", actor, row.name)
+        with permitted_by(None):  # it was decided by one who might: it goes on also where that was the account itself
+            delete_chats(self._database, CHATS.c.account_id == account_id)
+            with self._database.writing() as connection:
+                _refuse_last_admin(connection, find_account(connection, account_id))  # it may have been enabled again
+                end_sessions(connection, account_id)
+                connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.id == account_id))
+                record(connection, self._database.now(), "account_deleted", actor, row.name)
 
     def reset_password(self, account_id: int, actor: Actor) -> str:
         """End all sessions of an account and give it a one-time password, which is returned."""

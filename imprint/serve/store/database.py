@@ -17,6 +17,7 @@ from imprint.files.disk_errors import refuse_unwritable, translate_disk_errors
 from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
 from imprint.serve.store.errors import StoreError, invalid
+from imprint.serve.store.permission import permission_to_ask
 from imprint.serve.store.private_folder import make_private
 from imprint.serve.store.schema import migrate, newest_revision, refuse_unknown_schema, revision_of
 from imprint.serve.store.tables import COUNTERS
@@ -101,17 +102,21 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees the database as it is at one moment."""
+        """A connection that sees the database as it is at one moment. Raises what the permission of a request does that waited long."""
         if self._shared.connection is not None:
             with self._mark_failure():
                 yield self._shared.connection
             return
         with self._translated(), self._engine.connect() as connection, connection.begin():
+            self._demand_permission(connection, writes=False)
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A connection whose changes are kept together if the block ends well, and not at all otherwise."""
+        """A connection whose changes are kept together if the block ends well, and not at all otherwise.
+
+        Raises what the permission of a request does whose right has ended: nobody can end it between this and the changes.
+        """
         if self._shared.connection is not None and self._shared.writes:
             with self._mark_failure(), self._shared.connection.begin_nested():  # a call that is refused takes back its own changes alone
                 yield self._shared.connection
@@ -127,11 +132,18 @@ class Database:
             options = {sqlite.WRITES: True}
             with self._translated(), self._engine.connect().execution_options(**options) as connection, connection.begin():
                 began = time.monotonic()  # the right to write is there
+                self._demand_permission(connection, writes=True)
                 yield connection
         finally:
             self._writer.release()
             if began is not None:
                 self.on_write(time.monotonic() - began)
+
+    def _demand_permission(self, connection: Connection, *, writes: bool) -> None:
+        """Ask in a transaction that begins whether what it is for is still permitted; what asks, reads in it."""
+        if (permission := permission_to_ask(writes=writes)) is not None:
+            with self._sharing(connection, writes=writes):
+                permission.demand()
 
     def batch(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
         """Make calls one after the other in one transaction, which costs much less than one for each; no error is raised.
@@ -219,6 +231,11 @@ class Database:
             )
         with translate_disk_errors(file):
             sqlite.copy(self.file, file)
+
+    def bytes_on_disk(self) -> int:
+        """How large the database is, with the log beside it: no copy of it is larger."""
+        log = self.file.with_name(f"{self.file.name}-wal")
+        return sum(file.stat().st_size for file in (self.file, log) if file.exists())
 
     def shorten_log(self) -> None:
         """Empty the log beside the database, if nobody uses it at this moment."""

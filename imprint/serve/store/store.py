@@ -15,6 +15,7 @@ from imprint.files.held import lock
 from imprint.messages import Bilingual, UserError
 from imprint.serve.store.accounts import Accounts
 from imprint.serve.store.audit import Audit
+from imprint.serve.store.backups import Backups
 from imprint.serve.store.chat_export import ChatExport
 from imprint.serve.store.chat_import import ChatImport
 from imprint.serve.store.chats import Chats
@@ -50,6 +51,7 @@ class Store:
         self.requests = Requests(database, self.accounts, limits)
         self.quota = Quota(database, limits)
         self.settings = Settings(database)
+        self.backups = Backups(folder, database)
         self.chats = Chats(database, limits)
         self.chat_export = ChatExport(self.chats)
         self.chat_import = ChatImport(database, self.chats, limits)

@@ -12,19 +12,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from imprint.messages import Bilingual
+from imprint.serve.store.permission import FRESH_SECONDS, permitted_by
 from imprint.serve.store.principal import Principal, Role
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openapi import ERRORS, SCHEMES
 from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, read_json
-from imprint.serve.web.services import Services, address_of, is_passed_on, large_body_slot, services_of
+from imprint.serve.web.services import Services, address_of, is_passed_on, large_body_slot, permission_of, services_of
 from imprint.serve.web.settings import is_loopback
 
 EVERYBODY: Final[frozenset[Role]] = frozenset({"guest", "user", "admin"})
 MEMBERS: Final[frozenset[Role]] = frozenset({"user", "admin"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 COOKIE: Final = "imprint_session"
-FRESH_SECONDS: Final = 0.2
-"""Authorize again if the body took longer to read, in seconds."""
 NO_KEY: Final = Bilingual("Send an API key: Authorization: Bearer sk-...", "请提供 API 密钥：Authorization: Bearer sk-...")
 WRONG_KEY: Final = Bilingual("This API key is unknown, expired or revoked.", "API 密钥不存在、已过期或已吊销。")
 NO_SESSION: Final = Bilingual("Sign in first.", "请先登录。")
@@ -173,7 +172,7 @@ class ReadRequest(Request):
 
 
 class GuardedRoute(APIRoute):
-    """A route that checks who asks, then reads the body, then does what it does."""
+    """A route that checks who asks, then reads the body, then does what it does: what this does in the store asks for the right again."""
 
     def __init__(
         self,
@@ -211,6 +210,7 @@ class GuardedRoute(APIRoute):
                 request = ReadRequest(request, *await read_json(request.scope, request.receive, most=most, large=large))
                 if time.monotonic() - begun > FRESH_SECONDS:  # a body that comes slowly may outlive the rights to it
                     request.state.principal = await authorize(request, self.access)
-            return await answer(request)
+            with permitted_by(permission_of(services_of(request), request.state.principal)):
+                return await answer(request)
 
         return guarded

@@ -17,7 +17,7 @@ from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Usage
 from imprint.serve.web.errors import REFUSALS, ApiError, log_store
-from imprint.serve.web.services import ENDING, Services, address_of, sender_of, services_of
+from imprint.serve.web.services import ENDED, ENDING, Services, address_of, sender_of, services_of
 
 T = TypeVar("T")
 TEMPERATURE = 0.95
@@ -31,7 +31,6 @@ TOO_LONG = Bilingual(
 )
 TOO_LONG_SECONDS = 10.0
 CANCELLED = Bilingual("The answer was cancelled.", "回答已被取消。")
-ENDED = Bilingual("Your right to this answer has just ended.", "获得此回答的权限刚刚失效。")
 
 
 @dataclass
@@ -126,8 +125,7 @@ class AnswerSet:
 
     def _reserve(self, principal: Principal, tokens: int) -> Any:
         """Set the tokens aside, in a thread. Raises ApiError where the right to them has ended since it was checked."""
-        if not self.services.may_go_on(principal):
-            raise ApiError("invalid_session", ENDED)
+        self.services.refuse_ended(principal)
         return self.services.store.quota.reserve(principal, self.address, tokens)
 
     async def _within_quota(self, jobs: Sequence[Job]) -> Sequence[Job]:

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
+from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -219,7 +220,7 @@ class BackgroundAnswers:
         """Let it go on by itself."""
         self._answers[answer.id] = answer
         answer.cancel_in(LINGER_SECONDS)
-        task = asyncio.create_task(self._run(answer))
+        task = asyncio.create_task(self._run(answer), context=Context())  # what it has said is kept when the right to more has ended
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

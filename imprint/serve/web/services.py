@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import anyio
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Backend
 from imprint.serve.store.addresses import visitor_address
+from imprint.serve.store.permission import Permission
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Reservation
 from imprint.serve.store.store import Store
@@ -45,9 +47,11 @@ client likes to send it. More are refused."""
 MANY: Final = Bilingual(
     "You search, import and export too much at a time; try again in a moment.", "同时进行的搜索、导入、导出过多，请稍后再试。"
 )
+BACKING_UP: Final = Bilingual("A backup is being written; try again when it is done.", "正在写入备份，请在完成后再试。")
 MANY_OPEN: Final = Bilingual("You open too many chats at a time; try again in a moment.", "同时打开的对话过多，请稍后再试。")
 MANY_BODIES: Final = Bilingual("You send too many large requests at a time; try again in a moment.", "同时发送的大请求过多，请稍后再试。")
 BUSY: Final = Bilingual("Too many sign in at this moment; try again.", "此刻登录的人过多，请重试。")
+ENDED: Final = Bilingual("Your right to this has just ended.", "你对此的权限刚刚失效。")
 ENDING: Final = Bilingual("The service is ending; try again later.", "服务正在关闭；请稍后再试。")
 
 
@@ -111,6 +115,10 @@ class Services:
     """A thread that writes the log-probabilities of long answers: one at a time, as each takes memory."""
     deleting: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that deletes all chats of somebody, which may take long."""
+    backing_up: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
+    """A thread that copies the whole database."""
+    backup_counts: Counter[str] = field(default_factory=Counter, init=False)
+    """How many admins want that: no second one waits."""
     too_long: Throttle = field(default_factory=lambda: Throttle(MAX_TOO_LONG, 60.0), init=False)
     """Prompts that did not fit into the context."""
     reads: StoreBatcher = field(init=False)
@@ -139,6 +147,11 @@ class Services:
         """Whether somebody may still do all that this principal says. It waits for the disk: call it from threads."""
         return self.store.is_valid(principal) and (principal.role != "guest" or self.lets_guests_in())
 
+    def refuse_ended(self, principal: Principal) -> None:
+        """Raise ApiError if somebody may not do all that this principal says any more. It waits for the disk, too."""
+        if not self.may_go_on(principal):
+            raise ApiError("invalid_session", ENDED)
+
     def lets_guests_in(self, *, passed_on: bool = False) -> bool:
         """Whether guests may be here, as it is set now; `passed_on`: those that a proxy leads in. It waits for the disk, too."""
         wanted = self.store.settings.guests()
@@ -163,6 +176,11 @@ def principal_of(request: Request) -> Principal:
     principal = request.state.principal
     assert isinstance(principal, Principal)
     return principal
+
+
+def permission_of(services: Services, principal: Principal | None) -> Permission | None:
+    """What the store asks for in all that a request does there; None where nobody had to say who asks."""
+    return None if principal is None else Permission(partial(services.refuse_ended, principal))
 
 
 def is_passed_on(request: Request) -> bool:
@@ -200,6 +218,12 @@ async def in_slow_thread(services: Services, principal: Principal, function: Cal
     """Call what may take seconds: a few at a time, so that all others have threads. Raises ApiError if many of one owner wait."""
     with slow_slot(services, principal):
         return await anyio.to_thread.run_sync(function, limiter=services.visitor_slow if is_visitor(principal) else services.slow)
+
+
+async def in_backup_thread(services: Services, function: Callable[[], T]) -> T:
+    """Call what copies the whole database. Raises ApiError while that goes on already."""
+    with _slot(services.backup_counts, "", 1, BACKING_UP):
+        return await anyio.to_thread.run_sync(function, limiter=services.backing_up)
 
 
 async def in_opening_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
@@ -27,7 +28,7 @@ class StoreBatcher:
         future: asyncio.Future[T] = loop.create_future()
         self._waiting.append((function, future))
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._make())
+            self._task = loop.create_task(self._make(), context=Context())  # without the permission of the one who comes first
         return await future
 
     async def _make(self) -> None:

@@ -1,11 +1,114 @@
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any, Final
 
 import pytest
 from starlette.requests import Request
 
-from imprint.serve.web.access import check_same_site, cookie_name, credential_of, is_local
+from imprint.serve.store import COMMAND_LINE, Principal
+from imprint.serve.store.tables import ACCOUNTS, AUDIT, CHATS, KEYS, MESSAGES, REQUESTS, SETTINGS
+from imprint.serve.web.access import SAFE_METHODS, GuardedRoute, check_same_site, cookie_name, credential_of, is_local
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.settings import WebSettings
+from tests.serve.stores import PASSWORD
+from tests.serve.web.page import Page, page
+
+BODIES: Final[dict[tuple[str, str], Any]] = {
+    ("DELETE", "/api/session"): None,
+    ("POST", "/api/me/password"): {"old": PASSWORD, "new": "other words than before"},
+    ("POST", "/api/me/keys"): {"name": "spy"},
+    ("DELETE", "/api/me/keys/{key_id}"): None,
+    ("DELETE", "/api/me/sessions/{session_id}"): None,
+    ("POST", "/api/chats"): {},
+    ("DELETE", "/api/chats"): None,
+    ("PATCH", "/api/chats/{chat_id}"): {"title": "spied"},
+    ("DELETE", "/api/chats/{chat_id}"): None,
+    ("POST", "/api/chats/{chat_id}/messages"): {"models": ["base"], "text": "hi"},
+    ("POST", "/api/chats/import"): {"messages": [{"id": "1", "role": "user", "content": "hi"}]},
+    ("POST", "/api/generations"): {"models": ["base"], "text": "hi"},
+    ("POST", "/api/admin/users"): {"name": "backdoor", "role": "admin"},
+    ("PATCH", "/api/admin/users/{account_id}"): {"role": "admin"},
+    ("DELETE", "/api/admin/users/{account_id}"): None,
+    ("POST", "/api/admin/users/{account_id}/reset-password"): None,
+    ("POST", "/api/admin/users/{account_id}/end-sessions"): None,
+    ("POST", "/api/admin/requests/{request_id}/approve"): {},
+    ("POST", "/api/admin/requests/{request_id}/decline"): None,
+    ("PUT", "/api/admin/settings"): {"guests": "everywhere"},
+    ("POST", "/api/admin/backup"): None,
+}
+"""The body of every request of the page that changes what is kept; a new one needs its line here."""
+KEEPS_NOTHING: Final = ("POST", "/api/generations/{generation_id}/cancel")
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with page(tmp_path_factory.mktemp("revoked")) as made:
+        yield made
+
+
+def changing(made: Page) -> set[tuple[str, str]]:
+    """Method and path of all routes that a session may call to change something."""
+    routes = [route for route in made.running.app.routes if isinstance(route, GuardedRoute)]
+    return {
+        (method, route.path)
+        for route in routes
+        if route.access.credential == "session"
+        for method in (route.methods or set()) - SAFE_METHODS
+    }
+
+
+def kept(made: Page) -> list[Any]:
+    """All that a request could change, without what signing in and out leaves."""
+    with vars(made.store)["_database"].reading() as connection:
+        tables = [connection.execute(table.select()).all() for table in (ACCOUNTS, KEYS, CHATS, MESSAGES, REQUESTS, SETTINGS)]
+        audit = connection.execute(AUDIT.select().where(AUDIT.c.action.not_in(("login", "sessions_ended")))).all()
+    return [*tables, audit, sorted(file.name for file in (made.store.folder).glob("backups/*"))]
+
+
+def test_every_route_that_changes_something_is_refused_when_the_right_ends_while_it_waits(
+    walked: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert changing(walked) == BODIES.keys() | {KEEPS_NOTHING}
+    owner = walked.second_admin("owner")
+    account = walked.store.accounts.named("owner")
+    walked.user("victim")
+    walked.browser().post("/api/requests", json={"name": "asker", "contact": "x"})
+    ids = {
+        "{chat_id}": owner.new_chat(),
+        "{key_id}": walked.store.keys.create(account.id, actor=COMMAND_LINE).info.id,
+        "{account_id}": str(walked.store.accounts.named("victim").id),
+        "{request_id}": walked.store.requests.list()[0].id,
+    }
+    find = walked.store.sessions.of
+
+    def find_and_end(token: str) -> Principal | None:
+        """As if the request had waited since its right was looked at, and somebody had ended all sessions meanwhile."""
+        found = find(token)
+        walked.store.sessions.end_all(account.id, COMMAND_LINE)
+        return found
+
+    for (method, path), body in BODIES.items():
+        thief = walked.browser()
+        assert thief.sign_in("owner", PASSWORD).status_code == 200
+        session = thief.get("/api/me/sessions").json()["sessions"][0]["id"]
+        place = path
+        for name, value in {**ids, "{session_id}": session}.items():
+            place = place.replace(name, value)
+        before = kept(walked)
+        with monkeypatch.context() as patched:
+            patched.setattr(walked.store.sessions, "of", find_and_end)
+            answer = thief.request(method, place, json=body)
+        assert (answer.status_code, method, path) == (401, method, path)
+        assert answer.json()["error"]["code"] == "invalid_session"
+        assert (kept(walked), method, path) == (before, method, path)
+
+
+def test_an_admin_may_delete_the_own_account_and_all_of_it_goes(walked: Page) -> None:
+    leaving = walked.second_admin("leaving")
+    leaving.new_chat()
+    number = walked.store.accounts.named("leaving").id
+    assert leaving.delete(f"/api/admin/users/{number}").status_code == 200
+    assert all(account.name != "leaving" for account in walked.store.accounts.list())
 
 
 def request(headers: dict[str, str], scheme: str = "http", address: str = "127.0.0.1") -> Request:

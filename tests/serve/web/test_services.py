@@ -10,7 +10,7 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web import services as services_module
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services, in_hashing_thread, in_opening_thread, in_slow_thread, in_writing_thread
+from imprint.serve.web.services import Services, in_backup_thread, in_hashing_thread, in_opening_thread, in_slow_thread, in_writing_thread
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
@@ -123,3 +123,20 @@ def test_guests_who_search_and_open_chats_leave_accounts_alone() -> None:
         return found, done
 
     assert asyncio.run(flood_and_read()) == ([1, 1], 0)
+
+
+def test_one_backup_is_written_at_a_time_and_no_second_one_waits() -> None:
+    backend = ScriptedBackend()
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+    done = threading.Event()
+
+    async def back_up_twice() -> tuple[bool, str]:
+        first = asyncio.create_task(in_backup_thread(services, done.wait))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ApiError) as refused:
+            await in_backup_thread(services, done.wait)
+        done.set()
+        return await first, refused.value.code
+
+    assert asyncio.run(back_up_twice()) == (True, "rate_limited")
+    assert not services.backup_counts

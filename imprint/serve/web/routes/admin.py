@@ -1,6 +1,5 @@
 """The routes of admins: accounts, requests for one, settings, the audit log, the queue, a backup."""
 
-import time
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from imprint.messages import Bilingual, UserError
 from imprint.serve.store.accounts import Account, CreatedAccount
+from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Actor
 from imprint.serve.web.access import ADMIN, GuardedRoute
 from imprint.serve.web.errors import ApiError
@@ -20,6 +20,7 @@ from imprint.serve.web.models import describe_model
 from imprint.serve.web.page_bodies import ApproveBody, ChangeBody, NewUserBody, SettingsBody, as_set
 from imprint.serve.web.services import (
     address_of,
+    in_backup_thread,
     in_deleting_thread,
     in_hashing_thread,
     in_writing_thread,
@@ -203,18 +204,15 @@ async def change_settings(request: Request, body: SettingsBody) -> Response:
 
 
 async def backup(request: Request) -> Response:
-    """A file of this name in the folder `backups` of the data; no path comes from the request."""
-    store = services_of(request).store
-    name = f"backup-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}.sqlite"
+    """A file in the folder `backups` of the data; no part of its name comes from the request."""
+    services, actor = services_of(request), actor_of(request)
 
-    def write() -> None:
-        folder = store.folder / "backups"
+    def write() -> str:
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            store.backup(folder / name)
+            return services.store.backups.write(actor)
+        except StoreError:
+            raise
         except (OSError, UserError) as error:
             raise ApiError("store_unavailable", error.message if isinstance(error, UserError) else NO_BACKUP) from error
-        store.audit.add("backup", actor_of(request), detail=name)
 
-    await run_in_threadpool(write)
-    return JSONResponse({"file": name}, status_code=201)
+    return JSONResponse({"file": await in_backup_thread(services, write)}, status_code=201)
