@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, or_, select, update
 
 from imprint.messages import Bilingual
 from imprint.serve.store.accounts import end_sessions, find_account, models_of
 from imprint.serve.store.addresses import visitor_address
 from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database, count_revocation
+from imprint.serve.store.deletion import delete_chats
 from imprint.serve.store.errors import StoreError, not_found
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.login import Login, SignIn
@@ -22,7 +23,7 @@ from imprint.serve.store.passwords import Passwords
 from imprint.serve.store.principal import Actor, Principal
 from imprint.serve.store.quota import ACCOUNT_OWNER
 from imprint.serve.store.settings import guests_of
-from imprint.serve.store.tables import ACCOUNTS, SESSIONS, new_public_id
+from imprint.serve.store.tables import ACCOUNTS, CHATS, SESSIONS, new_public_id
 from imprint.serve.store.throttle import Throttle
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -163,10 +164,17 @@ class Sessions:
 
     def ended(self) -> Sequence[int]:
         """The rows of sessions that have ended by the clock."""
+        with self._database.reading() as connection:
+            return connection.execute(self._ended()).scalars().all()
+
+    def delete_ended_chats(self) -> None:
+        """Delete the chats of guests whose sessions have ended by the clock, while others write."""
+        delete_chats(self._database, CHATS.c.session_id.in_(self._ended()))
+
+    def _ended(self) -> Select[int]:
         now = self._database.now()
         ended = or_(SESSIONS.c.seen_at < now - self._limits.idle_seconds, SESSIONS.c.created_at < now - self._limits.session_seconds)
-        with self._database.reading() as connection:
-            return connection.execute(select(SESSIONS.c.id).where(ended)).scalars().all()
+        return select(SESSIONS.c.id).where(ended)
 
     def remove(self, row: int) -> None:
         """Remove a session, with its chats if it is a guest's."""

@@ -112,6 +112,7 @@ class Store:
 
         What cannot be removed is logged and stays; the rest goes. Raises StoreError where the database cannot be written at all.
         """
+        self.sessions.delete_ended_chats()
         calls = [partial(self.sessions.remove, row) for row in self.sessions.ended()]
         calls += [partial(self._tidy, part) for part in (self.quota.tidy, self.requests.tidy, self.audit.tidy)]
         for begin in range(0, len(calls), REMOVED_AT_ONCE):

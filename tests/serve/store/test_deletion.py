@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from sqlalchemy import true
@@ -82,13 +83,17 @@ def writing_meanwhile(store: Store, principal: Principal) -> Iterator[list[float
     writer.join()
 
 
-def test_others_write_while_very_many_chats_are_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("whose", ["an account's", "an ended guest's"])
+def test_others_write_while_very_many_chats_are_deleted(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
     monkeypatch.setattr(deletion, "SECONDS_AT_ONCE", 0.0)
-    me, other = user(store), user(store, "other")
+    other = user(store, "other")
+    me = user(store) if whose == "an account's" else store.sessions.guest(HOME).principal
     for _ in range(30):
         store.chat_import.one(me, "", branch(3))
+    delete_all: Callable[[], object] = partial(store.chats.delete_all, me) if whose == "an account's" else store.tidy
+    clock.now += 13 * 3600
     with writing_meanwhile(store, other) as seconds:
-        assert store.chats.delete_all(me) == 30
+        delete_all()
         written = len(seconds)
     assert written > 5
     assert store.chats.list(me).chats == ()
