@@ -39,6 +39,12 @@ FOREIGN_HOST: Final = Bilingual(
     "This service is not known under the host name of the request; the operator allows a name by hosts=[NAME].",
     "本服务不使用请求中的主机名；运维可用 hosts=[NAME] 允许它。",
 )
+MAX_QUERY_FIELDS: Final = 64
+"""Most fields of a query: each takes time on every route, whether or not it has such a field."""
+MAX_COOKIES: Final = 256
+"""Most cookies: more than browsers keep for a host."""
+MANY_FIELDS: Final = Bilingual(f"The query has more than {MAX_QUERY_FIELDS} fields.", f"查询参数超过 {MAX_QUERY_FIELDS} 个。")
+MANY_COOKIES: Final = Bilingual(f"The request has more than {MAX_COOKIES} cookies.", f"请求的 Cookie 超过 {MAX_COOKIES} 个。")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 PROBED: Final = frozenset({"/health/live", "/health/ready"})
 HEALTHY: Final = 200
@@ -74,6 +80,7 @@ class RequestMiddleware:
         try:
             if not self.settings.allows_host(header(scope["headers"], b"host").decode("latin-1")):
                 raise ApiError("bad_host", FOREIGN_HOST)
+            _check_counts(scope)
             await self.app(scope, receive, send_checked)
         except ClientDisconnect:
             state["disconnected"] = True
@@ -109,6 +116,14 @@ class RequestMiddleware:
 
 class _CutError(Exception):
     """Raised to the server so that it closes the connection; what happened is in the log already."""
+
+
+def _check_counts(scope: Scope) -> None:
+    """Raise ApiError for what every route would divide into very many parts."""
+    if scope["query_string"].count(b"&") >= MAX_QUERY_FIELDS:
+        raise ApiError("invalid_value", MANY_FIELDS)
+    if sum(value.count(b";") for name, value in scope["headers"] if name == b"cookie") >= MAX_COOKIES:
+        raise ApiError("header_too_large", MANY_COOKIES)
 
 
 def _with_headers(headers: list[tuple[bytes, bytes]], request_id: str, *, secure: bool) -> list[tuple[bytes, bytes]]:

@@ -5,12 +5,15 @@ https://github.com/Kludex/uvicorn/issues/157 lists deadlines for receiving as mi
 
 import asyncio
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from imprint.messages import Bilingual
+from imprint.serve.web.bounded_connection import HEADER_TOO_LARGE, MAX_HEADER_LINES, TARGET_TOO_LONG, BoundedConnection
 from imprint.serve.web.connections import ConnectionLimiter, reject, unmapped_address
 from imprint.serve.web.errors import ApiError
 
@@ -18,29 +21,16 @@ RECEIVE_SECONDS: Final = 15.0
 """Most seconds for the whole header of a request, and again for its whole body."""
 SEND_SECONDS: Final = 60.0
 """Most seconds that a client may leave unread what was written."""
-MAX_HEADER_BYTES: Final = 64 << 10
-MAX_CHUNKS: Final = 1024
-"""Most chunks of a body. Each takes as long as a small request, and all that have come are read at once: a body of single letters would
-stop the service for seconds."""
 MALFORMED: Final = Bilingual("This is no HTTP request that can be understood.", "无法理解的 HTTP 请求。")
+LARGE_HEADER: Final = Bilingual(
+    f"The header is too large: at most {MAX_HEADER_LINES} lines and 64 KiB.", f"请求头过大：至多 {MAX_HEADER_LINES} 行、64 KiB。"
+)
+LONG_TARGET: Final = Bilingual("The address is too long: at most 8 KiB.", "地址过长：至多 8 KiB。")
+REFUSALS: Final[Mapping[int, tuple[str, Bilingual]]] = MappingProxyType(
+    {HEADER_TOO_LARGE: ("header_too_large", LARGE_HEADER), TARGET_TOO_LONG: ("uri_too_long", LONG_TARGET)}
+)
+"""HTTP status -> code and message of the error; all else is malformed."""
 SLOW: Final = Bilingual(f"The request was not complete after {RECEIVE_SECONDS:g} seconds.", f"请求在 {RECEIVE_SECONDS:g} 秒内未发完。")
-
-
-class BoundedConnection(h11.Connection):
-    """Reads requests, whose bodies come in no more than so many chunks."""
-
-    _chunks = 0
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """The next part of a request. Raises RemoteProtocolError."""
-        event = super().next_event()
-        if isinstance(event, h11.Request):
-            self._chunks = 0
-        elif isinstance(event, h11.Data) and event.chunk_start:
-            self._chunks += 1
-            if self._chunks > MAX_CHUNKS:
-                raise h11.RemoteProtocolError("too many chunks")
-        return event
 
 
 class BoundedProtocol(H11Protocol):
@@ -57,7 +47,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first header, where there is a place."""
         super().connection_made(transport)
-        self.conn = BoundedConnection(h11.SERVER, MAX_HEADER_BYTES)
+        self.conn = BoundedConnection()
         if self.client is not None:
             self.client = unmapped_address(self.client[0]), self.client[1]
             if not self.limiter.admit(self.client[0]):
@@ -99,8 +89,11 @@ class BoundedProtocol(H11Protocol):
         super().resume_writing()
 
     def send_400_response(self, _msg: str) -> None:
-        """Answer what is no HTTP, and close."""
-        self._refuse("invalid_value", 400, MALFORMED)
+        """Answer what is no HTTP, or more than is read, and close."""
+        assert isinstance(self.conn, BoundedConnection)
+        status = self.conn.refused_with
+        code, message = REFUSALS.get(status, ("invalid_value", MALFORMED))
+        self._refuse(code, status if status in REFUSALS else 400, message)
 
     def _watch(self) -> None:
         """A deadline for the header or the body that is being received."""

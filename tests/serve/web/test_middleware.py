@@ -53,6 +53,15 @@ def test_a_foreign_host_is_answered_with_421(running: Running) -> None:
     assert answer.json()["error"]["request_id"] == answer.headers["x-request-id"]
 
 
+def test_very_many_fields_of_a_query_and_very_many_cookies_are_refused_before_they_are_read(running: Running) -> None:
+    with running.client("") as client:
+        for path in ("/health/live", "/api/session", "/v1/models", "/nothing"):
+            answer = client.get(path + "?" + "a&" * 64)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+            assert client.get(path, headers={"Cookie": "a=;" * 256}).status_code == 431
+        assert client.get("/health/live?" + "&".join(["a=1"] * 64), headers={"Cookie": "; ".join(["a=1"] * 256)}).status_code == 200
+
+
 def test_a_bug_is_answered_and_logged_without_what_was_sent(running: Running, lines: Lines) -> None:
     with running.client() as client:
         answer = client.post("/v1/chat/completions", json={"model": "base", "messages": [{"role": "user", "content": "bug"}]})

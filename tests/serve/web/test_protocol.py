@@ -84,13 +84,35 @@ def test_malformed_requests_get_4xx_or_nothing(running: Running, data: bytes) ->
     assert seconds < 10  # RECEIVE_SECONDS of the service is longer
 
 
+MANY_LINES = b"a:\r\n" * 101
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" + MANY_LINES + b"\r\n", 431),
+        (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" + MANY_LINES, 431),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + MANY_LINES + b"\r\n", 431),
+        (b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000, 431),
+        (b"GET /" + b"%41" * 3000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2;" + b"a" * 300 + b"\r\n{}\r\n0\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
+    ],
+)
+def test_what_takes_long_to_read_is_refused_before_it_is_read_and_the_connection_closed(running: Running, data: bytes, status: int) -> None:
+    received, _ = answer_to(running, data)
+    assert received.startswith(b"HTTP/1.1 %d " % status)
+    message = json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
+    assert any("\u4e00" < letter < "\u9fff" for letter in message)  # in both languages
+
+
 def test_a_body_of_many_chunks_is_refused_before_it_stops_the_others(running: Running) -> None:
     chunked, chunk, end = HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", b"2\r\n{}\r\n0\r\n\r\n"
     refused, _ = answer_to(running, chunked + chunk * 100_000)
     assert refused == b"" or refused.startswith(b"HTTP/1.1 400")  # nothing, where it was closed before all was sent
     asked = chunked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    assert b"no HTTP request" in answer_to(running, asked + chunk * 1030)[0]
-    assert b"model is missing" in answer_to(running, asked + chunk * 1000 + end)[0]
+    assert b"no HTTP request" in answer_to(running, asked + chunk * 101)[0]
+    assert b"model is missing" in answer_to(running, asked + chunk * 99 + end)[0]
 
 
 def test_a_client_that_asks_first_is_refused_before_it_sends_a_large_body(running: Running) -> None:
