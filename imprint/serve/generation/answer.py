@@ -104,7 +104,7 @@ class WorkerAnswer:
     """A job that the worker has taken: it waits, runs in the decoder, and ends. Its `Generation` gets the events."""
 
     def __init__(self, job: Job, mounted: MountedModel, request: Request, generation: Generation, loop: asyncio.AbstractEventLoop) -> None:
-        self.owner = job.owner
+        self.owner, self.turn, self.gives_way = job.owner, job.turn, job.gives_way
         self.concurrency = max(1, job.concurrency)
         self.request = request
         self.generation = generation

@@ -35,7 +35,7 @@ class Job:
     model: str
     """`base`, or the name of a run."""
     owner: str
-    """Whose it is; owners take turns."""
+    """Whose it is."""
     messages: tuple[Mapping[str, object], ...] | None = None
     """A conversation, each message with `role` and `content`; either this or `text`."""
     text: str | None = None
@@ -44,6 +44,8 @@ class Job:
     """Most answers of this owner at a time; more wait."""
     queue_share: float = 1.0
     """Share of the queue, 0 to 1, beyond which it is refused: so those who matter less leave room for the others."""
+    sender: str | None = None
+    """Who has one turn for all such jobs, as all guests from one address have; None: its owner. Those who have a turn take them in turn."""
     max_new_tokens: int | None = None
     """Most new tokens; None, and more than fits, means as many as fit into the context."""
     may_be_shorter: bool = False
@@ -62,6 +64,16 @@ class Job:
     """Texts that end the answer and are no part of it."""
     top_logprobs: int | None = None
     """Most probable tokens to name at every place of the answer; None and 0 name the chosen one alone."""
+
+    @property
+    def turn(self) -> str:
+        """Whose turn it takes."""
+        return self.sender or self.owner
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it leaves room for those who matter more."""
+        return self.queue_share < 1.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from imprint.serve.generation.fair_queue import FairQueue, Waiter
 from imprint.serve.generation.job import Job, RefusedError
 
 OWNER_SHARE: Final = 4
-"""No owner has more than one in so many places of the queue."""
+"""No owner, nor all guests from one address, have more than one in so many places of the queue."""
 RETRY_SECONDS: Final = (1.0, 60.0)
 """Least and most seconds after which another try is worth it."""
 REMEMBERED_SECONDS: Final = 600.0
@@ -81,14 +81,14 @@ class Times:
 
 
 class IncomingJobs:
-    """Jobs whose prompts are being encoded or counted, before they are queued: one at a time of each owner.
+    """Jobs whose prompts are being encoded or counted, before they are queued: one at a time of each turn.
 
     A long prompt may take a second to encode, in one thread for all owners. It belongs to one event loop at a time.
     """
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        """Owner -> its jobs."""
+        """Turn -> its jobs."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._less_important: deque[asyncio.Event] = deque()
         """Where those wait who matter less, the first of whom has its turn."""
@@ -97,26 +97,26 @@ class IncomingJobs:
         """Number of jobs."""
         return self._counts.total()
 
-    def count(self, owner: str) -> int:
-        """Number of an owner's jobs."""
-        return self._counts[owner]
+    def count(self, turn: str) -> int:
+        """Number of a turn's jobs."""
+        return self._counts[turn]
 
     @asynccontextmanager
-    async def slot(self, owner: str) -> AsyncIterator[None]:
-        """Count one more job of an owner; the block begins when no other job of it is in one."""
-        self._counts[owner] += 1
+    async def slot(self, turn: str) -> AsyncIterator[None]:
+        """Count one more job of a turn; the block begins when no other job of it is in one."""
+        self._counts[turn] += 1
         try:
-            async with self._locks.setdefault(owner, asyncio.Lock()):
+            async with self._locks.setdefault(turn, asyncio.Lock()):
                 yield
         finally:
-            self._counts[owner] -= 1
-            if not self._counts[owner]:
-                del self._counts[owner], self._locks[owner]
+            self._counts[turn] -= 1
+            if not self._counts[turn]:
+                del self._counts[turn], self._locks[turn]
 
     @asynccontextmanager
     async def turn_to_encode(self, job: Job) -> AsyncIterator[None]:
         """The block begins at once, but of those who matter less, such as guests, one by one: the others wait for one of them at most."""
-        if job.queue_share >= 1.0:
+        if not job.gives_way:
             yield
             return
         turn = asyncio.Event()
@@ -136,7 +136,7 @@ def refuse_if_full(queue: FairQueue[W], job: Job, most: int, *, incoming: Incomi
 
     `most`: jobs that may wait; `incoming`: jobs that will be queued; `seconds`: until the queue is free.
     """
-    waiting, own = len(queue) + len(incoming), queue.waiting_of(job.owner) + incoming.count(job.owner)
+    waiting, own = len(queue) + len(incoming), queue.waiting_of(job.turn) + incoming.count(job.turn)
     limit = max(1, int(most * job.queue_share))
     if waiting < limit and own < max(1, limit // OWNER_SHARE):
         return

@@ -164,7 +164,7 @@ class Worker:
             self._refuse_if_full(job)
             expected = self._gathering.expect()
         try:
-            async with self._incoming.slot(job.owner), self._incoming.turn_to_encode(job):
+            async with self._incoming.slot(job.turn), self._incoming.turn_to_encode(job):
                 request = await loop.run_in_executor(self._encoder, request_for, job, mounted)
         except BaseException:
             self._forget(expected)
@@ -201,7 +201,7 @@ class Worker:
         mounted = self._find(job.model)
         with self._lock:
             self._refuse_if_full(job)
-        async with self._incoming.slot(job.owner), self._incoming.turn_to_encode(job):
+        async with self._incoming.slot(job.turn), self._incoming.turn_to_encode(job):
             return await asyncio.get_running_loop().run_in_executor(self._encoder, count_of, job, mounted)
 
     async def close(self, grace: float) -> None:
@@ -361,7 +361,7 @@ class Worker:
     def _next(self) -> WorkerAnswer | None:
         """The next answer to start, under the lock: a retried one, else the one whose turn it is in the queue."""
         if not self._retries:
-            return self._queue.take(self._fits)
+            return self._queue.take(self._fits, slots=self._limits.slots)
         if not self._fits(self._retries[0]):
             return None
         return self._retries.popleft()

@@ -62,7 +62,7 @@ class UpstreamAnswer:
 
     def __init__(self, job: Job, max_tokens: int | None, context: int) -> None:
         self.job = job
-        self.owner = job.owner
+        self.owner, self.turn, self.gives_way = job.owner, job.turn, job.gives_way
         self.concurrency = max(1, job.concurrency)
         self.max_tokens = max_tokens
         """Most new tokens: what the job asks for, or what fits where a server has counted its prompt; None leaves it to the server."""
@@ -148,7 +148,7 @@ class UpstreamBackend:
         """See Backend."""
         model = self._find(job)
         self._refuse_if_full(job)
-        async with self._incoming.slot(job.owner):
+        async with self._incoming.slot(job.turn):
             counted = await self._count(job)
         most = job.max_new_tokens
         if counted is not None:
@@ -174,7 +174,7 @@ class UpstreamBackend:
         """See Backend; an estimate where no server counts."""
         self._find(job)
         self._refuse_if_full(job)
-        async with self._incoming.slot(job.owner):
+        async with self._incoming.slot(job.turn):
             counted = await self._count(job)
         return estimated_tokens(job) if counted is None else counted
 
@@ -249,7 +249,8 @@ class UpstreamBackend:
                 self._queue.remove(answer)
                 self._failed += 1
                 answer.end(FaultError("unreachable"))
-        while (next_one := self._queue.take(self._has_room, strict=False)) is not None:
+        slots = self._limits.slots * self._servers.usable
+        while (next_one := self._queue.take(self._has_room, slots=slots, strict=False)) is not None:
             self._start(next_one)
         for answer, position in moved_up(self._queue):
             answer.generation.push(Waiting(position))

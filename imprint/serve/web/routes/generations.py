@@ -16,7 +16,7 @@ from imprint.serve.web.background_answers import BackgroundAnswer, BackgroundAns
 from imprint.serve.web.models import find_model
 from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.page_bodies import Sampling, SingleBody
-from imprint.serve.web.services import principal_of, services_of
+from imprint.serve.web.services import address_of, principal_of, sender_of, services_of
 from imprint.serve.web.sse import EventStream
 
 GUEST_SHARE = 0.5
@@ -55,6 +55,7 @@ def job_for(request: Request, body: Sampling, model: str, messages: tuple[Mappin
         principal.owner,
         messages=messages,
         concurrency=max(principal.concurrency, min(len(set(body.models)), SIDE_BY_SIDE)),
+        sender=sender_of(principal, address_of(request)),
         queue_share=GUEST_SHARE if principal.role == "guest" else 1.0,
         max_new_tokens=body.max_tokens,
         temperature=TEMPERATURE if body.temperature is None else body.temperature,

@@ -33,6 +33,16 @@ def test_a_single_turn_is_answered_and_nothing_of_it_is_kept(shown: Page) -> Non
     assert guest.get("/api/chats").json()["chats"] == []
 
 
+def test_guests_from_one_address_have_one_turn_and_each_account_its_own(shown: Page) -> None:
+    for browser in (shown.guest(), shown.guest(), shown.user("turn-taker")):
+        answer = browser.post("/api/generations", json={"models": ["base"], "text": "turn"}).json()["answers"][0]
+        browser.events(answer["generation"])
+    first, second, account = shown.backend.jobs[-3:]
+    assert first.owner != second.owner
+    assert (first.turn, second.turn, first.gives_way) == ("127.0.0.1", "127.0.0.1", True)
+    assert (account.turn, account.gives_way) == (account.owner, False)
+
+
 def test_a_page_that_is_loaded_again_goes_on_where_it_was(shown: Page) -> None:
     browser = shown.user("reloader")
     chat = browser.new_chat()
