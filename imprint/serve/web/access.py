@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from imprint.messages import Bilingual
+from imprint.serve.json_bounds import MAX_VALUES
 from imprint.serve.store.permission import FRESH_SECONDS, permitted_by
 from imprint.serve.store.principal import Principal, Role
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openapi import ERRORS, SCHEMES
-from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, read_json
+from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, VISITOR_VALUES, read_json
 from imprint.serve.web.services import Services, address_of, is_passed_on, large_body_slot, permission_of, services_of
 from imprint.serve.web.settings import is_loopback
 
@@ -205,9 +206,12 @@ class GuardedRoute(APIRoute):
             request.state.principal = await authorize(request, self.access)
             if self.body_field is not None:
                 begun = time.monotonic()
-                most = SMALL_BODY_BYTES if self.access.credential == "none" else MAX_BODY_BYTES
-                large = partial(large_body_slot, services_of(request), request.state.principal, address_of(request))
-                request = ReadRequest(request, *await read_json(request.scope, request.receive, most=most, large=large))
+                principal, is_open = request.state.principal, self.access.credential == "none"
+                most = SMALL_BODY_BYTES if is_open else MAX_BODY_BYTES
+                most_values = VISITOR_VALUES if is_open or (principal is not None and principal.role == "guest") else MAX_VALUES
+                large = partial(large_body_slot, services_of(request), principal, address_of(request))
+                read = await read_json(request.scope, request.receive, most=most, most_values=most_values, large=large)
+                request = ReadRequest(request, *read)
                 if time.monotonic() - begun > FRESH_SECONDS:  # a body that comes slowly may outlive the rights to it
                     request.state.principal = await authorize(request, self.access)
             with permitted_by(permission_of(services_of(request), request.state.principal)):

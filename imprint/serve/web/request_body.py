@@ -10,20 +10,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from imprint.messages import Bilingual
+from imprint.serve.json_bounds import MAX_DEPTH, MAX_VALUES, broken_bound
 from imprint.serve.web.errors import ApiError
 
 MAX_BODY_BYTES: Final = 1 << 20
 SMALL_BODY_BYTES: Final = 1 << 16
 """Of those who show no credential, the largest body; of others, one up to which any number may be received at a time."""
-MAX_DEPTH: Final = 64
-"""Most lists and objects inside each other."""
-MAX_VALUES: Final = 30_000
-"""Most values, lists and objects among them: enough for the longest chat. A body of the largest size could hold half a million, and
-reading those would stop the service for a quarter of a second."""
+VISITOR_VALUES: Final = 64
+"""Most values in the body of guests, and of those who show no credential; of others, `MAX_VALUES`."""
 MAX_DIGITS: Final = 300
 """Most digits of a number."""
-STRINGS_AND_MARKS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
-"""Also a string that never ends, to the end of the text: else each quote in it would begin another search of all that follows."""
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Half a character: no UTF-8 text has one, but JSON can write one as \\ud800."""
 NO_JSON_TYPE: Final = Bilingual("Send JSON, with Content-Type: application/json.", "请发送 JSON，并设置 Content-Type: application/json。")
@@ -31,7 +27,12 @@ COMPRESSED: Final = Bilingual("Send the body without Content-Encoding.", "请求
 
 
 async def read_json(
-    scope: Scope, receive: Receive, *, most: int = MAX_BODY_BYTES, large: Callable[[], AbstractContextManager[None]] = nullcontext
+    scope: Scope,
+    receive: Receive,
+    *,
+    most: int = MAX_BODY_BYTES,
+    most_values: int = MAX_VALUES,
+    large: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[bytes, Any]:
     """The body, and what its JSON says. `most`: bytes; `large`: held while a body of more than `SMALL_BODY_BYTES` is received.
 
@@ -39,7 +40,7 @@ async def read_json(
     """
     _check_headers(scope["headers"], most)
     body = await _read_body(receive, most, large)
-    return body, parse_json(body)
+    return body, parse_json(body, most_values)
 
 
 def _check_headers(headers: list[tuple[bytes, bytes]], most: int) -> None:
@@ -76,15 +77,17 @@ async def _read_body(receive: Receive, most: int, large: Callable[[], AbstractCo
                 stack.enter_context(large())
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, most_values: int = MAX_VALUES) -> Any:
     """What the JSON says. Raises ApiError for invalid UTF-8 and JSON, NaN, lone surrogates, repeated names, too deep or too many values."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _invalid(f"Byte {error.start} is no UTF-8", f"第 {error.start} 字节不是 UTF-8") from None
-    brackets = text.count("[") + text.count("{")
-    if brackets > MAX_DEPTH or brackets + text.count(",") > MAX_VALUES:
-        _check_shape(text)
+    broken = broken_bound(text, most_values)
+    if broken == "depth":
+        raise _invalid(f"Lists and objects are nested more than {MAX_DEPTH} deep", f"列表和对象的嵌套超过 {MAX_DEPTH} 层")
+    if broken == "values":
+        raise _invalid(f"There are more than {most_values:,} values", f"数值、文本、列表和对象合计超过 {most_values:,} 个")
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_integer, parse_float=_float)
     except json.JSONDecodeError as error:
@@ -93,21 +96,6 @@ def parse_json(body: bytes) -> Any:
     if "\\u" in text:
         _check_surrogates(value)
     return value
-
-
-def _check_shape(text: str) -> None:
-    depth = values = 0
-    for match in STRINGS_AND_MARKS.finditer(text):
-        mark = match[0]
-        if mark in "[{,":
-            values += 1
-            depth += mark != ","
-            if depth > MAX_DEPTH:
-                raise _invalid(f"Lists and objects are nested more than {MAX_DEPTH} deep", f"列表和对象的嵌套超过 {MAX_DEPTH} 层")
-            if values > MAX_VALUES:
-                raise _invalid(f"There are more than {MAX_VALUES:,} values", f"数值、文本、列表和对象合计超过 {MAX_VALUES:,} 个")
-        elif mark in "]}":
-            depth -= 1
 
 
 def _check_surrogates(value: Any) -> None:

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, parse_json, read_json
+from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, VISITOR_VALUES, parse_json, read_json
 
 BAD_BODIES: dict[str, bytes] = {
     "NaN": b'{"a": NaN}',
@@ -50,6 +50,17 @@ def test_what_is_no_sound_json_is_refused_soon_and_in_few_words(name: str) -> No
 def test_what_is_sound_is_read_as_it_is() -> None:
     assert parse_json('{"a": [1, -0.0, true, null, "钢\\ud83d\\ude00", "[[[[" ]}'.encode()) == {"a": [1, 0.0, True, None, "钢😀", "[[[["]}
     assert parse_json(b"[" * 64 + b"]" * 64)
+
+
+def test_those_who_have_not_signed_in_may_send_few_values_of_any_kind() -> None:
+    assert parse_json(b'{"name": "a,b,c[[[[' + b"," * 60_000 + b'", "password": "x"}', VISITOR_VALUES)["password"] == "x"
+    assert len(parse_json(b"[" + b"1," * 62 + b"1]", VISITOR_VALUES)) == 63
+    for body in (b"[" + b"[]," * 9_990 + b"[]]", b"[" + b'{"a":1},' * 7_000 + b"{}]", b'{"a":[' + b"1," * 64 + b"1]}"):
+        begun = time.process_time()
+        for _ in range(20):
+            with pytest.raises(ApiError, match="more than 64 values"):
+                parse_json(body, VISITOR_VALUES)
+        assert time.process_time() - begun < 0.1  # read, the first would take 18 ms and its errors as long again
 
 
 def test_marks_within_texts_are_no_values() -> None:

@@ -57,6 +57,15 @@ def test_nobody_holds_the_memory_by_bodies_that_are_still_on_their_way(shown: Pa
     assert "context_length_exceeded" in guests[1].post("/api/generations", json=text).text
 
 
+def test_guests_and_those_who_have_not_signed_in_send_few_values(shown: Page) -> None:
+    many = {"name": "x", "password": "x", "text": "x", "models": [[]] * 100}
+    for browser, path in ((shown.browser(), "/api/session"), (shown.browser(), "/api/requests"), (shown.guest(), "/api/generations")):
+        answer = browser.post(path, json=many)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
+        assert "more than 64 values" in answer.text
+    assert "more than 64 values" not in shown.user("values").post("/api/generations", json=many).text
+
+
 def test_a_session_begins_anew_at_every_login_and_ends_at_logout(shown: Page) -> None:
     browser = shown.user("fixation")
     old = dict(browser.cookies)
