@@ -46,7 +46,7 @@ class Access:
     roles: frozenset[Role] = EVERYBODY
     """The roles that may."""
     page: bool = False
-    """Whether only the service's own page may call it in a browser: what changes something by a cookie, or makes one."""
+    """Whether only the service's own page may call it in a browser: what reads a cookie, or makes one."""
     before_password_change: bool = False
     """Whether it works before a one-time password is changed."""
 
@@ -90,7 +90,7 @@ def cookie_name(request: Request) -> str:
 async def authorize(request: Request, access: Access) -> Principal | None:
     """Who asks; None where nobody has to say so. Raises ApiError for whoever may not."""
     services = services_of(request)
-    if access.page and request.method not in SAFE_METHODS:
+    if access.page:
         check_same_site(request)
     if access.credential == "none" or (access.credential == "local" and is_local(request, services)):
         return None
@@ -131,8 +131,9 @@ def is_local(request: Request, services: Services) -> bool:
 
 
 def check_same_site(request: Request) -> None:
-    """Raise ApiError for what a page of another site could have sent."""
-    if is_foreign(request) or not request.headers.get("x-requested-with"):
+    """Raise ApiError for what a page of another site could have sent; also for what only reads, as its time tells what it finds."""
+    has_mark = request.method in SAFE_METHODS or request.headers.get("x-requested-with")
+    if is_foreign(request) or not has_mark:
         raise ApiError("cross_site_request", CROSS_SITE)
 
 

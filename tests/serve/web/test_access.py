@@ -116,6 +116,7 @@ def request(headers: dict[str, str], scheme: str = "http", address: str = "127.0
     return Request(
         {
             "type": "http",
+            "method": "POST",
             "scheme": scheme,
             "headers": sent,
             "path": "/",

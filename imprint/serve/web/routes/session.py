@@ -9,7 +9,7 @@ from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.login import Login
 from imprint.serve.store.principal import Principal
-from imprint.serve.web.access import OPEN, SESSION_BEFORE_CHANGE, VISITOR, GuardedRoute, cookie_name, credential_of, lets_guests_in
+from imprint.serve.web.access import SESSION_BEFORE_CHANGE, VISITOR, GuardedRoute, cookie_name, credential_of, lets_guests_in
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.page_bodies import AccountRequestBody, LoginBody
 from imprint.serve.web.services import address_of, in_hashing_thread, in_writing_thread, services_of
@@ -21,7 +21,7 @@ NO_GUESTS = Bilingual("Guests are not let in here. Sign in, or ask for an accoun
 def routes() -> list[GuardedRoute]:
     """All of them."""
     return [
-        GuardedRoute("/api/session", show, OPEN, "Who is signed in, and whether guests are let in"),
+        GuardedRoute("/api/session", show, VISITOR, "Who is signed in, and whether guests are let in"),
         GuardedRoute("/api/session", login, VISITOR, "Sign in", "POST"),
         GuardedRoute("/api/session/guest", guest, VISITOR, "Come as a guest", "POST"),
         GuardedRoute("/api/session", logout, SESSION_BEFORE_CHANGE, "Sign out", "DELETE"),

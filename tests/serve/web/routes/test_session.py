@@ -7,6 +7,7 @@ import pytest
 
 from imprint.serve.store import COMMAND_LINE, Limits, Store
 from imprint.serve.web import services
+from imprint.serve.web.access import GuardedRoute
 from imprint.serve.web.request_body import SMALL_BODY_BYTES
 from imprint.serve.web.settings import WebSettings
 from imprint.terminal import say
@@ -220,3 +221,27 @@ def test_another_site_can_change_nothing(shown: Page, content: bytes, kind: str)
         answer = guest.request(method, path, content=content, headers=foreign)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site_request")
         assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"},  # what runs on another port of this machine
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+    ],
+)
+def test_another_site_reads_nothing_and_cannot_tell_by_time_what_there_is(shown: Page, foreign: dict[str, str]) -> None:
+    user = shown.user(f"searched-{len(foreign)}-{foreign.get('Sec-Fetch-Mode', 'none')}")
+    paths = {route.path for route in shown.running.app.routes if isinstance(route, GuardedRoute) and route.access.page}
+    assert {"/api/chats", "/api/export", "/api/session", "/api/generations/{generation_id}/events"} <= paths
+    with shown.running.client("") as browser:
+        browser.cookies.update(user.cookies)
+        for path in paths:
+            answer = browser.get(path.replace("{", "").replace("}", "") + "?q=x", headers=foreign)
+            if answer.status_code != 405:  # what only changes something
+                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site_request"), path
+        for path in ("/", "/page/app.js"):  # a link on another site leads to the page, in which is nothing of anybody
+            assert browser.get(path, headers=foreign).status_code == 200
+        assert browser.get("/api/chats?q=x").status_code == 200
+    assert user.get("/api/chats?q=x").status_code == 200
