@@ -40,6 +40,8 @@ MAX_EVENTS_A_TOKEN: Final = 8
 """Most events that a token may have, on average over an answer and some more: some servers send single letters."""
 MAX_BYTES_A_TOKEN: Final = 512
 """Most bytes of text that a token may have, likewise."""
+MAX_WIRE_BYTES_A_TOKEN: Final = 8192
+"""Most bytes that a token may take on its way, with all that a server writes around it, and again for each alternative to it."""
 MORE_TOKENS: Final = 16
 """Tokens added to that bound, for events that begin, end or say how many tokens were used."""
 FAILED: Final = Bilingual(
@@ -316,9 +318,10 @@ class UpstreamBackend:
         body = answer_body(job, model, answer.max_tokens, self._api)
         most = (answer.max_tokens or answer.context) + MORE_TOKENS
         most_bytes = MAX_BYTES_A_TOKEN * most * (2 + (job.top_logprobs or 0))
+        most_wire_bytes = MAX_WIRE_BYTES_A_TOKEN * most * (1 + (job.top_logprobs or 0))
         reason, size, events, named, unsent = None, 0, 0, 0, 0
         answer.new_tokens = 0
-        async with aclosing(self._begin().stream(url, body)) as stream:
+        async with aclosing(self._begin().stream(url, body, most_wire_bytes)) as stream:
             async for payload in stream:
                 delta = read_delta(payload, job, model)
                 events, size, named = events + 1, size + delta.size, named + len(delta.tokens)

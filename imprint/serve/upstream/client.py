@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import httpx2
 
+from imprint.serve.json_bounds import MAX_VALUES, broken_bound
 from imprint.serve.upstream.faults import FaultError, fault_of_status, read_json
 
 MAX_EVENT_BYTES: Final = 2**20
@@ -18,8 +19,18 @@ MAX_EVENT_BYTES: Final = 2**20
 busy without an end."""
 MAX_ERROR_BYTES: Final = 2**16
 """What is read of an error; the rest tells nothing."""
-MAX_BODY_BYTES: Final = 2**24
+MAX_BODY_BYTES: Final = 2**22
 """Largest answer that is no stream: the ids of a long prompt."""
+MAX_BODY_VALUES: Final = 2**18
+"""Most values of it: as many as a prompt of the largest request has tokens in common languages."""
+MAX_PIECES: Final = 1000
+"""Most pieces in which the network brings an answer, and one more for each 32 bytes: each takes time, whatever it holds."""
+PIECES_AT_ONCE: Final = 64
+"""After so many pieces all else has its turn."""
+LINES_AT_ONCE: Final = 128
+"""After so many lines of a stream, likewise."""
+THREAD_BYTES: Final = 2**16
+"""Longer JSON is parsed in a thread."""
 KEEP_SECONDS: Final = 2.0
 """How long an idle connection is kept: shorter than servers keep one, so that none is closed as it is used again."""
 PARTS_A_TURN: Final = 256
@@ -71,26 +82,24 @@ class Client:
             raise FaultError("timeout") from None
         if len(content) > MAX_BODY_BYTES:
             raise FaultError("oversized")
-        payload = read_json(content)
-        if payload is None:
-            raise FaultError("invalid_response")
-        return payload
+        return await _parsed(content, MAX_BODY_VALUES)
 
-    async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncGenerator[Any]:
-        """The JSON of each event of a stream, which must end with [DONE]. Raises FaultError; closing it closes the connection."""
+    async def stream(self, url: str, body: Mapping[str, Any], most_bytes: int) -> AsyncGenerator[Any]:
+        """The JSON of each event of a stream of at most so many bytes, which must end with [DONE].
+
+        Raises FaultError; closing it closes the connection.
+        """
         clock, begun = asyncio.get_running_loop().time, False
         try:
             async with asyncio.timeout(self.timeouts.first) as deadline, self._answer(url, body) as response:
                 if not response.headers.get("content-type", "").startswith("text/event-stream"):
                     raise FaultError("invalid_response", status=200)
-                async with aclosing(event_texts(response.aiter_raw())) as texts:
+                async with aclosing(_pieces(response, most_bytes)) as pieces, aclosing(event_texts(pieces)) as texts:
                     async for text in texts:
                         deadline.reschedule(None)  # whoever reads the events may take its time
                         if text == DONE:
                             return
-                        payload = read_json(text)
-                        if payload is None:
-                            raise FaultError("invalid_response")
+                        payload = await _parsed(text, MAX_VALUES)
                         begun = True
                         yield payload
                         deadline.reschedule(clock() + self.timeouts.silence)
@@ -124,14 +133,45 @@ async def _fault_of(response: httpx2.Response) -> FaultError:
 
 
 async def _read(response: httpx2.Response, limit: int) -> bytes:
-    """The content up to the chunk with which it has more than `limit` bytes."""
+    """The content up to the piece with which it has more than `limit` bytes."""
     content = bytearray()
-    async with aclosing(response.aiter_raw()) as chunks:
-        async for chunk in chunks:
-            content += chunk
+    async with aclosing(_pieces(response, MAX_BODY_BYTES)) as pieces:
+        async for piece in pieces:
+            content += piece
             if len(content) > limit:
                 break
     return bytes(content)
+
+
+async def _pieces(response: httpx2.Response, most_bytes: int) -> AsyncGenerator[bytes]:
+    """The content as it comes. Raises FaultError for more than `most_bytes`, and for very many small pieces."""
+    size = count = 0
+    async with aclosing(response.aiter_raw()) as pieces:
+        async for piece in pieces:
+            size, count = size + len(piece), count + 1
+            if size > most_bytes or count > MAX_PIECES + size // 32:
+                raise FaultError("oversized")
+            if not count % PIECES_AT_ONCE:
+                await asyncio.sleep(0)
+            yield piece
+
+
+async def _parsed(data: bytes | str, most_values: int) -> Any:
+    """The value of JSON. Raises FaultError for what is none, or has more values."""
+    if len(data) > THREAD_BYTES:
+        return await asyncio.to_thread(_parse, data, most_values)
+    return _parse(data, most_values)
+
+
+def _parse(data: bytes | str, most_values: int) -> Any:
+    text = data if isinstance(data, str) else _text(data)
+    broken = broken_bound(text, most_values)
+    if broken == "values":
+        raise FaultError("oversized")
+    value = None if broken == "depth" else read_json(text)
+    if value is None:
+        raise FaultError("invalid_response")
+    return value
 
 
 async def event_texts(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
@@ -141,7 +181,11 @@ async def event_texts(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
     """
     data: list[bytes] = []
     size = 0
+    count = 0
     async for line in _lines(chunks):
+        count += 1
+        if not count % LINES_AT_ONCE:
+            await asyncio.sleep(0)
         size += len(line) + 1
         if size > MAX_EVENT_BYTES:
             raise FaultError("oversized")

@@ -94,6 +94,66 @@ def ask_of(server: FakeServer, path: str = "/v1/models", timeouts: Timeouts = QU
     return asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b'{"count": 5, "x": [' + b"[]," * 300_000 + b"[]]}", "oversized"),
+        (b'{"count": 5, "x": [' + b"1," * 300_000 + b"1]}", "oversized"),
+        (b'{"count": 5, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_response"),
+    ],
+)
+def test_a_short_answer_has_no_more_values_than_a_prompt_has_tokens(body: bytes, fault: str) -> None:
+    async def many(asked: Asked) -> None:
+        await asked.reply(200, body)
+
+    with pytest.raises(FaultError, match=fault):
+        ask_of(FakeServer(listed=many), timeouts=Timeouts())
+
+
+def test_the_ids_of_a_long_prompt_are_read() -> None:
+    ids = {"count": 200_000, "tokens": list(range(100_000, 300_000))}
+
+    async def long(asked: Asked) -> None:
+        await asked.reply(200, ids)
+
+    assert ask_of(FakeServer(listed=long), timeouts=Timeouts()) == ids
+
+
+def test_an_answer_in_very_many_small_pieces_is_left() -> None:
+    async def small(asked: Asked) -> None:
+        await asked.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 3000 + b"2\r\n{}\r\n0\r\n\r\n")
+
+    with pytest.raises(FaultError, match="oversized"):
+        ask_of(FakeServer(listed=small), timeouts=Timeouts())
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b'data: {"x": [' + b"[]," * 40_000 + b"[]]}\n\n",
+        b'data: {"x": "' + b"x" * 40_000 + b'"}\n\n',
+        b": " + b"x" * 40_000 + b"\n\ndata: 1\n\n",
+    ],
+)
+def test_a_stream_has_so_many_values_an_event_and_so_many_bytes_whatever_it_says(junk: bytes) -> None:
+    async def chatty(asked: Asked) -> None:
+        await asked.stream(*[junk] * 20, DONE)
+
+    async def run() -> None:
+        server = FakeServer(answer=chatty)
+        async with running(server):
+            client = Client(None, QUICK)
+            try:
+                async with aclosing(client.stream(f"{server.url}/v1/completions", {}, 500_000)) as stream:
+                    async for _ in stream:
+                        pass
+            finally:
+                await client.close()
+
+    with pytest.raises(FaultError, match="oversized"):
+        asyncio.run(run())
+
+
 def test_no_cookie_of_a_server_is_kept_for_it_or_for_another_one_of_its_host() -> None:
     asked: list[Asked] = []
 
@@ -172,11 +232,11 @@ def test_whoever_reads_a_stream_may_take_its_time_and_leave() -> None:
         server, other = FakeServer(answer=answer), FakeServer(answer=endless)
         async with running(server, other):
             client, said = Client(None, QUICK), []
-            async with aclosing(client.stream(f"{server.url}/v1/completions", {})) as stream:
+            async with aclosing(client.stream(f"{server.url}/v1/completions", {}, 2**20)) as stream:
                 async for one in stream:
                     said.append(one)
                     await asyncio.sleep(QUICK.silence + 0.1)
-            async with aclosing(client.stream(f"{other.url}/v1/completions", {})) as stream:
+            async with aclosing(client.stream(f"{other.url}/v1/completions", {}, 2**20)) as stream:
                 said.append(await anext(stream))
             await asyncio.wait_for(other.answers[0].closed.wait(), 1)
             await client.close()
