@@ -37,12 +37,14 @@ class Limits:
     """Wrong passwords in a minute for one name from one address."""
     address_failures_a_minute: int = 30
     """Wrong passwords in a minute from one address."""
+    network_failures_a_minute: int = 120
+    """Wrong passwords in a minute from one network of IPv6 (/48), which has very many addresses."""
     logins_a_minute: int = 60
     """Right passwords in a minute of one account: each of them costs a hash."""
     all_failures_a_minute: int = 300
-    """Wrong passwords in a minute from everywhere; with more, each login takes `brake_seconds` longer."""
+    """Wrong passwords in a minute from everywhere; with more, each login from a network that had one takes `brake_seconds` longer."""
     brake_seconds: float = 0.25
-    """How much longer a login takes while very many guess."""
+    """How much longer such a login takes while very many guess; they go one by one."""
     account_requests_a_day: int = 3
     """Requests for an account in a day from one address."""
     open_account_requests: int = 1000

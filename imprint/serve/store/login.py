@@ -1,13 +1,14 @@
 """Names and passwords at the door: throttled, in equal time for names that exist and names that do not."""
 
 import unicodedata
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, select, update
 
 from imprint.messages import Bilingual
-from imprint.serve.store.addresses import visitor_address
+from imprint.serve.store.addresses import visitor_address, visitor_network
 from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError
@@ -21,6 +22,9 @@ from imprint.serve.store.throttle import Throttle
 NOBODY = "(no such account)"
 """In the audit log, for a name that no account has: it may be a password, typed into the wrong field."""
 
+Tries = Sequence[tuple[Throttle, Hashable]]
+"""Where a try is counted, each with its key."""
+
 
 @dataclass(frozen=True)
 class Login:
@@ -32,6 +36,16 @@ class Login:
     """Who it is."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a login from an address is treated at this moment."""
+
+    has_failures: bool
+    """Whether a password from its network was wrong in the last minute, or is being verified."""
+    brake_seconds: float
+    """How long it waits then before it is verified, as very many guess everywhere."""
+
+
 class SignIn:
     """Verifies names and passwords."""
 
@@ -41,8 +55,18 @@ class SignIn:
         self._limits = limits
         self._by_name = Throttle(limits.failures_a_minute, 60.0)
         self._by_address = Throttle(limits.address_failures_a_minute, 60.0)
+        self._by_network = Throttle(limits.network_failures_a_minute, 60.0)
         self._all = Throttle(limits.all_failures_a_minute, 60.0)
         self._right = Throttle(limits.logins_a_minute, 60.0)
+
+    def standing(self, address: str) -> Standing:
+        """How a login from an address is treated, without a look at the disk. Raises StoreError "throttled" where it is refused anyway."""
+        for throttle, key in ((self._by_network, visitor_network(address)), (self._by_address, visitor_address(address))):
+            if (seconds := throttle.wait(key)) is not None:
+                raise _throttled(seconds)
+        has_failures = self._by_network.count(visitor_network(address)) > 0
+        very_many = self._all.wait(None) is not None
+        return Standing(has_failures, self._limits.brake_seconds if has_failures and very_many else 0.0)
 
     def verified(self, name: str, password: str, address: str) -> Row[Any]:
         """The row of the account that has this name and password.
@@ -51,21 +75,20 @@ class SignIn:
         the right ones. Raises StoreError "credentials", the same whatever is wrong, "throttled", and "busy" if too many wait.
         """
         key = name_key(unicodedata.normalize("NFC", name[: 2 * MAX_NAME])).encode("utf-8", "replace").decode()
-        visitor = visitor_address(address)
-        delay = self._counted(key, visitor)
+        tries = self._counted(key, address)
         with self._database.reading() as connection:
             row = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.name_key == key)).first()
         try:
-            is_right = self._passwords.is_right(password[: MAX_PASSWORD + 1], None if row is None else row.password_hash, delay=delay)
+            is_right = self._passwords.is_right(password[: MAX_PASSWORD + 1], None if row is None else row.password_hash)
         except StoreError:
-            self._uncount(key, visitor)
+            _uncount(tries)
             raise
         if row is None or not is_right or not self._may_enter(row) or len(password) > MAX_PASSWORD:
             actor = Actor(NOBODY if row is None else row.name, address)
             with self._database.writing() as connection:
                 record(connection, self._database.now(), "login_failed", actor, actor.name)
             raise self.refusal()
-        self._uncount(key, visitor)
+        _uncount(tries)
         self._right.take(key)
         return self._rehashed(row, password) if self._passwords.is_outdated(row.password_hash) else row
 
@@ -79,31 +102,23 @@ class SignIn:
             ),
         )
 
-    def _counted(self, key: str, visitor: str) -> float:
-        """Count a try, or raise StoreError; the seconds that it has to take longer."""
+    def _counted(self, key: str, address: str) -> Tries:
+        """Count a try everywhere, or nowhere and raise StoreError; where it is counted."""
         if self._right.count(key) >= self._right.most:
             raise StoreError(
                 "throttled",
                 Bilingual("this account signs in too often. Try again in a minute.", "此账号登录过于频繁，请一分钟后再试。"),
                 retry_after=60.0,
             )
-        seconds = self._by_address.take(visitor)
-        if seconds is None and (seconds := self._by_name.take((visitor, key))) is not None:
-            self._by_address.give_back(visitor)
-        if seconds is not None:
-            raise StoreError(
-                "throttled",
-                Bilingual(
-                    f"too many wrong passwords. Try again in {seconds:.0f} seconds.", f"密码错误次数过多，请 {seconds:.0f} 秒后再试。"
-                ),
-                retry_after=seconds,
-            )
-        return 0.0 if self._all.take(None) is None else self._limits.brake_seconds
-
-    def _uncount(self, key: str, visitor: str) -> None:
-        self._by_address.give_back(visitor)
-        self._by_name.give_back((visitor, key))
-        self._all.give_back(None)
+        visitor, network, tries = visitor_address(address), visitor_network(address), list[tuple[Throttle, Hashable]]()
+        for throttle, counted in ((self._by_network, network), (self._by_address, visitor), (self._by_name, (visitor, key))):
+            if (seconds := throttle.take(counted)) is not None:
+                _uncount(tries)
+                raise _throttled(seconds)
+            tries.append((throttle, counted))
+        if self._all.take(None) is None:
+            tries.append((self._all, None))
+        return tries
 
     def _may_enter(self, row: Row[Any]) -> bool:
         if row.disabled_at is not None or row.role == "guest":
@@ -121,3 +136,15 @@ class SignIn:
                 return connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.id == row.id)).one()
         except StoreError:
             return row
+
+
+def _uncount(tries: Tries) -> None:
+    """Take a try back where it was counted."""
+    for throttle, counted in tries:
+        throttle.give_back(counted)
+
+
+def _throttled(seconds: float) -> StoreError:
+    """The error for too many wrong passwords, for so many seconds."""
+    message = Bilingual(f"too many wrong passwords. Try again in {seconds:.0f} seconds.", f"密码错误次数过多，请 {seconds:.0f} 秒后再试。")
+    return StoreError("throttled", message, retry_after=seconds)

@@ -4,7 +4,6 @@ import base64
 import os
 import sys
 import threading
-import time
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,13 +50,13 @@ class Passwords:
         with self._slot():
             return self._pool.submit(self._hasher.hash, _bytes(password)).result()
 
-    def is_right(self, password: str, stored: str | None, *, delay: float = 0.0) -> bool:
+    def is_right(self, password: str, stored: str | None) -> bool:
         """Whether a password has this hash; without one the same work is done for nothing, so that the time tells no names.
 
-        `delay`: seconds that the thread sleeps before, while too many guess. Raises StoreError if too many wait.
+        Raises StoreError if too many wait.
         """
         with self._slot():
-            return self._pool.submit(self._verified, password, stored, delay).result() and stored is not None
+            return self._pool.submit(self._verified, password, stored).result() and stored is not None
 
     def is_outdated(self, stored: str) -> bool:
         """Whether a hash was made at other costs than hashes are now."""
@@ -67,9 +66,7 @@ class Passwords:
         """End the threads."""
         self._pool.shutdown()
 
-    def _verified(self, password: str, stored: str | None, delay: float) -> bool:
-        if delay > 0:
-            time.sleep(delay)
+    def _verified(self, password: str, stored: str | None) -> bool:
         try:
             return self._hasher.verify(self._nobody if stored is None else stored, _bytes(password))
         except (VerificationError, InvalidHashError):

@@ -17,7 +17,7 @@ from imprint.serve.store.database import Database, count_revocation
 from imprint.serve.store.deletion import delete_chats
 from imprint.serve.store.errors import StoreError, not_found
 from imprint.serve.store.limits import Limits
-from imprint.serve.store.login import Login, SignIn
+from imprint.serve.store.login import Login, SignIn, Standing
 from imprint.serve.store.names import refuse_weak_password
 from imprint.serve.store.passwords import Passwords
 from imprint.serve.store.principal import Actor, Principal
@@ -70,6 +70,10 @@ class Sessions:
             login = self._begin(connection, row, address)
             record(connection, self._database.now(), "login", Actor(row.name, address), row.name)
             return login
+
+    def standing(self, address: str) -> Standing:
+        """How a login from an address is treated now; it waits for nothing. Raises StoreError "throttled" where it would be refused."""
+        return self._sign_in.standing(address)
 
     def guest(self, address: str) -> Login:
         """Begin a session of the guest account, which is an owner of its own. Raises StoreError if there are no guests here."""

@@ -37,6 +37,13 @@ class Throttle:
                 self._tries.popitem(last=False)
         return wait
 
+    def wait(self, key: Hashable) -> float | None:
+        """What `take` would say, and nothing is counted."""
+        with self._lock:
+            now = self._clock() - self._began
+            recent = [at for at in self._tries.get(hash(key), ()) if at > now - self.seconds]
+            return max(0.0, recent[0] + self.seconds - now) if len(recent) >= self.most else None
+
     def give_back(self, key: Hashable) -> None:
         """Uncount the last try of a key: it was a right one."""
         with self._lock:

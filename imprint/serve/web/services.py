@@ -19,16 +19,12 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Reservation
 from imprint.serve.store.store import Store
 from imprint.serve.store.throttle import Throttle
+from imprint.serve.web.door import Door
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
 from imprint.serve.web.store_batcher import StoreBatcher
 
-HASHING_THREADS: Final = 2
-MAX_LOGINS: Final = 100
-"""Logins that may wait for a thread; more are refused."""
-MAX_LOGINS_PER_ADDRESS: Final = MAX_LOGINS // 4
-"""Those of them that come from one address."""
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers that proxies add."""
 WRITING_THREADS: Final = 12
@@ -50,7 +46,6 @@ MANY: Final = Bilingual(
 BACKING_UP: Final = Bilingual("A backup is being written; try again when it is done.", "正在写入备份，请在完成后再试。")
 MANY_OPEN: Final = Bilingual("You open too many chats at a time; try again in a moment.", "同时打开的对话过多，请稍后再试。")
 MANY_BODIES: Final = Bilingual("You send too many large requests at a time; try again in a moment.", "同时发送的大请求过多，请稍后再试。")
-BUSY: Final = Bilingual("Too many sign in at this moment; try again.", "此刻登录的人过多，请重试。")
 ENDED: Final = Bilingual("Your right to this has just ended.", "你对此的权限刚刚失效。")
 ENDING: Final = Bilingual("The service is ending; try again later.", "服务正在关闭；请稍后再试。")
 
@@ -89,10 +84,8 @@ class Services:
     """What answers took that the database could not count yet."""
     live: set[Live] = field(default_factory=set, init=False)
     """What goes on now."""
-    hashing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(HASHING_THREADS), init=False)
-    """Threads that verify passwords, so that a flood of logins leaves the others alone."""
-    logins: Counter[str] = field(default_factory=Counter, init=False)
-    """How many logins of each address wait for one of them, or have it."""
+    door: Door = field(default_factory=Door, init=False)
+    """Threads that hash passwords, so that a flood of logins leaves the others alone."""
     slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SLOW_THREADS), init=False)
     """Threads for searches and files, so that these leave the others alone."""
     visitor_slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
@@ -263,17 +256,3 @@ def _slot(counts: Counter[str], owner: str, most: int, message: Bilingual) -> It
         counts[owner] -= 1
         if not counts[owner]:
             del counts[owner]
-
-
-async def in_hashing_thread(services: Services, address: str, function: Callable[[], T]) -> T:
-    """Call what hashes passwords. Raises ApiError if very many wait for that already, or many from this address."""
-    visitor = visitor_address(address)
-    if services.logins.total() >= MAX_LOGINS or services.logins[visitor] >= MAX_LOGINS_PER_ADDRESS:
-        raise ApiError("rate_limited", BUSY, retry_after=5)
-    services.logins[visitor] += 1
-    try:
-        return await anyio.to_thread.run_sync(function, limiter=services.hashing)
-    finally:
-        services.logins[visitor] -= 1
-        if not services.logins[visitor]:
-            del services.logins[visitor]

@@ -46,3 +46,11 @@ def test_100_000_addresses_take_less_than_20_mb() -> None:
     sizes = [sys.getsizeof(table) + sum(sys.getsizeof(key) + sys.getsizeof(tries) for key, tries in table.items()) for table in tables]
     all_tries = 20_000 * (5 + 30) * 4 * 1.2
     assert sum(sizes) + all_tries < 20e6
+
+
+def test_who_asks_how_long_to_wait_is_not_counted() -> None:
+    now = 0.0
+    throttle = Throttle(2, 60.0, clock=lambda: now)
+    assert [throttle.wait("a"), throttle.take("a"), throttle.wait("a"), throttle.take("a")] == [None] * 4
+    now = 20.0
+    assert (throttle.wait("a"), throttle.wait("a"), throttle.count("a")) == (40.0, 40.0, 2)

@@ -1,16 +1,14 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
 
 import pytest
 from starlette.concurrency import run_in_threadpool
 
 from imprint.serve.store.principal import Principal
-from imprint.serve.web import services as services_module
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services, in_backup_thread, in_hashing_thread, in_opening_thread, in_slow_thread, in_writing_thread
+from imprint.serve.web.services import Services, in_backup_thread, in_opening_thread, in_slow_thread, in_writing_thread
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
@@ -25,48 +23,6 @@ def test_draining_closes_the_door_and_waits_for_the_backend() -> None:
     with pytest.raises(ApiError) as caught:
         services.check_open()
     assert caught.value.status == 503
-
-
-async def flood_of_logins(addresses: Sequence[str], verify: Callable[[], None]) -> list[int]:
-    """Log in from all these addresses at once; the status of each answer."""
-    backend = ScriptedBackend()
-    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
-
-    async def log_in(address: str) -> int:
-        try:
-            await in_hashing_thread(services, address, verify)
-        except ApiError as error:
-            return error.status
-        return 200
-
-    answers = await asyncio.gather(*map(log_in, addresses))
-    assert not services.logins
-    return answers
-
-
-def test_a_flood_of_logins_is_refused_and_two_are_verified_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services_module, "MAX_LOGINS", 8)
-    now, most = 0, 0
-
-    def verify() -> None:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        time.sleep(0.01)
-        now -= 1
-
-    answers = asyncio.run(flood_of_logins([f"192.0.2.{number}" for number in range(20)], verify))
-    assert (answers.count(200), answers.count(429), most) == (8, 12, 2)
-
-
-def test_a_flood_of_logins_from_one_address_leaves_places_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services_module, "MAX_LOGINS", 8)
-    monkeypatch.setattr(services_module, "MAX_LOGINS_PER_ADDRESS", 2)
-
-    addresses = [*(f"2001:db8::{number}" for number in range(20)), "192.0.2.7"]
-
-    answers = asyncio.run(flood_of_logins(addresses, lambda: time.sleep(0.01)))
-    assert answers == [200, 200, *[429] * 18, 200]
 
 
 def test_of_one_owner_few_searches_run_or_wait_and_others_have_their_turn() -> None:

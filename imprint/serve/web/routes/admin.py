@@ -22,7 +22,6 @@ from imprint.serve.web.services import (
     address_of,
     in_backup_thread,
     in_deleting_thread,
-    in_hashing_thread,
     in_writing_thread,
     principal_of,
     services_of,
@@ -82,9 +81,8 @@ async def create_user(request: Request, body: NewUserBody) -> Response:
     """With a one-time password, which nothing shows again."""
     services, actor = services_of(request), actor_of(request)
     return _created(
-        await in_hashing_thread(
-            services,
-            address_of(request),
+        await services.door.change(
+            principal_of(request),
             lambda: services.store.accounts.create(
                 body.name,
                 actor=actor,
@@ -124,7 +122,7 @@ async def delete_user(request: Request, account_id: AccountId) -> Response:
 async def reset_password(request: Request, account_id: AccountId) -> Response:
     """All its sessions end."""
     services, actor = services_of(request), actor_of(request)
-    password = await in_hashing_thread(services, address_of(request), lambda: services.store.accounts.reset_password(account_id, actor))
+    password = await services.door.change(principal_of(request), lambda: services.store.accounts.reset_password(account_id, actor))
     return JSONResponse({"password": password})
 
 
@@ -145,9 +143,8 @@ async def approve(request: Request, request_id: str, body: ApproveBody) -> Respo
     """Make the account, with these rights."""
     services, actor = services_of(request), actor_of(request)
     return _created(
-        await in_hashing_thread(
-            services,
-            address_of(request),
+        await services.door.change(
+            principal_of(request),
             lambda: services.store.requests.approve(
                 request_id,
                 actor,

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -14,7 +15,7 @@ from imprint.serve.web.access import MEMBER, MEMBER_BEFORE_CHANGE, SESSION, SESS
 from imprint.serve.web.models import describe_model, usable_models
 from imprint.serve.web.page_bodies import KeyBody, PasswordBody, as_set
 from imprint.serve.web.routes.session import describe, with_cookie
-from imprint.serve.web.services import address_of, in_hashing_thread, in_writing_thread, principal_of, services_of
+from imprint.serve.web.services import address_of, in_writing_thread, principal_of, services_of
 
 DAY = 86_400
 
@@ -42,9 +43,8 @@ async def show(request: Request) -> Response:
 async def change_password(request: Request, body: PasswordBody) -> Response:
     """All sessions end, and a new one begins."""
     services, principal, address = services_of(request), principal_of(request), address_of(request)
-    begun = await in_hashing_thread(
-        services, address, lambda: services.store.sessions.change_password(principal, body.old, body.new, address)
-    )
+    change = partial(services.store.sessions.change_password, principal, body.old, body.new, address)
+    begun = await services.door.change(principal, change)
     return with_cookie(request, begun)
 
 

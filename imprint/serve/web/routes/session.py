@@ -1,5 +1,7 @@
 """The routes of a visitor: sign in, come as a guest, sign out, ask for an account."""
 
+from functools import partial
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +14,7 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.web.access import SESSION_BEFORE_CHANGE, VISITOR, GuardedRoute, cookie_name, credential_of, lets_guests_in
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.page_bodies import AccountRequestBody, LoginBody
-from imprint.serve.web.services import address_of, in_hashing_thread, in_writing_thread, services_of
+from imprint.serve.web.services import address_of, in_writing_thread, services_of
 
 SESSION_SECONDS = 7 * 86_400
 NO_GUESTS = Bilingual("Guests are not let in here. Sign in, or ask for an account.", "此处不接待访客，请登录或申请账号。")
@@ -57,9 +59,9 @@ async def login(request: Request, body: LoginBody) -> Response:
     replaces = None if credential is None else credential.secret
     address = address_of(request)
     try:
-        begun = await in_hashing_thread(
-            services, address, lambda: services.store.sessions.login(body.name, body.password, address, replaces=replaces)
-        )
+        standing = services.store.sessions.standing(address)
+        verify = partial(services.store.sessions.login, body.name, body.password, address, replaces=replaces)
+        begun = await services.door.sign_in(address, standing, verify)
     except StoreError as error:
         if error.kind in {"credentials", "throttled"}:
             services.metrics.login_failures.inc()
