@@ -1,6 +1,5 @@
 """Names and passwords at the door: throttled, in equal time for names that exist and names that do not."""
 
-import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.limits import Limits
-from imprint.serve.store.names import MAX_NAME, MAX_PASSWORD, name_key
+from imprint.serve.store.names import MAX_NAME, MAX_PASSWORD, MAX_TYPED, name_key
 from imprint.serve.store.passwords import Passwords
 from imprint.serve.store.principal import Actor, Principal
 from imprint.serve.store.tables import ACCOUNTS
@@ -74,16 +73,16 @@ class SignIn:
         A try counts before the password is verified, so that many at once are no more tries; a right one is uncounted, and counts among
         the right ones. Raises StoreError "credentials", the same whatever is wrong, "throttled", and "busy" if too many wait.
         """
-        key = name_key(unicodedata.normalize("NFC", name[: 2 * MAX_NAME])).encode("utf-8", "replace").decode()
+        key = name_key(name[: MAX_TYPED * MAX_NAME]).encode("utf-8", "replace").decode()
         tries = self._counted(key, address)
         with self._database.reading() as connection:
             row = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.name_key == key)).first()
         try:
-            is_right = self._passwords.is_right(password[: MAX_PASSWORD + 1], None if row is None else row.password_hash)
+            is_right = self._passwords.is_right(password[: MAX_TYPED * MAX_PASSWORD + 1], None if row is None else row.password_hash)
         except StoreError:
             _uncount(tries)
             raise
-        if row is None or not is_right or not self._may_enter(row) or len(password) > MAX_PASSWORD:
+        if row is None or not is_right or not self._may_enter(row) or len(password) > MAX_TYPED * MAX_PASSWORD:
             actor = Actor(NOBODY if row is None else row.name, address)
             with self._database.writing() as connection:
                 record(connection, self._database.now(), "login_failed", actor, actor.name)

@@ -10,6 +10,9 @@ from imprint.serve.store.errors import StoreError, invalid
 MAX_NAME: Final = 48
 MIN_PASSWORD: Final = 10
 MAX_PASSWORD: Final = 256
+"""Characters of a password as it is hashed (NFKC)."""
+MAX_TYPED: Final = 4
+"""Characters that a keyboard may send for one of a name or a password: a letter and its marks."""
 PUNCTUATION: Final = "._-@+"
 EAST_ASIAN: Final = frozenset({"CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO", "HANGUL"})
 """Scripts that are written beside others and look like none of them. Of all other alphabets, many of which have letters that look like
@@ -80,9 +83,14 @@ def _quoted(text: str) -> str:
     return repr(text if len(text) <= MAX_NAME else text[:MAX_NAME] + "...")
 
 
+def kept_text(text: str) -> str:
+    """A short text as it is kept; what is compared with one is brought into this form, too."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
 def short_text(text: str, field: str, *, most: int, least: int = 0) -> str:
     """A text that people give, without white space around it. Raises StoreError if it is too long, too short, or no Unicode text."""
-    kept = unicodedata.normalize("NFC", text.strip())
+    kept = kept_text(text)
     refuse_no_text(kept, field)
     if not least <= len(kept) <= most:
         raise invalid(
@@ -101,10 +109,21 @@ def refuse_no_text(text: str, field: str) -> None:
         )
 
 
+def password_text(password: str) -> str:
+    """A password as it is hashed, set or typed: the same however a keyboard composes its letters; nothing is cut off."""
+    return unicodedata.normalize("NFKC", password)
+
+
 def refuse_weak_password(password: str, name: str) -> None:
     """Raise StoreError for a password that is too short, too long, or easily guessed from the name."""
-    kept = short_text(password, "password", most=MAX_PASSWORD) if password.strip() else ""
-    if len(password) < MIN_PASSWORD or not kept:
+    refuse_no_text(password, "password")
+    kept = password_text(password)
+    if len(kept) > MAX_PASSWORD or len(password) > MAX_TYPED * MAX_PASSWORD:
+        raise invalid(
+            f"password: must have at most {MAX_PASSWORD} characters, with spaces at its ends; got {len(kept):,}.",
+            f"密码（password）最多 {MAX_PASSWORD} 个字符，首尾空格也计算在内；实际是 {len(kept):,} 个。",
+        )
+    if len(kept) < MIN_PASSWORD or not kept.strip():
         raise invalid(
             f"password: must have at least {MIN_PASSWORD} characters. Several words are easier to remember than signs.",
             f"密码（password）至少要有 {MIN_PASSWORD} 个字符；几个词连起来比符号好记。",

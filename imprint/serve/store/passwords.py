@@ -4,7 +4,6 @@ import base64
 import os
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError
+from imprint.serve.store.names import password_text
 
 NICER: Final = 5
 """By how much the threads that hash are nicer than the others: about a third of a core beside a thread that never pauses."""
@@ -95,5 +95,5 @@ def _yield_to_others() -> None:
 
 
 def _bytes(password: str) -> bytes:
-    """The bytes that are hashed: the same for a letter however a keyboard composes it."""
-    return unicodedata.normalize("NFKC", password).encode("utf-8", "surrogatepass")
+    """The bytes that are hashed."""
+    return password_text(password).encode("utf-8", "surrogatepass")

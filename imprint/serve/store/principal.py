@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from imprint.serve.store.names import kept_text
+
 Role = Literal["guest", "user", "admin"]
 
 
@@ -33,7 +35,7 @@ class Principal:
 
     def may_use(self, model: str) -> bool:
         """Whether it has the right to this model."""
-        return self.models is None or model in self.models
+        return self.models is None or kept_text(model) in self.models
 
 
 @dataclass(frozen=True)

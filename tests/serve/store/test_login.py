@@ -129,6 +129,38 @@ def test_a_site_of_ipv6_with_very_many_networks_has_few_guesses(tmp_path: Path) 
         assert store.sessions.login("owner", PASSWORD, "2001:db8:1::1")
 
 
+@pytest.mark.parametrize(
+    ("chosen", "typed"),
+    [
+        ("correct horse battery  ", "correct horse battery  "),
+        ("  correct horse battery", "  correct horse battery"),
+        ("abcd" * 64, "abcd" * 64),
+        ("\u00e9\u1ec7ab" * 64, "e\u0301e\u0323\u0302ab" * 64),
+        ("correct horse battery" + " " * 235, "correct horse battery" + " " * 235),
+    ],
+)
+def test_a_password_that_was_taken_opens_the_door_and_what_is_almost_it_does_not(store: Store, chosen: str, typed: str) -> None:
+    owner = user(store, "owner")
+    store.sessions.change_password(owner, PASSWORD, chosen, HOME)
+    assert store.sessions.login("owner", typed, HOME)
+    assert failure(store, "owner", typed[:-1], HOME).kind == "credentials"
+    assert failure(store, "owner", typed + " ", HOME).kind == "credentials"
+
+
+def test_a_password_that_is_too_long_with_its_spaces_is_refused_and_the_old_one_stays(store: Store) -> None:
+    owner = user(store, "owner")
+    with pytest.raises(StoreError, match="password: must have at most 256 characters, with spaces at its ends; got 321"):
+        store.sessions.change_password(owner, PASSWORD, "correct horse battery" + " " * 300, HOME)
+    assert store.sessions.login("owner", PASSWORD, HOME)
+
+
+def test_a_name_of_many_letters_comes_in_however_a_keyboard_composes_it(store: Store) -> None:
+    user(store, "\u1ec7" * 48)
+    assert store.sessions.login("e\u0323\u0302" * 48, PASSWORD, HOME)
+    user(store, "\uac01" * 48)
+    assert store.sessions.login("\u1100\u1161\u11a8" * 48, PASSWORD, HOME)
+
+
 def test_a_password_is_hashed_anew_at_its_next_login_after_the_costs_have_changed(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         user(store, "owner")

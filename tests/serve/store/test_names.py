@@ -84,7 +84,10 @@ def test_a_short_text_loses_the_space_around_it_and_has_bounds() -> None:
             short_text(text, "reason", most=10)
 
 
-@pytest.mark.parametrize("password", ["", "          ", "short", "aaaaaaaaaaaa", "xiaoming12", "1" * 257])
+@pytest.mark.parametrize(
+    "password",
+    ["", "          ", "short", "aaaaaaaaaaaa", "xiaoming12", "1" * 257, "abcd" * 64 + " ", "\ufdfa!?x" * 16, "e\u0301" * 5 + "abcd"],
+)
 def test_a_password_that_is_easily_guessed_is_refused(password: str) -> None:
     with pytest.raises(StoreError, match="password"):
         refuse_weak_password(password, "xiaoming")

@@ -20,3 +20,9 @@ def test_an_account_with_a_list_of_models_may_use_no_other() -> None:
 def test_who_acts_is_the_account_from_its_address_or_the_command_line() -> None:
     assert Actor.of(SOMEBODY, "10.0.0.7") == Actor("小明", "10.0.0.7")
     assert COMMAND_LINE.address is None
+
+
+def test_a_model_is_the_same_however_its_name_is_composed_on_the_disk() -> None:
+    limited = replace(SOMEBODY, models=frozenset({"caf\u00e9"}))
+    assert limited.may_use("cafe\u0301")
+    assert limited.may_use("caf\u00e9")
