@@ -16,7 +16,7 @@ from imprint.tokenizers.hf import BRACKETED, ESCAPE_MARK, THOUGHTS, TOKENIZER_JS
 from imprint.tokenizers.prompt_limit import TooManyTokensError, at_most_tokens, refuse_more_tokens
 from imprint.tokenizers.render_template import render_chat_template, rendering_within
 from imprint.tokenizers.special_tokens import read_chat_template
-from imprint.tokenizers.tokenizer import SPACE, TextStream, Tokenizer
+from imprint.tokenizers.tokenizer import SPACE, TextStream, Tokenizer, text_as_read
 
 __all__ = [
     "BRACKETED",
@@ -44,5 +44,6 @@ __all__ = [
     "refuse_more_tokens",
     "render_chat_template",
     "rendering_within",
+    "text_as_read",
     "tokenizer_file",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imprint.messages import UserError
-from imprint.tokenizers import TextStream, Tokenizer, read_tokenizer
+from imprint.tokenizers import TextStream, Tokenizer, read_tokenizer, text_as_read
 from imprint.tokenizers.tokenizer import followers, readable, well_formed
 from tests.families import chatglm2_folder, fields_of, glm4_folder, published_folder
 from tests.vocabulary import tiny_tokenizer
@@ -45,6 +45,14 @@ def test_random_texts_survive_the_round_trip(tokenizer: Tokenizer) -> None:
     rng = random.Random(1)
     texts = [random_text(rng) for _ in range(300)]
     assert [tokenizer.decode(tokenizer.encode(text)) for text in texts] == texts
+
+
+def test_what_a_model_reads_is_the_text_of_the_ids_and_the_same_for_the_same_ids(tokenizer: Tokenizer) -> None:
+    rng = random.Random(1)
+    for text in ("", " ", "\n", " a  b", *(random_text(rng) for _ in range(200))):
+        assert text_as_read(tokenizer, tokenizer.encode(text)).strip() == tokenizer.decode(tokenizer.encode(text)).strip()
+    half = tokenizer.encode("龘")[:-1]
+    assert "龘" not in text_as_read(tokenizer, half)
 
 
 def test_code_survives_the_round_trip(tokenizer: Tokenizer) -> None:

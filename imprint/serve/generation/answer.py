@@ -90,7 +90,7 @@ def prompt_of(job: Job, mounted: MountedModel, most: int) -> list[int]:
                 return mounted.model.prompt_of_text(job.text)
             messages = job.messages or ()
             if mounted.neutralize_marks and mounted.model.template.name in TEMPLATES:
-                messages = tuple(messages_without_marks(messages))
+                messages = tuple(messages_without_marks(messages, mounted.model.tokenizer))
             return mounted.model.prompt_of(messages, max_source_length=UNLIMITED)
     except TooManyTokensError as error:
         raise context_exceeded(error.least, mounted.info.max_length, about=error.about) from error
