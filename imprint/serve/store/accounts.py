@@ -14,7 +14,8 @@ from imprint.serve.store.database import Database, count_revocation
 from imprint.serve.store.deletion import delete_chats
 from imprint.serve.store.errors import StoreError, invalid, not_found
 from imprint.serve.store.limits import Limits
-from imprint.serve.store.names import account_name, look_alike_error, name_key, name_skeleton, name_taken, new_one_time_password, short_text
+from imprint.serve.store.look_alikes import looks
+from imprint.serve.store.names import account_name, look_alike_error, name_key, name_taken, new_one_time_password, short_text
 from imprint.serve.store.passwords import Passwords
 from imprint.serve.store.permission import permitted_by
 from imprint.serve.store.principal import Actor, Role
@@ -352,9 +353,9 @@ def end_sessions(connection: Connection, account_id: int, *, but: int | None = N
 
 def _refuse_look_alike(connection: Connection, name: str) -> None:
     """Raise StoreError if an account of another name looks the same."""
-    skeleton = name_skeleton(name)
+    shapes = looks(name)
     for other in connection.execute(select(ACCOUNTS.c.name).where(ACCOUNTS.c.name_key != name_key(name))).scalars():
-        if name_skeleton(other) == skeleton:
+        if shapes & looks(other):
             raise look_alike_error(name, other)
 
 

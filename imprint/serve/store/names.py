@@ -6,6 +6,7 @@ from typing import Final
 
 from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError, invalid
+from imprint.serve.store.look_alikes import mixes_scripts
 
 MAX_NAME: Final = 48
 MIN_PASSWORD: Final = 10
@@ -14,18 +15,10 @@ MAX_PASSWORD: Final = 256
 MAX_TYPED: Final = 4
 """Characters that a keyboard may send for one of a name or a password: a letter and its marks."""
 PUNCTUATION: Final = "._-@+"
-EAST_ASIAN: Final = frozenset({"CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO", "HANGUL"})
-"""Scripts that are written beside others and look like none of them. Of all other alphabets, many of which have letters that look like
-those of another one, a name takes letters of one only (Unicode Technical Standard 39, "highly restrictive")."""
 INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
     map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
 )
 """Letters and marks that are not seen (Default_Ignorable_Code_Point of Unicode): with one of them a name would look like another's."""
-LIKE_ASCII: Final = {"\u0251": "a", "\u0269": "i", "\u01c0": "l"}
-"""Latin letters that look like one of ASCII, and are not called a form of it: alpha, iota, and the dental click."""
-OVERLAID: Final = 1
-ATTACHED: Final = 200
-"""Combining classes of Unicode: marks through a letter, and from this one on those around a letter, of any script."""
 ONE_TIME_ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 """Letters and digits that are not taken for each other when they are read out."""
 ONE_TIME_GROUPS: Final = 4
@@ -35,13 +28,12 @@ ONE_TIME_GROUP: Final = 5
 def account_name(text: str, field: str = "name") -> str:
     """A name as it is kept: NFC, of letters, digits and `._-@+`, letter or digit first. Raises StoreError for another one."""
     name = unicodedata.normalize("NFC", text)
-    alphabets = {unicodedata.name(one, "").partition(" ")[0] for one in unicodedata.normalize("NFKC", name) if one.isalpha()}
-    if not 1 <= len(name) <= MAX_NAME or not all(map(_is_allowed, name)) or not name[0].isalnum() or len(alphabets - EAST_ASIAN) > 1:
+    if not 1 <= len(name) <= MAX_NAME or not all(map(_is_allowed, name)) or not name[0].isalnum() or mixes_scripts(name):
         raise invalid(
-            f"{field}: must have 1 to {MAX_NAME} letters or digits of one alphabet, or {' '.join(PUNCTUATION)}, and begin with a letter or "
-            f"digit; got {_quoted(text)}.",
-            f"{field}：须为 1 到 {MAX_NAME} 个同一种文字的字母、汉字或数字，也可含 {' '.join(PUNCTUATION)}，并以字母、汉字或数字开头；"
-            f"实际是 {_quoted(text)}。",
+            f"{field}: must have 1 to {MAX_NAME} letters of one alphabet, Chinese characters (Latin letters may stand beside them), digits "
+            f"0 to 9, or {' '.join(PUNCTUATION)}, and begin with a letter or digit; got {_quoted(text)}.",
+            f"{field}：须为 1 到 {MAX_NAME} 个同一种文字的字母、汉字（可与拉丁字母并用）或数字 0 到 9，也可含 {' '.join(PUNCTUATION)}，"
+            f"并以字母、汉字或数字开头；实际是 {_quoted(text)}。",
         )
     return name
 
@@ -49,29 +41,6 @@ def account_name(text: str, field: str = "name") -> str:
 def name_key(name: str) -> str:
     """By what two names are the same: `Admin`, `admin` and `ａｄｍｉｎ` are one."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
-def name_skeleton(name: str) -> str:
-    """What names that look alike have in common, as the skeletons of UTS 39: of `admın`, `ádmin` and `ＡＤＭＩＮ` it is `admin`.
-
-    Marks that make another letter of a script, such as those of か and が, or a tone of Thai, are no accents.
-    """
-    kept: list[str] = []
-    for one in unicodedata.normalize("NFKD", name_key(name)):
-        is_mark = unicodedata.category(one).startswith("M")
-        is_of_any_script = unicodedata.combining(one) == OVERLAID or unicodedata.combining(one) >= ATTACHED
-        if not is_mark:
-            kept.append(_plain_letter(one))
-        elif not (is_of_any_script or (kept and kept[-1].isascii())):
-            kept.append(one)
-    return "".join(kept)
-
-
-def _plain_letter(letter: str) -> str:
-    """The ASCII letter of which Unicode calls a Latin letter a form, such as `i` of "LATIN SMALL LETTER DOTLESS I"; any other as it is."""
-    script, _, rest = unicodedata.name(letter, "").partition(" ")
-    form = LIKE_ASCII.get(letter) or rest.partition(" WITH ")[0].rpartition(" ")[2].lower()
-    return form if script == "LATIN" and len(form) == 1 else letter
 
 
 def _is_allowed(character: str) -> bool:
@@ -156,6 +125,6 @@ def look_alike_error(name: str, other: str) -> StoreError:
         Bilingual(
             f'name: "{name}" looks like the account "{other}": accents, and other forms of a letter, do not make another name. Choose '
             "another one.",
-            f'name："{name}" 与已有账号 "{other}" 看起来相同：变音符号和字母的其他写法不算不同的名字，请换一个。',
+            f'name："{name}" 与已有账号 "{other}" 看起来相同：变音符号、字母的其他写法和形近的字母、数字不算不同的名字，请换一个。',
         ),
     )

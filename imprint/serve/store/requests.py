@@ -114,7 +114,7 @@ class Requests:
         password, stored = self._accounts.new_password()
         with self._database.writing() as connection:
             request = _open_request(connection, request_id)
-            values = {**rights, "name": wanted or request.name, "contact": request.contact}
+            values = {**rights, "name": wanted or account_name(request.name), "contact": request.contact}
             account_id = self._accounts.insert(connection, values, stored, actor)
             self._decide(connection, request, "approved", actor)
         return CreatedAccount(self._accounts.get(account_id), password)
