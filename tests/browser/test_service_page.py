@@ -336,3 +336,19 @@ def test_an_answer_goes_on_while_another_chat_is_open(visitor: Visitor) -> None:
     page.get_by_role("button", name="Stop").click()
     page.locator(".status", has_text="Stopped here.").first.wait_for()
     assert all(generation.ended for generation in visitor.service.backend.generations)
+
+
+def test_a_link_on_another_site_leads_to_ones_own_chats_and_to_nothing_behind_the_page(visitor: Visitor) -> None:
+    page = visitor.be_guest().page
+    visitor.ask_whole("say 白色的上衣")
+    chat, base = page.evaluate("location.hash"), visitor.service.running.url
+    for place in ("/", f"/{chat}"):
+        page.goto(f"data:text/html,<a href='{base}{place.replace('#', '%23')}'>there</a>")
+        page.get_by_text("there").click()
+        page.locator(".chats li", has_text="say 白色的上衣").wait_for()
+        page.reload()
+        page.locator(".chats li", has_text="say 白色的上衣").wait_for()
+    page.goto(f"data:text/html,<a href='{base}/api/chats'>there</a>")
+    page.get_by_text("there").click()
+    page.wait_for_url("**/api/chats")
+    assert "cross_site_request" in page.inner_text("body")
