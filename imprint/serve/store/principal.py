@@ -19,7 +19,7 @@ class Principal:
     role: Role
     """What it may do: a guest may chat, a user has chats and keys, an admin manages accounts."""
     owner: str
-    """To whom chats belong and between whom turns are shared: an account, or one browser session of a guest."""
+    """To whom chats belong: an account, or one browser session of a guest."""
     models: frozenset[str] | None
     """The models that may be used; None: all."""
     tokens_a_day: int
