@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from imprint.serve.web.log import LOGGER, start_logging
-from imprint.serve.web.middleware import POLICY
+from imprint.serve.web.middleware import POLICY, _without_strange_cookies
 from tests.serve.web.scripted import KEY, Running, serving
 
 
@@ -60,6 +60,28 @@ def test_very_many_fields_of_a_query_and_very_many_cookies_are_refused_before_th
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
             assert client.get(path, headers={"Cookie": "a=;" * 256}).status_code == 431
         assert client.get("/health/live?" + "&".join(["a=1"] * 64), headers={"Cookie": "; ".join(["a=1"] * 256)}).status_code == 200
+
+
+@pytest.mark.parametrize("value", ['"' + "\\" * 60_000 + '"', '"' + "\\101" * 15_000 + '"', "\\" * 60_000, '"\\' * 30_000])
+def test_a_cookie_that_takes_long_to_read_is_not_read(running: Running, value: str) -> None:
+    with running.client("") as client:
+        for name in ("imprint_session", "__Host-imprint_session", "other"):
+            begun = time.process_time()
+            answer = client.get("/health/live", headers={"Cookie": f"{name}={value}"})
+            assert answer.status_code == 200
+            assert time.process_time() - begun < 1  # read, it would take seven seconds before Python 3.11.10
+
+
+def test_the_services_own_cookie_is_read_beside_those_of_other_programs_of_its_host() -> None:
+    for sent, kept in (
+        ('a=1; imprint_session=tok-_1; b="x;y\\""', "imprint_session=tok-_1"),
+        ("imprint_session=a;__Host-imprint_session=b", "imprint_session=a; __Host-imprint_session=b"),
+        ('ximprint_session=a; imprint_session="b"; imprint_session=c', "imprint_session=c"),
+        ("a=1", None),
+    ):
+        headers = [(b"host", b"localhost"), (b"cookie", sent.encode())]
+        expected = [(b"host", b"localhost"), *([(b"cookie", kept.encode())] if kept else [])]
+        assert _without_strange_cookies(headers) == expected
 
 
 def test_a_bug_is_answered_and_logged_without_what_was_sent(running: Running, lines: Lines) -> None:
