@@ -11,6 +11,8 @@ import h11
 MAX_HEADER_BYTES: Final = 64 << 10
 MAX_HEADER_LINES: Final = 100
 """Most lines of a header, or of a trailer: browsers and proxies send about twenty."""
+MAX_LIST_ITEMS: Final = 1000
+"""Most commas in a header: some of its lines are lists, which are divided several times."""
 MAX_TARGET_BYTES: Final = 8 << 10
 """Most bytes of the line with method and address; each `%` in an address takes time, too."""
 MAX_CHUNKS: Final = 100
@@ -75,7 +77,8 @@ class BoundedConnection(h11.Connection):
         line = data.find(b"\n")
         if (len(data) if line < 0 else line) > MAX_TARGET_BYTES:
             self._refuse(TARGET_TOO_LONG, "the address is too long")
-        self._check_lines(data)
+        self._check_count(data, b"\n", MAX_HEADER_LINES + 2)  # the first line, and the empty one
+        self._check_count(data, b",", MAX_LIST_ITEMS)
 
     def _check_chunk_line(self) -> None:
         if not self._in_trailer:
@@ -88,14 +91,14 @@ class BoundedConnection(h11.Connection):
         if not self._in_trailer:
             self._in_trailer, data = True, data.lstrip(b"\r\n")
         if not data.startswith((b"\n", b"\r\n")):
-            self._check_lines(data)
+            self._check_count(data, b"\n", MAX_HEADER_LINES + 2)
 
-    def _check_lines(self, data: bytes) -> None:
-        """Refuse a header or trailer that begins here with too many lines, whether or not all of it has come."""
-        if data.count(b"\n") > MAX_HEADER_LINES:
+    def _check_count(self, data: bytes, letter: bytes, most: int) -> None:
+        """Refuse a header or trailer that begins here with more of a letter, whether or not all of it has come."""
+        if data.count(letter) > most:
             end = HEADER_END.search(data)
-            if data.count(b"\n", 0, end.end() if end else len(data)) > MAX_HEADER_LINES + 2:  # the first line, and the empty one
-                self._refuse(HEADER_TOO_LARGE, "too many header lines")
+            if data.count(letter, 0, end.end() if end else len(data)) > most:
+                self._refuse(HEADER_TOO_LARGE, "too many header lines or items")
 
     def _refuse(self, status: int, reason: str) -> NoReturn:
         self.refused_with = status

@@ -13,7 +13,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from imprint.messages import Bilingual
-from imprint.serve.web.bounded_connection import HEADER_TOO_LARGE, MAX_HEADER_LINES, TARGET_TOO_LONG, BoundedConnection
+from imprint.serve.web.bounded_connection import HEADER_TOO_LARGE, MAX_HEADER_LINES, MAX_LIST_ITEMS, TARGET_TOO_LONG, BoundedConnection
 from imprint.serve.web.connections import ConnectionLimiter, reject, unmapped_address
 from imprint.serve.web.errors import ApiError
 
@@ -23,7 +23,8 @@ SEND_SECONDS: Final = 60.0
 """Most seconds that a client may leave unread what was written."""
 MALFORMED: Final = Bilingual("This is no HTTP request that can be understood.", "无法理解的 HTTP 请求。")
 LARGE_HEADER: Final = Bilingual(
-    f"The header is too large: at most {MAX_HEADER_LINES} lines and 64 KiB.", f"请求头过大：至多 {MAX_HEADER_LINES} 行、64 KiB。"
+    f"The header is too large: at most {MAX_HEADER_LINES} lines, {MAX_LIST_ITEMS:,} commas and 64 KiB.",
+    f"请求头过大：至多 {MAX_HEADER_LINES} 行、{MAX_LIST_ITEMS:,} 个逗号、64 KiB。",
 )
 LONG_TARGET: Final = Bilingual("The address is too long: at most 8 KiB.", "地址过长：至多 8 KiB。")
 REFUSALS: Final[Mapping[int, tuple[str, Bilingual]]] = MappingProxyType(

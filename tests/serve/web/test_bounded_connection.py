@@ -45,6 +45,12 @@ def test_a_header_and_a_trailer_have_so_many_lines_and_no_more(size: int | None,
             assert status_of(before + (b"a:" + end) * (lines + 2) + end, size) == 431
 
 
+@pytest.mark.parametrize("name", [b"Connection", b"Expect", b"Upgrade", b"X-Anything"])
+def test_a_header_has_no_very_long_lists_and_a_body_may(name: bytes) -> None:
+    assert status_of(GET + name + b": " + b"a," * 30_000 + b"\r\n\r\n") == 431
+    assert status_of(POST + b"Content-Length: 30000\r\n" + name + b": " + b"a," * 900 + b"\r\n\r\n" + b"," * 30_000) == 0
+
+
 def test_the_body_is_that_of_h11_wherever_the_network_cuts_it() -> None:
     data = CHUNKED + b"3;ext=1\r\n{\n0\r\n1\r\n\n\r\nA\r\n0123456789\r\n00\r\nX-Trailer: 1\r\n\r\n"
     for size in range(1, len(data)):
