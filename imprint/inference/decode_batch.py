@@ -66,8 +66,8 @@ class DecodeBatch:
         """The adapter of each sequence."""
         self.lengths: list[int] = []
         """Length in tokens of each sequence."""
-        self.longest = 0
-        """Most tokens that a sequence was announced to reach."""
+        self.most_tokens: list[int] = []
+        """Of each sequence, the tokens that it may reach."""
         self.length_tensor, self.bidirectional_lengths, self.mask_positions = (
             torch.zeros(0, dtype=torch.long, device=device) for _ in range(3)
         )
@@ -85,19 +85,33 @@ class DecodeBatch:
             return
         slots, capacity = max(slots, self.cache.slots), max(capacity, self.cache.capacity)
         if (slots, capacity) != (self.cache.slots, self.cache.capacity):
-            self.cache.grow(slots, capacity)
+            self.cache.resize(slots, capacity)
 
-    def _make_room(self, slots: int, longest: int) -> None:
-        """Make room for this many sequences, the longest of which has so many tokens now."""
-        dense = longest <= DENSE_TOKENS and self.graphs is None and self.network.device.type == "cpu"
-        self.reserve(slots, longest + SPARE_TOKENS if dense else self.longest)
+    @property
+    def longest(self) -> int:
+        """Most tokens that a sequence may reach."""
+        return max(self.most_tokens, default=0)
 
     @torch.inference_mode()
-    def join(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, adapter_ids: Sequence[int] | None = None) -> Tensor:
+    def shrink(self) -> None:
+        """Give back the room that no sequence may need. Only with a memory."""
+        assert self.memory is not None
+        self.memory.shrink(len(self.lengths), self.longest)
+        self._loaded = None
+
+    def _make_room(self, most_tokens: Sequence[int], longest: int) -> None:
+        """Make room for sequences that may reach so many tokens, the longest of which has so many now."""
+        dense = longest <= DENSE_TOKENS and self.graphs is None and self.network.device.type == "cpu"
+        self.reserve(len(most_tokens), longest + SPARE_TOKENS if dense else max(most_tokens))
+
+    @torch.inference_mode()
+    def join(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int], adapter_ids: Sequence[int] | None = None
+    ) -> Tensor:
         """Append sequences and run their prompts; returns the logits (K, V) of the first new token of each.
 
-        `max_new_tokens`: the room for answers; `adapter_ids`: the adapter of each, NO_ADAPTER if not given. Raises UserError for prompts
-        that cannot be run; the batch is unchanged then.
+        `max_new_tokens`: the room for the answer of each, or of all; `adapter_ids`: the adapter of each, NO_ADAPTER if not given. Raises
+        UserError for prompts that cannot be run; the batch is unchanged then.
         """
         spans = [self.network.context_span(prompt) for prompt in prompts]
         for prompt, span in zip(prompts, spans, strict=True):
@@ -105,26 +119,27 @@ class DecodeBatch:
         device, first, count = self.network.device, len(self.lengths), len(prompts)
         packed = pack(prompts, self.network).to(device)
         longest = max(packed.lengths)
-        self.longest = max(self.longest, longest + max_new_tokens)
-        self._make_room(first + count, longest)
+        new_tokens = [max_new_tokens] * count if isinstance(max_new_tokens, int) else max_new_tokens
+        most_tokens = [*self.most_tokens, *map(sum, zip(packed.lengths, new_tokens, strict=True))]
+        self._make_room(most_tokens, longest)
         adapter_ids = [NO_ADAPTER] * count if adapter_ids is None else adapter_ids
         adapters = self.adapters.row_adapters(adapter_ids)
         cache = self.cache.view(first, count, longest)
         hidden = self.network(packed, adapters=adapters, cache=cache)
-        self._append(packed.lengths, spans, adapter_ids)
+        self._append(packed.lengths, spans, adapter_ids, most_tokens)
         return self.network.logits(hidden[torch.tensor(packed.lengths, device=device).cumsum(0) - 1])
 
     @torch.inference_mode()
     def join_prefilled(self, prefill: Prefill, max_new_tokens: int) -> None:
         """Append the sequence of a prompt that has been run in parts."""
         slot = len(self.lengths)
-        self.longest = max(self.longest, prefill.length + max_new_tokens)
-        self._make_room(slot + 1, prefill.length)
+        most_tokens = [*self.most_tokens, prefill.length + max_new_tokens]
+        self._make_room(most_tokens, prefill.length)
         self.cache.put(slot, prefill.cache, prefill.length)
-        self._append([prefill.length], [prefill.span], [prefill.adapter_id])
+        self._append([prefill.length], [prefill.span], [prefill.adapter_id], most_tokens)
 
-    def _append(self, lengths: Sequence[int], spans: Sequence[ContextSpan], adapter_ids: Sequence[int]) -> None:
-        """Note what joined."""
+    def _append(self, lengths: Sequence[int], spans: Sequence[ContextSpan], adapter_ids: Sequence[int], most_tokens: list[int]) -> None:
+        """Note what joined; `most_tokens`: of all sequences now."""
 
         def appended(tensor: Tensor, values: Sequence[int]) -> Tensor:
             return torch.cat((tensor, torch.tensor(values, dtype=torch.long, device=tensor.device)))
@@ -134,6 +149,7 @@ class DecodeBatch:
         self.mask_positions = appended(self.mask_positions, [span.mask_position for span in spans])
         self.lengths += lengths
         self.adapter_ids += adapter_ids
+        self.most_tokens = most_tokens
         self._row_adapters = self._loaded = None
 
     @torch.inference_mode()
@@ -162,7 +178,7 @@ class DecodeBatch:
         """The step as it is."""
         count, longest = len(tokens), max(self.lengths) + 1
         if longest > self.cache.capacity:
-            self._make_room(count, longest)
+            self._make_room(self.most_tokens, longest)
         seq_ids = torch.arange(count, device=tokens.device)
         positions = self.network.positions(self.length_tensor, self.bidirectional_lengths, self.mask_positions)
         step = Pack(tokens, positions, seq_ids, self.length_tensor, self.length_tensor + 1, (1,) * count, self.no_targets, self.no_targets)
@@ -195,6 +211,7 @@ class DecodeBatch:
 
     def _take(self, order: list[int], rows: Tensor) -> None:
         self.lengths, self.adapter_ids = [self.lengths[row] for row in order], [self.adapter_ids[row] for row in order]
+        self.most_tokens = [self.most_tokens[row] for row in order]
         self.length_tensor, self.bidirectional_lengths = self.length_tensor[rows], self.bidirectional_lengths[rows]
         self.mask_positions = self.mask_positions[rows]
         self._row_adapters = self._loaded = None

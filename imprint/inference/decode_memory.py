@@ -32,16 +32,25 @@ class DecodeMemory:
         """Make room for this many sequences of this many tokens, and for the rows that fill up a bucket."""
         room = self.room_after(slots, capacity)
         if room != (self.cache.slots, self.cache.capacity):
-            self.cache.grow(*room)
+            self.cache.resize(*room)
+
+    def shrink(self, slots: int, capacity: int) -> None:
+        """Keep no more room than so many sequences of so many tokens need; the graphs are made anew."""
+        room = self.least_room(slots, capacity)
+        if room != (self.cache.slots, self.cache.capacity):
+            self.cache.resize(*room)
 
     def room_after(self, slots: int, capacity: int) -> tuple[int, int]:
-        """Slots and capacity of the cache after `reserve`: it never shrinks."""
+        """Slots and capacity of the cache after `reserve`, which never shrinks it."""
         cache = self.cache
         if slots <= cache.slots and capacity <= cache.capacity:
             return cache.slots, cache.capacity
-        if self.graphs is not None:
-            slots, capacity = bucket_of(slots), rounded_capacity(capacity)
+        slots, capacity = self.least_room(slots, capacity)
         return max(slots, cache.slots), max(capacity, cache.capacity)
+
+    def least_room(self, slots: int, capacity: int) -> tuple[int, int]:
+        """Slots and capacity of a cache that is made for so many sequences of so many tokens."""
+        return (slots, capacity) if self.graphs is None else (bucket_of(slots), rounded_capacity(capacity))
 
     @property
     def bytes(self) -> int:

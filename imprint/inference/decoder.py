@@ -202,11 +202,19 @@ class Decoder:
         self._running, self._waiting, self._tokens, self._ahead, self._open_batch = [], deque(), None, None, None
         drop_memory(self.model.network)
 
-    def cache_tokens(self, requests: int, longest: int) -> int:
-        """Tokens that the cache would have room for if it had to hold this many requests of this many tokens; it never shrinks."""
+    def cache_tokens(self, requests: int, longest: int, *, shrunk: bool = False) -> int:
+        """Tokens that the cache would have room for if it had to hold this many requests of this many tokens.
+
+        `shrunk`: after `shrink_cache`; else it stays at least as large as it is.
+        """
         assert self._batch.memory is not None
-        slots, capacity = self._batch.memory.room_after(requests, max(longest, self._batch.longest))
+        room = self._batch.memory.least_room if shrunk else self._batch.memory.room_after
+        slots, capacity = room(requests, max(longest, self._batch.longest))
         return slots * capacity
+
+    def shrink_cache(self) -> None:
+        """Give back the room that the running requests do not need: a cache with few long slots has none for many short ones."""
+        self._batch.shrink()
 
     @torch.inference_mode()
     def step(self) -> list[Token]:
@@ -274,9 +282,10 @@ class Decoder:
 
     def _join(self, joining: list[AdmittedRequest]) -> Tensor:
         """Run the prompts of the first waiting requests; returns their logits (K, V)."""
-        prompts = [admitted.request.ids for admitted in joining]
         logits = self._batch.join(
-            prompts, max(admitted.max_new_tokens for admitted in joining), [admitted.adapter_id for admitted in joining]
+            [admitted.request.ids for admitted in joining],
+            [admitted.max_new_tokens for admitted in joining],
+            [admitted.adapter_id for admitted in joining],
         )
         self._take_in(joining)
         return logits

@@ -73,10 +73,11 @@ class KVCache:
         for tensor in (*self.keys, *self.values):
             tensor[: len(slots)] = tensor[slots]
 
-    def grow(self, slots: int, capacity: int) -> None:
-        """Make room for more slots or tokens; what the cache holds stays."""
+    def resize(self, slots: int, capacity: int) -> None:
+        """Have room for so many slots and tokens; of what the cache holds, as much stays as then has room."""
+        both = min(slots, self.slots), min(capacity, self.capacity)
         for tensors in (self.keys, self.values):
             for layer, tensor in enumerate(tensors):
-                larger = tensor.new_zeros((slots, tensor.shape[1], capacity, tensor.shape[3]))
-                larger[: tensor.shape[0], :, : tensor.shape[2]] = tensor
-                tensors[layer] = larger
+                resized = tensor.new_zeros((slots, tensor.shape[1], capacity, tensor.shape[3]))
+                resized[: both[0], :, : both[1]] = tensor[: both[0], :, : both[1]]
+                tensors[layer] = resized

@@ -5,7 +5,7 @@ from imprint.inference import decode_batch
 from imprint.inference.decode_batch import SPARE_TOKENS, DecodeBatch, SinglePrefixAdapters
 from imprint.messages import UserError
 from imprint.models.network import Network
-from tests.cases import difference, small_chatglm2, small_network
+from tests.cases import difference, prompt, small_chatglm2, small_network
 from tests.inference.reference import generate_ids, log_probabilities, prefix_for, short_prompts
 
 
@@ -99,3 +99,15 @@ class TestRefusals:
     def test_an_empty_prompt_is_a_user_error_in_every_family(self, network: Network, num_beams: int) -> None:
         with pytest.raises(UserError, match=r"ids\[0\]: is empty\. Give at least one token id\."):
             generate_ids(network, [[]], 3, num_beams=num_beams)
+
+
+def test_room_is_for_the_longest_sequence_not_for_the_longest_prompt_with_the_longest_answer() -> None:
+    network = small_network()
+    batch = DecodeBatch(network)
+    long, short = prompt(network, 8, 6), prompt(network, 2, 1)
+
+    batch.join([long, short], [1, 9])
+
+    assert batch.longest == max(len(long) + 1, len(short) + 9)
+    batch.remove([0] if len(long) > len(short) + 8 else [1])
+    assert batch.longest == min(len(long) + 1, len(short) + 9)

@@ -41,6 +41,29 @@ def test_answers_are_those_of_steps_as_they_are(monkeypatch: pytest.MonkeyPatch,
     assert recorder.replayed > 5
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_answers_go_on_where_the_cache_is_shrunk_under_them(monkeypatch: pytest.MonkeyPatch, *, repeated: bool) -> None:
+    network = ending_network(1)
+    if repeated:
+        use_plain_recorder(monkeypatch)
+    rows = short_prompts(network)[:3]
+    decoder = Decoder(PrefixedNetwork(network))
+    long = decoder.admit(Request(rows[0], 300))
+    others = [decoder.admit(Request(row, 12)) for row in rows[1:]]
+    before = [token for _ in range(4) for token in decoder.step()]
+    room = decoder.cache_tokens(1, 1)
+
+    decoder.cancel(long)
+    decoder.shrink_cache()
+    found = answers(decoder, network.stop_ids)
+
+    for token in reversed(before):
+        if token.request in found:
+            found[token.request].insert(0, token.id)
+    assert [found[one] for one in others] == [greedy(network, row, 12) for row in rows[1:]]
+    assert decoder.cache_tokens(1, 1) < room
+
+
 @pytest.mark.parametrize("family", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in FAMILIES])
 def test_nor_do_they_depend_on_who_joins_and_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     pool = pool_of(family, tmp_path)

@@ -51,10 +51,17 @@ class TestSlots:
     def test_growing_keeps_what_is_there(self) -> None:
         cache = numbered_cache()
 
-        cache.grow(4, 3)
+        cache.resize(4, 3)
 
         assert contents(cache) == [[0, 0, 0], [1, 1, 0], [2, 2, 0], [0, 0, 0]]
         assert (cache.slots, cache.capacity) == (4, 3)
+
+    def test_shrinking_keeps_what_has_room(self) -> None:
+        cache = numbered_cache()
+
+        cache.resize(2, 1)
+
+        assert contents(cache) == [[0], [1]]
 
     def test_a_view_writes_into_the_same_memory(self) -> None:
         cache = numbered_cache()

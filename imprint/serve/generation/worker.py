@@ -17,6 +17,7 @@ from imprint.inference.decoder import DEFAULT_SLOTS, Decoder
 from imprint.inference.request import Request, Token
 from imprint.messages import Bilingual, UserError
 from imprint.serve.generation.answer import MountedModel, WorkerAnswer, count_of, request_for
+from imprint.serve.generation.cache_room import has_room, make_room
 from imprint.serve.generation.fair_queue import FairQueue
 from imprint.serve.generation.gathering import Gathering
 from imprint.serve.generation.job import (
@@ -368,15 +369,12 @@ class Worker:
 
     def _fits(self, answer: WorkerAnswer) -> bool:
         """Whether the cache may become as large as this answer makes it; one alone always fits."""
-        longest = max([answer.max_tokens, *(other.max_tokens for other in self._running.values())])
-        fits = not self._running or self._decoder.cache_tokens(len(self._running) + 1, longest) <= self._limits.kv_tokens
+        fits = has_room(self._decoder, self._running.values(), answer, self._limits.kv_tokens)
         self._is_full = not fits
         return fits
 
     def _start(self, answer: WorkerAnswer) -> None:
-        if not self._running and self._decoder.cache_tokens(1, answer.max_tokens) > self._limits.kv_tokens:
-            self._decoder.abandon()  # the cache has grown to a shape that leaves no room
-            self._decoder = self._new_decoder()
+        make_room(self._decoder, self._running.values(), answer, self._limits.kv_tokens)
         try:
             answer.request_id = self._decoder.admit(answer.request)
         except Exception as error:
