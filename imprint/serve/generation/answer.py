@@ -117,7 +117,7 @@ class WorkerAnswer:
         self.position: int | None = None
         """The position in the queue that its reader was sent last."""
         self.started_at = 0.0
-        """When it left the queue, in seconds of a monotonic clock."""
+        """When it left the queue, in seconds of a monotonic clock; 0 before."""
         self.failures = 0
         """How many steps failed while it was in the decoder."""
         self.new_tokens = 0
@@ -179,7 +179,11 @@ class WorkerAnswer:
 
     def ended_by(self, error: Bilingual, kind: RefusalKind | None = None) -> Ended:
         """The last event of an answer that an error ends."""
-        return Ended("error", self.prompt_tokens, self.new_tokens, error, kind)
+        return Ended("error", self.prompt_tokens if self.started_at else 0, self.new_tokens, error, kind)
+
+    def cancelled(self, *, has_run: bool) -> Ended:
+        """The last event of an answer that is cancelled, also while the thread hands it to the decoder."""
+        return Ended("cancelled", self.prompt_tokens if has_run else 0, self.new_tokens)
 
     def _add(self, token: Token) -> None:
         first = self.new_tokens == 0

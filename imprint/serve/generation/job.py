@@ -130,9 +130,9 @@ class Ended:
     reason: EndReason
     """Why the answer ended."""
     prompt_tokens: int
-    """Tokens of the prompt."""
+    """Tokens of the prompt; 0 where it was never run."""
     new_tokens: int
-    """Tokens of the answer, without a stop id."""
+    """Tokens of the answer that were computed, also those whose text was held back; without a stop id."""
     error: Bilingual | None = None
     """What happened; None unless the reason is "error"."""
     kind: RefusalKind | None = None
@@ -194,13 +194,14 @@ class Generation:
     def __init__(
         self,
         prompt_tokens: int,
-        cancel: Callable[[], None] = lambda: None,
+        cancel: Callable[[], "Ended | None"] = lambda: None,
         begin: Callable[[], object] | None = None,
         drop: Callable[[], None] = lambda: None,
     ) -> None:
         self.prompt_tokens = prompt_tokens
         """Tokens of the prompt."""
         self._cancel = cancel
+        """What ends it in the backend, and returns what was computed; None: what was sent, no more."""
         self._begin = begin
         """What lets the answer begin; None once it has."""
         self._drop = drop
@@ -257,8 +258,11 @@ class Generation:
     def cancel(self) -> None:
         """End the answer where it is, also before it has begun; nothing happens where it has ended."""
         if not self._closed:
-            (self._cancel if self._begin is None else self._drop)()
-            self.push(Ended("cancelled", self.prompt_tokens, self._new_tokens))
+            if self._begin is None:
+                self.push(self._cancel() or Ended("cancelled", self.prompt_tokens, self._new_tokens))
+            else:
+                self._drop()
+                self.push(Ended("cancelled", 0, 0))
 
     def __aiter__(self) -> "Generation":
         return self

@@ -240,14 +240,15 @@ class Worker:
         seconds = self._counts.times.until_free(len(self._queue), self._limits.slots)
         refuse_if_full(self._queue, job, self._limits.waiting, incoming=self._incoming, seconds=seconds)
 
-    def _cancel(self, answer: WorkerAnswer) -> None:
-        """End an answer, on the event loop; its last event is there already."""
+    def _cancel(self, answer: WorkerAnswer) -> Ended:
+        """End an answer, on the event loop; its last event, which tells what was computed by now."""
         self._open.discard(answer)
         with self._lock:
             self._counts.cancelled += 1
-            if not self._queue.remove(answer):
+            if has_run := not self._queue.remove(answer):
                 self._cancelled.append(answer)
             self._lock.notify()
+            return answer.cancelled(has_run=has_run)
 
     def _watch_steps(self) -> None:
         """In a thread of its own: where a step hangs, end all answers, and those that come, until it comes back."""

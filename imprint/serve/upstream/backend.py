@@ -82,6 +82,11 @@ class UpstreamAnswer:
         self.generation: Generation
         """Its events."""
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt; 0 before a server was asked."""
+        return 0 if self.task is None else self.generation.prompt_tokens
+
     def end(self, error: FaultError) -> None:
         """End it by a fault of a server."""
         self.end_with(error.fault.message, error)
@@ -89,7 +94,7 @@ class UpstreamAnswer:
     def end_with(self, message: Bilingual, error: FaultError | None = None) -> None:
         """End it by an error of our own, or of a server."""
         kind = "unavailable" if error is None else error.fault.kind
-        self.generation.push(Ended("error", self.generation.prompt_tokens, self.new_tokens, message, kind))
+        self.generation.push(Ended("error", self.prompt_tokens, self.new_tokens, message, kind))
 
 
 class UpstreamBackend:
@@ -235,12 +240,13 @@ class UpstreamBackend:
         except FaultError:
             return None  # the server refuses it again, with its reason, when it shall answer
 
-    def _cancel(self, answer: UpstreamAnswer) -> None:
-        """End an answer; its last event is there already. The server sees that the connection is closed."""
+    def _cancel(self, answer: UpstreamAnswer) -> Ended:
+        """End an answer; its last event, as far as its server has counted. The server sees that the connection is closed."""
         self._cancelled += 1
         if not self._queue.remove(answer) and answer.task is not None:
             answer.task.cancel()
         self._dispatch()
+        return Ended("cancelled", answer.prompt_tokens, answer.new_tokens)
 
     def _dispatch(self) -> None:
         """Hand jobs to servers as long as these have room, and send the others their positions."""

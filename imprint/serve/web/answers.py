@@ -51,9 +51,14 @@ class AnswerBuffer:
     """How it ended."""
 
     @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt; 0 where the answer has ended before it was run."""
+        return self.generation.prompt_tokens if self.ended is None else self.ended.prompt_tokens
+
+    @property
     def tokens(self) -> int:
         """Tokens of prompt and answer so far."""
-        return self.generation.prompt_tokens + (self.new_tokens if self.ended is None else self.ended.new_tokens)
+        return self.prompt_tokens + (self.new_tokens if self.ended is None else self.ended.new_tokens)
 
     def take(self, event: Event) -> None:
         """Add an event."""
@@ -216,7 +221,7 @@ class AnswerSet:
     @property
     def prompt_tokens(self) -> int:
         """Tokens of the prompt, which all answers share."""
-        return self.answers[0].generation.prompt_tokens
+        return max(answer.prompt_tokens for answer in self.answers)
 
     @property
     def new_tokens(self) -> int:

@@ -15,10 +15,10 @@ from imprint.inference.request import Token
 from imprint.model import Model
 from imprint.serve.generation.answer import MountedModel, WorkerAnswer, count_of, request_for
 from imprint.serve.generation.job import Ended, Generation, Job, RefusedError, TextDelta
-from imprint.serve.generation.worker import Worker
+from imprint.serve.generation.worker import Limits, Worker
 from tests.bases import FAMILIES
 from tests.inference.decoding_knobs import CHANGED
-from tests.serve.generation.workers import alone, job_of, model_of, mounted_models
+from tests.serve.generation.workers import alone, job_of, model_of, mounted_models, worker_of
 from tests.serve.outcomes import Outcome, outcome_of
 
 CONTROLS = (
@@ -313,3 +313,47 @@ def test_no_setting_harms_the_request_of_another(
     assert poisoned is None or poisoned.end.error is None
     assert healthy
     assert (other.text, worker.statistics().restarts, worker.ready()) == (healthy, 0, True)
+
+
+def test_a_cancelled_answer_counts_the_tokens_whose_text_was_held_back(tmp_path: Path) -> None:
+    model = model_of("ChatGLM2-6B", tmp_path)
+    _, text = alone(model, job_of(max_new_tokens=200))
+    job = job_of(max_new_tokens=200, stop=(text[:60] + "☃",))
+
+    async def run() -> tuple[Outcome, int]:
+        async with worker_of(model) as worker:
+            generation = await worker.submit(job)
+            while worker.statistics().new_tokens < 8:
+                await asyncio.sleep(0.001)
+            generation.cancel()
+            return await outcome_of(generation), worker.statistics().new_tokens
+
+    outcome, computed = asyncio.run(run())
+    assert (outcome.end.reason, outcome.text) == ("cancelled", "")
+    assert 7 <= outcome.end.new_tokens <= computed
+    assert outcome.end.prompt_tokens > 0
+
+
+def test_a_prompt_that_was_never_run_is_not_counted_however_its_answer_ends(tmp_path: Path) -> None:
+    model = model_of("ChatGLM2-6B", tmp_path)
+
+    async def run() -> list[Ended]:
+        async with worker_of(model, Limits(slots=1)) as worker:
+            running = await worker.submit(job_of(max_new_tokens=200))
+            held = await worker.submit(job_of(owner="bob"), held=True)
+            queued, stopped = [await worker.submit(job_of(owner=owner)) for owner in ("eve", "dan")]
+            while not isinstance(await anext(running), TextDelta):
+                pass
+            held.cancel()
+            queued.cancel()
+            await worker.close(0)
+            return [(await outcome_of(one)).end for one in (held, queued, stopped, running)]
+
+    *never_run, stopped = asyncio.run(run())
+    assert [(end.reason, end.prompt_tokens, end.new_tokens) for end in never_run] == [
+        ("cancelled", 0, 0),
+        ("cancelled", 0, 0),
+        ("error", 0, 0),
+    ]
+    assert stopped.prompt_tokens > 0
+    assert stopped.new_tokens > 0

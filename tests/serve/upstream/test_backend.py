@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imprint.messages import UserError
-from imprint.serve.generation.job import Job, RefusedError, TextDelta, Waiting
+from imprint.serve.generation.job import Ended, Job, RefusedError, TextDelta, Waiting
 from imprint.serve.upstream.backend import KEY_VARIABLE, UpstreamBackend, UpstreamLimits, open_upstream, read_key
 from imprint.serve.upstream.client import Timeouts
 from imprint.serve.upstream.section import UpstreamSection
@@ -332,7 +332,7 @@ class TestQueue:
         assert asyncio.run(run()) == (0, 1, "".join(ANSWER))
 
     def test_cancelling_closes_the_connection_and_counts_what_was_written(self) -> None:
-        async def run() -> tuple[str, int, int]:
+        async def run() -> tuple[Ended, Ended, int]:
             server = FakeServer(answer=hang)
             async with running(server), backend_of(server, timeouts=Timeouts()) as backend:
                 generation = await backend.submit(job_of())
@@ -341,13 +341,16 @@ class TestQueue:
                     pass
                 waiting.cancel()
                 generation.cancel()
-                end = (await outcome_of(generation)).end
+                end, never_run = (await outcome_of(generation)).end, (await outcome_of(waiting)).end
                 await asyncio.wait_for(server.answers[0].closed.wait(), 1)
                 await until(lambda: backend.statistics().running == 0)
                 assert len(server.answers) == 1
-                return end.reason, end.new_tokens, backend.statistics().cancelled
+                return end, never_run, backend.statistics().cancelled
 
-        assert asyncio.run(run()) == ("cancelled", 1, 2)
+        end, never_run, cancelled = asyncio.run(run())
+        assert (end.reason, end.new_tokens, cancelled) == ("cancelled", 1, 2)
+        assert end.prompt_tokens > 0
+        assert never_run == Ended("cancelled", 0, 0)
 
     def test_closing_lets_answers_go_on_for_the_grace_and_ends_the_others(self) -> None:
         async def run() -> list[tuple[str, str | None]]:

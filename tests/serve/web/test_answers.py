@@ -70,6 +70,19 @@ def test_whoever_leaves_ends_all_and_what_was_made_is_counted() -> None:
     asyncio.run(leave())
 
 
+def test_a_prompt_that_was_never_run_costs_nothing() -> None:
+    async def leave() -> None:
+        answers = answer_set()
+        await answers.start([job("slow"), job("slow")])
+        for answer, ended in zip(answers.answers, (Ended("cancelled", 4, 7), Ended("cancelled", 0, 0)), strict=True):
+            answer.generation.push(ended)
+        await answers.collect()
+        assert answers.services.store.quota.settled == [11]  # type: ignore[attr-defined]
+        assert answers.usage() == {"prompt_tokens": 4, "completion_tokens": 7, "total_tokens": 11}
+
+    asyncio.run(leave())
+
+
 def test_an_answer_that_a_shutdown_cut_is_an_error() -> None:
     async def cut() -> None:
         answers = answer_set()
