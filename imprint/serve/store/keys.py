@@ -169,6 +169,7 @@ class Keys:
             None,
             row.public_id,
             must_change_password=False,  # its password is not how it came in
+            expires_at=row.expires_at,
         )
 
 

@@ -32,6 +32,8 @@ class Principal:
     """The API key, if it came with one."""
     must_change_password: bool
     """Whether it has a one-time password, and so may do nothing but change it."""
+    expires_at: float | None = None
+    """When the session, however it is used, or the key ends by the clock alone, in seconds since 1970; None: never."""
 
     def may_use(self, model: str) -> bool:
         """Whether it has the right to this model."""

@@ -208,7 +208,7 @@ class Sessions:
                 seen_at=now,
             )
         )
-        return Login(token, principal_of(row, owner=owner, session_id=public_id))
+        return Login(token, principal_of(row, owner=owner, session_id=public_id, expires_at=now + self._limits.session_seconds))
 
     def _refuse_changed(self, connection: Connection, row: Row[Any]) -> None:
         """Raise StoreError if an account was disabled, or got another password, while the password was verified."""
@@ -224,7 +224,7 @@ class Sessions:
         if not 0 <= now - row.seen_at < TOUCH_SECONDS:  # also where the clock was put back
             values = {"seen_at": now, "created_at": min(row.created_at, now)}
             self._database.touch(update(SESSIONS).where(SESSIONS.c.public_id == row.public_id).values(**values))
-        return principal_of(row, owner=row.owner, session_id=row.public_id)
+        return principal_of(row, owner=row.owner, session_id=row.public_id, expires_at=row.created_at + self._limits.session_seconds)
 
     def _has_ended(self, row: Row[Any]) -> bool:
         now = self._database.now()
@@ -249,7 +249,7 @@ BY_ID: Final = _joined().where(SESSIONS.c.public_id == bindparam("wanted"))
 """What every request of the page and every answer asks: made once, as making a query takes longer than asking it."""
 
 
-def principal_of(row: Row[Any], *, owner: str, session_id: str) -> Principal:
+def principal_of(row: Row[Any], *, owner: str, session_id: str, expires_at: float) -> Principal:
     """The principal of an account's row and one of its sessions."""
     return Principal(
         row.id,
@@ -262,6 +262,7 @@ def principal_of(row: Row[Any], *, owner: str, session_id: str) -> Principal:
         session_id,
         None,
         must_change_password=row.must_change_password,
+        expires_at=expires_at,
     )
 
 

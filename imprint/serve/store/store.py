@@ -131,6 +131,10 @@ class Store:
         """A number that grows when anybody's session, key, rights or account ends or shrinks, by whichever process: then ask `is_valid`."""
         return self._database.revocations()
 
+    def has_expired(self, principal: Principal) -> bool:
+        """Whether a session or key has ended by the clock alone, which `revocations` does not tell; it reads nothing."""
+        return principal.expires_at is not None and self._database.now() >= principal.expires_at
+
     def is_valid(self, principal: Principal) -> bool:
         """Whether somebody may still do all that this principal says."""
         if principal.session_id is not None:

@@ -18,7 +18,7 @@ from imprint.serve.web.tasks import running_beside
 WATCH_SECONDS: Final = 0.4
 """Seconds after which an ended session, key or right is noticed by what goes on; requests ask each time."""
 CHECK_SECONDS: Final = 30.0
-"""Seconds after which what goes on is asked for its rights in any case: a key or a session may end by the clock alone."""
+"""Seconds after which what goes on is asked for its rights in any case: that counts as a use of its session, which ends without one."""
 TIDY_SECONDS: Final = 600.0
 
 
@@ -35,7 +35,7 @@ async def _watch(services: Services) -> None:
         await asyncio.sleep(WATCH_SECONDS)
         try:
             revocations = await run_in_threadpool(services.store.revocations)
-            if revocations != seen or time.monotonic() - checked > CHECK_SECONDS:
+            if revocations != seen or time.monotonic() - checked > CHECK_SECONDS or _has_expired(services):
                 seen, checked = revocations, time.monotonic()
                 await end_revoked(services)
             if time.monotonic() - tidied > TIDY_SECONDS:
@@ -51,6 +51,11 @@ async def _watch(services: Services) -> None:
         except Exception as error:  # without it no right would ever end again
             log("watch", {}, level=logging.ERROR, problem=error)
             seen = -1
+
+
+def _has_expired(services: Services) -> bool:
+    """Whether a session or key for which something goes on has ended by the clock."""
+    return any(live.principal is not None and services.store.has_expired(live.principal) for live in services.live)
 
 
 async def retry_settlements(services: Services) -> None:

@@ -227,6 +227,9 @@ class ScriptedStore:
     def observe_writes(self, observe: Callable[[float], None]) -> None:
         """It writes nothing."""
 
+    def has_expired(self, principal: Principal) -> bool:
+        return principal.expires_at is not None and time.time() >= principal.expires_at
+
     def is_valid(self, principal: Principal) -> bool:
         return principal.name != self.unwanted
 

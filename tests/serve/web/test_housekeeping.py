@@ -25,7 +25,7 @@ from imprint.serve.web.settings import WebSettings
 from imprint.terminal import say
 from tests.serve.stores import PASSWORD, open_store, user
 from tests.serve.web.page import Browser, page
-from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
+from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal, serving
 
 
 def test_what_goes_on_ends_with_the_rights_to_it_and_nothing_else_does() -> None:
@@ -267,3 +267,21 @@ def test_an_answer_whose_key_ends_by_the_clock_alone_ends_with_it(monkeypatch: p
                 await asyncio.sleep(0.002)
 
     asyncio.run(asyncio.wait_for(answer(), 20))
+
+
+def test_a_stream_ends_within_a_second_of_the_moment_at_which_its_key_or_session_expires(tmp_path: Path) -> None:
+    limits = Limits(session_seconds=3.0)
+    with open_store(tmp_path, now=time.time, limits=limits) as store, serving(store=store) as running, running.client("") as client:
+        ada, backend = user(store, "ada"), running.app.state.services.backend
+        assert ada.expires_at is not None
+        key = store.keys.create(ada.account_id, actor=COMMAND_LINE, expires_at=ada.expires_at)
+        session = AnswerSet(running.app.state.services, ada, "")
+        asyncio.run_coroutine_threadsafe(session.start([Job("base", ada.owner, text="slow")]), running.loop).result(5)
+        asked = {"model": "base", "messages": [{"role": "user", "content": "slow"}], "stream": True}
+        with client.stream("POST", "/v1/chat/completions", json=asked, headers={"Authorization": f"Bearer {key.key}"}) as answer:
+            assert answer.status_code == 200
+            while not all(one.ended for one in backend.generations):
+                assert time.time() < ada.expires_at + 1.0
+                time.sleep(0.01)
+        assert len(backend.generations) == 2
+        assert time.time() >= ada.expires_at
