@@ -1,4 +1,4 @@
-"""Texts that would run, load or navigate if a page took them for markup, and texts of many scripts."""
+"""Texts that would run, load or navigate if a page took them for markup, texts of many scripts, and texts that are hard to lay out."""
 
 from typing import Final
 
@@ -50,3 +50,41 @@ SCRIPTS: Final = (
     *("العربية", "فارسی‌ها", "עברית", "Русский", "Ελληνικά", "Հայերեն", "ქართული", "አማርኛ", "ᠮᠣᠩᠭᠣᠯ", "ئۇيغۇرچە", "👩‍👩‍👧‍👦 é é 𠀀"),
 )
 """A word of each of 31 scripts; the last has parts of several code points."""
+PUNCTUATION: Final = (
+    "。",
+    "，",
+    "．",
+    "（",
+    "）",
+    "「」",
+    "。（",
+    "、",
+    "：",
+    "！",
+    "…",
+    "—",
+    "“",
+    "”",
+    "・",
+    "【",
+    "《》",
+    "\u3000",
+    "｡",
+    "︙",
+    '"',
+    "-",
+    "/",
+    "%",
+)
+"""Punctuation, much of which a browser sets closer where it stands side by side."""
+RUNS: Final = (
+    *PUNCTUATION,
+    *("好", "a", "1", "a ", "x\n", "\n", "\r\n", "x\t", "\t", " ", "好a", "$1", "ffi", "ａ", "𠀀", "𝒂", "あ", "か\u3099", "ᄀ", "か゛"),
+    *("a\u0301", "\u0301", "好" + "\u0301" * 99, "\u3099"),
+    *("好\ufe00", "\ufe0f", "e\u200d", "\u200d", "\u200b", "\u2060", "\u00ad", "\u00a0", "\ufeff"),
+    *("〪", "😀", "👩\u200d👩\u200d👧\u200d👦", "👩\u200d", "🇨🇳", "1\ufe0f\u20e3"),
+    *("\U000e0061", "\ue000", "\U000e0080", "\u0001", "\u2028", "\ufff9"),
+    *("\u202e", "\u202ea", "\u2067", "\u2067a\u2069", "\u2067好", "\u202c", "אa1 ", "א", "ب", "باب ", "a\u202e好ב"),
+    *("ก", "กำ้", "ក្ក", "က္က", "क्ष", "ཀྵ", "ᠮ", "aא好ก한あ"),
+)  # fmt: skip
+"""What is hard to lay out when it is repeated: long words, marks, joined emoji, directions, line breaks, scripts of complex shapes."""
