@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from imprint.serve.store.chats import Chat, Chats, Message
+from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 
 ExportForm = Literal["md", "json"]
@@ -21,21 +22,21 @@ class ChatExport:
 
     def one(self, principal: Principal, chat_id: str, form: ExportForm) -> str:
         """A chat as text. Raises StoreError for another's."""
-        chat, messages = self._chats.get(principal, chat_id), self._chats.messages(principal, chat_id)
+        chat, messages = self._chats.whole(principal, chat_id)
         if form == "json":
             return json.dumps(_as_json(chat, messages), ensure_ascii=False, indent=2) + "\n"
         return _as_markdown(chat, messages)
 
     def all(self, principal: Principal) -> Iterator[str]:
-        """All chats, each as one line of JSON."""
-        cursor: str | None = None
-        while True:
-            page = self._chats.list(principal, cursor=cursor)
-            for chat in page.chats:
-                yield json.dumps(_as_json(chat, self._chats.messages(principal, chat.id)), ensure_ascii=False) + "\n"
-            if page.next_cursor is None:
-                return
-            cursor = page.next_cursor
+        """All chats that are there when it begins, each as one line of JSON; those that are deleted meanwhile are left out."""
+        for chat_id in self._chats.ids(principal):
+            try:
+                chat, messages = self._chats.whole(principal, chat_id)
+            except StoreError as error:
+                if error.kind != "not_found":
+                    raise
+                continue
+            yield json.dumps(_as_json(chat, messages), ensure_ascii=False) + "\n"
 
 
 def _as_json(chat: Chat, messages: tuple[Message, ...]) -> dict[str, Any]:

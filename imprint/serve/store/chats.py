@@ -122,6 +122,18 @@ class Chats:
         more = len(chats) > limit
         return ChatPage(chats[:limit], f"{chats[limit - 1].updated_at:.6f}-{chats[limit - 1].id}" if more else None)
 
+    def ids(self, principal: Principal) -> tuple[str, ...]:
+        """All chats of an owner as they are now, those changed last first; between two pages of `list` one may change its place."""
+        query = select(CHATS.c.public_id).where(CHATS.c.owner == principal.owner)
+        with self._database.reading() as connection:
+            return tuple(connection.execute(query.order_by(CHATS.c.updated_at.desc(), CHATS.c.public_id.desc())).scalars())
+
+    def whole(self, principal: Principal, chat_id: str) -> tuple[Chat, tuple[Message, ...]]:
+        """One chat with all its messages, as they are at one moment."""
+        with self._database.reading() as connection:
+            row = own_chat(connection, principal, chat_id)
+            return _chat(row), tuple(map(_message, connection.execute(_messages(MESSAGES.c.chat_id == row.id))))
+
     def get(self, principal: Principal, chat_id: str) -> Chat:
         """One chat."""
         with self._database.reading() as connection:
@@ -147,9 +159,7 @@ class Chats:
 
     def messages(self, principal: Principal, chat_id: str) -> tuple[Message, ...]:
         """All messages of a chat, in the order in which they were added: a parent before its children."""
-        with self._database.reading() as connection:
-            row = own_chat(connection, principal, chat_id)
-            return tuple(map(_message, connection.execute(_messages(MESSAGES.c.chat_id == row.id))))
+        return self.whole(principal, chat_id)[1]
 
     def path(self, principal: Principal, chat_id: str, message_id: str) -> tuple[Message, ...]:
         """The messages from the beginning of a chat to one of its messages: the conversation that this one ends."""

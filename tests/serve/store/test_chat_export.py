@@ -47,3 +47,17 @@ def test_all_chats_are_lines_of_json(store: Store) -> None:
     kept = [json.loads(line) for line in store.chat_export.all(me)]
     assert sorted(int(chat["title"]) for chat in kept) == list(range(120))
     assert store.chat_export.one(me, kept[0]["id"], "md").startswith("# ")
+
+
+def test_a_chat_that_changes_meanwhile_is_exported_once_and_one_that_is_deleted_is_left_out(store: Store) -> None:
+    me = user(store)
+    chats = [store.chats.create(me, str(number)).id for number in range(120)]
+    lines = store.chat_export.all(me)
+    first = json.loads(next(lines))["id"]
+    changed, deleted = [one for one in reversed(store.chats.ids(me)) if one != first][:2]
+    store.chats.rename(me, changed, "renamed")
+    store.chats.delete(me, deleted)
+    store.chats.create(me, "of later")
+    rest = [json.loads(line) for line in lines]
+    assert sorted([first, *(chat["id"] for chat in rest)]) == sorted(set(chats) - {deleted})
+    assert [chat["title"] for chat in rest if chat["id"] == changed] == ["renamed"]

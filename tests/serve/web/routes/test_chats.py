@@ -191,6 +191,9 @@ def test_files_of_all_chats_are_bounded_and_end_with_the_right_to_them(shown: Pa
         patched.setattr(services, "may_go_on", lambda _: False)
         with pytest.raises(httpx2.RemoteProtocolError):
             browser.get("/api/export")
+        browser.delete("/api/chats")  # as an account that is deleted meanwhile has no chats any more
+        with pytest.raises(httpx2.RemoteProtocolError):
+            browser.get("/api/export")
 
 
 def test_the_messages_of_a_chat_are_read_and_written_beside_the_event_loop_and_a_few_at_a_time_of_an_owner(shown: Page) -> None:
