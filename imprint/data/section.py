@@ -137,11 +137,11 @@ class DataSection(Section):
                         f'"{name}" 不能作占位符的名称；请用字母、数字和下划线，例如 name',
                     )
                 )
-            if not text.strip() or "\0" in text:
+            if not text.strip():
                 raise ValueError(
                     Bilingual(
-                        f'the text for "{name}" must not be empty and must hold no NUL character, got {text!r}',
-                        f'"{name}" 的内容不能为空，也不能含有 NUL 字符，实际是 {text!r}',
+                        f'the text for "{name}" must not be empty, got {text!r}',
+                        f'"{name}" 的内容不能为空，实际是 {text!r}',
                     )
                 )
         return texts

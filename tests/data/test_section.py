@@ -19,7 +19,7 @@ def test_every_knob_stands_in_the_docs_with_its_default() -> None:
 
 @pytest.mark.parametrize("fill", [{"na me": "x"}, {"name": " "}, {"name": "a\0"}])
 def test_a_fill_that_cannot_be_is_reported(fill: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=r"placeholder; use letters|must not be empty"):
+    with pytest.raises(ValueError, match=r"placeholder; use letters|must not be empty|holds a NUL character"):
         DataSection(train=Path("rows.jsonl"), fill=fill)
 
 
