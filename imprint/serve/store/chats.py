@@ -95,7 +95,7 @@ class Chats:
 
     def create(self, principal: Principal, title: str = "") -> Chat:
         """Begin a chat. Raises StoreError for very many."""
-        now = self._time()
+        now = self.time()
         chat = Chat(new_public_id(), short_text(title, "title", most=MAX_TITLE), now, now)
         values = {"public_id": chat.id, "owner": principal.owner, "account_id": principal.account_id, "title": chat.title}
         with self._database.writing() as connection:
@@ -144,7 +144,7 @@ class Chats:
         kept = short_text(title, "title", most=MAX_TITLE)
         with self._database.writing() as connection:
             row = own_chat(connection, principal, chat_id)
-            connection.execute(update(CHATS).where(CHATS.c.id == row.id).values(title=kept, updated_at=self._time()))
+            connection.execute(update(CHATS).where(CHATS.c.id == row.id).values(title=kept, updated_at=self.time()))
             return _chat(own_chat(connection, principal, chat_id))
 
     def delete(self, principal: Principal, chat_id: str) -> None:
@@ -177,7 +177,7 @@ class Chats:
     def message(self, principal: Principal, message_id: str) -> Message:
         """One message."""
         with self._database.reading() as connection:
-            return _message(_own_message(connection, principal, message_id))
+            return _message(own_message(connection, principal, message_id))
 
     def add(
         self,
@@ -191,28 +191,14 @@ class Chats:
         state: MessageState = "done",
     ) -> Message:
         """Add a message after another one of the chat, or at its beginning; several after one are branches."""
-        kept, now = self.checked(text), self._time()
+        kept, now = self.checked(text), self.time()
         with self._database.writing() as connection:
             chat = own_chat(connection, principal, chat_id)
-            count = connection.execute(select(func.count()).select_from(MESSAGES).where(MESSAGES.c.chat_id == chat.id)).scalar_one()
-            if count >= self._limits.messages_a_chat:
-                raise too_many("messages in a chat", "条消息（每个对话）", self._limits.messages_a_chat)
-            parent = None if parent_id is None else _own_message(connection, principal, parent_id, chat=chat.id).id
-            values = {
-                "public_id": new_public_id(),
-                "chat_id": chat.id,
-                "parent_id": parent,
-                "role": role,
-                "text": kept,
-                "model": model,
-                "state": state,
-                "prompt_tokens": 0,
-                "new_tokens": 0,
-                "created_at": now,
-            }
-            connection.execute(MESSAGES.insert().values(**values))
+            refuse_full(connection, self._limits, chat.id, 1)
+            parent = None if parent_id is None else own_message(connection, principal, parent_id, chat=chat.id).id
+            _, message_id = add_message(connection, chat.id, parent, role, kept, now=now, model=model, state=state)
             connection.execute(update(CHATS).where(CHATS.c.id == chat.id).values(updated_at=now))
-            return _message(_own_message(connection, principal, values["public_id"]))
+            return _message(own_message(connection, principal, message_id))
 
     def write(self, principal: Principal, message_id: str, text: str) -> bool:
         """Keep the text so far of an answer that is being written; False if it is gone, as after its chat was deleted."""
@@ -252,7 +238,7 @@ class Chats:
         with self._database.writing() as connection:
             return connection.execute(update(MESSAGES).where(*writing).values(**values)).rowcount == 1
 
-    def _time(self) -> float:
+    def time(self) -> float:
         """Now, to the microsecond, as cursors say it."""
         return round(self._database.now(), 6)
 
@@ -289,13 +275,38 @@ def own_chat(connection: Connection, principal: Principal, chat_id: str) -> Row[
     return row
 
 
-def _own_message(connection: Connection, principal: Principal, message_id: str, *, chat: int | None = None) -> Row[Any]:
+def own_message(connection: Connection, principal: Principal, message_id: str, *, chat: int | None = None) -> Row[Any]:
     """A message of an owner, with the public id of its parent; `chat`: of this chat only."""
     wanted = and_(MESSAGES.c.public_id == message_id, CHATS.c.owner == principal.owner)
     row = connection.execute(_messages(wanted if chat is None else and_(wanted, CHATS.c.id == chat))).first()
     if row is None:
         raise _no_message()
     return row
+
+
+def refuse_full(connection: Connection, limits: Limits, chat: int, more: int) -> None:
+    """Raise StoreError where a chat has no room for so many more messages."""
+    count = connection.execute(select(func.count()).select_from(MESSAGES).where(MESSAGES.c.chat_id == chat)).scalar_one()
+    if count + more > limits.messages_a_chat:
+        raise too_many("messages in a chat", "条消息（每个对话）", limits.messages_a_chat)
+
+
+def add_message(
+    connection: Connection,
+    chat: int,
+    parent: int | None,
+    role: MessageRole,
+    text: str,
+    *,
+    now: float,
+    model: str | None = None,
+    state: MessageState = "done",
+) -> tuple[int, str]:
+    """Add a message after another one, or at the beginning; its row and its public id."""
+    public_id = new_public_id()
+    values = {"public_id": public_id, "chat_id": chat, "parent_id": parent, "role": role, "text": text, "model": model, "state": state}
+    added = connection.execute(MESSAGES.insert().values(**values, prompt_tokens=0, new_tokens=0, created_at=now))
+    return added.lastrowid, public_id
 
 
 def _messages(condition: ColumnElement[bool]) -> Select[Any]:

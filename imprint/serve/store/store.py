@@ -25,6 +25,7 @@ from imprint.serve.store.keys import Keys
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.passwords import Hashing, Passwords
 from imprint.serve.store.principal import Principal
+from imprint.serve.store.questions import Questions
 from imprint.serve.store.quota import Quota
 from imprint.serve.store.requests import Requests
 from imprint.serve.store.sessions import Sessions
@@ -53,6 +54,7 @@ class Store:
         self.settings = Settings(database)
         self.backups = Backups(folder, database)
         self.chats = Chats(database, limits)
+        self.questions = Questions(database, self.chats, limits)
         self.chat_export = ChatExport(self.chats)
         self.chat_import = ChatImport(database, self.chats, limits)
         self.first_password: str | None = None

@@ -89,6 +89,22 @@ class AnswerSet:
 
     async def start(self, jobs: Sequence[Job]) -> None:
         """Reserve what the jobs may take of the quota, and let them begin. Raises ApiError and RefusedError, and then none goes on."""
+        await self.prepare(jobs)
+        try:
+            self.begin()
+        except BaseException:
+            await self.end(begun=False)
+            raise
+
+    def begin(self) -> None:
+        """Let the models work for what was prepared. Where this raises ApiError or RefusedError, call `end`: some may have begun."""
+        if self not in self.services.live:
+            raise ApiError("invalid_session", ENDED)
+        for answer in self.answers:
+            answer.generation.begin()
+
+    async def prepare(self, jobs: Sequence[Job]) -> None:
+        """Reserve what the jobs may take of the quota; no model works for them yet. Raises ApiError and RefusedError, and none is left."""
         self.services.check_open()
         self.services.live.add(self)  # before its rights are asked for once more, so that they cannot end unnoticed
         limits = {model.id: model.max_length for model in self.services.backend.models()}
@@ -104,7 +120,6 @@ class AnswerSet:
                 raise ApiError("invalid_session", ENDED)
             for generation in held:
                 generation.spacing = SHARED_SECONDS
-                generation.begin()
                 self.answers.append(AnswerBuffer(generation, keeps_tokens=self.keeps_tokens))
         except BaseException:
             for generation in held:

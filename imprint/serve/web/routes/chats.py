@@ -12,16 +12,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from imprint.serve.store.chat_import import ImportedMessage
-from imprint.serve.store.chats import Chat, Message
+from imprint.serve.store.chats import Message
+from imprint.serve.store.errors import StoreError
+from imprint.serve.store.permission import permitted_by
 from imprint.serve.store.principal import Principal
+from imprint.serve.store.questions import Asked
 from imprint.serve.store.store import Store
 from imprint.serve.web.access import MEMBER, SESSION, GuardedRoute
-from imprint.serve.web.answers import AnswerSet, answers_for
+from imprint.serve.web.answers import answers_for
 from imprint.serve.web.background_answers import BackgroundAnswer, MessageWriter
+from imprint.serve.web.errors import log_store
 from imprint.serve.web.json_pieces import json_bytes
 from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
-from imprint.serve.web.routes.generations import background_answers_of, job_for, start_fitting
+from imprint.serve.web.routes.generations import background_answers_of, ending_all_where_one_fails, job_for, prepare_fitting
 from imprint.serve.web.services import (
+    Services,
     in_deleting_thread,
     in_opening_thread,
     in_slow_thread,
@@ -31,8 +36,6 @@ from imprint.serve.web.services import (
     services_of,
     slow_slot,
 )
-
-MAX_TITLE = 60
 
 
 def routes() -> list[GuardedRoute]:
@@ -168,46 +171,45 @@ async def import_chat(request: Request, body: ImportBody) -> Response:
 
 
 async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
-    """Begin an answer of each model; the question is kept once all of them have been taken."""
-    principal, store = principal_of(request), store_of(request)
-    services = services_of(request)
-    chat = await run_in_threadpool(store.chats.get, principal, chat_id)
+    """Keep a question with an empty answer of each model, once all of them would be taken; then the models begin."""
+    services, principal = services_of(request), principal_of(request)
+    questions = services.store.questions
     with opening_slot(services, principal):
-        read = partial(store.chats.path, principal, chat_id)
-        path = () if body.parent is None else await in_opening_thread(services, principal, partial(read, body.parent))
+        read = partial(questions.path, principal, chat_id, body.text, parent_id=body.parent, answers=len(body.models))
+        path = await in_opening_thread(services, principal, read)
     messages = [{"role": message.role, "content": message.text} for message in path if message.text or message.role == "user"]
     if body.text is not None:
         messages.append({"role": "user", "content": body.text})
-    started: list[tuple[str, AnswerSet]] = []
     dropped = 0
-    try:
+    async with ending_all_where_one_fails() as prepared:
         for model in body.models:
-            answers = answers_for(request, principal)
-            dropped = await start_fitting(answers, job_for(request, body, model, tuple(messages)), dropped)
-            started.append((model, answers))
-        question, begun = await in_writing_thread(services, principal, partial(_keep, store, principal, chat, body, started))
-    except BaseException:
-        for _, answers in started:
-            await answers.end()
-        raise
-    for answer in begun:
+            prepared.append(answers := answers_for(request, principal))
+            dropped = await prepare_fitting(answers, job_for(request, body, model, tuple(messages)), dropped)
+        keep = partial(questions.keep, principal, chat_id, body.text, parent_id=body.parent, models=body.models)
+        asked = await in_writing_thread(services, principal, keep)
+        try:
+            for answers in prepared:
+                answers.begin()
+        except BaseException:
+            await _withdraw(services, principal, asked)
+            raise
+    described = []
+    for message, model, answers in zip(asked.answers, body.models, prepared, strict=True):
+        answer = BackgroundAnswer(answers, model, _writer(services.store, principal, message), message, chat_id)
         background_answers_of(request).start(answer)
-    described = [{"generation": answer.id, "message": answer.message_id, "model": answer.model} for answer in begun]
-    return JSONResponse({"question": question, "answers": described, "dropped_messages": dropped}, status_code=201)
+        described.append({"generation": answer.id, "message": message, "model": model})
+    return JSONResponse({"question": asked.question, "answers": described, "dropped_messages": dropped}, status_code=201)
 
 
-def _keep(
-    store: Store, principal: Principal, chat: Chat, body: MessageBody, started: list[tuple[str, AnswerSet]]
-) -> tuple[str | None, list[BackgroundAnswer]]:
-    """Store the question and an empty message for each answer; the question's id and the answers."""
-    question = body.parent
-    if body.text is not None:
-        question = store.chats.add(principal, chat.id, "user", body.text, parent_id=body.parent).id
-        if not chat.title:
-            store.chats.rename(principal, chat.id, " ".join(body.text.split())[:MAX_TITLE])
-    begun = []
-    for model, answers in started:
-        message = store.chats.add(principal, chat.id, "assistant", "", parent_id=question, model=model, state="writing")
-        writer = MessageWriter(partial(store.chats.write, principal, message.id), partial(store.chats.finish, principal, message.id))
-        begun.append(BackgroundAnswer(answers, model, writer, message.id, chat.id))
-    return question, begun
+async def _withdraw(services: Services, principal: Principal, asked: Asked) -> None:
+    """Take back what no model could begin with; the right to the question may have ended, and the reason is raised already."""
+    with permitted_by(None):
+        try:
+            await in_writing_thread(services, principal, partial(services.store.questions.withdraw, principal, asked))
+        except StoreError as error:
+            log_store(error, {"chat": asked.chat_id})
+
+
+def _writer(store: Store, principal: Principal, message_id: str) -> MessageWriter:
+    """What writes the message of an answer."""
+    return MessageWriter(partial(store.chats.write, principal, message_id), partial(store.chats.finish, principal, message_id))

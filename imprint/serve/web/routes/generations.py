@@ -1,6 +1,7 @@
 """The routes of answers that are being written: begin one of a single turn, look at one, end one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -63,15 +64,15 @@ def job_for(request: Request, body: Sampling, model: str, messages: tuple[Mappin
     )
 
 
-async def start_fitting(answers: AnswerSet, job: Job, dropped: int = 0) -> int:
-    """Start a job without as many of its oldest messages as it takes to fit into the context; how many were left out.
+async def prepare_fitting(answers: AnswerSet, job: Job, dropped: int = 0) -> int:
+    """Prepare a job without as many of its oldest messages as it takes to fit into the context; how many were left out.
 
-    `dropped`: so many at least. Raises what `AnswerSet.start` does where even the last message does not fit.
+    `dropped`: so many at least. Raises what `AnswerSet.prepare` does where even the last message does not fit.
     """
     messages, step = job.messages or (), 2
     while True:
         try:
-            await answers.start([replace(job, messages=messages[dropped:])])
+            await answers.prepare([replace(job, messages=messages[dropped:])])
         except RefusedError as refusal:
             if refusal.kind != "context_length_exceeded" or dropped >= len(messages) - 1:
                 raise
@@ -96,19 +97,29 @@ def _first_fitting(messages: Sequence[Mapping[str, object]], first: int, share: 
     return first
 
 
+@asynccontextmanager
+async def ending_all_where_one_fails() -> AsyncIterator[list[AnswerSet]]:
+    """A list for the answers of a request; where the block raises, none of them goes on, and none is counted."""
+    prepared: list[AnswerSet] = []
+    try:
+        yield prepared
+    except BaseException:
+        for answers in prepared:
+            await answers.end(begun=False)
+        raise
+
+
 async def ask_once(request: Request, body: SingleBody) -> Response:
     """Begin an answer of each model; nothing of them is stored."""
     principal = principal_of(request)
     begun: list[BackgroundAnswer] = []
-    try:
+    async with ending_all_where_one_fails() as prepared:
         for model in body.models:
-            answers = answers_for(request, principal)
-            await answers.start([job_for(request, body, model, ({"role": "user", "content": body.text},))])
+            prepared.append(answers := answers_for(request, principal))
+            await answers.prepare([job_for(request, body, model, ({"role": "user", "content": body.text},))])
             begun.append(BackgroundAnswer(answers, model, None, None))
-    except BaseException:
-        for answer in begun:
-            await answer.answers.end()
-        raise
+        for answers in prepared:
+            answers.begin()
     for answer in begun:
         background_answers_of(request).start(answer)
     return JSONResponse({"answers": [{"generation": answer.id, "model": answer.model} for answer in begun]}, status_code=201)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from imprint.messages import Bilingual
+from imprint.serve.store import StoreError
 from imprint.serve.web.json_pieces import json_bytes
 from imprint.serve.web.routes import chats
 from imprint.serve.web.services import MAX_OPENING, MAX_SLOW
@@ -92,6 +94,36 @@ def test_a_refused_question_is_not_kept(shown: Page) -> None:
     assert browser.messages(chat) == []
     used = browser.get("/api/me/usage").json()
     assert used["used"] == 0
+
+
+def test_a_question_that_cannot_be_kept_is_refused_before_a_model_works_for_it(shown: Page) -> None:
+    browser = shown.user("stored")
+    messages = [{"id": str(number), "parent_id": None, "role": "user", "content": "x"} for number in range(1998)]
+    full = browser.post("/api/chats/import", json={"title": "full", "messages": messages}).json()["id"]
+    chat, jobs = browser.new_chat(), len(shown.backend.jobs)
+    for where, fields, status in (
+        (full, {"models": ["base", "tuned"], "text": "hello"}, 429),
+        (chat, {"models": ["base", "tuned"], "text": "abc\0"}, 400),
+        (chat, {"models": ["base"], "text": "hello", "parent": "gone"}, 404),
+        (chat, {"models": ["base", "gone"], "text": "hello"}, 404),
+    ):
+        assert browser.post(f"/api/chats/{where}/messages", json=fields).status_code == status
+    assert (len(browser.messages(full)), browser.messages(chat)) == (1998, [])
+    assert (len(shown.backend.jobs), browser.get("/api/me/usage").json()["used"]) == (jobs, 0)
+
+
+def test_a_question_that_the_disk_does_not_take_begins_no_model(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = shown.user("disk")
+    chat, jobs = browser.new_chat(), len(shown.backend.jobs)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreError("unavailable", Bilingual("no space", "没有空间"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shown.store.questions, "keep", refuse)
+        assert browser.post(f"/api/chats/{chat}/messages", json={"models": ["base"], "text": "hello"}).status_code == 503
+    assert (len(shown.backend.jobs), browser.messages(chat), browser.get("/api/me/usage").json()["used"]) == (jobs, [], 0)
+    assert said(browser.events(browser.ask(chat, "hello")["answers"][0]["generation"])) == "echo: hello"
 
 
 def test_a_failed_answer_says_why_and_keeps_its_text(shown: Page) -> None:

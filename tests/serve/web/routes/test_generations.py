@@ -10,7 +10,7 @@ from imprint.serve.store.errors import StoreError
 from imprint.serve.web import background_answers
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.routes.generations import start_fitting
+from imprint.serve.web.routes.generations import prepare_fitting
 from imprint.serve.web.services import Services
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.page import Page, page, read_events, said
@@ -129,7 +129,8 @@ def test_what_a_long_conversation_leaves_out_is_found_by_its_length_and_not_by_m
 
     async def ask(model: str, dropped: int) -> int:
         answers = AnswerSet(services, principal("ada", "user"), "127.0.0.1")
-        found = await start_fitting(answers, Job(model, "account:ada", messages=messages), dropped)
+        found = await prepare_fitting(answers, Job(model, "account:ada", messages=messages), dropped)
+        answers.begin()
         await answers.end()
         return found
 

@@ -1,0 +1,97 @@
+"""A question in a chat and the answers to it: checked before a model works for them, and kept together or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, delete, exists, select, update
+
+from imprint.serve.store.chats import Chats, Message, add_message, own_chat, own_message, refuse_full
+from imprint.serve.store.database import Database
+from imprint.serve.store.limits import Limits
+from imprint.serve.store.names import short_text
+from imprint.serve.store.principal import Principal
+from imprint.serve.store.tables import CHATS, MESSAGES
+
+MAX_TITLE: Final = 60
+"""Characters of the first question that name a chat without a title."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that is kept, with messages for its answers."""
+
+    chat_id: str
+    """The chat."""
+    question: str | None
+    """The message that is answered; None where the answers begin the chat."""
+    is_new: bool
+    """Whether this is what was asked, or an earlier message that is answered again."""
+    answers: tuple[str, ...]
+    """A message for each answer, in the order of the models."""
+    before: tuple[str, float]
+    """Title of the chat before, and when it was changed last, in seconds since 1970."""
+    after: tuple[str, float]
+    """The same afterwards."""
+
+
+class Questions:
+    """Takes questions in the chats of all owners."""
+
+    def __init__(self, database: Database, chats: Chats, limits: Limits) -> None:
+        self._database = database
+        self._chats = chats
+        self._limits = limits
+
+    def path(self, principal: Principal, chat_id: str, text: str | None, *, parent_id: str | None, answers: int) -> tuple[Message, ...]:
+        """The conversation that a question goes on with. Raises StoreError for all for which `keep` would not take it now."""
+        if text is not None:
+            self._chats.checked(text)
+        with self._database.reading() as connection:
+            refuse_full(connection, self._limits, own_chat(connection, principal, chat_id).id, answers + (text is not None))
+        return () if parent_id is None else self._chats.path(principal, chat_id, parent_id)
+
+    def keep(self, principal: Principal, chat_id: str, text: str | None, *, parent_id: str | None, models: Sequence[str]) -> Asked:
+        """Keep a question after a message of a chat, and an empty answer of each model; without a text answer that message again.
+
+        Raises StoreError, and nothing is kept, where the chat or the message is gone, where the chat is full, and for what is no text.
+        """
+        kept, now = None if text is None else self._chats.checked(text), self._chats.time()
+        with self._database.writing() as connection:
+            chat = own_chat(connection, principal, chat_id)
+            parent = None if parent_id is None else own_message(connection, principal, parent_id, chat=chat.id)
+            refuse_full(connection, self._limits, chat.id, len(models) + (kept is not None))
+            row, question, title = None if parent is None else parent.id, parent_id, chat.title
+            if kept is not None:
+                row, question = add_message(connection, chat.id, row, "user", kept, now=now)
+                title = title or short_text(" ".join(kept.split())[:MAX_TITLE], "title", most=3 * MAX_TITLE)
+            answers = tuple(
+                add_message(connection, chat.id, row, "assistant", "", now=now, model=model, state="writing")[1] for model in models
+            )
+            connection.execute(update(CHATS).where(CHATS.c.id == chat.id).values(title=title, updated_at=now))
+            return Asked(chat_id, question, kept is not None, answers, (chat.title, chat.updated_at), (title, now))
+
+    def withdraw(self, principal: Principal, asked: Asked) -> None:
+        """Take a question back whose answers never began. What has been added after one of its messages stays, with that message."""
+        with self._database.writing() as connection:
+            row = connection.execute(
+                select(CHATS.c.id).where(CHATS.c.public_id == asked.chat_id, CHATS.c.owner == principal.owner)
+            ).scalar()
+            if row is None:
+                return
+            _delete_last(connection, row, asked.answers)
+            connection.execute(
+                update(MESSAGES).where(MESSAGES.c.chat_id == row, MESSAGES.c.public_id.in_(asked.answers)).values(state="interrupted")
+            )
+            if asked.is_new and asked.question is not None:
+                _delete_last(connection, row, (asked.question,))
+            (title, updated_at), (title_before, updated_before) = asked.after, asked.before
+            same = (CHATS.c.id == row, CHATS.c.title == title, CHATS.c.updated_at == updated_at)
+            connection.execute(update(CHATS).where(*same).values(title=title_before, updated_at=updated_before))
+
+
+def _delete_last(connection: Connection, chat: int, messages: Sequence[str]) -> None:
+    """Delete messages that no other one follows."""
+    children = MESSAGES.alias("children")
+    followed = exists().where(children.c.parent_id == MESSAGES.c.id)
+    connection.execute(delete(MESSAGES).where(MESSAGES.c.chat_id == chat, MESSAGES.c.public_id.in_(messages), ~followed))

@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from imprint.serve.store import Principal, Store, StoreError
+from imprint.serve.store.chat_import import ImportedMessage
+from imprint.serve.store.limits import Limits
+from tests.serve.stores import HOME, user
+
+
+def filled(store: Store, me: Principal, room: int) -> str:
+    """A chat that has room for so many messages."""
+    count = Limits().messages_a_chat - room
+    messages = [ImportedMessage(str(number), None, "user", "x", None, "done", None, 0, 0) for number in range(count)]
+    return store.chat_import.one(me, "full", messages).id
+
+
+def test_a_question_is_kept_with_an_answer_of_each_model_and_names_the_chat(store: Store) -> None:
+    me = user(store)
+    chat = store.chats.create(me)
+    asked = store.questions.keep(me, chat.id, " 门票\n多少钱？", parent_id=None, models=["base", "tuned"])
+    question, *answers = store.chats.messages(me, chat.id)
+    assert (question.id, question.text, question.state) == (asked.question, " 门票\n多少钱？", "done")
+    assert [(one.id, one.parent_id, one.model, one.state) for one in answers] == [
+        (message, question.id, model, "writing") for message, model in zip(asked.answers, ("base", "tuned"), strict=True)
+    ]
+    assert store.chats.get(me, chat.id).title == "门票 多少钱？"
+    again = store.questions.keep(me, chat.id, None, parent_id=question.id, models=["base"])
+    assert (again.question, again.is_new) == (question.id, False)
+    assert store.chats.messages(me, chat.id)[-1].parent_id == question.id
+
+
+def test_what_is_refused_is_refused_before_and_nothing_of_it_is_kept(store: Store) -> None:
+    me, guest = user(store), store.sessions.guest(HOME).principal
+    full, room_for_two = filled(store, me, 0), filled(store, me, 2)
+    chat, other = store.chats.create(me, "mine"), store.chats.create(me)
+    foreign = store.chats.add(me, other.id, "user", "elsewhere").id
+    refused: list[tuple[Principal, str, str | None, str | None, int, str]] = [
+        *((me, full, "hi", None, 1, "quota_exceeded"), (me, room_for_two, "hi", None, 2, "quota_exceeded")),
+        *((me, chat.id, "a\0", None, 1, "invalid"), (me, chat.id, "x" * 10**7, None, 1, "invalid")),
+        *((me, chat.id, "hi", foreign, 1, "not_found"), (me, chat.id, None, foreign, 1, "not_found")),
+        *((me, "0" * 32, "hi", None, 1, "not_found"), (guest, chat.id, "hi", None, 1, "not_found")),
+    ]
+    counts = {one: len(store.chats.messages(me, one)) for one in (full, room_for_two, chat.id, other.id)}
+    for who, where, text, parent, models, kind in refused:
+        tries: list[Callable[[], object]] = [
+            partial(store.questions.path, who, where, text, parent_id=parent, answers=models),
+            partial(store.questions.keep, who, where, text, parent_id=parent, models=["base"] * models),
+        ]
+        for attempt in tries:
+            with pytest.raises(StoreError) as error:
+                attempt()
+            assert error.value.kind == kind
+    assert {one: len(store.chats.messages(me, one)) for one in counts} == counts
+    assert store.questions.path(me, room_for_two, "hi", parent_id=None, answers=1) == ()
+    assert store.questions.keep(me, room_for_two, "hi", parent_id=None, models=["base"]).answers
+
+
+def test_a_question_that_is_withdrawn_leaves_the_chat_as_it_was(store: Store) -> None:
+    me = user(store)
+    chat = store.chats.create(me)
+    asked = store.questions.keep(me, chat.id, "你好", parent_id=None, models=["base", "tuned"])
+    store.questions.withdraw(store.sessions.guest(HOME).principal, asked)
+    assert len(store.chats.messages(me, chat.id)) == 3
+    store.questions.withdraw(me, asked)
+    assert (store.chats.messages(me, chat.id), store.chats.get(me, chat.id)) == ((), chat)
+    question = store.chats.add(me, chat.id, "user", "earlier")
+    store.questions.withdraw(me, store.questions.keep(me, chat.id, None, parent_id=question.id, models=["base"]))
+    assert store.chats.messages(me, chat.id) == (question,)
+    store.chats.delete(me, chat.id)
+    store.questions.withdraw(me, asked)
+
+
+def test_what_others_have_added_meanwhile_stays_when_a_question_is_withdrawn(store: Store) -> None:
+    me = user(store)
+    chat = store.chats.create(me)
+    asked = store.questions.keep(me, chat.id, "你好", parent_id=None, models=["base", "tuned"])
+    store.chats.rename(me, chat.id, "named")
+    later = store.chats.add(me, chat.id, "user", "more", parent_id=asked.answers[0])
+    store.questions.withdraw(me, asked)
+    kept = store.chats.messages(me, chat.id)
+    assert [(one.id, one.state) for one in kept] == [(asked.question, "done"), (asked.answers[0], "interrupted"), (later.id, "done")]
+    assert store.chats.get(me, chat.id).title == "named"
