@@ -1,15 +1,46 @@
 """How long the service's page stands still, whatever text it shows: no text may take more than a moment to lay out."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from imprint.serve.generation.job import Ended, Generation, Job, TextDelta
 from tests.browser.hostile_texts import RUNS
 from tests.browser.service import Visitor
 from tests.serve.web.page import Browser
+from tests.serve.web.scripted import ScriptedBackend, token
 
 pytestmark = pytest.mark.browser
 
+LEFT_BELOW = """() => {
+    const { scrollHeight, scrollTop, clientHeight } = document.querySelector(".conversation");
+    return scrollHeight - scrollTop - clientHeight;
+}"""
+"""Pixels of the conversation below what is in sight."""
+STALLS = """() => {
+    window.stalls = [];
+    let last = performance.now();
+    setInterval(() => { stalls.push(performance.now() - last); last = performance.now(); }, 20);
+}"""
+"""Notes for how long the page stands still: milliseconds between ticks that should come every 20."""
+HEARD = """async ([piece, times]) => {
+    const { Answer } = await import("/page/answer.js");
+    const answer = new Answer({ id: "1", model: "base", text: "", state: "writing", generation: "g" }, false);
+    const announcer = document.getElementById("announcer");
+    const heard = [];
+    const began = performance.now();
+    const take = (event) => {
+        announcer.textContent = "";
+        answer.on(event);
+        if (announcer.textContent !== "") heard.push(announcer.textContent);
+    };
+    for (let time = 0; time < times; time += 1) take({ name: "text", data: { text: piece } });
+    take({ name: "end", data: { finish: "stop", new_tokens: 1 } });
+    return [heard, (performance.now() - began) / 1000, answer.words.data];
+}"""
+"""What a screen reader says of an answer of many pieces, how many seconds all events take, and the text that is shown at the end."""
 SHOWN = """async ([place, selector, characters]) => {
     const began = performance.now();
     location.hash = place;
@@ -89,4 +120,62 @@ def test_no_run_of_any_text_holds_the_page(visitor: Visitor) -> None:
         if taken > 2:
             slow[unit] = taken
         visitor.open()
+    assert slow == {}
+
+
+def test_a_screen_reader_hears_all_of_an_answer_by_the_sentence_and_long_sentences_in_parts(visitor: Visitor) -> None:
+    page = visitor.open().page
+    heard, _, shown = page.evaluate(HEARD, ["来。花开", 3])
+    assert heard == ["来。", "花开来。", "花开来。", "花开"]
+    for piece, times in (("春天来了，花开", 800), ("spring ", 800)):
+        heard, seconds, shown = page.evaluate(HEARD, [piece, times])
+        assert "".join(heard) == shown == piece * times
+        assert all(200 < len(part) < 400 for part in heard[:-1])
+        assert seconds < 0.5
+
+
+def play(visitor: Visitor, monkeypatch: pytest.MonkeyPatch, pieces: Sequence[str], pause: float) -> None:
+    """Let the question `play` be answered by these pieces."""
+
+    async def push(generation: Generation) -> None:
+        for piece in pieces:
+            generation.push(TextDelta(piece, (token(piece[0], None),)))
+            await asyncio.sleep(pause)
+        generation.push(Ended("stop", 4, len(pieces)))
+
+    begin = ScriptedBackend._begin
+
+    def begin_or_play(backend: ScriptedBackend, generation: Generation, job: Job, text: str) -> None:
+        if text != "play":
+            return begin(backend, generation, job, text)
+        backend.generations.append(generation)
+        task = asyncio.create_task(push(generation))
+        backend.tasks.add(task)
+        task.add_done_callback(backend.tasks.discard)
+        return None
+
+    monkeypatch.setattr(ScriptedBackend, "_begin", begin_or_play)
+
+
+def test_the_end_of_an_answer_stays_in_sight_however_much_comes_at_once(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(visitor, monkeypatch, ["行\n" * 40] * 4, 0.2)
+    page = visitor.be_guest().page
+    assert visitor.ask_whole("play")[0].count("行") == 160
+    assert page.evaluate(LEFT_BELOW) < 5
+
+
+@pytest.mark.long
+def test_no_answer_holds_the_page_while_it_is_written(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = visitor.be_guest().page
+    page.evaluate(STALLS)
+    slow = {}
+    for unit in ("好", "\n", "ب", "ก", "。", "a"):
+        play(visitor, monkeypatch, [unit * 8] * 2000, 0.004)
+        page.evaluate("stalls.length = 0")
+        page.get_by_role("button", name="New chat").click()
+        visitor.ask("play")
+        page.locator(".answer:not([data-state=writing])").wait_for(timeout=60_000)
+        longest = page.evaluate("Math.max(...stalls)")
+        if longest > 1500:
+            slow[unit] = longest
     assert slow == {}

@@ -1,10 +1,11 @@
 // One answer: its text as it is written, and how it is shown.
 import { call, Failure, follow } from "./api.js";
-import { announce, copyText, h, iconButton } from "./dom.js";
+import { announce, copyText, h, iconButton, paced } from "./dom.js";
 import { halves, say } from "./words.js";
 
 const RETRIES = 8;
-const SENTENCE = /[^。！？.!?\n]*[。！？.!?\n]+/gu;
+const SENTENCE_ENDS = [..."。！？.!?\n"];
+const UNSPOKEN = 300;  // characters after which a text is read out though no sentence of it has ended
 const ENDS = { length: "endLength", cancelled: "endCancelled" };
 
 export class Answer {
@@ -16,12 +17,15 @@ export class Answer {
     this.id = message.id;
     this.model = message.model;
     this.text = "";
+    this.drawn = 0;  // how much of the text is shown
+    this.drawing = paced(() => this.drawWithin(() => this.draw()));
+    this.drawWithin = (draw) => draw();
     this.tokens = 0;
     this.live = false;
     this.isWatched = false;
     this.isStopped = false;
     this.isEndedElsewhere = false;
-    this.said = "";
+    this.unspoken = "";
     this.element = this.built(isTuned);
     this.take(message);
   }
@@ -47,6 +51,7 @@ export class Answer {
   take(message) {
     this.text = message.text;
     this.words.data = message.text;
+    this.drawn = message.text.length;
     this.end(message.state, message.finish, message.error && halves(message.error), message.new_tokens);
     if (message.generation) this.begin(message.generation);
     else if (message.state === "writing") this.end("interrupted");
@@ -80,15 +85,26 @@ export class Answer {
     if (what !== null) say(this.status, "text", what);
   }
 
-  /** Read its events until it has ended; `reload` asks the service for the message again, once its events are gone. */
-  async watch(onText, reload, signal) {
+  /** Show what has come of the text. */
+  draw() {
+    this.words.appendData(this.text.slice(this.drawn));
+    this.drawn = this.text.length;
+  }
+
+  /**
+   * Read its events until it has ended.
+   * @param {(draw: () => void) => void} drawWithin what to do around each change of what is shown
+   * @param {(id: string) => Promise<?import("./tree.js").Message>} reload asks the service for the message again, once its events are gone
+   * @param {AbortSignal} signal
+   */
+  async watch(drawWithin, reload, signal) {
+    this.drawWithin = drawWithin;
     let tries = 0;
     while (this.live && tries <= RETRIES) {
       try {
         for await (const event of follow(this.generation, [...this.text].length, signal)) {
           tries = 0;
           this.on(event);
-          onText();
         }
       } catch (failure) {
         if (signal.aborted) return;
@@ -123,26 +139,25 @@ export class Answer {
     }
     if (name === "text") {
       this.text += data.text;
-      this.words.appendData(data.text);
+      this.drawing.soon();
       this.show(null);
       this.speak(data.text);
     }
     if (name === "end") {
+      this.drawing.now();
       this.end(data.error ? "error" : "done", data.finish, data.error && halves(data.error.message), data.new_tokens);
       this.isEndedElsewhere = data.error?.code === "invalid_session" || (data.finish === "cancelled" && !this.isStopped);
       if (this.isEndedElsewhere) this.show("endElsewhere", "problem");
-      announce(this.status.hidden ? this.said : `${this.said} ${this.status.textContent}`);
+      announce(this.status.hidden ? this.unspoken : `${this.unspoken} ${this.status.textContent}`);
     }
   }
 
-  /** Read whole sentences to a screen reader, not each token. */
+  /** Read whole sentences to a screen reader, not each token. Only the new text is looked at: the rest may be long. */
   speak(text) {
-    this.said += text;
-    const sentences = this.said.match(SENTENCE);
-    if (sentences !== null) {
-      announce(sentences.join(""));
-      this.said = this.said.slice(sentences.join("").length);
-    }
+    const ended = Math.max(...SENTENCE_ENDS.map((one) => text.lastIndexOf(one))) + 1;
+    const spoken = ended === 0 && this.unspoken.length + text.length > UNSPOKEN ? text.length : ended;
+    if (spoken > 0) announce(this.unspoken + text.slice(0, spoken));
+    this.unspoken = spoken > 0 ? text.slice(spoken) : this.unspoken + text;
   }
 
   /** Offer to go on from this answer, or say that the chat does. */

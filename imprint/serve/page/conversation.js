@@ -138,7 +138,7 @@ export class Conversation {
   async watch(answer, controller) {
     const { chat } = this;
     const { generation } = answer;
-    await answer.watch(() => this.toEnd(), async (id) => {
+    await answer.watch((draw) => this.withEnd(draw), async (id) => {
       if (chat === null) return null;
       const { messages } = await call("GET", `/api/chats/${encodeURIComponent(chat.id)}/messages`);
       return messages.find((one) => one.id === id) ?? null;
@@ -147,9 +147,7 @@ export class Conversation {
     if (controller.signal.aborted) return;
     if (chat === null && this.live.length === 0) keepSingle(null);
     if (this.answers.get(answer.id) === answer) {
-      const isAtEnd = this.isAtEnd;
-      this.render();
-      this.toEnd(isAtEnd);
+      this.withEnd(() => this.render());
     }
     this.onchange(this);
     if (answer.isEndedElsewhere) this.onrights();
@@ -166,7 +164,14 @@ export class Conversation {
     for (const controller of this.watching.values()) controller.abort();
   }
 
-  /** Keep the end in sight while text comes, unless the reader has scrolled away from it. */
+  /** Change what is shown, and keep the end in sight, unless the reader has scrolled away from it. */
+  withEnd(change) {
+    const { isAtEnd } = this;
+    change();
+    this.toEnd(isAtEnd);
+  }
+
+  /** Scroll to the end, if it is near or must be seen. */
   toEnd(isForced = false) {
     if (isForced || this.isAtEnd) this.scrolled.scrollTop = this.scrolled.scrollHeight;
   }

@@ -2,6 +2,8 @@
 import { say } from "./words.js";
 
 const SAID = { said: "text", label: "aria-label", hint: "placeholder", tip: "title", head: "data-head" };
+const FRAME_MS = 16;
+const REST = 3;  // times as long as paced work took is what it then waits
 const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "hidden", "inert", "open"]);
 
 /**
@@ -104,6 +106,25 @@ export function tell(failure, element = null) {
 
 /** Read a text to those who listen. */
 export function announce(text) { document.getElementById("announcer").textContent = text; }
+
+/**
+ * Work that is done soon, once for all that asked for it meanwhile, and never for more than a quarter of the time.
+ * @param {() => void} work
+ */
+export function paced(work) {
+  /** @type {?number} */
+  let timer = null;
+  let rested = 0;
+  const now = () => {
+    clearTimeout(timer);
+    timer = null;
+    const began = performance.now();
+    work();
+    const ended = performance.now();
+    rested = ended + REST * (ended - began);
+  };
+  return { now, soon: () => { timer ??= setTimeout(now, Math.max(FRAME_MS, rested - performance.now())); } };
+}
 
 /** A place for the sentence of a failure in a form. */
 export function problemLine() { return h("p", { class: "problem", role: "alert", hidden: true }); }
