@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from imprint.files import pickles
 from imprint.files.pickles import refuse_endless_weights
 
 LEGACY_HEAD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03." + b"\x80\x02}q\x00."
@@ -47,11 +48,12 @@ def test_a_tuple_that_would_take_for_ever_to_hash_is_refused(tmp_path: Path) -> 
             refuse_endless_weights(tmp_path / "old.bin")
 
 
-def test_a_description_that_unpacks_to_any_size_is_refused(tmp_path: Path) -> None:
+def test_a_description_that_unpacks_to_any_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "MAX_BYTES", 2**16)
     with pytest.raises(ValueError, match="its description is compressed, or larger than that of any model"):
         refuse_endless_weights(repacked(tmp_path / "file.bin", compression=zipfile.ZIP_DEFLATED))
     with pytest.raises(ValueError, match="its description is compressed, or larger than that of any model"):
-        refuse_endless_weights(repacked(tmp_path / "file.bin", b"N" * 2**24))
-    (tmp_path / "old.bin").write_bytes(b"\x80\x02(" + b"N" * 2**24)
+        refuse_endless_weights(repacked(tmp_path / "file.bin", b"N" * 2**17))
+    (tmp_path / "old.bin").write_bytes(b"\x80\x02(" + b"N" * 2**17)
     with pytest.raises(ValueError, match="its description is larger than that of any model"):
         refuse_endless_weights(tmp_path / "old.bin")
