@@ -84,9 +84,8 @@ export class Sidebar {
       const { chats, next_cursor: cursor } = await call("GET", `/api/chats?${query}`);
       if (number !== this.asked) return;
       this.cursor = cursor;
-      const entries = chats.map((chat) => this.entry(chat));
-      if (isMore) this.list.append(...entries);
-      else this.list.replaceChildren(...entries);
+      if (!isMore) this.list.replaceChildren();
+      for (const chat of chats) this.insert(chat);
       this.more.hidden = cursor === null;
       this.nothing.hidden = this.list.childElementCount > 0;
       say(this.nothing, "text", words ? "noneFound" : "noChats");
@@ -96,13 +95,20 @@ export class Sidebar {
     }
   }
 
+  /** Show a chat at its place; one that has changed since it was shown comes again. */
+  insert(chat) {
+    this.list.querySelector(`[data-chat="${CSS.escape(chat.id)}"]`)?.remove();
+    const next = [...this.list.children].find((item) => Number(item.dataset.changed) < chat.updated_at);
+    this.list.insertBefore(this.entry(chat), next ?? null);
+  }
+
   entry(chat) {
     const link = h("a", { href: `#/chat/${chat.id}` });
     if (chat.title) link.textContent = chat.title;
     else say(link, "text", "untitled");
     link.title = chat.title;
     const more = iconButton("more", "chatActions", () => this.actions(chat));
-    return h("li", { "data-chat": chat.id }, link, more);
+    return h("li", { "data-chat": chat.id, "data-changed": String(chat.updated_at) }, link, more);
   }
 
   /** Show which chat is open. */

@@ -4,7 +4,6 @@ A search reads one owner's chats in bounded time, without an index: it finds wor
 SQLite's trigram index needs three characters, and however they are composed; a deleted chat leaves nothing behind in an index.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -31,7 +30,10 @@ TOO_LONG: Final = Bilingual(
     "q: the search takes too long. Search for fewer and shorter words, or delete chats.",
     "q：搜索耗时过长，请减少或缩短搜索词，或删除一些对话。",
 )
-CURSOR: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)-([0-9a-f]{32})")
+MOMENT: Final = r"(\d{1,12}\.\d{6})"
+CURSOR: Final = re.compile(rf"{MOMENT}-([0-9a-f]{{32}})-{MOMENT}-{MOMENT}")
+TOP: Final = (999_999_999_999.0, "f" * 32)
+"""A place before all chats."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,39 @@ class ChatPage:
     """The chats."""
     next_cursor: str | None
     """Where the list goes on; None at its end."""
+
+
+@dataclass(frozen=True)
+class _Cursor:
+    """Where a list goes on. A chat that changes meanwhile moves before that place: a further round gives those."""
+
+    place: tuple[float, str]
+    """When the last chat of the page before was changed, and its id."""
+    began: float
+    """When the newest chat was changed as the round began."""
+    since: float = 0.0
+    """In a further round, the same of the round before: it has the chats that were there then and were changed afterwards."""
+
+    @classmethod
+    def read(cls, text: str) -> "_Cursor":
+        """Raises StoreError for what no list gave."""
+        found = CURSOR.fullmatch(text)
+        if found is None:
+            raise invalid("cursor: is not one that this list gave. Begin without it.", "cursor 不是列表给出的，请从头开始。")
+        return cls((float(found[1]), found[2]), float(found[3]), float(found[4]))
+
+    def __str__(self) -> str:
+        return f"{self.place[0]:.6f}-{self.place[1]}-{self.began:.6f}-{self.since:.6f}"
+
+    @property
+    def conditions(self) -> tuple[ColumnElement[bool], ...]:
+        """Of the chats that are still to come."""
+        behind = tuple_(CHATS.c.updated_at, CHATS.c.public_id) < tuple_(*self.place)
+        return (behind, CHATS.c.updated_at > self.since, CHATS.c.created_at <= self.since) if self.since else (behind,)
+
+    def further(self) -> "_Cursor":
+        """The beginning of a further round."""
+        return _Cursor(TOP, self.began, self.began)
 
 
 @dataclass(frozen=True)
@@ -110,17 +145,22 @@ class Chats:
     def list(self, principal: Principal, *, search: str = "", cursor: str | None = None, limit: int = 50) -> ChatPage:
         """Chats, those changed last first; `search`: with all of these words in their title or their messages.
 
+        Each that was there at the beginning is in one of the pages; those that change meanwhile come once more, at the end.
         Raises StoreError for a search that takes too long.
         """
         limit = max(1, min(limit, MAX_PAGE))
+        at = _Cursor.read(cursor) if cursor is not None else _Cursor(TOP, 0.0)
         query = select(CHATS).where(CHATS.c.owner == principal.owner, *map(_has_word, _words(search)))
-        if cursor is not None:
-            query = query.where(tuple_(CHATS.c.updated_at, CHATS.c.public_id) < tuple_(*_position(cursor)))
-        query = query.order_by(CHATS.c.updated_at.desc(), CHATS.c.public_id.desc()).limit(limit + 1)
+        query = query.order_by(CHATS.c.updated_at.desc(), CHATS.c.public_id.desc())
         with self._database.reading_within(self._limits.search_seconds, TOO_LONG) as connection:
-            chats = tuple(map(_chat, connection.execute(query)))
-        more = len(chats) > limit
-        return ChatPage(chats[:limit], f"{chats[limit - 1].updated_at:.6f}-{chats[limit - 1].id}" if more else None)
+            chats = tuple(map(_chat, connection.execute(query.where(*at.conditions).limit(limit + 1))))
+            began = chats[0].updated_at if chats and at.place == TOP else at.began
+            if len(chats) > limit:
+                last = chats[limit - 1]
+                return ChatPage(chats[:limit], str(_Cursor((last.updated_at, last.id), began, at.since)))
+            further = _Cursor(TOP, began).further()
+            has_changed = cursor is not None and connection.execute(query.where(*further.conditions).limit(1)).first() is not None
+        return ChatPage(chats, str(further) if has_changed else None)
 
     def ids(self, principal: Principal) -> tuple[str, ...]:
         """All chats of an owner as they are now, those changed last first; between two pages of `list` one may change its place."""
@@ -191,8 +231,9 @@ class Chats:
         state: MessageState = "done",
     ) -> Message:
         """Add a message after another one of the chat, or at its beginning; several after one are branches."""
-        kept, now = self.checked(text), self.time()
+        kept = self.checked(text)
         with self._database.writing() as connection:
+            now = self.time()  # nobody else writes now: what is kept later is of later
             chat = own_chat(connection, principal, chat_id)
             refuse_full(connection, self._limits, chat.id, 1)
             parent = None if parent_id is None else own_message(connection, principal, parent_id, chat=chat.id).id
@@ -327,13 +368,6 @@ def _has_word(word: str) -> ColumnElement[bool]:
 
 def _in(column: Column[Any], word: str) -> ColumnElement[bool]:
     return func.has_word(column, word, type_=Boolean)
-
-
-def _position(cursor: str) -> tuple[float, str]:
-    found = CURSOR.fullmatch(cursor)
-    if found is None or not math.isfinite(float(found[1])):
-        raise invalid("cursor: is not one that this list gave. Begin without it.", "cursor 不是列表给出的，请从头开始。")
-    return float(found[1]), found[2]
 
 
 def _chat(row: Row[Any]) -> Chat:

@@ -56,8 +56,9 @@ class Questions:
 
         Raises StoreError, and nothing is kept, where the chat or the message is gone, where the chat is full, and for what is no text.
         """
-        kept, now = None if text is None else self._chats.checked(text), self._chats.time()
+        kept = None if text is None else self._chats.checked(text)
         with self._database.writing() as connection:
+            now = self._chats.time()  # nobody else writes now: what is kept later is of later
             chat = own_chat(connection, principal, chat_id)
             parent = None if parent_id is None else own_message(connection, principal, parent_id, chat=chat.id)
             refuse_full(connection, self._limits, chat.id, len(models) + (kept is not None))

@@ -183,9 +183,33 @@ def test_a_list_goes_on_where_it_ended_though_chats_come_and_go(store: Store, cl
             break
         cursor = page.next_cursor
     assert sorted(seen) == sorted(ids)
-    for wrong in ("x", "1-2", "1e999-" + "0" * 32, f"{'9' * 400}-{'0' * 32}"):
+    for wrong in ("x", "1-2", "1e999-" + "0" * 32, f"{'9' * 400}-{'0' * 32}", f"1.000000-{'0' * 32}-1.000000-1"):
         with pytest.raises(StoreError, match="cursor: is not one that this list gave"):
             store.chats.list(me, cursor=wrong)
+
+
+@pytest.mark.parametrize("search", ["", "chat"])
+def test_a_chat_that_changes_while_the_pages_of_a_list_are_read_is_in_one_of_them(store: Store, clock: Clock, search: str) -> None:
+    me = user(store)
+    ids = []
+    for number in range(9):
+        clock.now += 1
+        ids.append(store.chats.create(me, f"chat {number}").id)
+    pages: list[list[int]] = []
+    cursor = None
+    while len(pages) < 10:
+        page = store.chats.list(me, search=search, cursor=cursor, limit=3)
+        pages.append([ids.index(chat.id) for chat in page.chats if chat.id in ids])
+        clock.now += 1
+        if len(pages) < 3:
+            store.chats.rename(me, ids[len(pages) - 1], "chat again")
+            store.chats.create(me, "chat of later")
+        elif len(pages) == 3:
+            store.chats.rename(me, ids[5], "chat once more")
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert pages == [[8, 7, 6], [5, 4, 3], [2], [5, 1, 0]]
 
 
 def test_a_chat_that_changes_comes_first(store: Store, clock: Clock) -> None:
