@@ -352,6 +352,22 @@ class TestQueue:
         assert end.prompt_tokens > 0
         assert never_run == Ended("cancelled", 0, 0)
 
+    def test_a_cancelled_answer_counts_the_tokens_that_its_server_told_without_their_text(self) -> None:
+        async def hold_back(asked: Asked) -> None:
+            await asked.stream(chunk("这", tokens=1), chunk("", tokens=7))
+            await asked.closed.wait()
+
+        async def run() -> int:
+            server = FakeServer(answer=hold_back)
+            async with running(server), backend_of(server, timeouts=Timeouts()) as backend:
+                generation = await backend.submit(job_of())
+                (answer,) = backend._open
+                await until(lambda: answer.new_tokens == 7)
+                generation.cancel()
+                return (await outcome_of(generation)).end.new_tokens
+
+        assert asyncio.run(run()) == 7
+
     def test_closing_lets_answers_go_on_for_the_grace_and_ends_the_others(self) -> None:
         async def run() -> list[tuple[str, str | None]]:
             async def answer(asked: Asked) -> None:

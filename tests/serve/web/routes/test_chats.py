@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from imprint.messages import Bilingual
+from imprint.serve.generation.job import Generation, Job
 from imprint.serve.store import StoreError
 from imprint.serve.web.json_pieces import json_bytes
 from imprint.serve.web.routes import chats
@@ -110,6 +111,24 @@ def test_a_question_that_cannot_be_kept_is_refused_before_a_model_works_for_it(s
         assert browser.post(f"/api/chats/{where}/messages", json=fields).status_code == status
     assert (len(browser.messages(full)), browser.messages(chat)) == (1998, [])
     assert (len(shown.backend.jobs), browser.get("/api/me/usage").json()["used"]) == (jobs, 0)
+
+
+def test_where_the_queue_refuses_the_second_model_neither_question_nor_answers_are_kept(
+    shown: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, begin = shown.user("second"), shown.backend._begin
+    chat = browser.new_chat()
+
+    def begin_base(generation: Generation, job: Job, text: str) -> None:
+        begin(generation, job, "full" if job.model == "tuned" else text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shown.backend, "_begin", begin_base)
+        refused = browser.post(f"/api/chats/{chat}/messages", json={"models": ["base", "tuned"], "text": "slow"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    assert shown.backend.generations[-1].ended
+    assert (browser.messages(chat), browser.get(f"/api/chats/{chat}").json()["title"]) == ([], "")
+    assert browser.get("/api/me/usage").json()["used"] == 0
 
 
 def test_a_question_that_the_disk_does_not_take_begins_no_model(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
