@@ -91,6 +91,13 @@ def test_nothing_that_a_model_wrote_runs(page: "Page") -> None:
     assert page.evaluate("window.broken") is None
 
 
+def test_an_answer_that_repeats_a_full_stop_is_shown_as_fast_as_others(window: Window, tmp_path: Path) -> None:
+    found = comparison()
+    for page in opened(window, replace(found, rows=(replace(found.rows[0], tuned="。" * 8000),)), tmp_path, 1280, "light"):
+        taken = "() => { const began = performance.now(); document.body.style.width = '600px'; document.body.offsetHeight; "
+        assert page.evaluate(taken + "return performance.now() - began; }") < 1500
+
+
 def test_the_page_never_scrolls_sideways(page: "Page") -> None:
     for language in ("en", "zh"):
         page.locator(f"#ui-{language}").check()
