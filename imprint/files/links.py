@@ -69,7 +69,7 @@ def refuse_special_entries(folder: Path, entry: Path) -> None:
     An untrusted folder may have such entries: reading a pipe has no end, and a link may lead to any file that is then replaced. A link to
     another place in the folder is followed, since whoever reads a path follows it. Raises UserError for too many levels of folders, too.
     """
-    for found in _with_all_below(entry):
+    for found in _with_all_below(folder, entry):
         if found.is_symlink():
             refuse_outside_links(folder, [found])
         if found.exists() and not (found.is_file() or found.is_dir()):
@@ -80,16 +80,20 @@ def refuse_special_entries(folder: Path, entry: Path) -> None:
             )
 
 
-def _with_all_below(entry: Path) -> Iterator[Path]:
-    """An entry and all that is below it; a folder comes before what is in it, and a linked one is gone through once."""
-    waiting, seen = [(entry, 0)], set[tuple[int, int]]()
+def _with_all_below(folder: Path, entry: Path) -> Iterator[Path]:
+    """An entry of a folder and all that is below it; a folder comes before what is in it, and a linked one is gone through once.
+
+    Its levels are counted where it is, not on the way there: that may be short, through links.
+    """
+    waiting, seen = [entry], set[tuple[int, int]]()
+    top = len(resolved(folder).parts)
     while waiting:
-        path, levels = waiting.pop()
+        path = waiting.pop()
         yield path
         if not path.is_dir() or (found := _identity(path)) in seen:
             continue
         seen.add(found)
-        if levels == MAX_LEVELS:
+        if len(resolved(path).parts) - top > MAX_LEVELS:
             raise UserError(
                 Bilingual(
                     f"{entry}: has folders in folders, {MAX_LEVELS} levels deep, as nothing has that Imprint writes. Delete them.",
@@ -97,7 +101,7 @@ def _with_all_below(entry: Path) -> Iterator[Path]:
                 )
             )
         with suppress(OSError), os.scandir(path) as inside:  # of another user, perhaps: then its reader says so
-            waiting += [(Path(one.path), levels + 1) for one in inside]
+            waiting += [Path(one.path) for one in inside]
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -77,3 +77,14 @@ def test_folders_in_folders_are_refused_before_python_gives_up(tmp_path: Path) -
         while deep != run:  # pytest cannot remove them
             deep.rmdir()
             deep = deep.parent
+
+
+def test_levels_of_folders_are_counted_where_they_are_though_links_lead_in_first(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    deep = [run / "adapter" / "/".join("d" * number) for number in range(1, 91)]
+    deep[-1].mkdir(parents=True)
+    for place, target in ((run / "adapter", deep[60]), (deep[60], deep[30])):
+        for number in range(30):  # whatever comes first in a folder, it is one of them
+            (place / f"link{number}").symlink_to(target)
+    with pytest.raises(UserError, match=r"adapter: has folders in folders, 32 levels deep, as nothing has that Imprint writes"):
+        links.refuse_special_entries(run, run / "adapter")
