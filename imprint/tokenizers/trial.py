@@ -40,7 +40,7 @@ MERGE: Final = TEXT + rb"|\[\s*+" + TEXT + rb"\s*+,\s*+" + TEXT + rb"\s*+\]"
 MERGES: Final = re.compile(rb'(?<!\\)"merges"\s*+:\s*+\[(?:\s*+(?:' + MERGE + rb")\s*+,?+)*+\s*+\]", re.DOTALL)
 """A list of texts or of pairs of them; a quotation mark inside a text stands after a backslash."""
 TRIAL: Final = """
-import json, resource, sys
+import json, resource, sys, time
 resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]), int(sys.argv[1])))
 from tokenizers import Tokenizer
 rust = Tokenizer.from_str(sys.stdin.buffer.read().decode())
@@ -50,12 +50,25 @@ for special in (False, True):
     rust.encode_special_tokens = special
     for text in json.loads(sys.argv[2]):
         rust.encode(text)
+run, seconds = int(sys.argv[4]), float(sys.argv[5])
+letters = json.loads(sys.argv[3])
+every = [letter for letter in map(chr, range(0, 0x20000, 32) if letters else ()) if letter.isalpha()]
+for text in [letter * run for letter in letters] + [letter * (run // 5) for letter in every]:
+    begin = time.process_time()
+    rust.encode(text)
+    if time.process_time() - begin > seconds:
+        sys.exit(f"{len(text)} times {text[0]!r} take more than {seconds} seconds")
 """
 TEXTS: Final = ("", "a", " ", "Hello, 你好 123!\n\n  <x>", "e\u0301\U0001f600\t")
 """What is encoded on trial, besides runs of the letters in its patterns."""
 LETTERS: Final = ("a", "A", "好", "é", "1", " ", "\n", ".")
 RUN: Final = 1000
-"""So many of each of these are encoded, where a pattern may take a time that grows with a power of their number."""
+"""So many of each of these, and a fifth of a letter of each script, are encoded where a pattern may take a time that grows with a power of
+their number."""
+RUN_SECONDS: Final = 0.5
+"""Most processor time for one of these, which takes a published vocabulary a millisecond."""
+LETTERS_TRIED: Final = 100
+"""Letters of the patterns that are tried."""
 
 
 def refuse_large(file: Path, content: bytes) -> None:
@@ -87,10 +100,11 @@ def refuse_harmful(file: Path, content: bytes, fields: Mapping[str, object], siz
         raise _unusable(file, f"a list in it has {steps} steps or tokens; at most {MAX_STEPS} are read")
     if all(map(_is_common, parts)) and not list(_patterns(parts[0])) and not any(map(may_backtrack, patterns)):
         return
-    long = [letter * RUN for letter in LETTERS] if any(map(may_backtrack, patterns)) else []
-    runs = [letter * 40 + "b!" for letter in sorted({letter for pattern in patterns for letter in pattern})[:100]]
+    letters = sorted({letter for pattern in patterns for letter in pattern}, reverse=True)[:LETTERS_TRIED]
+    long = "".join([*LETTERS, *letters]) if any(map(may_backtrack, patterns)) else ""
+    texts = json.dumps([*TEXTS, *(letter * 40 + "b!" for letter in letters)])
     memory = TRIAL_BYTES + BYTES_PER_BYTE * len(content)
-    arguments = [sys.executable, "-c", TRIAL, str(memory), json.dumps([*TEXTS, *runs, *long])]
+    arguments = [sys.executable, "-c", TRIAL, str(memory), texts, json.dumps(long), str(RUN), str(RUN_SECONDS)]
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
     try:
         done = subprocess.run(arguments, input=content, capture_output=True, timeout=TRIAL_SECONDS, check=False, env=environment)

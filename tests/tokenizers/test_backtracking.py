@@ -10,6 +10,8 @@ PUBLISHED = (
     r" ?[^(\s|[.,!?…。，、।۔،])]+",
     r"[一-龥぀-ゟ゠-ヿ]+",
     r"\d{3}(?!\d)|\p{N}{1,3}+|\s++$",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{M}]+(?i:'s|'t|'ll)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)",
+    r"\s?\p{L}+|[\r\n]|[0-9][0-9][0-9]",
 )
 
 
@@ -28,6 +30,18 @@ def test_patterns_of_published_vocabularies_need_no_trial(pattern: str) -> None:
         r"x|a*a*(?=b)",
         r"[^\]|]*\w+(?:[0-9])",
         r"a{50}a{2,}b+",
+        r"[a-z]?" * 18 + r"\d",
+        r"(?:[a-z])?" * 18 + r"\d",
+        r"[a-z]{0,9}" * 3 + r"\d",
+        r"\w?" * 4 + r"\w*\d",
+        r"(?:[a-z]|[a-y])" * 18 + r"\d",
+        r"(?:[a-z]*|x)" * 3 + r"\d",
+        r"[a-z]{1,3}+\d",
+        r"[a-z]*{3}\d",
+        r"(?i:a|b|c|a)" * 18 + r"\d",
+        r"[a-z]?" * 18 + r"(?!b?)",
+        r"(?<a>[a-z]*)\g<a>\g<a>\d",
+        r"[a-z[0-9]]*[a-z[0-9]]*x",
     ],
 )
 def test_patterns_that_may_divide_a_run_in_many_ways_need_one(pattern: str) -> None:

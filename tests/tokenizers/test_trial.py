@@ -72,6 +72,17 @@ def test_a_pattern_that_takes_seconds_for_a_long_word_is_a_sentence(tmp_path: Pa
         read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2})
 
 
+@pytest.mark.parametrize("letters", ["[a-z]", "[\u0400-\u04ff]", r"\p{Hebrew}"])
+def test_a_pattern_of_parts_that_may_be_left_out_is_tried_on_words_of_any_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letters: str
+) -> None:
+    monkeypatch.setattr(trial, "RUN_SECONDS", 0.02)
+    split = {"type": "Split", "pattern": {"Regex": f"{letters}?" * 13 + r"\d|."}, "behavior": "Isolated", "invert": False}
+    folder_of(tmp_path, {"model_type": "bloom"}, {"tokenizer.json": {**json.loads(tokenizer_json()), "pre_tokenizer": split}})
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be used as a tokenizer \(\d+ times '.' take more than 0.02 seconds\)"):
+        read_tokenizer(tmp_path, {"model_type": "bloom", "eos_token_id": 2})
+
+
 @pytest.mark.parametrize("deep", [90, 50_000])
 def test_a_file_of_many_levels_is_a_sentence(tmp_path: Path, deep: int) -> None:
     nested = '{"type": "Sequence", "pretokenizers": [' * deep + json.dumps(BYTES) + "]}" * deep
