@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 from unittest.mock import patch
@@ -59,6 +59,7 @@ from imprint.kernels import launch, ops
 from imprint.kernels.tiles import MEDIUM_BATCH_TOKENS
 from imprint.quant.formats import FORMATS
 from imprint.quant.weight_format import SCALE, WEIGHT
+from imprint.runtime import version_of
 
 SEARCH_MS = 3
 """Milliseconds for each tile that a library tries."""
@@ -110,17 +111,14 @@ class Job:
     def about(self) -> dict[str, object]:
         """What its lines begin with."""
         named = {"tokens": int(self.variant)} if self.variant.isdigit() else {"norm": self.variant} if self.variant else {}
-        return {"case": self.case, **named, "library": self.library, "version": version_of(self.library)}
+        return {"case": self.case, **named, "library": self.library, "version": library_version(self.library)}
 
 
-def version_of(library: str) -> str | None:
+def library_version(library: str) -> str | None:
     """None where it is not installed."""
     if library not in PACKAGES:
         return imprint.__version__ if library == "imprint" else str(torch.__version__)
-    try:
-        return metadata.version(PACKAGES[library])
-    except metadata.PackageNotFoundError:
-        return None
+    return version_of(PACKAGES[library])
 
 
 # ------------------------------------------------------------------------------------------------------------------ products

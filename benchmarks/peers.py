@@ -18,7 +18,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from full_size import LENGTHS, PREFIX_LENGTH, reset_peak_memory, synchronize
 from results import reporter
 from torch import Tensor
 
-from imprint.runtime import peak_memory_bytes
+from imprint.runtime import peak_memory_bytes, version_of
 
 ROWS, WARM_UP, STEPS = 16, 4, 12
 PROMPT_TOKENS, ANSWER_TOKENS, BATCH = 44, 160, 64
@@ -242,14 +241,6 @@ def main() -> None:
         if gpu:
             torch.compiler.reset()
             torch.cuda.empty_cache()
-
-
-def version_of(library: str) -> str | None:
-    """The installed version; None where there is none."""
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
 
 
 def guarded(measure: Callable[[Peer], Values], peer: Peer) -> Values:

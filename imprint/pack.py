@@ -62,7 +62,7 @@ class Pack:
     """(N,) int64 ids of those next tokens."""
     weights: Tensor | None = None
     """(N,) fp32 factors of the targets' losses; None for 1."""
-    begins: bool = False
+    is_start: bool = False
     """Whether no sequence has earlier tokens in a cache."""
 
     @property
@@ -93,7 +93,7 @@ class Pack:
             fill(self.targets, weightless),
             fill(self.labels, weightless),
             fill(weights, weightless),
-            self.begins,
+            self.is_start,
         )
 
     def to(self, device: torch.device | str) -> "Pack":
@@ -112,7 +112,7 @@ class Pack:
             move(self.targets),
             move(self.labels),
             None if self.weights is None else move(self.weights),
-            self.begins,
+            self.is_start,
         )
 
 
@@ -146,7 +146,7 @@ def pack(
     num_visible = torch.where(offsets < bidirectional_lengths, bidirectional_lengths, offsets + 1)
     positions = scheme.positions(offsets, bidirectional_lengths, mask_position)
     of_targets = None if weights is None else torch.tensor(weights, dtype=torch.float32)[seq_ids[targets]]
-    return Pack(ids, positions, seq_ids, offsets, num_visible, lengths, targets, target_labels, of_targets, begins=True)
+    return Pack(ids, positions, seq_ids, offsets, num_visible, lengths, targets, target_labels, of_targets, is_start=True)
 
 
 def _predicting(labels: Sequence[int], span: ContextSpan) -> int:

@@ -43,7 +43,7 @@ class Prefill:
             (end - start,),
             whole.targets,
             whole.labels,
-            begins=start == 0,
+            is_start=start == 0,
         )
         hidden = self.network(part, adapters=adapters, cache=self.cache.view(0, 1, end))
         return self.network.logits(hidden[-1:]) if end == self.length else None

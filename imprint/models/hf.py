@@ -43,7 +43,7 @@ EXCLUDED_FIELDS = (*QUANTIZATION_FIELDS, "torch_dtype", "dtype", "auto_map", "nu
 """Fields of a config.json that transformers does not get: our own, the dtype (chosen by the caller), code (never run), and labels, which
 no language model has: it would make a name for each of a billion."""
 MAX_BUFFER_BYTES = 2**30
-"""Most bytes of what is computed when a model is built, such as masks and tables of positions."""
+"""Most bytes of what is computed when a model is built, such as masks and tables of positions: one of a million positions takes half."""
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 """Supported layer types."""
 BY_LENGTH = frozenset({"dynamic", "longrope"})

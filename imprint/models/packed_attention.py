@@ -23,7 +23,7 @@ class PackedAttention:
 
     def supports(self, context: ForwardContext) -> bool:
         """See AttentionBackend."""
-        return (context.cache is None or context.pack.begins) and context.pack.ids.is_cuda
+        return (context.cache is None or context.pack.is_start) and context.pack.ids.is_cuda
 
     @staticmethod
     def fits(head_dim: int) -> bool:

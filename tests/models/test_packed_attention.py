@@ -67,7 +67,7 @@ class Everywhere(PackedAttention):
     """Takes what PackedAttention takes on a GPU, wherever Triton runs."""
 
     def supports(self, context: ForwardContext) -> bool:
-        return context.cache is None or context.pack.begins
+        return context.cache is None or context.pack.is_start
 
     @staticmethod
     def computes(head_dim: int, device: torch.device, dtype: torch.dtype) -> bool:
@@ -93,9 +93,9 @@ def test_prompts_run_by_the_kernel_fill_the_cache_and_are_answered_as_by_the_ref
     assert difference(found[0], found[1]) < 1e-5
 
 
-@pytest.mark.parametrize(("cached", "begins", "taken"), [(False, True, True), (True, True, True), (True, False, False)])
-def test_a_pass_that_reads_a_cache_is_left_to_others(*, cached: bool, begins: bool, taken: bool) -> None:
-    on_gpu = SimpleNamespace(begins=begins, ids=SimpleNamespace(is_cuda=True))
+@pytest.mark.parametrize(("cached", "is_start", "taken"), [(False, True, True), (True, True, True), (True, False, False)])
+def test_a_pass_that_reads_a_cache_is_left_to_others(*, cached: bool, is_start: bool, taken: bool) -> None:
+    on_gpu = SimpleNamespace(is_start=is_start, ids=SimpleNamespace(is_cuda=True))
     context: Any = SimpleNamespace(cache=object() if cached else None, pack=on_gpu)
 
     assert PackedAttention().supports(context) is taken

@@ -34,7 +34,8 @@ Owners = OrderedDict[str, deque[W]]
 class FairQueue(Generic[W]):
     """Jobs in the order in which they came for each owner, round robin over the turns and over the owners that share one.
 
-    Guests never have all slots, and while an account waits that may have an answer, two guests never begin one after the other.
+    Guests never have all slots, if there are several, and while an account waits that may have an answer, two guests never begin one
+    after the other.
     It takes no lock: the caller has one.
     """
 
@@ -153,6 +154,6 @@ def guest_slots(slots: int) -> int:
 
 def _round_robin(lists: Sequence[Iterable[W]]) -> list[W]:
     """The first of each, then the second of each, and so on."""
-    if len(lists) == 1:  # an account alone, at each step of the decoder
+    if len(lists) == 1:  # an account alone
         return [*lists[0]]
     return [job for turn in zip_longest(*lists) for job in turn if job is not None]

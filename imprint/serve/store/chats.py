@@ -130,10 +130,11 @@ class Chats:
 
     def create(self, principal: Principal, title: str = "") -> Chat:
         """Begin a chat. Raises StoreError for very many."""
-        now = self.time()
-        chat = Chat(new_public_id(), short_text(title, "title", most=MAX_TITLE), now, now)
-        values = {"public_id": chat.id, "owner": principal.owner, "account_id": principal.account_id, "title": chat.title}
+        kept = short_text(title, "title", most=MAX_TITLE)
         with self._database.writing() as connection:
+            now = self.time()  # nobody else writes now: what is kept later is of later
+            chat = Chat(new_public_id(), kept, now, now)
+            values = {"public_id": chat.id, "owner": principal.owner, "account_id": principal.account_id, "title": chat.title}
             count = connection.execute(select(func.count()).select_from(CHATS).where(CHATS.c.owner == principal.owner)).scalar_one()
             most = self._limits.guest_chats if principal.role == "guest" else self._limits.chats_an_owner
             if count >= most:
@@ -328,8 +329,15 @@ def own_message(connection: Connection, principal: Principal, message_id: str, *
 def refuse_full(connection: Connection, limits: Limits, chat: int, more: int) -> None:
     """Raise StoreError where a chat has no room for so many more messages."""
     count = connection.execute(select(func.count()).select_from(MESSAGES).where(MESSAGES.c.chat_id == chat)).scalar_one()
-    if count + more > limits.messages_a_chat:
-        raise too_many("messages in a chat", "条消息（每个对话）", limits.messages_a_chat)
+    most = limits.messages_a_chat
+    if count + more > most:
+        raise StoreError(
+            "quota_exceeded",
+            Bilingual(
+                f"this chat has {count:,} messages and may have {most:,}, too few for {more} more. Begin another chat.",
+                f"此对话已有 {count:,} 条消息，上限为 {most:,} 条，容不下再加 {more} 条：请开始新的对话。",
+            ),
+        )
 
 
 def add_message(

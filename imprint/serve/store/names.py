@@ -30,10 +30,10 @@ def account_name(text: str, field: str = "name") -> str:
     name = unicodedata.normalize("NFC", text)
     if not 1 <= len(name) <= MAX_NAME or not all(map(_is_allowed, name)) or not name[0].isalnum() or mixes_scripts(name):
         raise invalid(
-            f"{field}: must have 1 to {MAX_NAME} letters of one alphabet, Chinese characters (Latin letters may stand beside them), digits "
-            f"0 to 9, or {' '.join(PUNCTUATION)}, and begin with a letter or digit; got {_quoted(text)}.",
-            f"{field}：须为 1 到 {MAX_NAME} 个同一种文字的字母、汉字（可与拉丁字母并用）或数字 0 到 9，也可含 {' '.join(PUNCTUATION)}，"
-            f"并以字母、汉字或数字开头；实际是 {_quoted(text)}。",
+            f"{field}: must have 1 to {MAX_NAME} letters of one alphabet, Chinese characters (Latin letters and kana may stand beside "
+            f"them), digits 0 to 9, or {' '.join(PUNCTUATION)}, and begin with a letter or digit; got {_quoted(text)}.",
+            f"{field}：须为 1 到 {MAX_NAME} 个同一种文字的字母、汉字（可与拉丁字母、假名并用）或数字 0 到 9，"
+            f"也可含 {' '.join(PUNCTUATION)}，并以字母、汉字或数字开头；实际是 {_quoted(text)}。",
         )
     return name
 
@@ -123,8 +123,8 @@ def look_alike_error(name: str, other: str) -> StoreError:
     return StoreError(
         "conflict",
         Bilingual(
-            f'name: "{name}" looks like the account "{other}": accents, and other forms of a letter, do not make another name. Choose '
-            "another one.",
+            f'name: "{name}" looks like the account "{other}": accents, other forms of a letter, and letters or digits that look alike '
+            "do not make another name. Choose another one.",
             f'name："{name}" 与已有账号 "{other}" 看起来相同：变音符号、字母的其他写法和形近的字母、数字不算不同的名字，请换一个。',
         ),
     )

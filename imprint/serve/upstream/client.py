@@ -27,8 +27,6 @@ MAX_PIECES: Final = 1000
 """Most pieces in which the network brings an answer, and one more for each 32 bytes: each takes time, whatever it holds."""
 PIECES_AT_ONCE: Final = 64
 """After so many pieces all else has its turn."""
-LINES_AT_ONCE: Final = 128
-"""After so many lines of a stream, likewise."""
 THREAD_BYTES: Final = 2**16
 """Longer JSON is parsed in a thread."""
 KEEP_SECONDS: Final = 2.0
@@ -80,8 +78,6 @@ class Client:
                 content = await _read(response, MAX_BODY_BYTES)
         except TimeoutError:
             raise FaultError("timeout") from None
-        if len(content) > MAX_BODY_BYTES:
-            raise FaultError("oversized")
         return await _parsed(content, MAX_BODY_VALUES)
 
     async def stream(self, url: str, body: Mapping[str, Any], most_bytes: int) -> AsyncGenerator[Any]:
@@ -181,11 +177,7 @@ async def event_texts(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
     """
     data: list[bytes] = []
     size = 0
-    count = 0
     async for line in _lines(chunks):
-        count += 1
-        if not count % LINES_AT_ONCE:
-            await asyncio.sleep(0)
         size += len(line) + 1
         if size > MAX_EVENT_BYTES:
             raise FaultError("oversized")

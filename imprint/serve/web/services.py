@@ -46,7 +46,9 @@ MANY: Final = Bilingual(
 BACKING_UP: Final = Bilingual("A backup is being written; try again when it is done.", "正在写入备份，请在完成后再试。")
 MANY_OPEN: Final = Bilingual("You open too many chats at a time; try again in a moment.", "同时打开的对话过多，请稍后再试。")
 MANY_BODIES: Final = Bilingual("You send too many large requests at a time; try again in a moment.", "同时发送的大请求过多，请稍后再试。")
-ENDED: Final = Bilingual("Your right to this has just ended.", "你对此的权限刚刚失效。")
+ENDED: Final = Bilingual(
+    "Your right to this has just ended; sign in again, or use another key.", "相应权限刚刚失效，请重新登录或更换密钥。"
+)
 ENDING: Final = Bilingual("The service is ending; try again later.", "服务正在关闭；请稍后再试。")
 
 

@@ -258,7 +258,7 @@ def test_chats_and_messages_are_bounded(tmp_path: Path) -> None:
         answer = store.chats.add(me, chat_id, "assistant", "", state="writing")
         assert store.chats.write(me, answer.id, "1234567")
         assert store.chats.message(me, answer.id).text == "12345"
-        with pytest.raises(StoreError, match="there are 2 messages in a chat already"):
+        with pytest.raises(StoreError, match="has 2 messages and may have 2, too few for 1 more"):
             store.chats.add(me, chat_id, "user", "x")
         store.chats.create(me)
         with pytest.raises(StoreError, match="there are 2 chats already") as refused:
