@@ -34,7 +34,7 @@ class BoundedConnection(h11.Connection):
     """HTTP status of the answer to what was refused."""
     _chunks = _chunk_bytes = 0
     _before_chunk = False
-    """Whether the line before a chunk comes next."""
+    """Whether the line before a chunk comes next; once all of it has come h11 takes it, also where nothing of the chunk has."""
     _in_trailer = False
 
     def __init__(self) -> None:
@@ -44,6 +44,8 @@ class BoundedConnection(h11.Connection):
         """The next part of a request. Raises RemoteProtocolError, with `refused_with` as its status."""
         if self.their_state is h11.IDLE:
             self._check_header()
+        elif self.their_state is h11.SEND_BODY and self._in_trailer:
+            self._check_trailer(self.trailing_data[0])
         elif self.their_state is h11.SEND_BODY and self._before_chunk:
             self._check_chunk_line()
         try:
@@ -66,11 +68,13 @@ class BoundedConnection(h11.Connection):
         self._before_chunk, self._in_trailer = b"transfer-encoding" in named, False
 
     def _count_chunk(self, data: h11.Data) -> None:
-        self._before_chunk = data.chunk_end
-        self._chunks += data.chunk_start
+        """Count a chunk where it ends, which it does once, in however many parts it came."""
         self._chunk_bytes += len(data.data)
-        if self._chunks > MAX_CHUNKS + (self._chunk_bytes >> 10):
-            self._refuse(400, "too many chunks")
+        if data.chunk_end:
+            self._before_chunk = True
+            self._chunks += 1
+            if self._chunks > MAX_CHUNKS + (self._chunk_bytes >> 10):
+                self._refuse(400, "too many chunks")
 
     def _check_header(self) -> None:
         data = self.trailing_data[0]
@@ -81,17 +85,23 @@ class BoundedConnection(h11.Connection):
         self._check_count(data, b",", MAX_LIST_ITEMS)
 
     def _check_chunk_line(self) -> None:
-        if not self._in_trailer:
-            begin = bytes(self._receive_buffer._data[: MAX_CHUNK_LINE + 2]).lstrip(b"\r\n")  # all of it may be long
-            if b"\n" not in begin and len(begin) >= MAX_CHUNK_LINE:
-                self._refuse(400, "the line before a chunk is too long")
-            if b"\n" not in begin or not LAST_CHUNK.match(begin):
-                return
-        data = self.trailing_data[0]
-        if not self._in_trailer:
-            self._in_trailer, data = True, data.lstrip(b"\r\n")
+        """Refuse a long line before a chunk, whether or not all of it has come, and note what follows it."""
+        begin = bytes(self._receive_buffer._data[: MAX_CHUNK_LINE + 4])  # all of it may be long; the chunk before it ends in "\r\n"
+        line = begin.removeprefix(b"\r").removeprefix(b"\n")
+        end = line.find(b"\r\n")
+        if (len(line.removesuffix(b"\r")) if end < 0 else end) > MAX_CHUNK_LINE:
+            self._refuse(400, "the line before a chunk is too long")
+        if end < 0:
+            return
+        self._before_chunk = False
+        if LAST_CHUNK.match(line):
+            self._in_trailer = True
+            self._check_trailer(self.trailing_data[0][len(begin) - len(line) + end + 2 :])
+
+    def _check_trailer(self, data: bytes) -> None:
+        """Refuse a trailer of many lines; one that has none begins with its end, and the next request may follow that."""
         if not data.startswith((b"\n", b"\r\n")):
-            self._check_count(data, b"\n", MAX_HEADER_LINES + 2)
+            self._check_count(data, b"\n", MAX_HEADER_LINES + 1)  # and the empty one
 
     def _check_count(self, data: bytes, letter: bytes, most: int) -> None:
         """Refuse a header or trailer that begins here with more of a letter, whether or not all of it has come."""

@@ -1,10 +1,10 @@
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import h11
 import pytest
 
-from imprint.serve.web.bounded_connection import MAX_HEADER_BYTES, MAX_HEADER_LINES, BoundedConnection
+from imprint.serve.web.bounded_connection import MAX_CHUNK_LINE, MAX_HEADER_BYTES, MAX_HEADER_LINES, BoundedConnection
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
@@ -13,9 +13,14 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 def events(data: bytes, size: int | None = None) -> Iterator[h11.Event]:
     """The parts of requests that come in pieces of this size, each of which is answered by nothing."""
+    return events_of([data[start : start + (size or len(data))] for start in range(0, len(data), size or len(data))])
+
+
+def events_of(pieces: Sequence[bytes]) -> Iterator[h11.Event]:
+    """The parts of requests that come in these pieces."""
     connection = BoundedConnection()
-    for start in range(0, len(data), size or len(data)):
-        connection.receive_data(data[start : start + (size or len(data))])
+    for piece in pieces:
+        connection.receive_data(piece)
         while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
             assert not isinstance(event, type)
             yield event
@@ -23,11 +28,36 @@ def events(data: bytes, size: int | None = None) -> Iterator[h11.Event]:
 
 def status_of(data: bytes, size: int | None = None) -> int:
     """With which status a request is refused; 0 for one that is read."""
+    return read(events(data, size))[0]
+
+
+def read(found: Iterator[h11.Event]) -> tuple[int, bytes]:
+    """With which status a request is refused, 0 for one that is read and -1 for one that has no end; and the body as far as it was read."""
+    body, is_whole = b"", False
     try:
-        ends = [isinstance(event, h11.EndOfMessage) for event in events(data, size)]
+        for event in found:
+            body += bytes(event.data) if isinstance(event, h11.Data) else b""
+            is_whole = isinstance(event, h11.EndOfMessage)
     except h11.RemoteProtocolError as error:
-        return error.error_status_hint
-    return 0 if ends[-1:] == [True] else -1
+        return error.error_status_hint, body
+    return (0 if is_whole else -1), body
+
+
+def splits(data: bytes) -> Iterator[Sequence[bytes]]:
+    """A stream as networks may divide it: in two at every byte, in three around every byte, and at every line or byte."""
+    yield [data]
+    yield [data[at : at + 1] for at in range(len(data))]
+    yield data.splitlines(keepends=True)
+    for at in range(1, len(data)):
+        yield [data[:at], data[at:]]
+        if at + 1 < len(data):
+            yield [data[:at], data[at : at + 1], data[at + 1 :]]
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    """A body in chunks of so many bytes."""
+    parts = (body[start : start + size] for start in range(0, len(body), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
 @pytest.mark.parametrize("size", [None, 1, 7])
@@ -57,6 +87,42 @@ def test_the_body_is_that_of_h11_wherever_the_network_cuts_it() -> None:
         found = list(events(data, size))
         assert b"".join(bytes(event.data) for event in found if isinstance(event, h11.Data)) == b"{\n0\n0123456789"
         assert isinstance(found[-1], h11.EndOfMessage)
+
+
+BODIES = (b'{"text": "' + b"x" * 300 + b'"}', b"0,\n" + b"1\n" * 150, b"\r\n0\r\n\r\n" * 40 + b"\n\n0;")
+
+
+@pytest.mark.parametrize("body", BODIES, ids=["long", "lines", "ends"])
+@pytest.mark.parametrize("size", [9, 64, 290, 1000])
+def test_an_honest_body_in_chunks_is_read_as_it_was_sent_wherever_the_network_cuts_it(body: bytes, size: int) -> None:
+    for end in (b"0\r\n\r\n", b"0\r\na:\r\n\r\n"):
+        stream = chunked(body, size) + end
+        assert {read(events_of([CHUNKED, *pieces])) for pieces in splits(stream)} == {(0, body)}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1024, 8192, 65536])
+def test_a_line_before_a_chunk_may_come_before_its_data(size: int) -> None:
+    body = b"\n0" * min(50 * size, 450_000)
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    pieces = [piece for part in parts for piece in (b"%x" % len(part), b"\r\n", part, b"\r\n")]
+    assert read(events_of([CHUNKED, *pieces, b"0\r\n\r\n"])) == (0, body)
+
+
+@pytest.mark.parametrize(
+    ("stream", "status"),
+    [
+        (chunked(b"a" * 101, 1) + b"0\r\n\r\n", 400),
+        (chunked(b"a" * 99, 1) + chunked(b"a" * 400, 200) + b"0\r\n\r\n", 400),
+        (b"2;" + b"a" * (MAX_CHUNK_LINE - 1) + b"\r\n{}\r\n0\r\n\r\n", 400),
+        (b"2\r\n{}\r\n0;" + b"a" * (MAX_CHUNK_LINE - 1) + b"\r\n\r\n", 400),
+        (b"2\r\n{}\r\n0\r\n" + b"a:\r\n" * (MAX_HEADER_LINES + 1) + b"\r\n", 431),
+        (chunked(b"a" * 100, 1) + b"0\r\n" + b"a:\r\n" * MAX_HEADER_LINES + b"\r\n", 0),
+        (b"2;" + b"a" * (MAX_CHUNK_LINE - 2) + b"\r\n{}\r\n0;" + b"a" * (MAX_CHUNK_LINE - 2) + b"\r\n\r\n", 0),
+    ],
+    ids=["small chunks", "a chunk too many", "line", "last line", "trailer", "as many chunks", "as long lines"],
+)
+def test_the_bounds_of_a_body_hold_wherever_the_network_cuts_it(stream: bytes, status: int) -> None:
+    assert {read(events_of([CHUNKED, *pieces]))[0] for pieces in splits(stream)} == {status}
 
 
 @pytest.mark.parametrize("size", [None, 3])
