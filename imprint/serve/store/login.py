@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, select, update
 
@@ -20,6 +20,9 @@ from imprint.serve.store.throttle import Throttle
 
 NOBODY = "(no such account)"
 """In the audit log, for a name that no account has: it may be a password, typed into the wrong field."""
+
+SUSPECT_FAILURES: Final = 3
+"""Wrong passwords of a network in a minute from which on its logins are suspected: people mistype one or two."""
 
 Tries = Sequence[tuple[Throttle, Hashable]]
 """Where a try is counted, each with its key."""
@@ -39,8 +42,8 @@ class Login:
 class Standing:
     """How a login from an address is treated at this moment."""
 
-    has_failures: bool
-    """Whether a password from its network was wrong in the last minute, or is being verified."""
+    is_suspect: bool
+    """Whether several passwords from its network were wrong in the last minute, or are being verified."""
     brake_seconds: float
     """How long it waits then before it is verified, as very many guess everywhere."""
 
@@ -63,9 +66,9 @@ class SignIn:
         for throttle, key in ((self._by_network, visitor_network(address)), (self._by_address, visitor_address(address))):
             if (seconds := throttle.wait(key)) is not None:
                 raise _throttled(seconds)
-        has_failures = self._by_network.count(visitor_network(address)) > 0
+        is_suspect = self._by_network.count(visitor_network(address)) >= SUSPECT_FAILURES
         very_many = self._all.wait(None) is not None
-        return Standing(has_failures, self._limits.brake_seconds if has_failures and very_many else 0.0)
+        return Standing(is_suspect, self._limits.brake_seconds if is_suspect and very_many else 0.0)
 
     def verified(self, name: str, password: str, address: str) -> Row[Any]:
         """The row of the account that has this name and password.
