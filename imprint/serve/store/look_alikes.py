@@ -12,13 +12,23 @@ TOGETHER: Final = tuple(
         frozenset,
         (
             ("CJK", "IDEOGRAPHIC", "LATIN"),
-            ("CJK", "IDEOGRAPHIC", "HIRAGANA"),
+            ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA-HIRAGANA"),
             ("KATAKANA", "KATAKANA-HIRAGANA"),
-            ("HIRAGANA", "KATAKANA-HIRAGANA"),
         ),
     )
 )
 """Scripts that one name may have beside each other, as none of their letters look alike; CJK and IDEOGRAPHIC are Chinese characters."""
+COMMON: Final = frozenset(
+    (
+        *("ARABIC", "ARMENIAN", "BENGALI", "CJK", "CYRILLIC", "DEVANAGARI", "ETHIOPIC", "GEORGIAN", "GREEK", "GUJARATI", "GURMUKHI"),
+        *("HANGUL", "HEBREW", "HIRAGANA", "IDEOGRAPHIC", "KANNADA", "KATAKANA", "KATAKANA-HIRAGANA", "KHMER", "LAO", "LATIN"),
+        *("MALAYALAM", "MYANMAR", "ORIYA", "SINHALA", "TAMIL", "TELUGU", "THAANA", "THAI", "TIBETAN"),
+    )
+)
+"""Scripts in common use, those that Unicode recommends for names (UAX 31, table 5). Of others, such as Lisu and Cherokee, whole words look
+like Latin ones, and few people can read them."""
+LONG: Final = "ー"
+"""What makes a vowel of Kana long; anywhere else it would be taken for the Chinese character for one."""
 PARTS: Final = ("BOPOMOFO", "HANGUL LETTER", "HANGUL CHOSEONG", "HANGUL JUNGSEONG", "HANGUL JONGSEONG")
 """Letters by themselves that write no name, and look like others: ㄧ like 一, ㅇ like o."""
 LIKE_ASCII: Final = {"\u0251": "a", "\u0269": "i", "\u01c0": "l", "\u0292": "3"}
@@ -27,25 +37,33 @@ OVERLAID: Final = 1
 ATTACHED: Final = 200
 """Combining classes of Unicode: marks through a letter, and from this one on those around a letter, of any script."""
 LARGE: Final = str.maketrans(
-    "I" + "АВЕКМНОРСТУХІЈЅԌԚԜ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
-    "l" + "ABEKMHOPCTYXlJSGQW" + "ABEZHlKMNOPTYX",
+    "I" + "АВЕКМНОРСТУХІЈЅԌԚԜ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" + "ՍՏՕԼ",
+    "l" + "ABEKMHOPCTYXlJSGQW" + "ABEZHlKMNOPTYX" + "USOL",
 )
-"""Capitals that look like another letter: I, and those of Cyrillic and Greek."""
+"""Capitals that look like another letter: I, and those of Cyrillic, Greek and Armenian."""
 SMALL: Final = str.maketrans(
-    "10" + "аеорсухіјѕһԁԛԝӏ" + "ονιραγσ" + "ーニハロカタトエ",
-    "lo" + "aeopcyxijshdqwl" + "ovipayo" + "一二八口力夕卜工",
+    "10" + "аеорсухіјѕһԁԛԝӏ" + "ονιραγσυ" + "օսոռհզգցյաք" + "ყჿ" + "סון" + "ଠഠဝዐ" + "ーニハロカタトエ",
+    "lo" + "aeopcyxijshdqwl" + "ovipayou" + "ounnhqqgjwf" + "yo" + "oll" + "oooo" + "一二八口力夕卜工",
 )
-"""Digits and small letters that do, and the Katakana that look like Chinese characters."""
+"""Digits and small letters that do, of Cyrillic, Greek, Armenian, Georgian, Hebrew, and of Oriya, Malayalam, Burmese and Ethiopic those
+like o; and the Katakana that look like Chinese characters."""
+ARABIC: Final = str.maketrans(
+    "\u064a\u0649" + "\u0643\u06aa" + "\u0647\u06c1\u06be\u06d5" + "\u0627" + "\u06c3",
+    "\u06cc\u06cc" + "\u06a9\u06a9" + "oooo" + "l" + "\u0629",
+)
+"""Forms of yeh, kaf and heh that Arabic, Persian, Urdu and Uighur write with letters of their own; heh and alef look like o and l."""
 PAIRS: Final = (("rn", "m"), ("vv", "w"))
 
 
 def mixes_scripts(name: str) -> bool:
-    """Whether a name has letters of scripts that do not belong together, digits other than 0 to 9, or parts of letters."""
+    """Whether a name has letters of uncommon scripts or of some that do not go together, digits but 0 to 9, or parts of letters."""
     characters = unicodedata.normalize("NFKC", name)
     scripts = {_script(one) for one in characters if one.isalpha()}
     has_odd_digit = any(unicodedata.category(one) == "Nd" and not one.isascii() for one in characters)
     has_part = any(unicodedata.name(one, "").startswith(PARTS) for one in characters)
-    return has_odd_digit or has_part or (len(scripts) > 1 and not any(scripts <= some for some in TOGETHER))
+    has_odd_long = any(one == LONG and not _is_kana(before) for before, one in zip(" " + characters, characters, strict=False))
+    is_mixed = len(scripts) > 1 and not any(scripts <= some for some in TOGETHER)
+    return has_odd_digit or has_part or has_odd_long or is_mixed or not scripts <= COMMON
 
 
 def looks(name: str) -> frozenset[str]:
@@ -67,7 +85,7 @@ def _skeleton(name: str) -> str:
             kept.append(_plain_letter(one))
         elif not (is_of_any_script or (kept and kept[-1].isascii())):
             kept.append(one)
-    skeleton = "".join(kept).translate(SMALL)
+    skeleton = "".join(kept).translate(SMALL).translate(ARABIC)
     for pair, letter in PAIRS:
         skeleton = skeleton.replace(pair, letter)
     return skeleton
@@ -84,3 +102,7 @@ def _plain_letter(letter: str) -> str:
 
 def _script(letter: str) -> str:
     return unicodedata.name(letter, "").partition(" ")[0]
+
+
+def _is_kana(letter: str) -> bool:
+    return _script(letter) in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")

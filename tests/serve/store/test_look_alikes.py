@@ -42,6 +42,37 @@ PAIRS = (
     ("zoé", "zoe"),
     ("小二", "小⼆"),
     ("Ingrid", "lngrid"),
+    ("admin", "ꓮꓓꓟꓲꓠ"),
+    ("darec", "ᎠᎪᎡᎬᏟ"),
+    ("oo", "օօ"),
+    ("hun", "հսո"),
+    ("SOUL", "ՏՕՍԼ"),
+    ("oo", "סס"),
+    ("oo", "ဝဝ"),
+    ("lol", "اها"),
+    ("كريم", "کریم"),
+    ("موسى", "موسی"),
+    ("مهدي", "مہدی"),
+    ("هدى", "ھدى"),
+    ("らーめん", "ら一めん"),
+)
+
+OTHERS = (
+    "田中らーめん",
+    "らーめん",
+    "タロー",
+    "کریم",
+    "كريم",
+    "שרה",
+    "Արամ",
+    "გიორგი",
+    "राहुल",
+    "তানিয়া",
+    "அருண்",
+    "അനു",
+    "မောင်",
+    "አበበ",
+    "སྒྲོལ་མ".replace("་", ""),
 )
 
 
@@ -68,16 +99,26 @@ def test_of_two_names_that_look_alike_there_is_one(store: Store, first: str, sec
     assert len(made) <= 1, others
 
 
-@pytest.mark.parametrize("name", ["李雷li2", "张三", "山田さくら", "タロウ", "さくらー", "한글", "Αθήνα", "данил9", "Zoë", "กอง", "李々"])
+@pytest.mark.parametrize(
+    "name", ["李雷li2", "张三", "山田さくら", "タロウ", "さくらー", "한글", "Αθήνα", "данил9", "Zoë", "กอง", "李々", *OTHERS]
+)
 def test_what_people_write_together_is_no_mixture(name: str) -> None:
     assert not mixes_scripts(name)
+
+
+@pytest.mark.parametrize("name", ["ꓮꓓꓟꓲꓠ", "ᎪᏞᏆᏟᎬ", "ⲟⲟ", "ⵔⵔ", "ꭰꭱ", "ߋߋ", "ᏚᎥᎠ", "𐐬𐐬", "ー丁", "十ー", "ーら", "田ー中ら"])
+def test_a_name_is_of_a_script_in_common_use_and_a_long_mark_follows_kana(name: str) -> None:
+    assert mixes_scripts(name)
 
 
 def test_an_account_of_before_keeps_its_name_and_no_new_one_looks_like_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as before:
         before.setattr(accounts_module, "account_name", str)
         before.setattr(accounts_module, "looks", lambda _: frozenset())
-        passwords = {name: store.accounts.create(name, actor=COMMAND_LINE).password for name in ("王ニ", "王二", "b০b")}
+        passwords = {
+            name: store.accounts.create(name, actor=COMMAND_LINE).password
+            for name in ("王ニ", "王二", "b০b", "ꓮꓓꓟꓲꓠ", "کریم", "كريم", "oo", "օօ")
+        }
     for name, password in passwords.items():
         assert store.sessions.login(name, password, HOME).principal.name == name
         store.accounts.change(store.accounts.named(name).id, actor=COMMAND_LINE, concurrency=3)
