@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from imprint.files.pickles import PLAIN, refuse_shared
+from imprint.files.pickles import refuse_endless_weights
 
 MAX_BYTES: Final = 2**26
 """Largest file, packed and unpacked; the states of a process take twelve kilobytes."""
@@ -21,20 +21,10 @@ def read_random_states(file: Path) -> list[dict[str, Any]]:
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"{file.name} is larger than {MAX_BYTES // 2**20} MiB")
     try:
-        _examine(file)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{file.name} is not what was written") from error
+        refuse_endless_weights(file)
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file.name} is not what was written, or holds something else ({error})") from error
     random: list[dict[str, Any]] = torch.load(file, map_location="cpu", weights_only=True)
     if not all({"python", "torch", "cuda"} <= set(one) for one in random):
         raise ValueError(f"{file.name} holds something else")
     return random
-
-
-def _examine(file: Path) -> None:
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        if sum(entry.file_size for entry in entries) > MAX_BYTES or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError(f"{file.name} holds something else")
-        for entry in entries:
-            if entry.filename.endswith("data.pkl"):
-                refuse_shared(archive.read(entry), lambda made: made not in PLAIN)  # then each value is there once, however deep

@@ -1,11 +1,17 @@
+import struct
+import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 
 from imprint.files import pickles
 from imprint.files.pickles import refuse_endless_weights
+from imprint.messages import UserError
+from imprint.models.checkpoint import load_pickle
 
 LEGACY_HEAD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03." + b"\x80\x02}q\x00."
 
@@ -14,6 +20,21 @@ def doubled(levels: int) -> bytes:
     """A pickle of a dict whose key is a tuple of tuples, each of them twice the one before."""
     pairs = b"".join(b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) for level in range(1, levels))
     return b"\x80\x02}q\x00(K\x01\x85q\x01" + pairs + b"K\x01u."
+
+
+def put_twice(levels: int) -> bytes:
+    """As `doubled`, but each tuple is put in the memo twice, and taken from its second place."""
+    pairs = b"".join(b"h%ch%c\x86q%cq%c" % (2 * level, 2 * level, 2 * level + 1, 2 * level + 2) for level in range(1, levels))
+    return b"\x80\x02}q\x00(K\x01\x85q\x01q\x02" + pairs + b"K\x01u."
+
+
+def with_two_contents(file: Path, pickle: bytes, *, compression: int = zipfile.ZIP_STORED) -> Path:
+    """An archive with two tables of contents: that of a sound one stands right before the end, and another is where the end says."""
+    hostile = repacked(file, pickle, compression=compression).read_bytes()
+    mark = hostile.rindex(b"PK\5\6")
+    length, start = struct.unpack("<II", hostile[mark + 12 : mark + 20])
+    file.write_bytes(hostile[: start + length] + hostile[start : start + length] + hostile[mark:])
+    return file
 
 
 def repacked(file: Path, pickle: bytes | None = None, *, name: str = "data.pkl", compression: int = zipfile.ZIP_STORED) -> Path:
@@ -57,3 +78,68 @@ def test_a_description_that_unpacks_to_any_size_is_refused(tmp_path: Path, monke
     (tmp_path / "old.bin").write_bytes(b"\x80\x02(" + b"N" * 2**17)
     with pytest.raises(ValueError, match="its description is larger than that of any model"):
         refuse_endless_weights(tmp_path / "old.bin")
+    monkeypatch.undo()
+    monkeypatch.setattr(pickles, "MAX_OPERATIONS", 2**10)
+    with pytest.raises(ValueError, match="its description is larger than that of any model"):
+        refuse_endless_weights(repacked(tmp_path / "file.bin", b"\x80\x02](" + b"}" * 2**10 + b"e."))
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_tuple_that_is_put_in_the_memo_twice_is_still_one(tmp_path: Path, legacy: bool) -> None:  # noqa: FBT001
+    file = repacked(tmp_path / "one.bin", put_twice(40))
+    if legacy:
+        file.write_bytes(LEGACY_HEAD + put_twice(40))
+    with pytest.raises(ValueError, match="a value that holds others is used twice"):
+        refuse_endless_weights(file)
+
+
+def test_the_last_of_the_five_pickles_of_a_legacy_file_is_examined_too(tmp_path: Path) -> None:
+    (tmp_path / "old.bin").write_bytes(LEGACY_HEAD + b"\x80\x02}." + doubled(40))
+    with pytest.raises(ValueError, match="a value that holds others is used twice"):
+        refuse_endless_weights(tmp_path / "old.bin")
+
+
+def test_an_archive_of_which_python_and_torch_could_read_different_contents_is_refused(tmp_path: Path) -> None:
+    for file in (
+        with_two_contents(tmp_path / "one.bin", doubled(40)),
+        with_two_contents(tmp_path / "two.bin", b"N" * 2**16, compression=zipfile.ZIP_DEFLATED),
+    ):
+        with pytest.raises(ValueError, match="its table of contents is not right before its end"):
+            refuse_endless_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("pickle", "reason"),
+    [
+        (b"}(" + b"".join(b"\x8a\x09" + (number * (2**61 - 1)).to_bytes(9, "little") + b"N" for number in range(9)) + b"u", "no name"),
+        (b"}" + b"K\x01\x85NsN", "no name"),
+        (b"}X\x01\x00\x00\x00aK\x01" + b"\x85" * 40 + b"s", "more than 32 levels"),
+        (b"]q\x00h\x00a", "used twice"),
+        (b"cbuiltins\nbytearray\n\x8a\x05\xff\xff\xff\xff\x7f\x85R", "it calls for builtins.bytearray"),
+        (b"cbuiltins\nset\n]\x85R", "it calls for builtins.set"),
+        (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x08\x00\x00\x00punycode\x86R", "it calls for _codecs.encode"),
+        (b"ccollections\nOrderedDict\n]\x85R", "it calls for collections.OrderedDict"),
+        (b"ctorch._tensor\n_rebuild_from_type_v2\n(ccollections\nOrderedDict\nNNNtR", "it calls for torch._tensor"),
+        (b"ctorch\nper_channel_affine\n", "operation GLOBAL torch per_channel_affine"),
+        (b"X\x07\x00\x00\x00storagectorch\nFloatStorage\n(K\x01K\x02tq\x00Q", "in an unknown way"),
+        (b"\x8f", "operation EMPTY_SET"),
+        (b"s", "damaged"),
+    ],
+)
+def test_a_pickle_that_is_not_written_for_tensors_is_refused(tmp_path: Path, pickle: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        refuse_endless_weights(repacked(tmp_path / "file.bin", b"\x80\x02" + pickle + b"."))
+
+
+def test_damage_anywhere_in_a_pickle_takes_no_longer_than_the_pickle(tmp_path: Path) -> None:
+    random = Random(1)
+    torch.save({"a": torch.nn.Parameter(torch.zeros(4)), "b": torch.zeros(2)}, tmp_path / "sound.bin", _use_new_zipfile_serialization=False)
+    sound = (tmp_path / "sound.bin").read_bytes()
+    begin = time.process_time()
+    for _ in range(100):
+        damaged, place = bytearray(sound), random.randrange(len(sound))
+        damaged[place : place + random.randrange(3)] = random.choice([b"h\1", b"q\1", b"(", b"\x86", b"R", b"t", b"\xff"])
+        (tmp_path / "file.bin").write_bytes(damaged)
+        with suppress(UserError):
+            load_pickle(tmp_path / "file.bin")
+    assert time.process_time() - begin < 5

@@ -118,7 +118,9 @@ def test_dicts_that_stand_in_themselves_are_a_user_error(tmp_path: Path) -> None
     content: dict[str, object] = {}
     content["model"] = content
 
-    assert "must hold a dict of tensors, found 'model' in it, of the type dict" in refusal(folder_with(tmp_path, content=content))
+    assert "cannot be read as plain weights (a value that holds others is used twice in it)" in refusal(
+        folder_with(tmp_path, content=content)
+    )
 
 
 def test_names_of_wrappers_around_single_layers_are_read() -> None:
