@@ -27,8 +27,8 @@ STEPS: Final = 100
 READERS: Final = 16
 """Connections that stay open; more are opened and closed when they are needed."""
 MOST_CONNECTIONS: Final = 64
+LOG: Final = "PRAGMA journal_mode = WAL"
 PRAGMAS: Final = (
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA journal_size_limit = 67108864",
@@ -56,6 +56,7 @@ def connect(file: Path, busy_seconds: float) -> Engine:
 
     def opened(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None  # the module would begin transactions late, and not before reading
+        _begin_log(connection, busy_seconds)
         for pragma in PRAGMAS:
             connection.execute(pragma)
         connection.create_function("has_word", 2, has_word, deterministic=True)
@@ -66,6 +67,19 @@ def connect(file: Path, busy_seconds: float) -> Engine:
     event.listen(engine, "connect", opened)
     event.listen(engine, "begin", began)
     return engine
+
+
+def _begin_log(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """Write to a log beside the file. SQLite waits for no lock where a new file gets its log, and another first start may have one."""
+    until = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute(LOG)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
 
 
 @contextmanager

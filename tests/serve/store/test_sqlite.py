@@ -1,6 +1,7 @@
 import ast
 import sqlite3
 import stat
+import threading
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -10,7 +11,7 @@ import pytest
 from imprint.serve.store import restore
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError
-from imprint.serve.store.sqlite import check, copy, error_of, shorten_log
+from imprint.serve.store.sqlite import check, connect, copy, error_of, shorten_log
 from imprint.serve.store.tables import SETTINGS
 from tests.serve.stores import HOME, open_store, user
 
@@ -29,6 +30,26 @@ def test_no_sql_is_put_together_from_texts() -> None:
         if any(isinstance(part, ast.JoinedStr | ast.BinOp | ast.Mod) for argument in node.args[:1] for part in [argument])
     ]
     assert built == []
+
+
+def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    opened = list[object]()
+
+    def first_read(file: Path, barrier: threading.Barrier) -> None:
+        engine = connect(file, 5.0)
+        barrier.wait()
+        with closing(engine.raw_connection()) as connection:
+            opened.append(connection.cursor().execute("PRAGMA journal_mode").fetchone()[0])
+        engine.dispose()
+
+    for number in range(30):
+        barrier = threading.Barrier(8)
+        threads = [threading.Thread(target=first_read, args=(tmp_path / f"{number}.db", barrier)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert opened == ["wal"] * 240
 
 
 def test_a_log_that_the_disk_does_not_take_is_left_and_said(caplog: pytest.LogCaptureFixture) -> None:
