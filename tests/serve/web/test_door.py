@@ -78,7 +78,7 @@ def test_guesses_from_few_networks_hold_up_each_other_and_nobody_else() -> None:
     assert refused == 150
 
 
-@pytest.mark.parametrize("networks", [3, 40])
+@pytest.mark.parametrize("networks", [3, pytest.param(40, marks=pytest.mark.long)])
 def test_a_login_that_is_suspected_by_mistake_waits_for_one_guess_of_each_network_that_guesses(networks: int) -> None:
     door, verified, suspect = Door(), list[str](), Standing(is_suspect=True, brake_seconds=0.0)
 
