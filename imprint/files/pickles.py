@@ -18,8 +18,10 @@ import torch
 
 MAX_BYTES: Final = 2**23
 """Largest pickle of weights, unpacked; that of 1,000 tensors has 150 KB."""
-MAX_OPERATIONS: Final = 2**18
-"""Most operations of a pickle of weights; 1,000 tensors take 35,000 to 45,000."""
+MAX_OPERATIONS: Final = 2**20
+"""Most operations of a pickle; 1,000 tensors take 35,000 to 45,000, the random states of 1,000 processes a million."""
+MAX_SHARED: Final = 8
+"""Values of a tuple that may be used more than once, where each is plain: AdamW has the same two numbers for all its groups."""
 MAX_LEVELS: Final = 32
 """Most levels of values in values; a tensor in the state of an optimizer takes about ten."""
 MAX_NUMBER: Final = 2**16
@@ -169,7 +171,8 @@ class _Walk:
         if index not in self.memo:
             raise ValueError("its description is damaged")
         value = self.memo[index]
-        if isinstance(value, Holder) and value.kind != "tensor":
+        is_short = isinstance(value, Holder) and value.kind == "tuple" and value.levels == 1 and len(value.items) <= MAX_SHARED
+        if isinstance(value, Holder) and value.kind != "tensor" and not is_short:
             raise ValueError("a value that holds others is used twice in it")
         return value
 

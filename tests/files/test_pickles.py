@@ -4,6 +4,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,17 @@ def test_what_torch_writes_is_read_also_where_tensors_are_shared(tmp_path: Path,
     torch.save(state, tmp_path / "file.bin", _use_new_zipfile_serialization=zipped)
     refuse_endless_weights(tmp_path / "file.bin")
     assert torch.load(tmp_path / "file.bin", weights_only=True).keys() == state.keys()
+
+
+def test_a_checkpoint_with_the_state_of_an_optimizer_of_several_groups_is_read(tmp_path: Path) -> None:
+    network = torch.nn.Linear(3, 2)
+    groups: list[dict[str, Any]] = [{"params": [network.weight]}, {"params": [network.bias], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.8, 0.9))
+    network(torch.ones(3)).sum().backward()
+    optimizer.step()
+    torch.save({"model": network.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "file.bin")
+    refuse_endless_weights(tmp_path / "file.bin")
+    assert torch.load(tmp_path / "file.bin", weights_only=True).keys() == {"model", "optimizer"}
 
 
 def test_a_tuple_that_would_take_for_ever_to_hash_is_refused(tmp_path: Path) -> None:
