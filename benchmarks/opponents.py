@@ -97,21 +97,21 @@ class Job:
     case: str
     variant: str
     """Tokens or a kind of norm."""
-    library: str
+    opponent: str
 
     def run(self) -> None:
         """Once, which compiles everything."""
-        MEASURES[self.case](self.library, self.variant, once=True)
+        MEASURES[self.case](self.opponent, self.variant, once=True)
 
     @property
     def name(self) -> str:
-        return f"{self.library} {self.case} {self.variant}".rstrip()
+        return f"{self.opponent} {self.case} {self.variant}".rstrip()
 
     @property
     def about(self) -> dict[str, object]:
         """What its lines begin with."""
         named = {"tokens": int(self.variant)} if self.variant.isdigit() else {"norm": self.variant} if self.variant else {}
-        return {"case": self.case, **named, "library": self.library, "version": library_version(self.library)}
+        return {"case": self.case, **named, "library": self.opponent, "version": library_version(self.opponent)}
 
 
 def library_version(library: str) -> str | None:
@@ -296,7 +296,7 @@ def jobs_of(cases: Sequence[str], *, long: bool) -> list[Job]:
     """All of them, library by library; without `LONG` unless it is wanted."""
     jobs = [Job(case, variant, library) for library in ORDER for case in cases for variant in VARIANTS[case] if library in LIBRARIES[case]]
     # of more tokens PyTorch's compiler makes what torchao computes without it
-    jobs = [job for job in jobs if (job.library, job.case) != ("torchao-compiled", "int8") or job.variant == "1"]
+    jobs = [job for job in jobs if (job.opponent, job.case) != ("torchao-compiled", "int8") or job.variant == "1"]
     return [job for job in jobs if long or job != LONG]
 
 
@@ -306,7 +306,7 @@ def reason(error: Exception) -> str:
 
 def compile_jobs(jobs: list[Job], report: Report) -> None:
     """Compiles what is installed, in parallel processes; what fails will say so when it is measured."""
-    trials = [job for library in COMPILED for job in jobs if job.library == library and job.about["version"]]
+    trials = [job for library in COMPILED for job in jobs if job.opponent == library and job.about["version"]]
     try:
         compile_all(trials, report)
     except Exception as error:  # a process may die
@@ -317,7 +317,7 @@ def measure_job(job: Job, ours: dict[tuple[str, str], float], report: Report) ->
     """One line; Imprint's times are kept in `ours` for the ratios."""
     try:
         torch.manual_seed(0)
-        found = MEASURES[job.case](job.library, job.variant, once=False)
+        found = MEASURES[job.case](job.opponent, job.variant, once=False)
         torch.cuda.synchronize()
     except Exception as error:  # whatever a library may raise
         report(**job.about, failed=reason(error))
@@ -327,7 +327,7 @@ def measure_job(job: Job, ours: dict[tuple[str, str], float], report: Report) ->
         with suppress(Exception):  # of a GPU that a kernel has left in disorder
             torch.cuda.empty_cache()
     spent = found.get("ms", found.get("us", 0.0))
-    if job.library == "imprint":
+    if job.opponent == "imprint":
         ours[job.case, job.variant] = spent
     ratio = ours[job.case, job.variant] / spent if (job.case, job.variant) in ours else None
     numbers = {name: float(f"{value:.4g}") for name, value in found.items()}
