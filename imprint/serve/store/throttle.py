@@ -28,11 +28,12 @@ class Throttle:
         digest = hash(key)
         with self._lock:
             now = self._clock() - self._began
-            recent = array("f", (at for at in self._tries.pop(digest, ()) if at > now - self.seconds))
-            wait = max(0.0, recent[0] + self.seconds - now) if len(recent) >= self.most else None
+            recent = self._recent(digest, now)
+            wait = self._wait(recent, now)
             if wait is None:
                 recent.append(now)
-            self._tries[digest] = recent
+            self._tries.pop(digest, None)
+            self._tries[digest] = recent  # the latest
             if len(self._tries) > self._capacity:
                 self._tries.popitem(last=False)
         return wait
@@ -41,8 +42,7 @@ class Throttle:
         """What `take` would say, and nothing is counted."""
         with self._lock:
             now = self._clock() - self._began
-            recent = [at for at in self._tries.get(hash(key), ()) if at > now - self.seconds]
-            return max(0.0, recent[0] + self.seconds - now) if len(recent) >= self.most else None
+            return self._wait(self._recent(hash(key), now), now)
 
     def give_back(self, key: Hashable) -> None:
         """Uncount the last try of a key: it was a right one."""
@@ -53,5 +53,10 @@ class Throttle:
     def count(self, key: Hashable) -> int:
         """The tries of a key that count now."""
         with self._lock:
-            now = self._clock() - self._began
-            return sum(at > now - self.seconds for at in self._tries.get(hash(key), ()))
+            return len(self._recent(hash(key), self._clock() - self._began))
+
+    def _recent(self, digest: int, now: float) -> "array[float]":
+        return array("f", (at for at in self._tries.get(digest, ()) if at > now - self.seconds))
+
+    def _wait(self, recent: "array[float]", now: float) -> float | None:
+        return max(0.0, recent[0] + self.seconds - now) if len(recent) >= self.most else None

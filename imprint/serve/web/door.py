@@ -1,8 +1,7 @@
 """Who may sign in at this moment: places and threads for logins, and for what else hashes a password."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import anyio
@@ -13,6 +12,7 @@ from imprint.serve.store.addresses import visitor_network
 from imprint.serve.store.login import Standing
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.slots import counted, slot
 from imprint.serve.web.turns import Turns
 
 HASHING_THREADS: Final = 2
@@ -55,7 +55,7 @@ class Door:
         is_suspect = standing.is_suspect or self.waiting[network] >= UNSUSPECTED_PER_NETWORK
         if self.waiting[network] >= MAX_LOGINS_PER_NETWORK or not self._has_place(network, is_suspect=is_suspect):
             raise ApiError("rate_limited", BUSY, retry_after=5)
-        with _counted(self.waiting, network):
+        with counted(self.waiting, network):
             if not is_suspect:
                 return await anyio.to_thread.run_sync(verify, limiter=self._verifying)
             async with self.suspects.turn(network) as has_turn:
@@ -70,18 +70,5 @@ class Door:
 
     async def change(self, principal: Principal, make: Callable[[], T]) -> T:
         """Call what makes a password, for somebody who has signed in, in a thread that no login has. Raises ApiError if many wait."""
-        if self.changes[principal.owner] >= MAX_CHANGES:
-            raise ApiError("rate_limited", MANY_CHANGES, retry_after=2)
-        with _counted(self.changes, principal.owner):
+        with slot(self.changes, principal.owner, MAX_CHANGES, MANY_CHANGES):
             return await anyio.to_thread.run_sync(make, limiter=self._changing)
-
-
-@contextmanager
-def _counted(counts: Counter[str], key: str) -> Iterator[None]:
-    counts[key] += 1
-    try:
-        yield
-    finally:
-        counts[key] -= 1
-        if not counts[key]:
-            del counts[key]

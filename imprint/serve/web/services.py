@@ -23,6 +23,7 @@ from imprint.serve.web.door import Door
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
+from imprint.serve.web.slots import slot
 from imprint.serve.web.store_batcher import StoreBatcher
 
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
@@ -217,7 +218,7 @@ async def in_slow_thread(services: Services, principal: Principal, function: Cal
 
 async def in_backup_thread(services: Services, function: Callable[[], T]) -> T:
     """Call what copies the whole database. Raises ApiError while that goes on already."""
-    with _slot(services.backup_counts, "", 1, BACKING_UP):
+    with slot(services.backup_counts, "", 1, BACKING_UP):
         return await anyio.to_thread.run_sync(function, limiter=services.backing_up)
 
 
@@ -229,32 +230,19 @@ async def in_opening_thread(services: Services, principal: Principal, function: 
 @contextmanager
 def slow_slot(services: Services, principal: Principal) -> Iterator[None]:
     """One of an owner's slots for what takes seconds. Raises ApiError if none is free."""
-    with _slot(services.slow_counts, principal.owner, MAX_SLOW, MANY):
+    with slot(services.slow_counts, principal.owner, MAX_SLOW, MANY):
         yield
 
 
 @contextmanager
 def opening_slot(services: Services, principal: Principal) -> Iterator[None]:
     """One of an owner's slots for reading chats, each in `in_opening_thread`. Raises ApiError if none is free."""
-    with _slot(services.opening_counts, principal.owner, MAX_OPENING, MANY_OPEN):
+    with slot(services.opening_counts, principal.owner, MAX_OPENING, MANY_OPEN):
         yield
 
 
 @contextmanager
 def large_body_slot(services: Services, principal: Principal | None, address: str) -> Iterator[None]:
     """One of a sender's slots for receiving large bodies. Raises ApiError if none is free."""
-    with _slot(services.large_body_counts, sender_of(principal, address), MAX_LARGE_BODIES, MANY_BODIES):
+    with slot(services.large_body_counts, sender_of(principal, address), MAX_LARGE_BODIES, MANY_BODIES):
         yield
-
-
-@contextmanager
-def _slot(counts: Counter[str], owner: str, most: int, message: Bilingual) -> Iterator[None]:
-    if counts[owner] >= most:
-        raise ApiError("rate_limited", message, retry_after=2)
-    counts[owner] += 1
-    try:
-        yield
-    finally:
-        counts[owner] -= 1
-        if not counts[owner]:
-            del counts[owner]
