@@ -1,68 +1,63 @@
-"""Pickles of a stranger that torch reads without running code of theirs: what could take for ever, or all of the memory, is refused before.
+"""What the pickle of a file of tensors holds, gone through without torch or Python unpickling it.
 
-A few bytes of an archive unpack to any number, a tuple of tuples that are one object takes for ever to hash or compare, and so do numbers
-of one hash as the keys of a dict. So a pickle is gone through, and nothing is made of it, until each value is known to be of the few kinds
-that `torch.save` writes of tensors in dicts and lists.
+A pickle is a program: it calls functions by their names, and sets what belongs to the objects that they return. Here are only the
+operations that `torch.save` writes for tensors in dicts and lists; a name stays a text, nothing is called, and nothing is made but plain
+values and tensors, without what is set of them. What could take for ever is not there either: only texts and small numbers are keys, which
+are hashed, and no value that holds others is used twice.
 """
 
 import io
+import math
 import pickletools
-import re
-import struct
-import zipfile
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import torch
+from torch import Tensor
 
 MAX_BYTES: Final = 2**23
 """Largest pickle of weights, unpacked; that of 1,000 tensors has 150 KB."""
-MAX_OPERATIONS: Final = 2**20
-"""Most operations of a pickle; 1,000 tensors take 35,000 to 45,000, the random states of 1,000 processes a million."""
+MAX_OPERATIONS: Final = 2**21
+"""Most operations of a pickle; 1,000 tensors take 35,000 to 45,000, the random states of 1,000 processes with numpy 1.5 million."""
+MAX_MADE: Final = 2**23
+"""Most that calls make of what they are given, which may be the same again and again: one for each character or item of it."""
+TENSOR: Final = 128
+"""What a tensor counts as, which takes a kilobyte: there are at most 65,536."""
 MAX_SHARED: Final = 8
 """Values of a tuple that may be used more than once, where each is plain: AdamW has the same two numbers for all its groups."""
 MAX_LEVELS: Final = 32
-"""Most levels of values in values; a tensor in the state of an optimizer takes about ten."""
+"""Most levels of values in values."""
+MAX_DIMENSIONS: Final = 64
+MAX_COUNT: Final = 2**56
+"""Most numbers of a tensor, those that are repeated among them: torch counts their bytes in 63 bits."""
 MAX_NUMBER: Final = 2**16
-"""The keys of a dict are texts, and numbers below this one: their hashes differ."""
-ZIP_START: Final = b"PK\x03\x04"
-LEGACY_PICKLES: Final = 5
-"""Pickles in a file from before torch 1.6: three before that of the tensors, and after it that of the names of what they store."""
-REBUILD: Final = re.compile(r"torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|sparse_tensor)")
-REBUILD_META: Final = "torch._utils _rebuild_meta_tensor_no_storage"
-REBUILD_TYPE: Final = "torch._tensor _rebuild_from_type_v2"
-"""Calls another of these functions, the first of its arguments."""
-ORDERED: Final = "collections OrderedDict"
-PARTS: Final = frozenset(("torch Size", "torch device", "torch.serialization _get_layout"))
-"""What is called for the arguments of these functions."""
-COPIES: Final = frozenset(("torch per_channel_affine", "torch per_channel_affine_float_qparams"))
-"""Kinds of quantization of which torch copies the scales, a number for each of any count."""
-TEXTS: Final = frozenset(("BINUNICODE", "SHORT_BINSTRING"))
-NUMBERS: Final = frozenset(("BININT", "BININT1", "BININT2", "LONG1"))
-PLAIN: Final = frozenset(("NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT"))
-EMPTY: Final = {"EMPTY_LIST": "list", "EMPTY_DICT": "dict", "EMPTY_TUPLE": "tuple"}
-TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-END: Final = struct.Struct("<4s8xII2x")
-END_64: Final = struct.Struct("<4s36xQQ")
-PLACE_64: Final = struct.Struct("<4s4xQ4x")
-"""The last records of an archive: size and offset of its table of contents, twice, and the offset of the second of these records."""
-
-
-@dataclass(slots=True)
-class Holder:
-    """A value that holds others: a list, a dict, a tuple, a tensor, or what a tensor stores."""
-
-    kind: str
-    levels: int = 1
-    items: list[Any] = field(default_factory=list)
-    """Those of a tuple."""
-
-    def add(self, values: list[Any]) -> None:
-        """Count the levels of more values. Raises ValueError for too many levels."""
-        self.levels = max([self.levels, *(value.levels + 1 for value in values if isinstance(value, Holder))])
-        if self.levels > MAX_LEVELS:
-            raise ValueError(f"it has values in values, more than {MAX_LEVELS} levels")
+"""The keys of a dict are texts, and numbers that are smaller than this one: their hashes differ."""
+NUMBERS: Final = frozenset(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"))
+HOLDERS: Final = (dict, list, tuple)
+PLAIN: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+TUPLES: Final = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+STORAGES: Final = {
+    "torch FloatStorage": torch.float32,
+    "torch DoubleStorage": torch.float64,
+    "torch HalfStorage": torch.float16,
+    "torch BFloat16Storage": torch.bfloat16,
+    "torch LongStorage": torch.int64,
+    "torch IntStorage": torch.int32,
+    "torch ShortStorage": torch.int16,
+    "torch CharStorage": torch.int8,
+    "torch ByteStorage": torch.uint8,
+    "torch BoolStorage": torch.bool,
+    "torch ComplexFloatStorage": torch.complex64,
+    "torch ComplexDoubleStorage": torch.complex128,
+    "torch.storage UntypedStorage": torch.uint8,
+    "torch QInt8Storage": torch.int8,
+    "torch QUInt8Storage": torch.uint8,
+    "torch QInt32Storage": torch.int32,
+    "torch QUInt4x2Storage": torch.uint8,
+    "torch QUInt2x4Storage": torch.uint8,
+}
+"""Types of what tensors store; those of tensors that torch quantized only tell how many bytes there are."""
+DTYPES: Final = {f"torch {name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 
 
 class Name(str):
@@ -71,91 +66,90 @@ class Name(str):
     __slots__ = ()
 
 
-def refuse_endless_weights(file: Path) -> None:
-    """Raise ValueError for a file of torch that is compressed or has a pickle unlike any; zipfile.BadZipFile, OSError."""
-    with file.open("rb") as stream:
-        if stream.read(len(ZIP_START)) != ZIP_START:  # as torch has it: what stands at the end of a file does not matter
-            stream.seek(0)
-            head = io.BytesIO(stream.read(MAX_BYTES + 2))
-            for _pickle in range(LEGACY_PICKLES):
-                _go_through(head)
-            return
-        _refuse_second_contents(stream)
-        with zipfile.ZipFile(stream) as archive:
-            entries = archive.infolist()
-        descriptions = [entry.file_size for entry in entries if entry.orig_filename.lower().endswith("data.pkl")]
-        too_large = sum(entry.file_size for entry in entries) > stream.seek(0, io.SEEK_END) or max(descriptions, default=0) > MAX_BYTES
-    if too_large or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError("its description is compressed, or larger than that of any model")
-    _go_through(io.BytesIO(torch._C.PyTorchFileReader(str(file)).get_record("data.pkl")))  # the very bytes that it reads
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What tensors store: so many numbers of a type, under a key of the file; or a part of them."""
+
+    key: str
+    dtype: torch.dtype
+    count: int
+    """Of all that is under the key."""
+    first: int = 0
+    length: int = 0
 
 
-def _refuse_second_contents(stream: IO[bytes]) -> None:
-    """Raise ValueError for an archive whose table of contents is not right before its end: Python and torch may read different ones."""
-    size = stream.seek(0, io.SEEK_END)
-    stop, stop_64 = size - END.size, size - END.size - PLACE_64.size - END_64.size
-    stream.seek(max(0, stop_64))
-    tail = stream.read().rjust(size - stop_64, b"\0")
-    mark, length, start = END.unpack(tail[-END.size :])
-    if mark != b"PK\5\6":
-        raise zipfile.BadZipFile("it does not end as an archive")
-    mark_64, place = PLACE_64.unpack(tail[END_64.size : -END.size])
-    if mark_64 == b"PK\6\7":
-        mark, length, start = END_64.unpack(tail[: END_64.size])
-        stop = place if (mark, place) == (b"PK\6\6", stop_64) else -1
-    if start + length != stop or length > MAX_BYTES:
-        raise ValueError("its table of contents is not right before its end, or larger than that of any model")
+class Place(NamedTuple):
+    """Where a tensor has its numbers, as `Tensor.set_` takes it; the tensor is empty until then."""
+
+    tensor: Tensor
+    stored: Stored
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
 
 
-def _go_through(stream: IO[bytes]) -> None:
-    """Go through the next pickle of a stream. Raises ValueError for one that `torch.save` does not write for tensors in dicts and lists."""
-    walk = _Walk()
-    try:
-        for number, (operation, argument, position) in enumerate(pickletools.genops(stream)):
-            if number > MAX_OPERATIONS or (position or 0) > MAX_BYTES:
-                raise ValueError("its description is larger than that of any model")
-            walk.step(operation.name, argument)
-    except IndexError as error:
-        raise ValueError("its description is damaged") from error
-
-
-class _Walk:
-    """The stack and the memo of a pickle, with what is known of its values: texts, numbers, None for other plain ones, and Holder."""
+class Unpickled:
+    """The stack and the memo of a pickle, and the tensors that it describes, which are within what they store, and not filled yet."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.places: list[Place] = []
+        self.stored: dict[str, Stored] = {}
+        self.made = 0
 
-    def step(self, name: str, argument: Any) -> None:  # noqa: C901 (a table of operations)
-        """Go through one operation. Raises ValueError for one that is not written, and IndexError where the stack is empty."""
+    def content(self, stream: io.BytesIO) -> Any:
+        """What the next pickle of a stream holds. Raises ValueError for what `torch.save` does not write for tensors in dicts and lists."""
+        try:
+            for number, (operation, argument, position) in enumerate(pickletools.genops(stream)):
+                if number > MAX_OPERATIONS or (position or 0) > MAX_BYTES:
+                    raise ValueError("its description is larger than that of any model")
+                self._step(operation.name, argument)
+            content = self.stack.pop()
+        except LookupError as error:
+            raise ValueError("its description is damaged") from error
+        _refuse_shared(content)
+        return content
+
+    def _step(self, name: str, argument: Any) -> None:  # noqa: C901 (a table of operations)
+        """Go through one operation. Raises ValueError for one that is not written, and LookupError where a value is missing."""
         if name in ("BINPUT", "LONG_BINPUT") and argument <= MAX_OPERATIONS:
             self.memo[argument] = self.stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
-            self.stack.append(self._shared(argument))
-        elif name in TEXTS or name in NUMBERS:
+            self.stack.append(self.memo[argument])
+        elif name in NUMBERS:
             self.stack.append(argument)
+        elif name == "SHORT_BINSTRING":
+            self.stack.append(argument.encode("latin-1").decode())
         elif name in PLAIN:
-            self.stack.append(None)
-        elif name == "GLOBAL" and argument not in COPIES:
+            self.stack.append(PLAIN[name])
+        elif name == "GLOBAL":
             self.stack.append(Name(argument))
         elif name == "MARK":
             self.below.append(self.stack)
             self.stack = []
-        elif name in EMPTY:
-            self.stack.append(Holder(EMPTY[name]))
+        elif name == "EMPTY_LIST":
+            self.stack.append([])
+        elif name == "EMPTY_DICT":
+            self.stack.append({})
         elif name in TUPLES or name == "TUPLE":
-            self._tuple(self._taken(TUPLES[name]) if name in TUPLES else self._marked())
+            values = self._taken(TUPLES[name]) if name in TUPLES else self._marked()
+            self.stack.append(tuple(values))
         elif name in ("APPEND", "APPENDS"):
-            self._fill("list", self._taken(1) if name == "APPEND" else self._marked())
+            values = self._taken(1) if name == "APPEND" else self._marked()
+            self._last(list).extend(values)
         elif name in ("SETITEM", "SETITEMS"):
-            self._fill("dict", self._taken(2) if name == "SETITEM" else self._marked())
+            values = self._taken(2) if name == "SETITEM" else self._marked()
+            self._last(dict).update(_dict(values[::2], values[1::2]))
         elif name == "BINPERSID":
-            self._store(self.stack.pop())
+            self.stack.append(self._store(self.stack.pop()))
         elif name == "REDUCE":
-            self._call(*self._taken(2))
-        elif name == "BUILD":
-            self._fill("dict", [None, self.stack.pop()], keys=False)
+            function, arguments = self._taken(2)
+            self.stack.append(self._called(function, arguments))
+        elif name == "BUILD":  # attributes: the state of a network has some that say nothing of its weights
+            self.stack.pop()
+            self._last(dict)
         elif name not in ("PROTO", "STOP"):
             raise ValueError(f"it has the operation {name} {argument or ''}, which no file of tensors has")
 
@@ -166,55 +160,128 @@ class _Walk:
         taken, self.stack = self.stack, self.below.pop()
         return taken
 
-    def _shared(self, index: int) -> Any:
-        """A value of the memo, unless it is one of those of which many uses could take for ever."""
-        if index not in self.memo:
-            raise ValueError("its description is damaged")
-        value = self.memo[index]
-        is_short = isinstance(value, Holder) and value.kind == "tuple" and value.levels == 1 and len(value.items) <= MAX_SHARED
-        if isinstance(value, Holder) and value.kind != "tensor" and not is_short:
-            raise ValueError("a value that holds others is used twice in it")
-        return value
+    def _last(self, kind: type) -> Any:
+        if not isinstance(self.stack[-1], kind):
+            raise ValueError(f"it fills something that is no {kind.__name__}")
+        return self.stack[-1]
 
-    def _tuple(self, values: list[Any]) -> None:
-        made = Holder("tuple", items=values)
-        made.add(values)
-        self.stack.append(made)
+    def _store(self, named: Any) -> Stored:
+        """What a tensor stores, as a tuple names it; its sixth value, a part of it, was written before torch 1.6."""
+        named, part = (named[:5], named[5]) if isinstance(named, tuple) and len(named) == 6 else (named, None)
+        match named:
+            case ("storage", Name() as kind, str() as key, str(), count) if kind in STORAGES and _is_count(count):
+                stored = Stored(key, STORAGES[kind], count, 0, count)
+            case _:
+                raise ValueError("it names what a tensor stores in an unknown way")
+        if self.stored.setdefault(key, stored) != stored:
+            raise ValueError(f"it names {key!r}, what a tensor stores, in two ways")
+        if part is None:
+            return stored
+        match part:
+            case (str(), int() as first, int() as length) if first >= 0 <= length and first + length <= count:
+                return Stored(key, stored.dtype, count, first, length)
+            case _:
+                raise ValueError("it names a part of what a tensor stores in an unknown way")
 
-    def _fill(self, kind: str, values: list[Any], *, keys: bool = True) -> None:
-        """Put values in the list or dict that is the last of the stack."""
-        target = self.stack[-1]
-        if not isinstance(target, Holder) or target.kind != kind or (kind == "dict" and len(values) % 2):
-            raise ValueError(f"it fills something that is no {kind}")
-        if kind == "dict" and keys and not all(_is_key(key) for key in values[::2]):
-            raise ValueError("it has a key that is no name")
-        target.add(values)
-
-    def _store(self, named: Any) -> None:
-        """What a tensor stores, which a tuple names: ("storage", its type, its number as a text, a device, its length) and a part of it."""
-        items = named.items if isinstance(named, Holder) and named.kind == "tuple" else []
-        part = items[5].items if len(items) == 6 and isinstance(items[5], Holder) else [""]
-        if [type(item) for item in items[:5]] != [str, Name, str, str, int] or not (items[2].isascii() and items[2].isdecimal()):
-            raise ValueError("it names what a tensor stores in an unknown way")
-        if not isinstance(part[0], str):
-            raise ValueError("it names a part of what a tensor stores in an unknown way")
-        self.stack.append(Holder("storage"))
-
-    def _call(self, function: Any, arguments: Any) -> None:
-        """What is made by a call: a tensor, or something that belongs to one. Raises ValueError for any other call."""
-        if not isinstance(function, Name) or not isinstance(arguments, Holder) or arguments.kind != "tuple":
+    def _called(self, function: Any, arguments: Any) -> Any:  # noqa: C901 (a table of calls)
+        """What a call makes: a tensor, or something that belongs to one. Raises ValueError for any other call."""
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise ValueError("it calls for something without a name")
-        called = arguments.items[0] if function == REBUILD_TYPE and arguments.items else function
-        if isinstance(called, Name) and (REBUILD.fullmatch(called) or called == REBUILD_META):
-            kind = "tensor"
-        elif (function == ORDERED and not arguments.items) or function in PARTS:
-            kind = "dict" if function == ORDERED else "part"
-        else:
-            raise ValueError(f"it calls for {function.replace(' ', '.')}")
-        made = Holder(kind)
-        made.add([arguments])
-        self.stack.append(made)
+        module, _, name = function.partition(" ")
+        if module == "torch._utils" and name.startswith("_rebuild_"):
+            return self._rebuilt(name.removeprefix("_rebuild_"), arguments)
+        match function, arguments:
+            case "torch._tensor _rebuild_from_type_v2", (Name() as inner, _, tuple() as given, _) if inner.startswith("torch._utils "):
+                return self._called(inner, given)
+            case "collections OrderedDict", ():
+                return {}
+            case "collections OrderedDict", (list() as pairs,):  # as Python 2 writes it
+                self._make(len(pairs))
+                return _dict_of_pairs(pairs)
+            case "collections Counter", (dict() as plain,):
+                return plain
+            case "torch Size", (tuple() as plain,):
+                return plain
+            case "__builtin__ set", (list() as members,):
+                self._make(len(members))
+                return frozenset(_dict(members, members))
+            case "_codecs encode", (str() as text, "latin1"):
+                self._make(len(text))
+                return text.encode("latin-1")
+            case "torch device" | "torch.serialization _get_layout", _:
+                return None
+            case _:
+                raise ValueError(f"it calls for {function.replace(' ', '.')}")
+
+    def _make(self, count: int) -> None:
+        self.made += count
+        if self.made > MAX_MADE:
+            raise ValueError("its calls make more than any model has")
+
+    def _rebuilt(self, kind: str, arguments: tuple[Any, ...]) -> Tensor:
+        """A tensor as torch describes one; without data if it is none of plain numbers, which its reader refuses where it must be one."""
+        self._make(TENSOR)
+        match kind, arguments:
+            case ("tensor", (Stored() as stored, offset, size, stride)):
+                return self._tensor(stored, stored.dtype, offset, size, stride)
+            case ("tensor_v2", (Stored() as stored, offset, size, stride, _, _)):
+                return self._tensor(stored, stored.dtype, offset, size, stride)
+            case ("tensor_v3", (Stored() as stored, offset, size, stride, _, _, Name() as dtype)) if dtype in DTYPES:
+                return self._tensor(stored, DTYPES[dtype], offset, size, stride)
+            case ("parameter" | "parameter_with_state", (Tensor() as tensor, *_)):
+                return tensor
+            case ("tensor_v2" | "tensor_v3" | "qtensor" | "sparse_tensor" | "meta_tensor_no_storage", _):
+                return torch.empty(0, device="meta")
+            case _:
+                raise ValueError(f"it calls for torch._utils._rebuild_{kind}")
+
+    def _tensor(self, stored: Stored, dtype: torch.dtype, offset: Any, size: Any, stride: Any) -> Tensor:
+        """A tensor whose numbers are within what it stores."""
+        if not (isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= MAX_DIMENSIONS):
+            raise ValueError("it describes a tensor in an unknown way")
+        if not all(map(_is_count, (offset, *size, *stride))) or math.prod(size) > MAX_COUNT or (stored.first and dtype != stored.dtype):
+            raise ValueError("it describes a tensor in an unknown way")
+        stop = offset + 1 + sum((count - 1) * step for count, step in zip(size, stride, strict=True)) if all(size) else 0
+        if stop * dtype.itemsize > stored.length * stored.dtype.itemsize:
+            raise ValueError(f"it describes a tensor that is not within what it stores, {stored.key!r}")
+        self.places.append(Place(torch.empty(0, dtype=dtype, device="cpu"), stored, stored.first + offset if stop else 0, size, stride))
+        return self.places[-1].tensor
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_COUNT
 
 
 def _is_key(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, int) and 0 <= value < MAX_NUMBER)
+    return value is None or type(value) in (str, bool) or (type(value) is int and abs(value) < MAX_NUMBER)
+
+
+def _dict(keys: list[Any], values: list[Any]) -> dict[Any, Any]:
+    if not all(map(_is_key, keys)):
+        raise ValueError("it has a key that is no name")
+    if len(keys) != len(values):
+        raise ValueError("it has a key without a value")
+    return dict(zip(keys, values, strict=True))
+
+
+def _dict_of_pairs(pairs: list[Any]) -> dict[Any, Any]:
+    if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
+        raise ValueError("it has a key without a value")
+    return _dict([key for key, _ in pairs], [value for _, value in pairs])
+
+
+def _refuse_shared(content: Any) -> None:
+    """Raise ValueError for a value that holds others and is used twice, or stands deep in others: many uses could take for ever."""
+    seen, above = set[int](), [content]
+    for _level in range(MAX_LEVELS + 1):
+        holders = [value for value in above if isinstance(value, HOLDERS)]
+        above = []
+        for value in holders:
+            inner = value.values() if isinstance(value, dict) else value
+            is_short = isinstance(value, tuple) and len(value) <= MAX_SHARED and not any(isinstance(one, HOLDERS) for one in value)
+            if id(value) in seen and not is_short:
+                raise ValueError("a value that holds others is used twice in it")
+            seen.add(id(value))
+            above.extend(inner)
+    if above:
+        raise ValueError(f"it has values in values, more than {MAX_LEVELS} levels")

@@ -2,7 +2,6 @@
 
 import math
 import sys
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
@@ -15,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.files.atomic import atomic_folder, write_json
-from imprint.files.pickles import refuse_endless_weights
 from imprint.files.reading import refuse_lfs_pointer
+from imprint.files.torch_files import read_torch_file
 from imprint.messages import Bilingual, UserError
 from imprint.models.auxiliary_files import copy_auxiliary_files
 from imprint.models.families import build_network, read_config
@@ -42,7 +41,6 @@ from imprint.models.stored_weights import (
     refuse_quantized_parts,
     refuse_repeated,
     refuse_unmerged,
-    unreadable_reason,
     unwrapped,
 )
 from imprint.models.weight_files import shard_names, weight_files
@@ -349,12 +347,9 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
     """
     refuse_lfs_pointer(path)
     try:
-        refuse_endless_weights(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as the pickle version: the file is either read or refused
-            content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zipped(path))
+        content = read_torch_file(path)
     except Exception as error:  # damaged bytes can raise anything
-        reason = unreadable_reason(error)
+        reason = str(error).split("\n")[0][:160]
         raise UserError(
             Bilingual(
                 f"{path}: cannot be read as plain weights ({reason}). It is damaged, or holds code, which is never run. "

@@ -33,8 +33,6 @@ QUANTIZED_PARTS = (
 """Parts of the names with which bitsandbytes, GPTQ, AWQ, FP8 and AQLM store quantized weights."""
 HEADS = ("lm_head.weight", "embed_out.weight")
 """Names of LM heads that some models share with their embedding."""
-UNSAFE_CALL = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
-"""What torch says of a name that a pickle calls for and that is no part of plain tensors."""
 MAX_DEPTH = 3
 """Dicts that stand inside one another around the weights."""
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -211,11 +209,3 @@ def refuse_missing(folder: Path, missing: Collection[str]) -> None:
                 f"{folder}：缺少 {len(missing)} 个张量，第一个是 {min(missing)!r}：请重新下载权重。",
             )
         )
-
-
-def unreadable_reason(error: Exception) -> str:
-    """Why torch does not read a file as plain weights, on one short line."""
-    called = UNSAFE_CALL.search(str(error))
-    if called:
-        return f"it calls for {called[1]}"
-    return "it is no file of tensors" if str(error).startswith("Weights only load failed") else str(error).split("\n")[0][:160]

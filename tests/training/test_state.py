@@ -117,7 +117,7 @@ def test_a_state_for_which_there_is_no_memory_now_is_not_damaged(error: Exceptio
     def refuse(*_args: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr("imprint.training.random_file.read_torch_file", refuse)
     with pytest.raises(MemoryError, match="allocate memory"):
         read_saved_state(saved)
 
