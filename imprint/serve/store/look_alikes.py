@@ -12,12 +12,11 @@ TOGETHER: Final = tuple(
         frozenset,
         (
             ("CJK", "IDEOGRAPHIC", "LATIN"),
-            ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA-HIRAGANA"),
-            ("KATAKANA", "KATAKANA-HIRAGANA"),
+            ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"),
         ),
     )
 )
-"""Scripts that one name may have beside each other, as none of their letters look alike; CJK and IDEOGRAPHIC are Chinese characters."""
+"""Scripts that one name may have beside each other, as people write them; CJK and IDEOGRAPHIC are Chinese characters."""
 COMMON: Final = frozenset(
     (
         *("ARABIC", "ARMENIAN", "BENGALI", "CJK", "CYRILLIC", "DEVANAGARI", "ETHIOPIC", "GEORGIAN", "GREEK", "GUJARATI", "GURMUKHI"),
@@ -27,6 +26,8 @@ COMMON: Final = frozenset(
 )
 """Scripts in common use, those that Unicode recommends for names (UAX 31, table 5). Of others, such as Lisu and Cherokee, whole words look
 like Latin ones, and few people can read them."""
+ZERO: Final = "〇"
+"""A Chinese character that Unicode calls a number."""
 LONG: Final = "ー"
 """What makes a vowel of Kana long; anywhere else it would be taken for the Chinese character for one."""
 PARTS: Final = ("BOPOMOFO", "HANGUL LETTER", "HANGUL CHOSEONG", "HANGUL JUNGSEONG", "HANGUL JONGSEONG")
@@ -42,11 +43,16 @@ LARGE: Final = str.maketrans(
 )
 """Capitals that look like another letter: I, and those of Cyrillic, Greek and Armenian."""
 SMALL: Final = str.maketrans(
-    "10" + "аеорсухіјѕһԁԛԝӏ" + "ονιραγσυ" + "օսոռհզգցյաք" + "ყჿ" + "סון" + "ଠഠဝዐ" + "ーニハロカタトエ",
-    "lo" + "aeopcyxijshdqwl" + "ovipayou" + "ounnhqqgjwf" + "yo" + "oll" + "oooo" + "一二八口力夕卜工",
+    "10" + "аеорсухіјѕһԁԛԝӏ" + "ονιραγσυ" + "օսոռհզգցյաք" + "ყჿ" + "סון" + "ଠഠဝዐ" + "〇丨丅乂㐅囗",
+    "lo" + "aeopcyxijshdqwl" + "ovipayou" + "ounnhqqgjwf" + "yo" + "oll" + "oooo" + "oltxx口",
 )
 """Digits and small letters that do, of Cyrillic, Greek, Armenian, Georgian, Hebrew, and of Oriya, Malayalam, Burmese and Ethiopic those
-like o; and the Katakana that look like Chinese characters."""
+like o; and Chinese characters."""
+KATAKANA: Final = str.maketrans(
+    "ーニハロカタトエ" + "オヌヒノチミムメルケヶヵヽ" + "ヘリ" + "ㇳㇴㇵㇶㇸㇺㇼㇽㇿ",
+    "一二八口力夕卜工" + "才又匕丿千三厶x儿个个力丶" + "へり" + "卜又八匕へ厶り儿口",
+)
+"""Katakana that look like Chinese characters, like Hiragana, and the small ones of Ainu."""
 ARABIC: Final = str.maketrans(
     "\u064a\u0649" + "\u0643\u06aa" + "\u0647\u06c1\u06be\u06d5" + "\u0627" + "\u06c3",
     "\u06cc\u06cc" + "\u06a9\u06a9" + "oooo" + "l" + "\u0629",
@@ -58,7 +64,7 @@ PAIRS: Final = (("rn", "m"), ("vv", "w"))
 def mixes_scripts(name: str) -> bool:
     """Whether a name has letters of uncommon scripts or of some that do not go together, digits but 0 to 9, or parts of letters."""
     characters = unicodedata.normalize("NFKC", name)
-    scripts = {_script(one) for one in characters if one.isalpha()}
+    scripts = {_script(one) for one in characters if one.isalpha() or one == ZERO}
     has_odd_digit = any(unicodedata.category(one) == "Nd" and not one.isascii() for one in characters)
     has_part = any(unicodedata.name(one, "").startswith(PARTS) for one in characters)
     has_odd_long = any(one == LONG and not _is_kana(before) for before, one in zip(" " + characters, characters, strict=False))
@@ -85,7 +91,7 @@ def _skeleton(name: str) -> str:
             kept.append(_plain_letter(one))
         elif not (is_of_any_script or (kept and kept[-1].isascii())):
             kept.append(one)
-    skeleton = "".join(kept).translate(SMALL).translate(ARABIC)
+    skeleton = "".join(kept).translate(SMALL).translate(KATAKANA).translate(ARABIC)
     for pair, letter in PAIRS:
         skeleton = skeleton.replace(pair, letter)
     return skeleton

@@ -6,7 +6,7 @@ from typing import Final
 
 from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError, invalid
-from imprint.serve.store.look_alikes import mixes_scripts
+from imprint.serve.store.look_alikes import ZERO, mixes_scripts
 
 MAX_NAME: Final = 48
 MIN_PASSWORD: Final = 10
@@ -45,7 +45,7 @@ def name_key(name: str) -> str:
 
 def _is_allowed(character: str) -> bool:
     is_letter = unicodedata.category(character) in ("Lu", "Ll", "Lt", "Lo", "Lm", "Nd", "Mn", "Mc")
-    return character in PUNCTUATION or (is_letter and character not in INVISIBLE)
+    return character in PUNCTUATION or character == ZERO or (is_letter and character not in INVISIBLE)
 
 
 def _quoted(text: str) -> str:

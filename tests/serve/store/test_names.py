@@ -11,7 +11,9 @@ from imprint.serve.store.names import (
 )
 
 
-@pytest.mark.parametrize("name", ["小明", "Li.Lei", "han-meimei@example.com", "x", "José", "данил", "user_1+a", "ก้อง"])
+@pytest.mark.parametrize(
+    "name", ["小明", "Li.Lei", "han-meimei@example.com", "x", "José", "данил", "user_1+a", "ก้อง", "関ヶ原", "山田タロウ", "二〇", "〇〇"]
+)
 def test_names_of_people_are_allowed(name: str) -> None:
     assert account_name(name) == name
 
