@@ -1,6 +1,5 @@
 """Reads and writes the weights of a model folder: official shards, plain or quantized, with one copy in memory."""
 
-import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -331,7 +330,9 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
 
 def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
     tensors = load_pickle(path)
-    names, limit = list(tensors), MAPPED_BYTES if _is_zipped(path) else math.inf
+    times = path.stat().st_size // MAPPED_BYTES + 1  # at most: many names may share what the file holds
+    names, limit = list(tensors), max(MAPPED_BYTES, sum(tensor.nbytes for tensor in tensors.values()) // times)
+    limit = limit if _is_zipped(path) else sys.maxsize
     while names:
         mapped = 0
         while names and mapped < limit:

@@ -133,8 +133,17 @@ def test_an_ordered_dict_of_python_2_is_read(tmp_path: Path, written: Callable[.
 def test_numbers_of_the_other_byte_order_are_read(tmp_path: Path) -> None:
     written = archive(tmp_path / "file.bin", {"w": dense()}, byteorder=b"big", **{"data/0": struct.pack(">3f", *NUMBERS)})
     assert load_pickle(written)["w"].tolist() == [1, 2, 3]
-    with pytest.raises(ValueError, match="the order of its bytes is unknown"):
-        read_torch_file(archive(tmp_path / "file.bin", {"w": dense()}, byteorder=b"middle"))
+    for other in (b"middle", b"\xff", b"little" * 2**10):
+        with pytest.raises(ValueError, match=r"the order of its bytes is unknown|can't decode"):
+            read_torch_file(archive(tmp_path / "file.bin", {"w": dense()}, byteorder=other))
+
+
+def test_an_older_file_begins_with_its_two_numbers(tmp_path: Path) -> None:
+    tensor = Call(torch._utils._rebuild_meta_tensor_no_storage, torch.float32, (3,), (1,), False)
+    for head in ((1, *HEAD[1:]), (HEAD[0], 1.0, HEAD[2]), (tensor, *HEAD[1:]), (HEAD[0], tensor, HEAD[2])):
+        (tmp_path / "file.bin").write_bytes(b"".join(map(pickled, (*head, {}, []))))
+        with pytest.raises(ValueError, match="it is no file of tensors"):
+            read_torch_file(tmp_path / "file.bin")
 
 
 def test_an_older_file_that_is_a_tar_too_is_never_read_as_one(tmp_path: Path) -> None:

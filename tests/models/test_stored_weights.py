@@ -8,6 +8,7 @@ from torch import Tensor
 
 from imprint.export.quantized import quantize
 from imprint.messages import UserError
+from imprint.models import checkpoint
 from imprint.models.checkpoint import load_network, load_pickle, save_network
 from imprint.models.network import Network
 from imprint.models.stored_weights import is_plain, plain_name
@@ -248,3 +249,18 @@ def test_a_tensor_that_a_few_bytes_are_shown_as_is_refused_before_it_fills_the_m
     torch.save({"a": torch.zeros(1).expand(2**20, 2**20)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"has the shape \(1048576, 1048576\), and the file holds only 4 bytes for it, which are repeated"):
         load_pickle(tmp_path / "pytorch_model.bin")
+
+
+def test_names_that_share_their_values_do_not_have_the_file_read_again_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = torch.zeros(1000)
+    torch.save({str(number): shared for number in range(100)}, tmp_path / "pytorch_model.bin")
+    reads: list[Path] = []
+
+    def counted(path: Path) -> dict[str, Tensor]:
+        reads.append(path)
+        return load_pickle(path)
+
+    monkeypatch.setattr(checkpoint, "load_pickle", counted)
+    monkeypatch.setattr(checkpoint, "MAPPED_BYTES", 4000)
+    assert len(list(checkpoint.read_tensors(tmp_path))) == 100
+    assert len(reads) < 10
