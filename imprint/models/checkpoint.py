@@ -137,6 +137,7 @@ def network_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tenso
 def _named_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor, Callable[[], Tensor]]]:
     """As `network_tensors`, each with a function that reads it again as it is stored, mapped anew, or holds it if it cannot be mapped."""
     seen: dict[str, Callable[[], Tensor]] = {}
+    readers: dict[Path, Callable[[str], Tensor]] = {}
     network_name, expected = _names_of(folder, network), network.state_dict()
     for file, stored, tensor in ((path, *found) for path in weight_files(folder) for found in _read_file(path)):
         name = network_name(stored)
@@ -145,7 +146,7 @@ def _named_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor
         refuse_empty(folder, stored, tensor)
         if name not in expected or expected[name].dtype != tensor.dtype:
             refuse_other_type(folder, stored, tensor)
-        again = partial(_read_tensor, file, stored)
+        again = partial(readers.setdefault(file, _reader(file)), stored)
         chunk_bytes = MAPPED_BYTES if _is_mapped(file) else tensor.nbytes
         if name in seen and not equal_in_chunks(seen[name], again, same_values, chunk_bytes):
             raise duplicate_error(folder, name)
@@ -280,13 +281,24 @@ def _giving(tensor: Tensor) -> Callable[[], Tensor]:
     return lambda: tensor
 
 
-def _read_tensor(path: Path, stored: str) -> Tensor:
-    """One tensor of a file, mapped anew where the format allows."""
-    if path.suffix != ".safetensors":
-        return load_pickle(path)[stored]
-    with _translate_read_errors(path), safe_open(path, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(stored)
-    return tensor
+def _reader(path: Path) -> Callable[[str], Tensor]:
+    """A function that reads one tensor of a file, mapped anew where the format allows, of a `.bin` file after every `MAPPED_BYTES`."""
+    tensors: dict[str, Tensor] = {}
+    mapped = MAPPED_BYTES
+
+    def read_pickled(stored: str) -> Tensor:
+        nonlocal tensors, mapped
+        if mapped >= MAPPED_BYTES:
+            tensors, mapped = load_pickle(path), 0
+        mapped += tensors[stored].nbytes
+        return tensors[stored]
+
+    def read_safetensors(stored: str) -> Tensor:
+        with _translate_read_errors(path), safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(stored)
+        return tensor
+
+    return read_safetensors if path.suffix == ".safetensors" else read_pickled
 
 
 def tensor_names(folder: Path) -> list[str]:

@@ -33,6 +33,8 @@ QUANTIZED_PARTS = (
 """Parts of the names with which bitsandbytes, GPTQ, AWQ, FP8 and AQLM store quantized weights."""
 HEADS = ("lm_head.weight", "embed_out.weight")
 """Names of LM heads that some models share with their embedding."""
+MAX_SHOWN = 64
+"""Most names on average that share values, such as those of layers that are one and the same."""
 MAX_DEPTH = 3
 """Dicts that stand inside one another around the weights."""
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -104,7 +106,7 @@ def refuse_other_content(path: Path, content: Any) -> None:
 
 
 def refuse_repeated(path: Path, content: Mapping[str, Tensor]) -> None:
-    """Raise UserError for a tensor with more values than its file holds for it, each shown many times: a kilobyte could be a terabyte."""
+    """Raise UserError for tensors with more values than their file holds, each shown many times: a kilobyte could be a terabyte."""
     for name, tensor in content.items():
         if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
             raise UserError(
@@ -115,6 +117,16 @@ def refuse_repeated(path: Path, content: Mapping[str, Tensor]) -> None:
                     "请保存为连续的张量。",
                 )
             )
+    held = sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in content.values()}.values())
+    shown = sum(tensor.nbytes for tensor in content.values())
+    if shown > MAX_SHOWN * held:
+        raise UserError(
+            Bilingual(
+                f"{path}: its tensors have {shown:,} bytes, and the file holds only {held:,} for them, which many names share. Save each "
+                "tensor once.",
+                f"{path}：张量共 {shown:,} 字节，文件中只有 {held:,} 字节，由许多名称共用：每个张量请只保存一次。",
+            )
+        )
 
 
 def duplicate_error(folder: Path, name: str) -> UserError:

@@ -253,7 +253,7 @@ def test_a_tensor_that_a_few_bytes_are_shown_as_is_refused_before_it_fills_the_m
 
 def test_names_that_share_their_values_do_not_have_the_file_read_again_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = torch.zeros(1000)
-    torch.save({str(number): shared for number in range(100)}, tmp_path / "pytorch_model.bin")
+    torch.save({str(number): shared for number in range(64)}, tmp_path / "pytorch_model.bin")
     reads: list[Path] = []
 
     def counted(path: Path) -> dict[str, Tensor]:
@@ -262,5 +262,24 @@ def test_names_that_share_their_values_do_not_have_the_file_read_again_for_each(
 
     monkeypatch.setattr(checkpoint, "load_pickle", counted)
     monkeypatch.setattr(checkpoint, "MAPPED_BYTES", 4000)
-    assert len(list(checkpoint.read_tensors(tmp_path))) == 100
+    assert len(list(checkpoint.read_tensors(tmp_path))) == 64
+    assert len(reads) < 10
+    torch.save({str(number): shared for number in range(65)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="its tensors have 260,000 bytes, and the file holds only 4,000 for them, which many names share"):
+        load_pickle(tmp_path / "pytorch_model.bin")
+
+
+def test_copies_under_the_names_of_wrappers_do_not_have_the_file_read_again_for_each(
+    tmp_path: Path, tensors: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = {f"{'module.' * times}{name}": tensor for times in range(20) for name, tensor in tensors.items()}
+    folder = folder_with(tmp_path, content=copies)
+    reads: list[Path] = []
+
+    def counted(path: Path) -> dict[str, Tensor]:
+        reads.append(path)
+        return load_pickle(path)
+
+    monkeypatch.setattr(checkpoint, "load_pickle", counted)
+    loaded(folder)
     assert len(reads) < 10
