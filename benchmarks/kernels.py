@@ -5,7 +5,7 @@
 Kernels are compiled in parallel and compared with plain PyTorch, each on one small weight. Then what is in use is timed, in a CUDA graph
 over so many copies of the weight that none stays in the L2 cache. Prints one JSON line per measurement: microseconds a product, and TB/s of
 the bytes that it must read and write. `--search` then times many tile sizes, and other ways to share the attention; its last lines are the
-best ones. Without a GPU only the comparison runs, in Triton's interpreter (set TRITON_INTERPRET=1).
+best ones. Without a GPU only the comparison runs, in Triton's interpreter (set TRITON_INTERPRET=1; with NumPy before 2.4).
 """
 
 import argparse
@@ -39,15 +39,14 @@ LOOPS = (2, 4)
 BEYOND_CACHE = 5e8
 """Bytes of all copies of a weight."""
 TITLES = {"int4": 4, "int8": 8, "int4-g128": "int4-g128"}
-KERNELS = ("dequantize", "vector", "small_batch", "medium_batch", "dense", "attention")
+KERNELS = ("dequantize", "vector", "batch", "dense", "attention")
 HEADS, HEAD_SIZE, PREFIX_KEYS, CACHED_KEYS, CAPACITY = 32, 128, 128, 124, 256
 """Of the attention of one layer: keys of the shared prefix, and of each sequence, the new one among them."""
 ATTENDED = (1, 16, 64)
 """Sequences whose attention is timed."""
 PRODUCTS: dict[str, Callable[..., Tensor]] = {
     "vector": launch.quantized_vector,
-    "small_batch": launch.quantized_small_batch,
-    "medium_batch": launch.quantized_medium_batch,
+    "batch": launch.quantized_batch,
 }
 
 
@@ -85,8 +84,7 @@ class Case:
 CASES = (
     *(Case("dequantize", title, 0) for title in TITLES),
     *(Case("vector", title, 1) for title in TITLES),
-    *(Case("small_batch", title, tokens) for title in TITLES for tokens in (1, 4, 16)),
-    *(Case("medium_batch", title, tokens) for title in TITLES for tokens in (32, 64)),
+    *(Case("batch", title, tokens) for title in TITLES for tokens in (4, 16, 32, 64)),
     Case("dense", "bf16", 1),
 )
 
@@ -137,8 +135,8 @@ def compare(report: Report, device: torch.device, kernels: Container[str]) -> No
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float16  # the interpreter truncates to bf16
     rows, columns = (100, 1096) if device.type == "cuda" else (7, 264)
-    for one in FORMATS:
-        compare_format(report, str(one.title), rows, columns, dtype, device, kernels)
+    for title in TITLES:
+        compare_format(report, title, rows, columns, dtype, device, kernels)
     if "dense" in kernels:
         weight, x = (torch.randn(size, columns, device=device).to(dtype) for size in (rows, 1))
         bias = torch.randn(rows, device=device).to(dtype)
@@ -159,7 +157,7 @@ def compare_format(
     if "dequantize" in kernels:
         report(check="dequantize", **about, equal=torch.equal(launch.dequantize(quantized, dtype), plain))
     exact_weight = weight_format.dequantize(tensors, slice(kept.start, kept.stop), torch.float32).double()
-    for kernel, tokens in (("vector", 1), ("small_batch", 3), ("medium_batch", 17)):
+    for kernel, tokens in (("vector", 1), ("batch", 3), ("batch", 17)):
         if kernel not in kernels:
             continue
         x, bias = torch.randn(tokens, columns, device=device).to(dtype), torch.randn(len(kept), device=device).to(dtype)
@@ -403,7 +401,7 @@ def search(cases: list[Case], report: Report, until: float) -> None:
 def shapes_of(case: Case) -> tuple[tuple[int, int], ...]:
     if case.kernel == "dequantize":
         return (LAYER[2],)
-    return (*LAYER, HEAD) if case.kernel in {"dense", "vector", "medium_batch"} else LAYER
+    return (*LAYER, HEAD) if case.kernel in {"dense", "vector"} else LAYER
 
 
 def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
@@ -411,12 +409,16 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
     words = columns * case.bits // 32
     if case.kernel == "dequantize":
         return [Tile(n, w, warps) for n in (1, 2, 4, 8, 16) for w in (64, 128, 256) for warps in (4, 8) if n * w >= 32 * warps]
-    if case.kernel == "small_batch":
-        widths = (16,) if case.title == "int4-g128" else (16, 32, 64)
-        heights = ((16, 1), (32, 1), (32, 2), (64, 4), (128, 4))
-        return [Tile(n, w, warps, stages) for n, warps in heights for w in widths for stages in (3, 5) if rows // n >= 64]
-    if case.kernel == "medium_batch":
-        return [Tile(n, 16, warps, stages) for n in (32, 64, 128) for warps in (4, 8) for stages in (2, 3, 5)]
+    if case.kernel == "batch":
+        width, few = columns * case.bits // 16, case.tokens <= 16
+        tiles = (
+            Tile(n, w, warps, stages, parts)
+            for n, warps in (((32, 2), (64, 2), (64, 4), (128, 4)) if few else ((64, 4), (128, 4), (128, 8)))
+            for w in ((32,) if case.title == "int4-g128" else (32, 64, 128) if few else (32, 64))
+            for stages in ((3, 4) if few else (2, 3, 4))
+            for parts in (1, 2, 4, 8)
+        )
+        return [one for one in tiles if 90 <= rows // one.rows * one.parts <= 800 and width >= 2 * one.parts * one.columns]
     wide, unit = (columns, 256) if case.kernel == "dense" else (words, 32)
     found = []
     for warps in (1, 2, 4, 8):

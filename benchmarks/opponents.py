@@ -56,7 +56,7 @@ from torch.nn import functional
 
 import imprint
 from imprint.kernels import launch, ops
-from imprint.kernels.tiles import MEDIUM_BATCH_TOKENS
+from imprint.kernels.tiles import BATCH_TOKENS
 from imprint.quant.formats import FORMATS
 from imprint.quant.weight_format import SCALE, WEIGHT
 from imprint.runtime import version_of
@@ -148,7 +148,7 @@ def imprint_linear(title: str, weight: launch.QuantizedRows) -> Linear:  # noqa:
     numbers = (weight.bits, weight.group, 0, len(weight.rows))
 
     def multiply(x: Tensor) -> Tensor:
-        product = ops.quantized_linear if len(x) <= MEDIUM_BATCH_TOKENS else ops.dequantized_linear
+        product = ops.quantized_linear if len(x) <= BATCH_TOKENS else ops.dequantized_linear
         out: Tensor = product(x, weight.integers, weight.scales, None, *numbers)
         return out
 

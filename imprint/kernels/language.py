@@ -31,3 +31,8 @@ def jit(*, unaligned: Sequence[str] = (), varying: Sequence[str] = ()) -> Callab
         return lambda function: function
     decorate: Callable[[Any], Any] = triton.jit(do_not_specialize_on_alignment=list(unaligned), do_not_specialize=list(varying))
     return decorate
+
+
+def constant(value: int | str) -> Any:
+    """A value that kernels may use from outside themselves."""
+    return value if tl is None else tl.constexpr(value)

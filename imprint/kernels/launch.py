@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from imprint.kernels import tiles
+from imprint.kernels.batch_kernels import quantized_batch_kernel, split_columns_kernel
 from imprint.kernels.dense_kernels import dense_vector_kernel
-from imprint.kernels.medium_batch_kernels import lay_out_kernel, quantized_medium_batch_kernel
-from imprint.kernels.quantized_kernels import dequantize_kernel, offset_bits, quantized_small_batch_kernel, quantized_vector_kernel
+from imprint.kernels.quantized_kernels import dequantize_kernel, offset_bits, quantized_vector_kernel
 from imprint.kernels.tiles import Tile
 
 
@@ -40,6 +40,11 @@ class QuantizedRows:
     def group_words(self) -> int:
         """Words that share a scale; 0 for a whole row."""
         return self.group * self.bits // 32
+
+    @property
+    def group_pairs(self) -> int:
+        """Pairs of bytes that share a scale; 0 for a whole row."""
+        return self.group * self.bits // 16
 
     @property
     def columns(self) -> int:
@@ -87,48 +92,35 @@ def quantized_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile
     return out
 
 
-def quantized_small_batch(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
-    """Up to 16 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
-    x, words, tokens = x.contiguous(), weight.words, len(x)
-    tile = tile or tiles.small_batch_tile(len(weight.rows), words.shape[1], weight.group_words)
-    out = torch.empty((tokens, len(weight.rows)), dtype=x.dtype, device=x.device)
+def quantized_batch(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
+    """2 to 64 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
+    pairs, tokens, count = weight.integers.view(torch.int16), len(x), len(weight.rows)
+    width, columns = pairs.shape[1], 16 // weight.bits
+    tile = tile or tiles.batch_tile(count, width, weight.group_pairs, tokens, columns, _shared_memory(x.device))
+    programs, part = -(-count // tile.rows), -(-width // (tile.parts * tile.columns)) * tile.columns
+    parts = -(-width // part)
+    split = torch.int64 if columns == 4 else torch.int32
+    x = x.contiguous() if x.data_ptr() % split.itemsize == 0 else x.clone(memory_format=torch.contiguous_format)
+    planes = torch.empty((columns, tokens, width), dtype=x.dtype, device=x.device)
+    counters = torch.empty(tiles.power_of_two(programs) if parts > 1 else 1, dtype=torch.int32, device=x.device)
+    out = torch.empty((tokens, count), dtype=x.dtype, device=x.device)
+    sums = torch.empty((parts, tokens, count), dtype=torch.float32, device=x.device) if parts > 1 else out
     with _on(x):
-        quantized_small_batch_kernel[(-(-len(weight.rows) // tile.rows),)](
-            x,
-            words,
-            weight.scales,
-            x if bias is None else bias,
-            out,
-            tokens,
-            weight.rows.start,
-            weight.rows.stop,
-            HAS_BIAS=bias is not None,
-            TOKENS=8 if tokens <= 8 else tiles.SMALL_BATCH_TOKENS,
-            STAGES=tile.stages,
-            **_constants(weight, tile),
+        split_columns_kernel[(-(-tokens * width // tiles.ELEMENTS),)](
+            *(x.view(split), planes.view(torch.int16), counters, tokens * width), L=columns, COUNTERS=len(counters), BLOCK=tiles.ELEMENTS
         )
-    return out
-
-
-def quantized_medium_batch(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
-    """Up to 64 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
-    x, words, tokens = x.contiguous(), weight.words, len(x)
-    tile = tile or tiles.medium_batch_tile(len(weight.rows))
-    width, per_word = words.shape[1], 32 // weight.bits
-    spans, together = -(-width // 16), tiles.LAID_OUT_SPANS
-    planes = torch.empty((per_word, tokens, width), dtype=x.dtype, device=x.device)
-    sums = torch.empty((tokens, spans), dtype=torch.float32, device=x.device)
-    out = torch.empty((tokens, len(weight.rows)), dtype=x.dtype, device=x.device)
-    with _on(x):
-        lay_out_kernel[(-(-spans // together), tokens)](x, planes, sums, tokens, W=width, L=per_word, S=spans, SPANS=together)
-        quantized_medium_batch_kernel[(-(-len(weight.rows) // tile.rows),)](
-            *(planes, sums, words, weight.scales, x if bias is None else bias, out, tokens, weight.rows.start, weight.rows.stop),
+        quantized_batch_kernel[(programs, parts)](
+            *(planes, pairs, weight.scales, x if bias is None else bias, out, sums, counters),
+            *(tokens, weight.rows.start, weight.rows.stop, part),
             W=width,
             BITS=weight.bits,
-            GROUP=weight.group_words,
+            GROUP=weight.group_pairs,
             HAS_BIAS=bias is not None,
+            SHARED=parts > 1,
+            PTX=x.is_cuda,
             TOKENS=max(16, tiles.power_of_two(tokens)),
             BLOCK_N=tile.rows,
+            BLOCK_W=tile.columns,
             STAGES=tile.stages,
             num_warps=tile.warps,
         )
@@ -172,3 +164,10 @@ def _constants(weight: QuantizedRows, tile: Tile) -> dict[str, int]:
 def _on(tensor: Tensor) -> AbstractContextManager[object]:
     """Makes the tensor's GPU the current one, on which Triton launches."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def _shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have there."""
+    if device.type != "cuda":
+        return tiles.SMALLEST_SHARED
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)  # type: ignore[attr-defined]

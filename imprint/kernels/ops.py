@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, library
 from torch.nn import functional
 
-from imprint.kernels.tiles import SMALL_BATCH_TOKENS
-
 
 @library.custom_op("imprint::dequantize", mutates_args=())
 def dequantize(integers: Tensor, scales: Tensor, bits: int, group: int, first: int, end: int, dtype: torch.dtype) -> Tensor:
@@ -87,8 +85,7 @@ def quantized_linear(
     if len(flat) == 1:
         return launch.quantized_vector(flat, weight, bias, gelu=gelu).view(*x.shape[:-1], end - first)
     assert not gelu
-    product = launch.quantized_small_batch if len(flat) <= SMALL_BATCH_TOKENS else launch.quantized_medium_batch
-    return product(flat, weight, bias).view(*x.shape[:-1], end - first)
+    return launch.quantized_batch(flat, weight, bias).view(*x.shape[:-1], end - first)
 
 
 @quantized_linear.register_fake

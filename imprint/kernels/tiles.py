@@ -1,9 +1,9 @@
 """Tile sizes of the kernels: how much of a weight one program reads.
 
-Legend: N rows (output features), K columns (input features), W words of 32 bits of a row. The tiles for one token follow a search over 732
-tiles on 2026-11-29, on one H200 with the weights of ChatGLM-6B (benchmarks/kernels.py --search, Triton 3.6): what the rules choose took at
-most 6 % longer than the fastest tile of each weight. Those for more tokens are older. Another card uses the same, which are right there and
-may not be the fastest.
+Legend: N rows (output features), K columns (input features), W words of 32 bits of a row. The tiles follow searches on one H200 with the
+weights of ChatGLM-6B (benchmarks/kernels.py --search, Triton 3.6). For one token, over 732 tiles on 2026-11-29: what the rules choose took
+at most 6 % longer than the fastest tile of each weight. For more tokens, over 1,075 on 2026-11-30: all weights of a layer together took at
+most 5 % longer. Another card uses the same, which are right there and may not be the fastest.
 """
 
 from dataclasses import dataclass
@@ -32,16 +32,20 @@ class Tile:
     """Groups of 32 threads."""
     stages: int = 1
     """Parts of the weight that are on their way from memory at a time, where a loop reads them."""
+    parts: int = 1
+    """Programs that share the columns of a row."""
     unroll: int = 0
     """Tiles that such a loop goes through at a time where that can be chosen; 0: the code is as long as the weight, without a loop."""
 
 
-SMALL_BATCH_TOKENS = 16
-"""Tokens that a weight is multiplied by at a time, read as they are."""
-MEDIUM_BATCH_TOKENS = 64
-"""Tokens, laid out anew, that a weight is multiplied by at a time without being dequantized."""
-LAID_OUT_SPANS = 8
-"""Spans of 16 words that a program lays out."""
+BATCH_TOKENS = 64
+"""Tokens that a weight is multiplied by at a time without being dequantized."""
+PROGRAMS, MAX_PARTS = 256, 8
+"""Programs that keep a large GPU busy; most that share the columns of a row for that."""
+SMALLEST_SHARED = 64 * 1024
+"""Bytes of shared memory that a program may have on every card."""
+ELEMENTS = 512
+"""Pairs whose columns a program splits."""
 DEQUANTIZE = Tile(rows=4, columns=128, warps=4)
 UPDATE = Tile(rows=1, columns=1024, warps=4)
 """Of AdamW. Not searched yet: `benchmarks/update.py` does."""
@@ -59,16 +63,20 @@ def vector_tile(rows: int, words: int, group: int) -> Tile:
     return Tile(bounded_rows(rows * warps // 4, each, largest=4, unrolled=UNROLLED_WORDS), columns, warps, unroll=unroll)
 
 
-def small_batch_tile(rows: int, words: int, group: int) -> Tile:
-    """For up to 16 tokens and a quantized weight (N, W), of which `group` words share a scale (0: a whole row)."""
-    columns = group or min(32, max(16, power_of_two(words)))
-    large = rows >= 8192
-    return Tile(64 if large else 16, columns, 4 if large else 1, stages=6 if group else 4)
+def batch_tile(rows: int, width: int, group: int, tokens: int, planes: int, shared: int = SMALLEST_SHARED) -> Tile:
+    """For 2 to 64 tokens in planes and a quantized weight of N rows with so many pairs of bytes, of which `group` share a scale.
 
-
-def medium_batch_tile(rows: int) -> Tile:
-    """For 17 to 64 tokens and a quantized weight of N rows. Not searched yet."""
-    return Tile(128 if rows >= 65536 else 64 if rows >= 8192 else 32, 16, 8 if rows >= 65536 else 4, stages=3)
+    `group` is 0 where a whole row does; `shared`: bytes of shared memory that a program may have.
+    """
+    high, warps = (64, 4) if rows >= 2048 else (16, 1)
+    stages = 4 if tokens <= 16 else 3
+    columns = group or min(64, max(16, power_of_two(width)))
+    while not group and columns > 16 and stages * 2 * columns * (high + planes * max(16, power_of_two(tokens))) > shared:
+        columns //= 2
+    programs, parts = -(-rows // high), 1
+    while parts < MAX_PARTS and programs * parts < PROGRAMS and width >= 4 * parts * columns:
+        parts *= 2
+    return Tile(high, columns, warps, stages, parts)
 
 
 def dense_tile(rows: int, columns: int) -> Tile:

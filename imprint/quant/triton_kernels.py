@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from imprint.kernels import available, ops
-from imprint.kernels.tiles import MEDIUM_BATCH_TOKENS
+from imprint.kernels.tiles import BATCH_TOKENS
 from imprint.quant.group_int4 import GROUP, GroupInt4
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import SCALE, WEIGHT, StoredWeight
@@ -19,7 +19,7 @@ class QuantizedMatmul:
     def supports(self, x: Tensor, weight: StoredWeight) -> bool:
         """Few tokens on a GPU."""
         tokens = x.shape[:-1].numel()
-        if tokens > MEDIUM_BATCH_TOKENS or (x.requires_grad and torch.is_grad_enabled()):
+        if tokens > BATCH_TOKENS or (x.requires_grad and torch.is_grad_enabled()):
             return False
         return _fits(x, weight) and available.usable(x.device.index, x.dtype, matrix=tokens > 1)
 

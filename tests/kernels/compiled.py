@@ -3,15 +3,16 @@
 It is a program of its own because tests run the same kernels in Triton's interpreter.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from imprint.kernels import tiles
+from imprint.kernels.batch_kernels import quantized_batch_kernel, split_columns_kernel
 from imprint.kernels.dense_kernels import dense_vector_kernel
-from imprint.kernels.medium_batch_kernels import lay_out_kernel, quantized_medium_batch_kernel
-from imprint.kernels.quantized_kernels import dequantize_kernel, quantized_small_batch_kernel, quantized_vector_kernel
+from imprint.kernels.quantized_kernels import dequantize_kernel, quantized_vector_kernel
 from imprint.kernels.tiles import Tile
 from tests.kernels.cards import compile_for
 
@@ -19,11 +20,13 @@ SHAPES = ((12288, 4096), (4096, 16384), (130528, 4096), (4096, 13696), (2048, 64
 """(N, K): linears and head of ChatGLM-6B, a width of ChatGLM2-6B, and a small model."""
 FORMATS = ((8, 0), (4, 0), (4, 16))
 """(Bits, words that share a scale)."""
+SHARED_KIB = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
+"""Shared memory that a program may have, by compute capability. Source: CUDA C++ Programming Guide, technical specifications."""
 Kernel = tuple[Any, dict[str, str], dict[str, Any], Tile]
 """Function, types of its tensors, constants, tile."""
 
 
-def kernels(dtype: str) -> Iterator[Kernel]:
+def kernels(dtype: str, shared_memory: int) -> Iterator[Kernel]:
     """All kernels that compute in a dtype, `fp16` or `bf16`; the same one once for all shapes that it is compiled for once."""
     pointer, found = f"*{dtype}", dict[str, Kernel]()
     quantized = {"words": "*i32", "scales": "*fp16", "out": pointer, "first": "i32", "end": "i32"}
@@ -43,22 +46,16 @@ def kernels(dtype: str) -> Iterator[Kernel]:
                 more = {"HAS_BIAS": True, "UNROLL": unroll, "GELU": True}
                 offsets = {"low": "i32", "high": "i32"}
                 found[f"vector {base} {more} {tile}"] = (quantized_vector_kernel, product | offsets, base | more | block(tile), tile)
-            tile = tiles.small_batch_tile(rows, words, group)
-            for tokens in (8, tiles.SMALL_BATCH_TOKENS):
-                more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages}
-                found[f"small batch {base} {more} {tile}"] = (
-                    quantized_small_batch_kernel,
-                    product | {"T": "i32"},
-                    base | more | block(tile),
-                    tile,
-                )
-            tile, spans = tiles.medium_batch_tile(rows), -(-words // 16)
-            layout = {"W": words, "L": 32 // bits, "S": spans, "SPANS": tiles.LAID_OUT_SPANS}
-            types = {"x": pointer, "planes": pointer, "sums": "*fp32", "T": "i32"}
-            found[f"lay out {layout}"] = (lay_out_kernel, types, layout, tiles.DEQUANTIZE)
-            for tokens in (32, tiles.MEDIUM_BATCH_TOKENS):
-                more = {"HAS_BIAS": True, "TOKENS": tokens, "STAGES": tile.stages, "BLOCK_N": tile.rows}
-                found[f"medium batch {base} {more}"] = (quantized_medium_batch_kernel, product | types, base | more, tile)
+            width, types = columns * bits // 16, product | {"pairs": "*i16", "sums": "*fp32", "counters": "*i32", "T": "i32", "PART": "i32"}
+            base = {"W": width, "BITS": bits, "GROUP": 2 * group, "HAS_BIAS": True, "PTX": True}
+            for tokens, shared in itertools.product((16, tiles.BATCH_TOKENS), (False, True)):
+                tile = tiles.batch_tile(rows, width, 2 * group, tokens, 16 // bits, shared_memory)
+                more = {"SHARED": shared, "TOKENS": tokens, "STAGES": tile.stages} | block(tile)
+                found[f"batch {base} {more}"] = (quantized_batch_kernel, types, base | more, tile)
+    for columns in (2, 4):
+        types = {"x": f"*i{16 * columns}", "planes": "*i16", "counters": "*i32", "SIZE": "i32"}
+        constants = {"L": columns, "COUNTERS": 64, "BLOCK": tiles.ELEMENTS}
+        found[f"split {columns}"] = (split_columns_kernel, types, constants, tiles.DEQUANTIZE)
     yield from found.values()
 
 
@@ -83,9 +80,9 @@ def main() -> None:
     """One line for each kernel and card: its name, the card, bytes of shared memory, bytes of machine code."""
     for capability in map(int, sys.argv[1:]):
         for dtype in ("fp16",) if capability < 80 else ("fp16", "bf16"):
-            for kernel in kernels(dtype):
+            for kernel in kernels(dtype, 1024 * SHARED_KIB[capability]):
                 name = kernel[0].__name__
-                if name in {"quantized_small_batch_kernel", "quantized_medium_batch_kernel"} and capability < 80:
+                if name in {"quantized_batch_kernel"} and capability < 80:
                     continue  # such a card dequantizes instead
                 made = compiled(kernel, capability)
                 sys.stdout.write(json.dumps([name, capability, made.metadata.shared, len(made.asm["cubin"])]) + "\n")

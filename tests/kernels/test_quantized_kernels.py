@@ -50,17 +50,14 @@ def test_a_row_whose_scale_is_not_finite_stays_so(weight_format: WeightFormat) -
 @every_dtype
 class TestProducts:
     @pytest.mark.parametrize(("rows", "columns"), SHAPES)
-    @pytest.mark.parametrize("tokens", [1, 3, 16])
-    def test_tokens_are_multiplied_as_by_the_dequantized_weight(
-        self, weight_format: WeightFormat, dtype: torch.dtype, rows: int, columns: int, tokens: int
+    def test_a_token_is_multiplied_as_by_the_dequantized_weight(
+        self, weight_format: WeightFormat, dtype: torch.dtype, rows: int, columns: int
     ) -> None:
         weight = stored(weight_format, rows, columns, range(2, rows))
-        x, bias = (torch.randn(size, device=DEVICE).to(dtype) for size in ((tokens, columns), (rows - 2,)))
+        x, bias = (torch.randn(size, device=DEVICE).to(dtype) for size in ((1, columns), (rows - 2,)))
         exact = x.double() @ weight.dequantize(torch.float32).double().t() + bias.double()
-        kernels = (launch.quantized_small_batch, launch.quantized_vector) if tokens == 1 else (launch.quantized_small_batch,)
 
-        for kernel in kernels:
-            assert difference(kernel(x, for_kernel(weight), bias), exact) < torch.finfo(dtype).eps * float(exact.abs().max())
+        assert difference(launch.quantized_vector(x, for_kernel(weight), bias), exact) < torch.finfo(dtype).eps * float(exact.abs().max())
 
     def test_the_tile_changes_nothing_but_rounding(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
         weight, x = for_kernel(stored(weight_format, 24, 1096)), torch.randn(1, 1096, device=DEVICE).to(dtype)
@@ -68,8 +65,6 @@ class TestProducts:
 
         for tile in (Tile(1, 32, 1), Tile(8, 64, 2), Tile(4, 32, 1, unroll=2), Tile(2, 16, 1, unroll=4)):
             assert difference(launch.quantized_vector(x, weight, None, tile), wanted) < 0.1
-        width = 16 if weight.group else 32
-        assert difference(launch.quantized_small_batch(x, weight, None, Tile(16, width, 1, 3)), wanted) < 0.1
 
     def test_the_same_call_gives_the_same_bits(self, weight_format: WeightFormat, dtype: torch.dtype) -> None:
         weight, x = for_kernel(stored(weight_format, 24, 1024)), torch.randn(1, 1024, device=DEVICE).to(dtype)
@@ -85,9 +80,3 @@ def test_what_integers_are_offset_by_costs_no_precision_where_all_inputs_are_pos
     exact = x.double() @ weight.dequantize(torch.float32).double().t()
 
     assert difference(launch.quantized_vector(x, for_kernel(weight), None), exact) < 5e-5 * float(exact.abs().max())
-
-
-def test_an_input_with_gaps_is_read_as_it_is_meant() -> None:
-    weight, x = for_kernel(stored(RowInt(4), 8, 64)), torch.randn(2, 128, device=DEVICE).half()[:, ::2]
-
-    assert torch.equal(launch.quantized_small_batch(x, weight, None), launch.quantized_small_batch(x.contiguous(), weight, None))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from imprint.kernels import tiles
+from tests.kernels.compiled import SHARED_KIB
 from tests.kernels.quantized_weights import needs_triton
 
 SHAPES = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384), (130528, 4096), (640, 2048), (2048, 640), (4096, 13696), (4, 8))
@@ -28,17 +29,20 @@ def test_a_program_reads_a_bounded_number_of_elements_and_gives_every_thread_som
 
 
 def test_a_tile_of_a_format_with_groups_is_a_group_wide() -> None:
-    assert tiles.small_batch_tile(4096, 512, 16).columns == 16
-    assert tiles.small_batch_tile(4096, 512, 0).columns == 32
-    assert tiles.small_batch_tile(4096, 3, 0).columns == 16  # as few as a matrix product has
+    assert tiles.batch_tile(4096, 1024, 32, 16, 4).columns == 32
+    assert tiles.batch_tile(4096, 3, 0, 16, 4).columns == 16  # as few as a matrix product has
+
+
+def test_a_tile_is_as_wide_as_the_shared_memory_of_a_card_allows() -> None:
+    assert [tiles.batch_tile(4096, 1024, 0, 64, 4, 1024 * kib).columns for kib in (227, 99, 64)] == [64, 32, 32]
+
+
+def test_programs_share_the_columns_of_rows_that_are_too_few_for_a_gpu() -> None:
+    assert [tiles.batch_tile(*shape, 0, 64, 4).parts for shape in ((16384, 1024), (4096, 4096), (4096, 64))] == [1, 4, 1]
 
 
 def test_powers_of_two() -> None:
     assert [tiles.power_of_two(number) for number in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
-
-
-SHARED_KIB = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
-"""Shared memory that a program may have, by compute capability. Source: CUDA C++ Programming Guide, technical specifications."""
 
 
 @needs_triton
@@ -51,8 +55,8 @@ def test_every_tile_compiles_for_every_card_within_its_shared_memory(capability:
 
     assert done.returncode == 0, done.stderr[-2000:]
     made = [json.loads(line) for line in done.stdout.splitlines()]
-    kernels = {"dense_vector_kernel", "dequantize_kernel", "quantized_vector_kernel", "lay_out_kernel"} | (
-        {"quantized_small_batch_kernel", "quantized_medium_batch_kernel"} if capability >= 80 else set()
+    kernels = {"dense_vector_kernel", "dequantize_kernel", "quantized_vector_kernel", "split_columns_kernel"} | (
+        {"quantized_batch_kernel"} if capability >= 80 else set()
     )
     assert {name for name, *_ in made} == kernels
     assert [one for one in made if one[2] > 1024 * SHARED_KIB[capability] or one[3] == 0] == []
