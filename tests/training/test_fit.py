@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from imprint.cli import main
@@ -33,7 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_command_names_every_term_without_weights_or_a_gpu(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_every_term_without_weights_or_a_gpu(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["fit", str(folder / "recipe.yaml"), "--output", str(folder / "fit.html")]) == 0
     printed = capsys.readouterr().out
     for part in (
