@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from imprint.serve.store import COMMAND_LINE, Hashing, Limits, Principal, Store
+from imprint.serve.store.chats import Message
 from imprint.serve.store.database import FILE_NAME, Database
 
 FAST: Final = Hashing(memory_kib=8, passes=1)
@@ -54,3 +55,28 @@ def admin(store: Store) -> Principal:
     """The first admin, signed in with the one-time password."""
     assert store.first_password is not None
     return store.sessions.login("admin", store.first_password, HOME).principal
+
+
+def keep_question(store: Store, owner: Principal, chat_id: str, text: str, *, parent_id: str | None = None) -> str:
+    """The id of a message that a user sends, which no model answers."""
+    question = store.questions.keep(owner, chat_id, text, parent_id=parent_id, models=()).question
+    assert question is not None
+    return question
+
+
+def begin_answer(store: Store, owner: Principal, chat_id: str, parent_id: str | None = None, model: str = "base") -> str:
+    """The id of an answer to a message, or at the beginning of a chat, that a model is about to write."""
+    (answer,) = store.questions.keep(owner, chat_id, None, parent_id=parent_id, models=[model]).answers
+    return answer
+
+
+def keep_answer(store: Store, owner: Principal, chat_id: str, text: str, *, parent_id: str | None = None, model: str = "base") -> str:
+    """The id of an answer that a model has written to its end."""
+    answer = begin_answer(store, owner, chat_id, parent_id, model)
+    assert store.chats.finish(owner, answer, text, state="done")
+    return answer
+
+
+def read_message(store: Store, owner: Principal, chat_id: str, message_id: str) -> Message:
+    """A message as it is kept now."""
+    return store.chats.path(owner, chat_id, message_id)[-1]

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Boolean, Column, ColumnElement, Connection, Row, Select, and_, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import Boolean, Column, ColumnElement, Connection, Row, Select, delete, exists, func, or_, select, tuple_, update
 
 from imprint.messages import Bilingual
 from imprint.serve.store.database import Database
@@ -173,7 +173,7 @@ class Chats:
         """One chat with all its messages, as they are at one moment."""
         with self._database.reading() as connection:
             row = own_chat(connection, principal, chat_id)
-            return _chat(row), tuple(map(_message, connection.execute(_messages(MESSAGES.c.chat_id == row.id))))
+            return _chat(row), tuple(map(_message, connection.execute(_messages(row.id))))
 
     def get(self, principal: Principal, chat_id: str) -> Chat:
         """One chat."""
@@ -206,7 +206,7 @@ class Chats:
         """The messages from the beginning of a chat to one of its messages: the conversation that this one ends."""
         by_id = {message.id: message for message in self.messages(principal, chat_id)}
         if message_id not in by_id:
-            raise _no_message()
+            raise no_message()
         path, next_id = [], message_id
         while True:
             path.append(by_id[next_id])
@@ -214,33 +214,6 @@ class Chats:
             if parent is None:
                 return tuple(reversed(path))
             next_id = parent
-
-    def message(self, principal: Principal, message_id: str) -> Message:
-        """One message."""
-        with self._database.reading() as connection:
-            return _message(own_message(connection, principal, message_id))
-
-    def add(
-        self,
-        principal: Principal,
-        chat_id: str,
-        role: MessageRole,
-        text: str,
-        *,
-        parent_id: str | None = None,
-        model: str | None = None,
-        state: MessageState = "done",
-    ) -> Message:
-        """Add a message after another one of the chat, or at its beginning; several after one are branches."""
-        kept = self.checked(text)
-        with self._database.writing() as connection:
-            now = self.time()  # nobody else writes now: what is kept later is of later
-            chat = own_chat(connection, principal, chat_id)
-            refuse_full(connection, self._limits, chat.id, 1)
-            parent = None if parent_id is None else own_message(connection, principal, parent_id, chat=chat.id).id
-            _, message_id = add_message(connection, chat.id, parent, role, kept, now=now, model=model, state=state)
-            connection.execute(update(CHATS).where(CHATS.c.id == chat.id).values(updated_at=now))
-            return _message(own_message(connection, principal, message_id))
 
     def write(self, principal: Principal, message_id: str, text: str) -> bool:
         """Keep the text so far of an answer that is being written; False if it is gone, as after its chat was deleted."""
@@ -317,51 +290,12 @@ def own_chat(connection: Connection, principal: Principal, chat_id: str) -> Row[
     return row
 
 
-def own_message(connection: Connection, principal: Principal, message_id: str, *, chat: int | None = None) -> Row[Any]:
-    """A message of an owner, with the public id of its parent; `chat`: of this chat only."""
-    wanted = and_(MESSAGES.c.public_id == message_id, CHATS.c.owner == principal.owner)
-    row = connection.execute(_messages(wanted if chat is None else and_(wanted, CHATS.c.id == chat))).first()
-    if row is None:
-        raise _no_message()
-    return row
-
-
-def refuse_full(connection: Connection, limits: Limits, chat: int, more: int) -> None:
-    """Raise StoreError where a chat has no room for so many more messages."""
-    count = connection.execute(select(func.count()).select_from(MESSAGES).where(MESSAGES.c.chat_id == chat)).scalar_one()
-    most = limits.messages_a_chat
-    if count + more > most:
-        raise StoreError(
-            "quota_exceeded",
-            Bilingual(
-                f"this chat has {count:,} messages and may have {most:,}, too few for {more} more. Begin another chat.",
-                f"此对话已有 {count:,} 条消息，上限为 {most:,} 条，容不下再加 {more} 条：请开始新的对话。",
-            ),
-        )
-
-
-def add_message(
-    connection: Connection,
-    chat: int,
-    parent: int | None,
-    role: MessageRole,
-    text: str,
-    *,
-    now: float,
-    model: str | None = None,
-    state: MessageState = "done",
-) -> tuple[int, str]:
-    """Add a message after another one, or at the beginning; its row and its public id."""
-    public_id = new_public_id()
-    values = {"public_id": public_id, "chat_id": chat, "parent_id": parent, "role": role, "text": text, "model": model, "state": state}
-    added = connection.execute(MESSAGES.insert().values(**values, prompt_tokens=0, new_tokens=0, created_at=now))
-    return added.lastrowid, public_id
-
-
-def _messages(condition: ColumnElement[bool]) -> Select[Any]:
+def _messages(chat: int) -> Select[Any]:
+    """The messages of the chat in a row of CHATS, each with the public id of its parent."""
     parents = MESSAGES.alias("parents")
-    joined = MESSAGES.join(CHATS, MESSAGES.c.chat_id == CHATS.c.id).outerjoin(parents, MESSAGES.c.parent_id == parents.c.id)
-    return select(MESSAGES, parents.c.public_id.label("parent_public_id")).select_from(joined).where(condition).order_by(MESSAGES.c.id)
+    joined = MESSAGES.outerjoin(parents, MESSAGES.c.parent_id == parents.c.id)
+    columns = select(MESSAGES, parents.c.public_id.label("parent_public_id"))
+    return columns.select_from(joined).where(MESSAGES.c.chat_id == chat).order_by(MESSAGES.c.id)
 
 
 def _words(search: str) -> list[str]:
@@ -399,7 +333,8 @@ def _message(row: Row[Any]) -> Message:
     )
 
 
-def _no_message() -> StoreError:
+def no_message() -> StoreError:
+    """That a chat has no such message."""
     return not_found("there is no such message. It may have been deleted.", "没有这条消息，可能已被删除。")
 
 

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, exists, select, update
+from sqlalchemy import Connection, delete, exists, func, select, update
 
-from imprint.serve.store.chats import Chats, Message, add_message, own_chat, own_message, refuse_full
+from imprint.messages import Bilingual
+from imprint.serve.store.chats import Chats, Message, MessageRole, MessageState, no_message, own_chat
 from imprint.serve.store.database import Database
+from imprint.serve.store.errors import StoreError
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.names import short_text
 from imprint.serve.store.principal import Principal
-from imprint.serve.store.tables import CHATS, MESSAGES
+from imprint.serve.store.tables import CHATS, MESSAGES, new_public_id
 
 MAX_TITLE: Final = 60
 """Characters of the first question that name a chat without a title."""
@@ -48,7 +50,7 @@ class Questions:
         if text is not None:
             self._chats.checked(text)
         with self._database.reading() as connection:
-            refuse_full(connection, self._limits, own_chat(connection, principal, chat_id).id, answers + (text is not None))
+            self._refuse_full(connection, own_chat(connection, principal, chat_id).id, answers + (text is not None))
         return () if parent_id is None else self._chats.path(principal, chat_id, parent_id)
 
     def keep(self, principal: Principal, chat_id: str, text: str | None, *, parent_id: str | None, models: Sequence[str]) -> Asked:
@@ -60,15 +62,13 @@ class Questions:
         with self._database.writing() as connection:
             now = self._chats.time()  # nobody else writes now: what is kept later is of later
             chat = own_chat(connection, principal, chat_id)
-            parent = None if parent_id is None else own_message(connection, principal, parent_id, chat=chat.id)
-            refuse_full(connection, self._limits, chat.id, len(models) + (kept is not None))
-            row, question, title = None if parent is None else parent.id, parent_id, chat.title
+            row = None if parent_id is None else _row_of(connection, chat.id, parent_id)
+            self._refuse_full(connection, chat.id, len(models) + (kept is not None))
+            question, title = parent_id, chat.title
             if kept is not None:
-                row, question = add_message(connection, chat.id, row, "user", kept, now=now)
+                row, question = _add(connection, chat.id, row, "user", kept, now=now)
                 title = title or short_text(" ".join(kept.split())[:MAX_TITLE], "title", most=3 * MAX_TITLE)
-            answers = tuple(
-                add_message(connection, chat.id, row, "assistant", "", now=now, model=model, state="writing")[1] for model in models
-            )
+            answers = tuple(_add(connection, chat.id, row, "assistant", "", now=now, model=model, state="writing")[1] for model in models)
             connection.execute(update(CHATS).where(CHATS.c.id == chat.id).values(title=title, updated_at=now))
             return Asked(chat_id, question, kept is not None, answers, (chat.title, chat.updated_at), (title, now))
 
@@ -89,6 +89,47 @@ class Questions:
             (title, updated_at), (title_before, updated_before) = asked.after, asked.before
             same = (CHATS.c.id == row, CHATS.c.title == title, CHATS.c.updated_at == updated_at)
             connection.execute(update(CHATS).where(*same).values(title=title_before, updated_at=updated_before))
+
+    def _refuse_full(self, connection: Connection, chat: int, more: int) -> None:
+        """Raise StoreError where a chat has no room for so many more messages."""
+        count = connection.execute(select(func.count()).select_from(MESSAGES).where(MESSAGES.c.chat_id == chat)).scalar_one()
+        most = self._limits.messages_a_chat
+        if count + more > most:
+            raise StoreError(
+                "quota_exceeded",
+                Bilingual(
+                    f"this chat has {count:,} messages and may have {most:,}, too few for {more} more. Begin another chat.",
+                    f"此对话已有 {count:,} 条消息，上限为 {most:,} 条，容不下再加 {more} 条：请开始新的对话。",
+                ),
+            )
+
+
+def _row_of(connection: Connection, chat: int, message_id: str) -> int:
+    """The row of a message of this chat. Raises StoreError for that of another, as for none."""
+    row: int | None = connection.execute(
+        select(MESSAGES.c.id).where(MESSAGES.c.public_id == message_id, MESSAGES.c.chat_id == chat)
+    ).scalar()
+    if row is None:
+        raise no_message()
+    return row
+
+
+def _add(
+    connection: Connection,
+    chat: int,
+    parent: int | None,
+    role: MessageRole,
+    text: str,
+    *,
+    now: float,
+    model: str | None = None,
+    state: MessageState = "done",
+) -> tuple[int, str]:
+    """Add a message after another one, or at the beginning; its row and its public id."""
+    public_id = new_public_id()
+    values = {"public_id": public_id, "chat_id": chat, "parent_id": parent, "role": role, "text": text, "model": model, "state": state}
+    added = connection.execute(MESSAGES.insert().values(**values, prompt_tokens=0, new_tokens=0, created_at=now))
+    return added.lastrowid, public_id
 
 
 def _delete_last(connection: Connection, chat: int, messages: Sequence[str]) -> None:

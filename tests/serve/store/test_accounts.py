@@ -10,7 +10,7 @@ import pytest
 
 from imprint.serve.store import COMMAND_LINE, Actor, Limits, Role, Store, StoreError
 from imprint.serve.store.accounts import models_of, models_text
-from tests.serve.stores import HOME, NOON, PASSWORD, Clock, admin, open_store, user
+from tests.serve.stores import HOME, NOON, PASSWORD, Clock, admin, keep_question, open_store, user
 
 
 def test_the_first_start_makes_an_admin_and_a_guest_and_tells_the_password_once(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_deleted_account_takes_its_chats_and_its_number_along(tmp_path: Path) 
     with open_store(tmp_path) as store:
         principal = user(store)
         chat = store.chats.create(principal, "秘密")
-        store.chats.add(principal, chat.id, "user", "秘密")
+        keep_question(store, principal, chat.id, "秘密")
         store.keys.create(principal.account_id, actor=COMMAND_LINE)
         store.accounts.delete(principal.account_id, COMMAND_LINE)
         assert user(store, "小红").account_id > principal.account_id

@@ -1,15 +1,15 @@
 import json
 
 from imprint.serve.store import Principal, Store
-from tests.serve.stores import user
+from tests.serve.stores import begin_answer, keep_answer, keep_question, user
 
 
 def conversation(store: Store, me: Principal) -> str:
     chat = store.chats.create(me, "门票 # 1")
-    question = store.chats.add(me, chat.id, "user", "门票多少钱？")
-    store.chats.add(me, chat.id, "assistant", "三十元。", parent_id=question.id, model="base")
-    half = store.chats.add(me, chat.id, "assistant", "", parent_id=question.id, model="tuned", state="writing")
-    store.chats.finish(me, half.id, "免", state="interrupted", finish="cancelled", prompt_tokens=4, new_tokens=1)
+    question = keep_question(store, me, chat.id, "门票多少钱？")
+    keep_answer(store, me, chat.id, "三十元。", parent_id=question)
+    half = begin_answer(store, me, chat.id, question, "tuned")
+    store.chats.finish(me, half, "免", state="interrupted", finish="cancelled", prompt_tokens=4, new_tokens=1)
     return chat.id
 
 

@@ -8,13 +8,13 @@ import pytest
 from imprint.messages import Bilingual
 from imprint.serve.store import COMMAND_LINE, Limits, Principal, Store, StoreError
 from tests.serve.injections import INJECTIONS
-from tests.serve.stores import HOME, Clock, open_store, user
+from tests.serve.stores import HOME, Clock, begin_answer, keep_answer, keep_question, open_store, read_message, user
 
 
-def ask(store: Store, principal: Principal, question: str, title: str = "") -> str:
+def ask(store: Store, principal: Principal, question: str, title: str = "-") -> str:
     """The id of a new chat with one question."""
     chat = store.chats.create(principal, title)
-    store.chats.add(principal, chat.id, "user", question)
+    keep_question(store, principal, chat.id, question)
     return chat.id
 
 
@@ -25,58 +25,62 @@ def found(store: Store, principal: Principal, search: str) -> set[str]:
 def test_a_chat_is_a_tree_and_a_branch_is_a_conversation(store: Store) -> None:
     me = user(store)
     chat = store.chats.create(me, "门票")
-    question = store.chats.add(me, chat.id, "user", "门票多少钱？")
-    first = store.chats.add(me, chat.id, "assistant", "三十元。", parent_id=question.id, model="base")
-    second = store.chats.add(me, chat.id, "assistant", "免费。", parent_id=question.id, model="tuned")
-    follow = store.chats.add(me, chat.id, "user", "真的吗？", parent_id=second.id)
-    assert store.chats.messages(me, chat.id) == (question, first, second, follow)
-    assert [message.text for message in store.chats.path(me, chat.id, follow.id)] == ["门票多少钱？", "免费。", "真的吗？"]
-    assert [message.id for message in store.chats.path(me, chat.id, first.id)] == [question.id, first.id]
-    assert (first.parent_id, first.model, first.state) == (question.id, "base", "done")
+    question = keep_question(store, me, chat.id, "门票多少钱？")
+    first = keep_answer(store, me, chat.id, "三十元。", parent_id=question)
+    second = keep_answer(store, me, chat.id, "免费。", parent_id=question, model="tuned")
+    follow = keep_question(store, me, chat.id, "真的吗？", parent_id=second)
+    assert [message.id for message in store.chats.messages(me, chat.id)] == [question, first, second, follow]
+    assert [message.text for message in store.chats.path(me, chat.id, follow)] == ["门票多少钱？", "免费。", "真的吗？"]
+    assert [message.id for message in store.chats.path(me, chat.id, first)] == [question, first]
+    kept = read_message(store, me, chat.id, first)
+    assert (kept.parent_id, kept.model, kept.state) == (question, "base", "done")
 
 
 def test_an_answer_grows_and_ends_once(store: Store) -> None:
     me = user(store)
     chat_id = ask(store, me, "你好")
-    answer = store.chats.add(me, chat_id, "assistant", "", state="writing", model="base")
-    assert store.chats.write(me, answer.id, "你")
-    assert store.chats.message(me, answer.id).text == "你"
-    assert store.chats.finish(me, answer.id, "你好！", state="done", finish="stop", prompt_tokens=5, new_tokens=3)
-    assert not store.chats.write(me, answer.id, "late")
-    assert not store.chats.finish(me, answer.id, "late", state="error")
-    kept = store.chats.message(me, answer.id)
+    answer = begin_answer(store, me, chat_id)
+    assert store.chats.write(me, answer, "你")
+    assert read_message(store, me, chat_id, answer).text == "你"
+    assert store.chats.finish(me, answer, "你好！", state="done", finish="stop", prompt_tokens=5, new_tokens=3)
+    assert not store.chats.write(me, answer, "late")
+    assert not store.chats.finish(me, answer, "late", state="error")
+    kept = read_message(store, me, chat_id, answer)
     assert (kept.text, kept.state, kept.finish, kept.prompt_tokens, kept.new_tokens, kept.error) == ("你好！", "done", "stop", 5, 3, None)
 
 
 def test_a_failure_is_kept_in_both_languages(store: Store) -> None:
     me = user(store)
-    answer = store.chats.add(me, ask(store, me, "x"), "assistant", "", state="writing")
-    store.chats.finish(me, answer.id, "", state="error", error=Bilingual("out of memory", "内存不足"))
-    assert store.chats.message(me, answer.id).error == Bilingual("out of memory", "内存不足")
+    chat_id = ask(store, me, "x")
+    answer = begin_answer(store, me, chat_id)
+    store.chats.finish(me, answer, "", state="error", error=Bilingual("out of memory", "内存不足"))
+    assert read_message(store, me, chat_id, answer).error == Bilingual("out of memory", "内存不足")
 
 
 def test_an_answer_whose_chat_was_deleted_is_told_to_stop(store: Store) -> None:
     me = user(store)
     chat_id = ask(store, me, "x")
-    answer = store.chats.add(me, chat_id, "assistant", "", state="writing")
+    answer = begin_answer(store, me, chat_id)
     store.chats.delete(me, chat_id)
-    assert not store.chats.write(me, answer.id, "more")
-    with pytest.raises(StoreError, match="there is no such message"):
-        store.chats.message(me, answer.id)
+    assert not store.chats.write(me, answer, "more")
+    assert not store.chats.finish(me, answer, "more", state="done")
+    with pytest.raises(StoreError, match="there is no such chat"):
+        store.chats.messages(me, chat_id)
 
 
 def test_after_a_restart_half_answers_are_interrupted_with_their_text(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         me = user(store)
         chat_id = ask(store, me, "x")
-        half = store.chats.add(me, chat_id, "assistant", "", state="writing")
-        whole = store.chats.add(me, chat_id, "assistant", "all", state="done")
-        store.chats.write(me, half.id, "三十")
+        half = begin_answer(store, me, chat_id)
+        whole = keep_answer(store, me, chat_id, "all")
+        store.chats.write(me, half, "三十")
     with open_store(tmp_path) as again:
-        assert again.chats.message(me, half.id).state == "writing"  # `imprint user` opens it while the service runs
+        assert read_message(again, me, chat_id, half).state == "writing"  # `imprint user` opens it while the service runs
         again.start_serving()
-        assert (again.chats.message(me, half.id).state, again.chats.message(me, half.id).text) == ("interrupted", "三十")
-        assert again.chats.message(me, whole.id).state == "done"
+        kept = read_message(again, me, chat_id, half)
+        assert (kept.state, kept.text) == ("interrupted", "三十")
+        assert read_message(again, me, chat_id, whole).state == "done"
 
 
 def test_no_function_finds_what_is_another_owners(store: Store) -> None:
@@ -84,28 +88,30 @@ def test_no_function_finds_what_is_another_owners(store: Store) -> None:
     guest, second_guest = (store.sessions.guest(HOME).principal for _ in range(2))
     for owner, strangers in ((me, (other, guest)), (guest, (second_guest, store.sessions.guest(HOME).principal))):
         chat = store.chats.create(owner, "秘密")
-        message = store.chats.add(owner, chat.id, "assistant", "秘密", state="writing")
+        message = begin_answer(store, owner, chat.id)
+        store.chats.write(owner, message, "秘密")
         for stranger in strangers:
             own_chat = store.chats.create(stranger)
             chats = store.chats
             tries: list[Callable[[], object]] = [
                 *(partial(chats.get, stranger, chat.id), partial(chats.rename, stranger, chat.id, "x")),
                 *(partial(chats.delete, stranger, chat.id), partial(chats.messages, stranger, chat.id)),
-                *(partial(chats.path, stranger, chat.id, message.id), partial(chats.path, stranger, own_chat.id, message.id)),
-                *(partial(chats.add, stranger, chat.id, "user", "x"), partial(chats.message, stranger, message.id)),
-                partial(chats.add, stranger, own_chat.id, "user", "x", parent_id=message.id),
+                *(partial(chats.path, stranger, chat.id, message), partial(chats.path, stranger, own_chat.id, message)),
+                *(partial(keep_question, store, stranger, chat.id, "x"), partial(begin_answer, store, stranger, chat.id, message)),
+                partial(keep_question, store, stranger, own_chat.id, "x", parent_id=message),
+                partial(begin_answer, store, stranger, own_chat.id, message),
                 partial(store.chat_export.one, stranger, chat.id, "json"),
             ]
             for attempt in tries:
                 with pytest.raises(StoreError, match="there is no such") as refused:
                     attempt()
                 assert refused.value.kind == "not_found"
-            assert not store.chats.write(stranger, message.id, "x")
-            assert not store.chats.finish(stranger, message.id, "x", state="done")
+            assert not store.chats.write(stranger, message, "x")
+            assert not store.chats.finish(stranger, message, "x", state="done")
             assert found(store, stranger, "秘密") == set()
             assert {one.id for one in store.chats.list(stranger).chats} == {own_chat.id}
             assert store.chats.delete_all(stranger) == 1
-        assert store.chats.message(owner, message.id).text == "秘密"
+        assert read_message(store, owner, chat.id, message).text == "秘密"
 
 
 def test_a_message_hangs_on_one_of_the_same_chat(store: Store) -> None:
@@ -113,7 +119,7 @@ def test_a_message_hangs_on_one_of_the_same_chat(store: Store) -> None:
     first, second = ask(store, me, "a"), ask(store, me, "b")
     parent = store.chats.messages(me, first)[0]
     with pytest.raises(StoreError, match="there is no such message"):
-        store.chats.add(me, second, "user", "x", parent_id=parent.id)
+        keep_question(store, me, second, "x", parent_id=parent.id)
 
 
 @pytest.mark.parametrize(
@@ -254,12 +260,12 @@ def test_chats_and_messages_are_bounded(tmp_path: Path) -> None:
         me = user(store)
         chat_id = ask(store, me, "12345")
         with pytest.raises(StoreError, match="content: must have at most 5 characters, got 6"):
-            store.chats.add(me, chat_id, "user", "123456")
-        answer = store.chats.add(me, chat_id, "assistant", "", state="writing")
-        assert store.chats.write(me, answer.id, "1234567")
-        assert store.chats.message(me, answer.id).text == "12345"
+            keep_question(store, me, chat_id, "123456")
+        answer = begin_answer(store, me, chat_id)
+        assert store.chats.write(me, answer, "1234567")
+        assert read_message(store, me, chat_id, answer).text == "12345"
         with pytest.raises(StoreError, match="has 2 messages and may have 2, too few for 1 more"):
-            store.chats.add(me, chat_id, "user", "x")
+            keep_question(store, me, chat_id, "x")
         store.chats.create(me)
         with pytest.raises(StoreError, match="there are 2 chats already") as refused:
             store.chats.create(me)
@@ -271,8 +277,8 @@ def test_chats_and_messages_are_bounded(tmp_path: Path) -> None:
             store.chats.create(guest)
         for text in ("\0", "\ud800"):
             with pytest.raises(StoreError, match="NUL character or half"):
-                store.chats.add(me, chat_id, "user", text)
-        assert store.chats.write(me, answer.id, "\ud800")  # a model's text is kept as far as it can be
+                keep_question(store, me, chat_id, text)
+        assert store.chats.write(me, answer, "\ud800")  # a model's text is kept as far as it can be
 
 
 def test_a_text_that_would_change_a_query_is_a_plain_text(store: Store) -> None:
@@ -281,8 +287,8 @@ def test_a_text_that_would_change_a_query_is_a_plain_text(store: Store) -> None:
     chat = store.chats.create(me, "mine")
     sample = INJECTIONS[::12]
     for text in sample:
-        kept = store.chats.add(me, chat.id, "user", text)
-        assert store.chats.message(me, kept.id).text == text
+        kept = keep_question(store, me, chat.id, text)
+        assert read_message(store, me, chat.id, kept).text == text
         assert store.chats.rename(me, chat.id, text).title == text.strip()
         assert found(store, me, text[:200]) <= {chat.id}
         with pytest.raises(StoreError):
@@ -316,7 +322,7 @@ def test_a_search_ends_after_some_time_and_the_next_one_is_whole(tmp_path: Path)
         ada = user(store, "ada")
         chats = [store.chats.create(ada, "t").id for _ in range(40)]
         for chat in chats:
-            store.chats.add(ada, chat, "user", "e\u0301" * 100_000)
+            keep_question(store, ada, chat, "e\u0301" * 100_000)
         begun = time.monotonic()
         with pytest.raises(StoreError, match="the search takes too long"):
             store.chats.list(ada, search="a" * 199 + "b")

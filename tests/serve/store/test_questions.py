@@ -6,7 +6,7 @@ import pytest
 from imprint.serve.store import Principal, Store, StoreError
 from imprint.serve.store.chat_import import ImportedMessage
 from imprint.serve.store.limits import Limits
-from tests.serve.stores import HOME, user
+from tests.serve.stores import HOME, keep_question, user
 
 
 def filled(store: Store, me: Principal, room: int) -> str:
@@ -35,7 +35,7 @@ def test_what_is_refused_is_refused_before_and_nothing_of_it_is_kept(store: Stor
     me, guest = user(store), store.sessions.guest(HOME).principal
     full, room_for_two = filled(store, me, 0), filled(store, me, 2)
     chat, other = store.chats.create(me, "mine"), store.chats.create(me)
-    foreign = store.chats.add(me, other.id, "user", "elsewhere").id
+    foreign = keep_question(store, me, other.id, "elsewhere")
     refused: list[tuple[Principal, str, str | None, str | None, int, str]] = [
         *((me, full, "hi", None, 1, "quota_exceeded"), (me, room_for_two, "hi", None, 2, "quota_exceeded")),
         *((me, chat.id, "a\0", None, 1, "invalid"), (me, chat.id, "x" * 10**7, None, 1, "invalid")),
@@ -65,9 +65,9 @@ def test_a_question_that_is_withdrawn_leaves_the_chat_as_it_was(store: Store) ->
     assert len(store.chats.messages(me, chat.id)) == 3
     store.questions.withdraw(me, asked)
     assert (store.chats.messages(me, chat.id), store.chats.get(me, chat.id)) == ((), chat)
-    question = store.chats.add(me, chat.id, "user", "earlier")
-    store.questions.withdraw(me, store.questions.keep(me, chat.id, None, parent_id=question.id, models=["base"]))
-    assert store.chats.messages(me, chat.id) == (question,)
+    question = keep_question(store, me, chat.id, "earlier")
+    store.questions.withdraw(me, store.questions.keep(me, chat.id, None, parent_id=question, models=["base"]))
+    assert [one.id for one in store.chats.messages(me, chat.id)] == [question]
     store.chats.delete(me, chat.id)
     store.questions.withdraw(me, asked)
 
@@ -77,8 +77,8 @@ def test_what_others_have_added_meanwhile_stays_when_a_question_is_withdrawn(sto
     chat = store.chats.create(me)
     asked = store.questions.keep(me, chat.id, "你好", parent_id=None, models=["base", "tuned"])
     store.chats.rename(me, chat.id, "named")
-    later = store.chats.add(me, chat.id, "user", "more", parent_id=asked.answers[0])
+    later = keep_question(store, me, chat.id, "more", parent_id=asked.answers[0])
     store.questions.withdraw(me, asked)
     kept = store.chats.messages(me, chat.id)
-    assert [(one.id, one.state) for one in kept] == [(asked.question, "done"), (asked.answers[0], "interrupted"), (later.id, "done")]
+    assert [(one.id, one.state) for one in kept] == [(asked.question, "done"), (asked.answers[0], "interrupted"), (later, "done")]
     assert store.chats.get(me, chat.id).title == "named"

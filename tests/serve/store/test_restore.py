@@ -8,7 +8,7 @@ import pytest
 
 from imprint.messages import UserError
 from imprint.serve.store import COMMAND_LINE, StoreError, restore, sqlite
-from tests.serve.stores import HOME, PASSWORD, open_store, user
+from tests.serve.stores import HOME, PASSWORD, keep_question, open_store, user
 
 
 def test_a_backup_that_was_made_while_others_wrote_restores(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_backup_that_was_made_while_others_wrote_restores(tmp_path: Path) -> N
 
         def write() -> None:
             while not stop.is_set():
-                store.chats.add(me, chat.id, "user", "before or after")
+                keep_question(store, me, chat.id, "before or after")
 
         writers = [threading.Thread(target=write) for _ in range(2)]
         for writer in writers:
@@ -48,7 +48,7 @@ def test_sessions_that_were_ended_since_do_not_come_back(tmp_path: Path) -> None
     with open_store(data) as store:
         user(store)
         guest = store.sessions.guest(HOME)
-        store.chats.add(guest.principal, store.chats.create(guest.principal).id, "user", "x")
+        keep_question(store, guest.principal, store.chats.create(guest.principal).id, "x")
         token = store.sessions.login("小明", PASSWORD, HOME).token
         key = store.keys.create(store.accounts.named("小明").id, actor=COMMAND_LINE).key
         store.backup(tmp_path / "backup.db")

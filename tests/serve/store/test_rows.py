@@ -7,7 +7,7 @@ import pytest
 
 from imprint.serve.store import COMMAND_LINE, StoreError, restore
 from imprint.serve.store.chat_import import ImportedMessage
-from tests.serve.stores import HOME, PASSWORD, open_store, user
+from tests.serve.stores import HOME, PASSWORD, begin_answer, keep_question, open_store, user
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.quota.reserve(me, HOME, 7)
         store.settings.set_guests("everywhere", COMMAND_LINE)
         chat = store.chats.create(me, "门票")
-        question = store.chats.add(me, chat.id, "user", "多少钱？\x1b\n")
-        answer = store.chats.add(me, chat.id, "assistant", "", parent_id=question.id, model="base", state="writing")
-        store.chats.finish(me, answer.id, "三十\0元。", state="error", finish="stop", new_tokens=3)
+        question = keep_question(store, me, chat.id, "多少钱？\x1b\n")
+        answer = begin_answer(store, me, chat.id, question)
+        store.chats.finish(me, answer, "三十\0元。", state="error", finish="stop", new_tokens=3)
         with pytest.raises(StoreError, match="model"):
             store.chat_import.one(me, "", [ImportedMessage("1", None, "user", "", "a\0b", "done", None, 0, 0)])
         guest = store.sessions.guest(HOME).principal
-        store.chats.add(guest, store.chats.create(guest).id, "user", "x")
+        keep_question(store, guest, store.chats.create(guest).id, "x")
         store.backup(folder / "backup.db")
     return folder / "backup.db"

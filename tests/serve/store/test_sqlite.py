@@ -13,7 +13,7 @@ from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.sqlite import check, connect, copy, error_of, shorten_log
 from imprint.serve.store.tables import SETTINGS
-from tests.serve.stores import HOME, open_store, user
+from tests.serve.stores import HOME, keep_question, open_store, user
 
 STORE = Path(__file__).parents[3] / "imprint" / "serve" / "store"
 RUNS_SQL = {"execute", "exec_driver_sql", "executescript", "executemany", "text"}
@@ -103,7 +103,7 @@ def test_a_deleted_chat_is_in_no_file_and_no_copy(tmp_path: Path) -> None:
         chats = [store.chats.create(owner) for owner in owners]
         for owner, chat in zip(owners, chats, strict=True):
             for _ in range(20):
-                store.chats.add(owner, chat.id, "user", mark.decode() * 300)
+                keep_question(store, owner, chat.id, mark.decode() * 300)
         store.backup(tmp_path / "before.db")
         for owner, chat in zip(owners, chats, strict=True):
             store.chats.delete(owner, chat.id)
@@ -122,7 +122,7 @@ def test_a_deleted_chat_is_in_no_file_and_no_copy(tmp_path: Path) -> None:
 def test_the_chats_of_guests_in_a_backup_are_not_in_the_restored_database(tmp_path: Path) -> None:
     with open_store(tmp_path / "data") as store:
         guest = store.sessions.guest(HOME).principal
-        store.chats.add(guest, store.chats.create(guest).id, "user", "mine alone" * 2000)
+        keep_question(store, guest, store.chats.create(guest).id, "mine alone" * 2000)
         store.backup(tmp_path / "backup.db")
     restore(tmp_path / "backup.db", tmp_path / "new")
     assert b"mine alone" not in (tmp_path / "new" / "service.db").read_bytes()

@@ -17,18 +17,18 @@ from tests.serve.stores import HOME, Clock, open_store, user
 WRITER = """\
 import sys
 from pathlib import Path
-from tests.serve.stores import open_store, user
+from tests.serve.stores import begin_answer, open_store, user
 
 store = open_store(Path(sys.argv[1]))
 store.start_serving()
 me = store.keys.of(sys.argv[2])
 chat = store.chats.create(me)
 while True:
-    answer = store.chats.add(me, chat.id, "assistant", "", state="writing")
-    store.chats.write(me, answer.id, "half")
-    print(f"half {answer.id}", flush=True)
-    store.chats.finish(me, answer.id, "whole", state="done")
-    print(f"whole {answer.id}", flush=True)
+    answer = begin_answer(store, me, chat.id)
+    store.chats.write(me, answer, "half")
+    print(f"half {answer}", flush=True)
+    store.chats.finish(me, answer, "whole", state="done")
+    print(f"whole {answer}", flush=True)
 """
 
 
@@ -50,7 +50,7 @@ def test_no_acknowledged_row_is_lost_when_the_service_is_killed_while_it_writes(
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     with open_store(data) as store:
         store.start_serving()
-        kept = {message_id: store.chats.message(me, message_id) for message_id in acknowledged}
+        kept = {message.id: message for chat_id in store.chats.ids(me) for message in store.chats.messages(me, chat_id)}
     assert len(acknowledged) > 10 * kills / 2
     assert all(kept[one].text == "whole" and kept[one].state == "done" for one, state in acknowledged.items() if state == "whole")
     half = [kept[one] for one, state in acknowledged.items() if state == "half"]
