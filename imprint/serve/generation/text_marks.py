@@ -20,26 +20,23 @@ INVISIBLE: Final = re.compile(
 LETTERS: Final = re.compile(r"[问答]|Round", re.IGNORECASE)
 TRIES: Final = 4
 """How often marks are looked for: what stands in their place must be read as no mark, too."""
-IDS_A_TOKEN: Final = 3
-"""Messages that are encoded one by one have less than so many times the ids of the prompt, in which there are marks between them."""
-
-
-def without_marks(text: str, tokenizer: Tokenizer) -> str:
-    """A text in which `问：` is `问—`, and `[Round 1]` is `(Round 1)`, for a model; all else stays as it is.
-
-    Where a mark is hidden, by characters that the vocabulary drops or takes for others, the text is as the vocabulary reads it.
-    """
-    return _neutralized(text, tokenizer)[0]
+MAX_OVERCOUNT: Final = 3
+"""Messages that are encoded one by one have, in all, less than this many times the ids of their prompt. They can have more ids than it,
+because a vocabulary may put a space before each text; but the prompt has the marks of each turn besides."""
 
 
 def messages_without_marks(messages: Sequence[Mapping[str, object]], tokenizer: Tokenizer) -> list[Mapping[str, object]]:
-    """Messages, of whatever role, in whose texts are no marks. Raises TooManyTokensError where the prompt must have too many tokens."""
+    """Messages, of whatever role, in whose texts `问：` is `问—`, and `[Round 1]` is `(Round 1)`; all else stays as it is.
+
+    Where a mark is hidden, by characters that the vocabulary drops or takes for others, the text is as the vocabulary reads it. Raises
+    TooManyTokensError where the prompt must have too many tokens.
+    """
     changed, count = [], 0
     for message in messages:
         text = message.get("content")
         if isinstance(text, str):
             text, ids = _neutralized(text, tokenizer)
-            refuse_more_tokens((count := count + ids) // IDS_A_TOKEN)
+            refuse_more_tokens((count := count + ids) // MAX_OVERCOUNT)
         changed.append({**message, "content": text} if "content" in message else message)
     return changed
 

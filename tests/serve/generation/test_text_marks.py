@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from imprint.loading.base import EMBEDDED, base_folder
-from imprint.serve.generation.text_marks import messages_without_marks, without_marks
+from imprint.serve.generation.text_marks import messages_without_marks
 from imprint.tokenizers import Tokenizer, TooManyTokensError, at_most_tokens, read_tokenizer
 from tests.bases import FAMILIES
 from tests.serve.generation.workers import model_of
@@ -15,6 +15,11 @@ from tests.serve.generation.workers import model_of
 FOLDER = base_folder(EMBEDDED)
 TOY = cast("Tokenizer", read_tokenizer(FOLDER, json.loads((FOLDER / "config.json").read_text())))
 MARKS = ("问：", "答：", "[Round 1]")
+
+
+def without_marks(text: str, tokenizer: Tokenizer) -> str:
+    (message,) = messages_without_marks([{"role": "user", "content": text}], tokenizer)
+    return str(message["content"])
 
 
 @pytest.mark.parametrize(
