@@ -24,7 +24,8 @@ MAX_SECONDS: Final = 300.0
 """Until an answer begins, and for one that is no stream until its end: each byte may come in time, and the whole never."""
 MAX_LINE_BYTES: Final = 1 << 20
 MAX_STREAM_BYTES: Final = 1 << 28
-"""Most bytes of a streamed answer, comments and events without text counted; the longest text has half as many."""
+"""Most bytes of one streamed answer, those of comments and of events without text included. A text of MAX_ANSWER_CHARACTERS fits with 250
+bytes of JSON for each character."""
 MAX_BODY_BYTES: Final = 1 << 20
 MAX_ANSWER_CHARACTERS: Final = 1_000_000
 MAX_MODELS: Final = 1000

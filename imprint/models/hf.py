@@ -40,8 +40,9 @@ ATTENTION = "imprint"
 VERIFIED = frozenset({"glm", "glm4", "llama", "mistral", "qwen2", "qwen3"})
 """Model types that the tests compare with transformers' own attention; any other is compared when its weights have been loaded."""
 EXCLUDED_FIELDS = (*QUANTIZATION_FIELDS, "torch_dtype", "dtype", "auto_map", "num_labels", "id2label", "label2id")
-"""Fields of a config.json that transformers does not get: our own, the dtype (chosen by the caller), code (never run), and labels, which
-no language model has: it would make a name for each of a billion."""
+"""Fields of a config.json that are not passed to transformers: those of quantized weights, which we read ourselves; the dtype, which the
+caller chooses; `auto_map`, which names code, and no code of a model folder is run; and the labels of classifiers, which a language model
+does not have: transformers would make a name for each of `num_labels`, even of a billion."""
 MAX_BUFFER_BYTES = 2**30
 """Most bytes of what is computed when a model is built, such as masks and tables of positions: one of a million positions takes half."""
 LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})

@@ -10,8 +10,9 @@ MAX_VALUES: Final = 30_000
 would stop the service for a quarter of a second."""
 STRINGS_AND_MARKS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """Also a string that never ends, to the end of the text: else each quote in it would begin another search of all that follows."""
-MATCHES_A_VALUE: Final = 4
-"""Most of these for each value of sound JSON: a mark before it, its name, itself if it is a text, and the end of a list."""
+MAX_MATCHES_PER_VALUE: Final = 4
+"""Most matches of STRINGS_AND_MARKS for each value of valid JSON: the comma or bracket before it, its name in an object, the value itself
+if it is a string, and the bracket that closes it. A text with more is no JSON."""
 
 
 def broken_bound(text: str, most_values: int = MAX_VALUES) -> Literal["depth", "values"] | None:
@@ -31,6 +32,6 @@ def broken_bound(text: str, most_values: int = MAX_VALUES) -> Literal["depth", "
                 return "values"
         elif mark in "]}":
             depth -= 1
-        if depth < 0 or number > MATCHES_A_VALUE * most_values:
+        if depth < 0 or number > MAX_MATCHES_PER_VALUE * most_values:
             return None  # the parser stops before this place, too
     return None
