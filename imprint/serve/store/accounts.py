@@ -250,10 +250,6 @@ class Accounts:
                 self._update(connection, row, values, actor, "account_changed", _changes_text(values))
             return self._account(connection, account_id)
 
-    def set_models(self, account_id: int, models: frozenset[str] | None, actor: Actor) -> Account:
-        """Change which models an account may use; None: all."""
-        return self.change(account_id, actor=actor, models="all" if models is None else models)
-
     def disable(self, account_id: int, actor: Actor) -> None:
         """End all sessions of an account, and let neither its password nor its keys in until it is enabled."""
         self.change(account_id, actor=actor, disabled=True)
@@ -345,9 +341,9 @@ def find_account(connection: Connection, account_id: int) -> Row[Any]:
     return row
 
 
-def end_sessions(connection: Connection, account_id: int, *, but: int | None = None) -> None:
-    """End the sessions of an account, in a transaction; `but`: the row of one that goes on."""
-    connection.execute(delete(SESSIONS).where(SESSIONS.c.account_id == account_id, SESSIONS.c.id.is_distinct_from(but)))
+def end_sessions(connection: Connection, account_id: int) -> None:
+    """End the sessions of an account, in a transaction."""
+    connection.execute(delete(SESSIONS).where(SESSIONS.c.account_id == account_id))
     count_revocation(connection)
 
 

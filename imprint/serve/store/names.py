@@ -25,14 +25,14 @@ ONE_TIME_GROUPS: Final = 4
 ONE_TIME_GROUP: Final = 5
 
 
-def account_name(text: str, field: str = "name") -> str:
+def account_name(text: str) -> str:
     """A name as it is kept: NFC, of letters, digits and `._-@+`, letter or digit first. Raises StoreError for another one."""
     name = unicodedata.normalize("NFC", text)
     if not 1 <= len(name) <= MAX_NAME or not all(map(_is_allowed, name)) or not name[0].isalnum() or mixes_scripts(name):
         raise invalid(
-            f"{field}: must have 1 to {MAX_NAME} letters of one common alphabet, Chinese characters (Latin letters and kana may stand "
+            f"name: must have 1 to {MAX_NAME} letters of one common alphabet, Chinese characters (Latin letters and kana may stand "
             f"beside them), digits 0 to 9, or {' '.join(PUNCTUATION)}, and begin with a letter or digit; got {_quoted(text)}.",
-            f"{field}：须为 1 到 {MAX_NAME} 个同一种常用文字的字母、汉字（可与拉丁字母、假名并用）或数字 0 到 9，"
+            f"name：须为 1 到 {MAX_NAME} 个同一种常用文字的字母、汉字（可与拉丁字母、假名并用）或数字 0 到 9，"
             f"也可含 {' '.join(PUNCTUATION)}，并以字母、汉字或数字开头；实际是 {_quoted(text)}。",
         )
     return name

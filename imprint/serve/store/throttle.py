@@ -14,10 +14,9 @@ CAPACITY: Final = 20_000
 class Throttle:
     """Counts the last tries of each key, exactly, in a sliding window."""
 
-    def __init__(self, most: int, seconds: float, *, capacity: int = CAPACITY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.most = most
         self.seconds = seconds
-        self._capacity = capacity
         self._clock = clock
         self._began = clock()
         self._tries: OrderedDict[int, array[float]] = OrderedDict()  # by hash: Python draws its key anew in each process
@@ -34,7 +33,7 @@ class Throttle:
                 recent.append(now)
             self._tries.pop(digest, None)
             self._tries[digest] = recent  # the latest
-            if len(self._tries) > self._capacity:
+            if len(self._tries) > CAPACITY:
                 self._tries.popitem(last=False)
         return wait
 

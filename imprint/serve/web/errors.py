@@ -178,10 +178,10 @@ def refusal_error(refusal: RefusedError) -> ApiError:
     return ApiError(code, refusal.message, param=param, retry_after=refusal.retry_after)
 
 
-def field_path(loc: Sequence[int | str], skip: int = 1) -> str:
-    """Pydantic's `loc` as a path such as messages[0].content, without its first parts."""
+def field_path(loc: Sequence[int | str]) -> str:
+    """Pydantic's `loc` as a path such as messages[0].content, without its first part, which says where the field was sent."""
     path = ""
-    for part in loc[skip:]:
+    for part in loc[1:]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
 

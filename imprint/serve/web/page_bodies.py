@@ -173,8 +173,3 @@ class SettingsBody(StrictBody):
 def as_set(models: list[str] | None) -> frozenset[str] | None:
     """Models as the store takes them."""
     return None if models is None else frozenset(models)
-
-
-def given(body: Body) -> dict[str, Any]:
-    """The fields that a body really has."""
-    return {name: getattr(body, name) for name in body.model_fields_set}

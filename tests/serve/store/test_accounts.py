@@ -143,11 +143,12 @@ def test_another_process_sees_at_once_that_an_account_is_disabled(tmp_path: Path
 
 def test_what_a_model_answers_ends_with_the_right_to_the_model_and_nothing_else_does(store: Store) -> None:
     principal = user(store, models=frozenset({"a", "b"}))
-    store.accounts.set_models(principal.account_id, frozenset({"a", "b", "c"}), COMMAND_LINE)
+    change = partial(store.accounts.change, principal.account_id, actor=COMMAND_LINE)
+    change(models=frozenset({"a", "b", "c"}))
     assert store.is_valid(principal)
-    store.accounts.set_models(principal.account_id, None, COMMAND_LINE)
+    change(models="all")
     assert store.is_valid(principal)
-    assert store.accounts.set_models(principal.account_id, frozenset({"a"}), COMMAND_LINE).models == frozenset({"a"})
+    assert change(models=frozenset({"a"})).models == frozenset({"a"})
     assert not store.is_valid(principal)
 
 
