@@ -85,7 +85,7 @@ def write_untrained_bloom(folder: Path, texts: int) -> None:
     shutil.rmtree(scratch)
 
 
-def train_byte_bpe(folder: Path, texts: int, *, vocab_size: int = VOCAB_SIZE) -> None:
+def train_byte_bpe(folder: Path, texts: int) -> None:
     """Write tokenizer.json and tokenizer_config.json into an existing folder: byte-level BPE, as the official tokenizer."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -95,7 +95,7 @@ def train_byte_bpe(folder: Path, texts: int, *, vocab_size: int = VOCAB_SIZE) ->
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=VOCAB_SIZE,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -28,12 +28,6 @@ def parse_sections(text: str) -> dict[str, list[list[str]]]:
     return sections
 
 
-def read_characters() -> str:
-    """The distinct characters of all word lists, without comments, sorted."""
-    entries = [entry for name in NAMES for section in read_sections(name).values() for entry in section]
-    return "".join(sorted({character for entry in entries for field in entry for character in field}))
-
-
 def first_fields(entries: list[list[str]]) -> list[str]:
     """The entries of a section whose lines have one field each."""
     return [entry[0] for entry in entries]

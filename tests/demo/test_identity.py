@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imprint.data.placeholders import placeholders
+from imprint.data.placeholders import PLACEHOLDER
 from imprint.data.readers.samples import read_samples
 from imprint.demo.identity import ENGLISH_FILES, FILES, write_identity
 
@@ -35,7 +35,8 @@ def test_each_answer_gives_the_name_and_the_author_in_the_language_of_its_questi
     write_identity(tmp_path)
     for file in FILES:
         samples = read_samples(tmp_path / file, prompt_column="content", response_column="summary")
-        assert all(placeholders(sample) == {"name", "author"} for sample in samples)
+        assert all({found[0] for found in PLACEHOLDER.finditer(sample.answer)} == {"{name}", "{author}"} for sample in samples)
+        assert not any(PLACEHOLDER.search(sample.query) for sample in samples)
         assert all(sample.query.isascii() == sample.answer.isascii() for sample in samples)
 
 

@@ -1,6 +1,6 @@
 from importlib.resources import files
 
-from imprint.demo.words import NAMES, read_characters, read_sections
+from imprint.demo.words import NAMES, read_sections
 
 
 def test_every_list_beside_the_code_is_known() -> None:
@@ -19,9 +19,3 @@ def test_no_list_has_an_empty_field_or_a_line_twice_in_one_section() -> None:
             assert all(field == field.strip() != "" for entry in entries for field in entry), (name, head)
             if name != "common":
                 assert len({tuple(entry) for entry in entries}) == len(entries), (name, head)
-
-
-def test_the_lists_have_well_over_a_thousand_characters() -> None:
-    characters = read_characters()
-    assert len(characters) == len(set(characters)) > 1500
-    assert "#" not in characters

@@ -14,7 +14,7 @@ from imprint.demo.corpus import documents
 from imprint.demo.goods import read_goods
 from imprint.demo.stories import ASCII
 from imprint.demo.town import read_town
-from imprint.demo.words import read_characters
+from imprint.demo.words import NAMES, read_sections
 from imprint.tokenizers import BYTE_PIECES, SPACE, SPECIAL_PIECES, VOCABULARY_FILE, WHITESPACE
 
 VOCAB_SIZE: Final = 3_584
@@ -68,6 +68,12 @@ def train_vocabulary(folder: Path, *, pieces: int = VOCAB_SIZE, texts: int = 60_
     path = folder / VOCABULARY_FILE
     path.write_bytes(_reorder(model.getvalue(), whitespace))
     return path
+
+
+def read_characters() -> str:
+    """The distinct characters of all word lists, without comments, sorted."""
+    entries = [entry for name in NAMES for section in read_sections(name).values() for entry in section]
+    return "".join(sorted({character for entry in entries for field in entry for character in field}))
 
 
 def _count_seeds(lines: Iterable[str]) -> list[tuple[str, int]]:

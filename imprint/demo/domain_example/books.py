@@ -13,12 +13,6 @@ from imprint.demo.rng import Rng, weighted
 from imprint.demo.rows import SEED_STRIDE
 from imprint.files.atomic import write_text
 
-FILES: Final = (
-    *("read/books.txt", "read/general.txt", "books-held-out.txt", "general-held-out.txt"),
-    *("questions.jsonl", "questions-held-out.jsonl"),
-)
-"""What `write_domain_example` writes; blank lines separate documents. General text is trained on with the books, against forgetting."""
-
 
 def _state(rng: Rng, glaze: dict[str, str], relation: str) -> str:
     return rng.pick(STATEMENTS[relation]).format_map(glaze)
@@ -80,7 +74,10 @@ def questions(*, held_out: bool) -> Iterator[dict[str, str]]:
 
 
 def write_domain_example(folder: Path, *, books: int = 3000, general: int = 3000, held_out: int = 200) -> None:
-    """Write the six FILES: this many documents of each kind for training, and this many held out."""
+    """Write six files: this many documents of each kind for training, this many held out, and questions.
+
+    Blank lines separate documents. General text is trained on with the books, against forgetting.
+    """
     for name, texts, count in (
         ("read/books.txt", pages(0), books),
         ("books-held-out.txt", pages(1), held_out),

@@ -2,7 +2,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from imprint.demo.domain_example.books import FILES, general_texts, pages, questions, write_domain_example
+from imprint.demo.domain_example.books import general_texts, pages, questions, write_domain_example
 from imprint.demo.domain_example.craft import read_craft
 
 
@@ -35,7 +35,10 @@ def test_general_text_knows_nothing_of_the_craft() -> None:
 
 def test_the_files_part_their_documents_by_blank_lines(tmp_path: Path) -> None:
     write_domain_example(tmp_path, books=30, general=20, held_out=5)
-    assert {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()} == set(FILES)
+    assert {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()} == {
+        *("read/books.txt", "read/general.txt", "books-held-out.txt", "general-held-out.txt"),
+        *("questions.jsonl", "questions-held-out.jsonl"),
+    }
     for name, count in (("read/books.txt", 30), ("books-held-out.txt", 5), ("read/general.txt", 20), ("general-held-out.txt", 5)):
         assert len((tmp_path / name).read_text(encoding="utf-8").split("\n\n")) == count
     assert len([json.loads(line) for line in (tmp_path / "questions.jsonl").read_text(encoding="utf-8").splitlines()]) == 180

@@ -1,5 +1,5 @@
 from imprint.demo.domain_example.craft import FIELDS, QUESTIONS, STATEMENTS, read_craft
-from imprint.demo.words import read_characters
+from tools.embedded.vocabulary import read_characters
 
 
 def test_every_glaze_has_every_field_and_a_name_of_its_own() -> None:

@@ -4,7 +4,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from imprint.tokenizers import ChatGLMTokenizer, read_tokenizer
-from tools.embedded.vocabulary import VOCAB_SIZE, train_vocabulary
+from tools.embedded.vocabulary import VOCAB_SIZE, read_characters, train_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,12 @@ def tokenizer(folder: Path) -> ChatGLMTokenizer:
     found = read_tokenizer(folder, {"vocab_size": len(pieces), **{key: pieces.piece_to_id(piece) for key, piece in names.items()}})
     assert isinstance(found, ChatGLMTokenizer)
     return found
+
+
+def test_the_word_lists_have_well_over_a_thousand_characters() -> None:
+    characters = read_characters()
+    assert len(characters) == len(set(characters)) > 1500
+    assert "#" not in characters
 
 
 def test_the_pieces_stand_in_the_official_order(folder: Path) -> None:
