@@ -162,7 +162,7 @@ def prompt_of(network: Network, tokens: int, rng: random.Random) -> list[int]:
 
 def steady(model: Model, wanted: Sequence[Request]) -> dict[str, object]:
     """Answer requests twice: milliseconds of a step, tokens per second of steps alone and of whole answers, captures, peak memory."""
-    device = model.network.device
+    device, captures = model.network.device, model.network.step_captures
     reset_peak_memory(device)
     first = timed(lambda: generate(model, wanted), device)
     synchronize(device)
@@ -186,7 +186,7 @@ def steady(model: Model, wanted: Sequence[Request]) -> dict[str, object]:
         "tokens_per_second": round(sum(counts[warm + 1 :]) / seconds, 1),
         "with_prompts": round(sum(counts) / (times[-1] - times[0]), 1),
         "first_call_seconds": round(first, 2),
-        "captures": 0 if graphs is None else graphs.captures,
+        "captures": model.network.step_captures - captures,
         "graphs": graphs is not None and not graphs.failed,
         **peak(device),
     }

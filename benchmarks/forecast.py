@@ -114,7 +114,7 @@ def compare(network: Network, family: str, choice: Choice, machine: Machine) -> 
     """The forecast of a choice, and what its steps take on the network."""
     rows = step_rows(network, 4 if machine.tiny else ROWS)
     texts = [[row] for row in rows]
-    fused, split = getattr(network, "depends_on_sizes_only", False), splits_weights(list(network.parameters()))
+    fused, split = network.packing_problem is None, splits_weights(list(network.parameters()))
     path = ComputePath(fused, fused and loss.FUSED, split_masters=split)  # the steps here are launched one by one
     plan = Plan(partial(empty_network, family, machine), texts, sum(len(ids) for ids, _ in rows) / len(rows), path=path)
     started = time.perf_counter()

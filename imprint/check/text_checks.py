@@ -27,13 +27,12 @@ KANA: Final = re.compile("[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d]+")
 HANGUL: Final = re.compile("[\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e]+")
 LATIN_WORD: Final = re.compile("[A-Za-z\u00c0-\u024f]+")
 CYRILLIC_WORD: Final = re.compile("[\u0400-\u04ff]+")
-LANGUAGES: Final = ("zh", "en", "ja", "ko", "ru", "mixed", "other")
 MAIN_SHARE: Final = 0.7
 """Minimum share of characters and words in the language of a text."""
 
 
 def language(text: str) -> str:
-    """The language of a text by its letters, one of `LANGUAGES`; a Chinese character counts as much as a Latin word."""
+    """The language of a text by its letters: zh, en, ja, ko, ru, mixed or other; a Chinese character counts as much as a Latin word."""
     if text.isascii():
         return "en" if LATIN_WORD.search(text) else "other"
     counts: dict[str, int] = {}

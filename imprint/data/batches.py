@@ -3,19 +3,23 @@
 import math
 import random
 from collections.abc import Iterator, Sequence
+from typing import Final
+
+MEGA_BATCH: Final = 50
+"""Batches whose rows are sorted by length together."""
 
 
-def length_grouped_batches(lengths: Sequence[int], size: int, *, generator: random.Random, mega: int = 50) -> Iterator[list[int]]:
+def length_grouped_batches(lengths: Sequence[int], size: int, *, generator: random.Random) -> Iterator[list[int]]:
     """Shuffle row indices into batches of `size` rows of similar length.
 
-    Rows are shuffled, cut into mega-batches of `mega * size`, sorted by length inside each, and the batches are shuffled again: rows
+    Rows are shuffled, cut into mega-batches of `MEGA_BATCH * size`, sorted by length inside each, and the batches are shuffled again: rows
     of like length, which plain attention pads little, and still random. The last batch may be smaller, so that every row is used.
     """
     order = list(range(len(lengths)))
     generator.shuffle(order)
     batches = []
-    for start in range(0, len(order), mega * size):
-        chunk = sorted(order[start : start + mega * size], key=lambda index: lengths[index], reverse=True)
+    for start in range(0, len(order), MEGA_BATCH * size):
+        chunk = sorted(order[start : start + MEGA_BATCH * size], key=lambda index: lengths[index], reverse=True)
         batches += [chunk[i : i + size] for i in range(0, len(chunk), size)]
     generator.shuffle(batches)
     yield from batches

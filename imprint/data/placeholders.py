@@ -126,12 +126,8 @@ def unfilled_notes(samples: Sequence[Sample], source: Path) -> list[str]:
     return [note.line]
 
 
-def placeholders(sample: Sample, known: Collection[str] = ()) -> set[str]:
-    """Names of the placeholders in a sample, in lower case; `<NAME>` and `[NAME]` count only if the name is in `known`."""
-    return _names(_texts(sample), known)
-
-
 def _names(texts: Iterable[str], known: Collection[str]) -> set[str]:
+    """Names of the placeholders in texts, in lower case; `<NAME>` and `[NAME]` count only if the name is in `known`."""
     matches = {(match.lastindex or 0, match[match.lastindex or 0].lower()) for text in texts for match in PLACEHOLDER.finditer(text)}
     return {name for group, name in matches if group <= BRACE_GROUPS or name in known}
 

@@ -74,12 +74,3 @@ def refusal(method: Method, target: Target, family: str) -> Bilingual | None:
 def possible_targets(method: Method, family: str) -> list[Target]:
     """The targets of this method on a base of this family."""
     return [target for target in TARGETS if refusal(method, target, family) is None]
-
-
-def targets_table() -> str:
-    """The Markdown table of the docs: a row per target, a column per method."""
-    lines = ["| `--to` | prefix | LoRA | full tuning |", "|---|---|---|---|"]
-    for target in TARGETS:
-        cells = [WRITTEN.get((method, target)) or f"refused: {REFUSED[method, target].english}" for method in METHODS]
-        lines.append(f"| `{target}` | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"

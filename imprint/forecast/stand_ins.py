@@ -108,7 +108,7 @@ class ComputePath:
     """Trained bfloat16 weights are updated in one pass, and half of each fp32 master is the weight itself."""
 
 
-PLAIN, FAST = ComputePath(), ComputePath(fused_attention=True, triton=True, graphs=True, fp8=True)
+PLAIN = ComputePath()
 
 
 class FusedAttention:

@@ -146,8 +146,6 @@ class StepGraphs:
         self.cache = cache
         self.failed = False
         """Whether a capture has failed: then every step is computed as it is."""
-        self.captures = 0
-        """Number of captures so far."""
         self._recorder = recorder
         self._fuses = network.device.type == "cuda"
         self._prefix: Prefix = []
@@ -258,7 +256,6 @@ class StepGraphs:
             )
             say(line.line, stream=sys.stderr)
             return None
-        self.captures += 1
         self.network.step_captures += 1
         return self._graphs[kind]
 

@@ -52,7 +52,6 @@ MAPPED_BYTES = 64 * 2**20
 """A file is mapped again after this many bytes, so that pages already read do not add up in memory. A tensor is compared in chunks of
 this size, and a smaller one is copied while weights are quantized: still mapped, it would keep the pages beside it in memory."""
 PREFIX_PART = ".prefix_encoder."
-WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".safetensors")
 SHARD_BYTES = 2 * 10**9
 
 

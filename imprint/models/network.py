@@ -158,13 +158,11 @@ class Network(nn.Module):
             )
 
     @property
-    def depends_on_sizes_only(self) -> bool:
-        """Whether a pass without a cache is the same kernels for all packs of as many tokens and targets, so that it can be repeated."""
-        return self.packing_problem is None
-
-    @property
     def packing_problem(self) -> Bilingual | None:
-        """Why PyTorch computes the attention of passes without a cache; None where one kernel does."""
+        """Why PyTorch computes the attention of passes without a cache; None where one kernel does.
+
+        With one kernel, a pass is the same kernels for all packs of as many tokens and targets, so that it can be repeated.
+        """
         if not any(isinstance(backend, PackedAttention) for backend in self.active_backends):
             return PLAIN_CHOSEN
         return PackedAttention.problem(self.shape.head_dim, self.device, self.dtype)

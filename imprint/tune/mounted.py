@@ -101,7 +101,7 @@ class MountedAdapters:
         """Merge the model's own LoRA into the weights; see `Adapter.merge`. Raises UserError while others are mounted."""
         assert isinstance(self.own, Lora)
         if self._ids:
-            names = ", ".join(self._ids)
+            names = ", ".join(self.names)
             raise UserError(
                 Bilingual(
                     f"merge: other adapters are mounted on the same weights ({names}). Unmount them first.",

@@ -11,7 +11,7 @@ import imprint.data.placeholders as placeholders_module
 from imprint.config import read_overrides
 from imprint.data.dataset import load_samples
 from imprint.data.long_rows import MAX_TEXT
-from imprint.data.placeholders import PLACEHOLDER, fill_placeholders, placeholders, refuse_unused_fill, unfilled_notes
+from imprint.data.placeholders import PLACEHOLDER, fill_placeholders, refuse_unused_fill, unfilled_notes
 from imprint.data.readers.samples import read_samples
 from imprint.data.sample import Sample
 from imprint.data.section import DataSection
@@ -101,7 +101,8 @@ def test_names_are_case_insensitive(shared: Path) -> None:
 
 
 def test_a_sample_names_each_of_its_placeholders_once() -> None:
-    assert placeholders(sample("{name} {name}", "{{author}}")) == {"name", "author"}
+    with pytest.raises(UserError, match=r"found \{author\}, \{name\}\. Correct"):
+        refuse_unused_fill([sample("{name} {name}", "{{author}}")], {"nmae": "小墨"}, Path("rows.jsonl"))
 
 
 def test_what_is_said_with_tools_is_filled_too() -> None:

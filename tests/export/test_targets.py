@@ -1,14 +1,6 @@
 from pathlib import Path
 
-from imprint.export.targets import METHODS, QUANTIZE_FORMATS, REFUSED, TARGETS, WRITTEN, possible_targets, refusal, targets_table
-
-
-def test_the_table_has_a_row_for_each_target_and_a_cell_for_each_method() -> None:
-    lines = targets_table().splitlines()
-
-    assert [line.split("`")[1] for line in lines[2:]] == list(TARGETS)
-    assert {line.count("|") for line in lines} == {len(METHODS) + 2}
-    assert sum(line.count("refused: ") for line in lines) == len(REFUSED)
+from imprint.export.targets import METHODS, QUANTIZE_FORMATS, REFUSED, TARGETS, WRITTEN, possible_targets, refusal
 
 
 def test_a_word_on_the_command_line_means_one_weight_format() -> None:
@@ -33,7 +25,11 @@ def test_chatglm_6b_has_no_class_of_transformers() -> None:
     assert "no place for a prefix" in str(refusal("prefix", "transformers", "ChatGLM"))
 
 
-def test_the_page_of_the_docs_has_the_table() -> None:
+def test_the_page_of_the_docs_has_a_row_for_each_target_with_a_cell_for_each_method() -> None:
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    lines = ["| `--to` | prefix | LoRA | full tuning |", "|---|---|---|---|"]
+    for target in TARGETS:
+        cells = [WRITTEN.get((method, target)) or f"refused: {REFUSED[method, target].english}" for method in METHODS]
+        lines.append(f"| `{target}` | {' | '.join(cells)} |")
 
-    assert targets_table() in page
+    assert "\n".join(lines) + "\n\n" in page

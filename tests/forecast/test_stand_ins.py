@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from imprint.forecast.cards import find_card
 from imprint.forecast.estimate import Choice, estimate
-from imprint.forecast.stand_ins import FAST, FusedAttention, gpu_kernels
+from imprint.forecast.stand_ins import ComputePath, FusedAttention, gpu_kernels
 from imprint.forecast.trace import Trace
 from imprint.models.attention import ForwardContext, RowAdapters
 from imprint.models.loss import target_loss
@@ -21,6 +21,8 @@ from imprint.quant.row_int import RowInt
 from imprint.tune.section import PrefixSection
 from tests.forecast.full_shape import plan
 from tests.forecast.shapes import chatglm, texts
+
+FAST = ComputePath(fused_attention=True, triton=True, graphs=True, fp8=True)
 
 
 def saved_bytes(compute: object) -> int:

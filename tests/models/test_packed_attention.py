@@ -107,7 +107,7 @@ def test_passes_on_a_cpu_are_left_to_others() -> None:
     context = ForwardContext(pack([[1, 2]], network), network.attention_backends)
 
     assert isinstance(context.backend, ReferenceAttention)
-    assert not network.depends_on_sizes_only
+    assert network.packing_problem is not None
 
 
 def test_heads_of_256_fit_and_larger_ones_do_not() -> None:
@@ -121,6 +121,6 @@ def test_plain_pytorch_alone_depends_on_lengths_wherever_kernels_run(monkeypatch
     found = []
     for choice in ("auto", "plain"):
         network.use_kernels(choice)
-        found.append(network.depends_on_sizes_only)
+        found.append(network.packing_problem is None)
 
     assert found == [True, False]
