@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from full_size import CONFIG, LENGTHS, PREFIX_LENGTH, reset_peak_memory, synchronize
+from full_size import CONFIG, LENGTHS, PREFIX_LENGTH, peak_gb, reset_peak_memory, synchronize
 from quantized import PRECISIONS
 from results import reporter
 from training import PREFIX, SHAPES, Case, build
@@ -33,7 +33,6 @@ from imprint.model import Model
 from imprint.models.chatglm import ChatGLM
 from imprint.models.network import Network
 from imprint.models.reference_attention import ReferenceAttention
-from imprint.runtime import peak_memory_bytes
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.shape import LoraShape, resolve_targets
 from imprint.tune.prefix import PrefixShape, init_prefix
@@ -195,7 +194,7 @@ def steady(model: Model, wanted: Sequence[Request]) -> dict[str, object]:
 def peak(device: torch.device) -> dict[str, float]:
     """Peak memory since the last reset."""
     reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-    return {"peak_gb": round(peak_memory_bytes(device) / 1e9, 2), "peak_reserved_gb": round(reserved / 1e9, 2)}
+    return {"peak_gb": peak_gb(device), "peak_reserved_gb": round(reserved / 1e9, 2)}
 
 
 def compare(model: Model, wanted: Sequence[Request]) -> dict[str, object]:

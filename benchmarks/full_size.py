@@ -157,16 +157,13 @@ def train_steps(
 
     reset_peak_memory(network.device)
     seconds = [step(number) for number in range(1, warm_up + steps + 1)][warm_up:]
-    median = statistics.median(seconds)
     return {
         "case": "P-Tuning v2 step of 16 rows",
         "dtype": str(network.dtype).removeprefix("torch."),
         "micro_batch": f"{micro_batch} x {16 // micro_batch}",
         "checkpointing": checkpointing,
         "graphs": 0 if repeated is None else repeated.captures,
-        "ms": round(1e3 * median, 1),
-        "rows_per_second": round(16 / median, 1),
-        "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),
+        **step_figures(statistics.median(seconds), 16, network.device),
     }
 
 
@@ -185,7 +182,7 @@ def answer(network: Network, batch: int) -> dict[str, object]:
         "batch": batch,
         "seconds": round(seconds, 2),
         "tokens_per_second": round(tokens / seconds, 1),
-        "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),
+        "peak_gb": peak_gb(network.device),
     }
 
 
@@ -209,6 +206,16 @@ def reset_peak_memory(device: torch.device) -> None:
     """Reset the peak memory of a GPU; that of a process on the CPU cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gb(device: torch.device) -> float:
+    """Peak memory since it was reset, in units of 10^9 bytes."""
+    return round(peak_memory_bytes(device) / 1e9, 2)
+
+
+def step_figures(seconds: float, rows: int, device: torch.device) -> dict[str, float]:
+    """What the benchmarks of training say of a step of so many rows that takes so many seconds, and the peak memory of the device."""
+    return {"ms": round(1e3 * seconds, 1), "rows_per_second": round(rows / seconds, 1), "peak_gb": peak_gb(device)}
 
 
 if __name__ == "__main__":

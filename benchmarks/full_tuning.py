@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import psutil
 import torch
-from full_size import CONFIG, random_network, reset_peak_memory, synchronize
+from full_size import CONFIG, random_network, reset_peak_memory, step_figures, synchronize
 from results import Report, reporter
 
 from imprint.engine.engine import Engine
@@ -33,7 +33,6 @@ from imprint.models.chatglm import ChatGLM
 from imprint.models.checkpoint import load_network, save_network
 from imprint.models.configs.chatglm import ChatGLMConfig
 from imprint.pack import Pack, pack
-from imprint.runtime import peak_memory_bytes
 from imprint.tune.section import FullSection
 from imprint.tune.tuner import Tuner
 
@@ -149,11 +148,8 @@ def timed(tuner: Tuner, engine: Engine, world: World, warm_up: int, steps: int) 
         losses.append(step(tuner, engine, world, number))
         synchronize(engine.device)
         seconds.append(time.perf_counter() - started)
-    median = statistics.median(seconds[warm_up:])
     return {
-        "ms": round(1e3 * median, 1),
-        "rows_per_second": round(ROWS / median, 1),
-        "peak_gb": round(peak_memory_bytes(engine.device) / 1e9, 2),
+        **step_figures(statistics.median(seconds[warm_up:]), ROWS, engine.device),
         "main_memory_gb": round(psutil.Process().memory_info().rss / 1e9, 1),
         "first_loss": round(losses[0], 4),
         "last_loss": round(losses[-1], 4),

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from full_size import random_rows, reset_peak_memory, synchronize
+from full_size import random_rows, reset_peak_memory, step_figures, synchronize
 from quantized import random_network
 from results import reporter
 
@@ -24,7 +24,6 @@ from imprint.engine.section import OptimizerSection
 from imprint.models.network import Network
 from imprint.pack import pack
 from imprint.quant.row_int import RowInt
-from imprint.runtime import peak_memory_bytes
 from imprint.tune.lora.lora import Lora
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import shape_from_section
@@ -85,10 +84,8 @@ def lora_steps(network: Network, batch: int, *, checkpointing: bool, targets: st
         "dtype": str(network.dtype).removeprefix("torch."),
         "checkpointing": checkpointing,
         "trained_millions": round(sum(parameter.numel() for parameter in tuner.trainable_parameters().values()) / 1e6, 2),
-        "ms": round(1e3 * median, 1),
-        "rows_per_second": round(batch / median, 1),
+        **step_figures(median, batch, network.device),
         "minutes": round(median * math.ceil(ROWS / batch) * EPOCHS / 60, 2),
-        "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),
     }
     for name, layer in lora.layers.items():
         network.set_submodule(name, layer.linear)

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from full_size import LENGTHS, PREFIX_LENGTH, reset_peak_memory, synchronize
+from full_size import LENGTHS, PREFIX_LENGTH, peak_gb, reset_peak_memory, step_figures, synchronize
 from results import reporter
 from torch import Tensor
 
-from imprint.runtime import peak_memory_bytes, version_of
+from imprint.runtime import version_of
 
 ROWS, WARM_UP, STEPS = 16, 4, 12
 PROMPT_TOKENS, ANSWER_TOKENS, BATCH = 44, 160, 64
@@ -164,11 +164,8 @@ class Peer:
             optimizer.zero_grad()
             synchronize(self.device)
             seconds.append(time.perf_counter() - started)
-        median = statistics.median(seconds[warm_up:])
         return {
-            "ms": round(1e3 * median, 1),
-            "rows_per_second": round(ROWS / median, 1),
-            "peak_gb": round(peak_memory_bytes(self.device) / 1e9, 2),
+            **step_figures(statistics.median(seconds[warm_up:]), ROWS, self.device),
             "trained": sum(parameter.numel() for parameter in trained),
         }
 
@@ -193,7 +190,7 @@ class Peer:
             "batch": batch,
             "tokens_per_second": round(batch * tokens / seconds[-1], 1),
             "first_seconds": round(seconds[0], 1),
-            "peak_gb": round(peak_memory_bytes(self.device) / 1e9, 2),
+            "peak_gb": peak_gb(self.device),
         }
 
     def quantized(self, bits: int) -> Any:

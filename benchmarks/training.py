@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from full_size import CONFIG_2, PREFIX_LENGTH, random_rows, reset_peak_memory, synchronize
+from full_size import CONFIG_2, PREFIX_LENGTH, random_rows, reset_peak_memory, step_figures, synchronize
 from quantized import PRECISIONS, STD, random_network
 from results import reporter
 
@@ -31,7 +31,6 @@ from imprint.models import hf
 from imprint.models.chatglm2 import ChatGLM2
 from imprint.models.network import Network
 from imprint.models.vocabulary import reduce_vocabulary_memory
-from imprint.runtime import peak_memory_bytes
 from imprint.training.graphs import GradientGraphs, graphs_for, refusal
 from imprint.training.memory import MicroBatch, TokenBudget, num_targets, probe_memory
 from imprint.training.step import StepBatch, compute_step
@@ -172,7 +171,6 @@ def measure(network: Network, case: Case, *, profile: bool, tiny: bool) -> Itera
     warm_up, count = (1, 2) if tiny else (WARM_UP, STEPS)
     reset_peak_memory(network.device)
     seconds = [steps() for _ in range(warm_up + count)]
-    median = statistics.median(seconds[warm_up:])
     yield {
         "dtype": str(network.dtype).removeprefix("torch."),
         "micro_batch": f"{case.micro_batch} x {ROWS // case.micro_batch}",
@@ -180,14 +178,12 @@ def measure(network: Network, case: Case, *, profile: bool, tiny: bool) -> Itera
         "checkpointing": case.checkpointing,
         "first_step_seconds": round(seconds[0], 2),
         "warm_up_seconds": round(sum(seconds[:warm_up]), 2),
-        "ms": round(1e3 * median, 1),
+        **step_figures(statistics.median(seconds[warm_up:]), ROWS, network.device),
         "mean_ms": round(1e3 * statistics.fmean(seconds[warm_up:]), 1),
         "queueing_ms": round(1e3 * statistics.median(steps.queueing[-count:]), 2),
         "ahead_ms": round(1e3 * statistics.median(steps.ahead[-count:]), 2),
-        "rows_per_second": round(ROWS / median, 1),
         "graphs": 0 if steps.graphs is None else steps.graphs.captures,
         "without_graphs": reason_without(tuner, steps.graphs),
-        "peak_gb": round(peak_memory_bytes(network.device) / 1e9, 2),
         "peak_reserved_gb": round(torch.cuda.max_memory_reserved() / 1e9, 2) if network.device.type == "cuda" else 0,
     }
     if profile:
