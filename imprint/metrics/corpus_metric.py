@@ -39,9 +39,9 @@ class CorpusMetric:
         """The metric over all rows."""
         return self.value(self.statistics.sum(0))
 
-    def bootstrap(self, seed: int = 0) -> FloatArray:
+    def bootstrap(self) -> FloatArray:
         """(S,) the metric of resampled rows; metrics with the same number of rows resample the same rows."""
-        rng, rows = np.random.default_rng(seed), self.rows
+        rng, rows = np.random.default_rng(0), self.rows
         # Row counts times statistics: avoids copying the sampled rows.
         samples = (np.bincount(rng.integers(0, rows, rows), minlength=rows) for _ in range(SAMPLES))
         return np.array([self.value(self.statistics.T @ row_counts) for row_counts in samples])

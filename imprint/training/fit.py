@@ -68,14 +68,14 @@ def plan_run(recipe: Recipe, device: torch.device | None = None) -> PlannedRun:
     return PlannedRun(recipe, split, network, make_plan(recipe, split, network, build, device), quantizable=not is_quantized(folder))
 
 
-def forecast_run(run: PlannedRun, name: str, *, others: bool = True, cards: Sequence[Card] | None = None) -> RunForecast:
-    """The forecast of a recipe, with those of other settings unless `others` is false.
+def forecast_run(run: PlannedRun, name: str, *, cards: Sequence[Card] | None = None) -> RunForecast:
+    """The forecast of a recipe, with those of other settings.
 
-    `cards`: compute only what may be told of these. Raises UserError where a base cannot be forecast.
+    `cards`: compute only what may be told of these; of none, the recipe's own settings. Raises UserError where a base cannot be forecast.
     """
     recipe, split, plan = run.recipe, run.split, run.plan
     own = recipe_choice(recipe, len(plan.rows))
-    estimates = _estimates(plan, other_choices(own, len(plan.rows), quantizable=run.quantizable) if others else [own], cards)
+    estimates = _estimates(plan, other_choices(own, len(plan.rows), quantizable=run.quantizable), cards)
     longest = sum(len(ids) for row in plan.rows[: own.micro_batch] for ids, _ in row)
     steps = recipe.train.steps or build_batches(recipe, split).total_steps(recipe.train.epochs)
     counts = split.counts()

@@ -92,7 +92,7 @@ def test_every_family_and_method_has_a_forecast(family: str, tune: dict[str, obj
     base = base_of(family, tmp_path / "base")
     values = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**values, "model": {"path": str(base)}, "tune": tune}), encoding="utf-8")
-    forecast = forecast_run(plan_run(read_recipe(tmp_path / "recipe.yaml", [], Recipe)), "recipe", others=False)
+    forecast = forecast_run(plan_run(read_recipe(tmp_path / "recipe.yaml", [], Recipe)), "recipe", cards=())
     assert forecast.own.peak_bytes > 0
     assert forecast.own.choice.tune.method == tune["method"]
     assert forecast.steps == 20
@@ -104,13 +104,13 @@ def test_raw_text_has_a_forecast_with_its_tokens_on_disk(folder: Path, tmp_path:
     values = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     values["data"] = {"kind": "texts", "train": str(text), "length": 64}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    forecast = forecast_run(plan_run(read_recipe(tmp_path / "recipe.yaml", [], Recipe)), "recipe", others=False)
+    forecast = forecast_run(plan_run(read_recipe(tmp_path / "recipe.yaml", [], Recipe)), "recipe", cards=())
     assert [term.name.english for term in forecast.disk][-1] == "tokens of the texts"
 
 
 def test_processes_share_the_rows_of_a_step(folder: Path) -> None:
     recipe = read_recipe(folder / "recipe.yaml", ["engine.processes=2", "train.micro_batch_size=1"], Recipe)
-    assert forecast_run(plan_run(recipe), "recipe", others=False).own.micro_batches == 2
+    assert forecast_run(plan_run(recipe), "recipe", cards=()).own.micro_batches == 2
 
 
 def test_settings_that_the_base_cannot_have_are_left_out(folder: Path) -> None:
