@@ -1,4 +1,4 @@
-"""Which method can be exported to which target, and why the others cannot; used by the command, its errors and the docs.
+"""Which method can be exported to which target, and why the others cannot; docs/export.md says what is written.
 
 A family is named by its network class: `ChatGLM` is ChatGLM-6B.
 """
@@ -6,7 +6,7 @@ A family is named by its network class: `ChatGLM` is ChatGLM-6B.
 from typing import Final, Literal, get_args
 
 from imprint.messages import Bilingual
-from imprint.quant.names import FORMAT_NAMES, FormatName, format_label
+from imprint.quant.names import FORMAT_NAMES, FormatName
 from imprint.tune.method import Method
 
 Target = Literal["official", "peft", "merged", "transformers", "int8", "int4", "int4-g128", "bundle"]
@@ -15,31 +15,6 @@ QUANTIZED: Final[dict[Target, FormatName]] = {"int8": 8, "int4": 4, "int4-g128":
 """The targets with quantized weights, and their weight formats."""
 QUANTIZE_FORMATS: Final[dict[str, FormatName]] = {str(name): name for name in FORMAT_NAMES}
 """What `imprint quantize --format` takes, and the weight formats that it means."""
-METHODS: Final[tuple[Method, ...]] = get_args(Method)
-
-WRITTEN: Final[dict[tuple[Method, Target], str]] = {
-    ("prefix", "official"): "the original's prefix file with the base's auxiliary files",
-    (
-        "prefix",
-        "peft",
-    ): "peft's PREFIX_TUNING in adapter_config.json and adapter_model.safetensors, keys turned by the positions that peft counts",
-    **{("prefix", target): f"the base in {format_label(name).english}, the prefix beside it" for target, name in QUANTIZED.items()},
-    ("prefix", "bundle"): "one archive: prefix, recipe, report, checksums",
-    (
-        "lora",
-        "peft",
-    ): "adapter_config.json and adapter_model.safetensors, for the base's own class: of ChatGLM to GLM-4-9B the original's, not `glm`",
-    ("lora", "merged"): "16-bit safetensors under the official names",
-    ("lora", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer; ChatGLM-6B has no such class",
-    **{("lora", target): f"merged, then in {format_label(name).english}" for target, name in QUANTIZED.items()},
-    ("lora", "bundle"): "one archive: adapter, recipe, report, checksums",
-    ("full", "official"): "16-bit .bin files in the official layout",
-    ("full", "merged"): "16-bit safetensors under the official names",
-    ("full", "transformers"): "16-bit safetensors for transformers' own class, with its tokenizer; ChatGLM-6B has no such class",
-    **{("full", target): f"the tuned model in {format_label(name).english}" for target, name in QUANTIZED.items()},
-    ("full", "bundle"): "one archive: model, recipe, report, checksums",
-}
-"""What each possible combination writes."""
 REFUSED: Final[dict[tuple[Method, Target], Bilingual]] = {
     ("prefix", "merged"): Bilingual(
         "a prefix is keys and values beside the weights, and no weights are equal to it",
@@ -58,7 +33,7 @@ REFUSED: Final[dict[tuple[Method, Target], Bilingual]] = {
         "全参数微调没有适配器，peft 文件只能存适配器",
     ),
 }
-"""Why the other combinations are impossible."""
+"""The combinations that are impossible, and why."""
 NO_CLASS: Final = Bilingual(
     "transformers has no ChatGLM-6B, and vLLM's class of that name is ChatGLM2's, which computes something else",
     "transformers 与 vLLM 都没有 ChatGLM-6B",

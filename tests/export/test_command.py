@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from imprint.cli import main
 from imprint.export import command, writers
 from imprint.export.command import export_command
 from imprint.export.section import ExportSection
-from imprint.export.targets import METHODS, QUANTIZED, REFUSED, TARGETS, WRITTEN, Target
+from imprint.export.targets import QUANTIZED, REFUSED, TARGETS, Target
 from imprint.files.atomic import write_json
 from imprint.loading.bundle import unpack_cached
 from imprint.loading.load import load_model
@@ -23,6 +24,7 @@ from imprint.models.families import read_config
 from imprint.quant.formats import find_format, stored_format
 from imprint.quant.names import FormatName
 from imprint.runs import RunFolder
+from imprint.tune.method import Method
 from tests.tinyrun import talking_run, tiny_recipe, tiny_run
 
 PROMPT = "类型#上衣*颜色#白色"
@@ -126,7 +128,7 @@ class TestWhatIsWritten:
         assert answer(imprint.load(out, device="cpu")) == tuned(run)
 
     @pytest.mark.parametrize("target", QUANTIZED)
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", get_args(Method))
     def test_in_few_bits(self, runs: dict[str, RunFolder], tmp_path: Path, method: str, target: Target) -> None:
         run = runs[method]
 
@@ -221,7 +223,7 @@ class TestPlaces:
 
 
 class TestBundles:
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", get_args(Method))
     def test_chat_takes_one_as_it_is(
         self, runs: dict[str, RunFolder], tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -378,8 +380,9 @@ def test_an_export_into_a_link_is_written_where_it_leads_however_often(runs: dic
         assert sorted(entry.name for folder in (tmp_path, tmp_path / "disk") for entry in folder.iterdir()) == ["disk", "export", "out"]
 
 
-def test_every_way_has_a_writer() -> None:
-    assert WRITTEN.keys() == command.WRITERS.keys()
+def test_every_method_and_target_has_a_writer_or_a_reason() -> None:
+    assert command.WRITERS.keys() | REFUSED.keys() == {(method, target) for method in get_args(Method) for target in TARGETS}
+    assert not command.WRITERS.keys() & REFUSED.keys()
 
 
 def test_the_command_line_knows_every_target(capsys: pytest.CaptureFixture[str], runs: dict[str, RunFolder], tmp_path: Path) -> None:
