@@ -3,7 +3,6 @@
 from importlib.resources import files
 from typing import Final
 
-NAMES: Final = ("goods", "clashes", "frames", "talk", "town", "common")
 FIELD: Final = " | "
 """Separator of the fields of an entry."""
 

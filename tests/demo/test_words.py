@@ -1,10 +1,16 @@
-from importlib.resources import files
+import re
+from pathlib import Path
 
-from imprint.demo.words import NAMES, read_sections
+from imprint import demo
+from imprint.demo.words import read_sections
+
+FOLDER = Path(demo.__path__[0])
+NAMES = {file.stem for file in (FOLDER / "words").iterdir()}
 
 
-def test_every_list_beside_the_code_is_known() -> None:
-    assert {file.name for file in (files("imprint.demo") / "words").iterdir()} == {f"{name}.txt" for name in NAMES}
+def test_every_list_beside_the_code_is_read() -> None:
+    texts = [file.read_text(encoding="utf-8") for file in FOLDER.glob("*.py")]
+    assert {name for text in texts for name in re.findall(r'read_sections\("(\w+)"\)', text)} == NAMES
 
 
 def test_a_section_holds_its_lines_and_no_comment() -> None:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
+from importlib.resources import files
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from imprint.demo.corpus import documents
 from imprint.demo.goods import read_goods
 from imprint.demo.stories import ASCII
 from imprint.demo.town import read_town
-from imprint.demo.words import NAMES, read_sections
+from imprint.demo.words import read_sections
 from imprint.tokenizers import BYTE_PIECES, SPACE, SPECIAL_PIECES, VOCABULARY_FILE, WHITESPACE
 
 VOCAB_SIZE: Final = 3_584
@@ -72,7 +73,8 @@ def train_vocabulary(folder: Path, *, pieces: int = VOCAB_SIZE, texts: int = 60_
 
 def read_characters() -> str:
     """The distinct characters of all word lists, without comments, sorted."""
-    entries = [entry for name in NAMES for section in read_sections(name).values() for entry in section]
+    names = [file.name.removesuffix(".txt") for file in (files("imprint.demo") / "words").iterdir()]
+    entries = [entry for name in names for section in read_sections(name).values() for entry in section]
     return "".join(sorted({character for entry in entries for field in entry for character in field}))
 
 
