@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -24,33 +24,64 @@ TIDY_SECONDS: Final = 600.0
 
 @asynccontextmanager
 async def watching_rights(services: Services) -> AsyncIterator[None]:
-    """Watch as long as the service runs."""
-    async with running_beside(_watch(services)):
+    """Watch as long as the service runs, and tidy beside it: that may take long, and no stream waits for it to end."""
+    async with running_beside(_repeat(_Watch(services).look)), running_beside(_repeat(_Tidying(services).work)):
         yield
 
 
-async def _watch(services: Services) -> None:
-    seen, checked, tidied, logged = -1, 0.0, time.monotonic(), ""
+async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
+    """Do something again and again, whatever goes wrong; the same trouble with the database is logged once."""
+    logged = ""
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         try:
-            revocations = await run_in_threadpool(services.store.revocations)
-            if revocations != seen or time.monotonic() - checked > CHECK_SECONDS or _has_expired(services):
-                seen, checked = revocations, time.monotonic()
-                await end_revoked(services)
-            if time.monotonic() - tidied > TIDY_SECONDS:
-                tidied = time.monotonic()
-                await run_in_threadpool(services.store.tidy)
-            await retry_settlements(services)
-            services.has_store, logged = True, ""
+            await work()
+            logged = ""
         except StoreError as error:
-            services.has_store = error.kind != "unavailable"
             if error.message.english != logged:
                 log_store(error)
-            seen, logged = -1, error.message.english
+            logged = error.message.english
         except Exception as error:  # without it no right would ever end again
             log("watch", {}, level=logging.ERROR, problem=error)
-            seen = -1
+
+
+class _Watch:
+    """Ends what goes on without a right to it. It reads and does not write, so that it waits for nobody who does."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._seen: int | None = None
+        """The revocations so far; None where some may have been missed."""
+        self._checked_at = 0.0
+
+    async def look(self) -> None:
+        """Ask for the rights of what goes on, if any of them may have ended. Raises StoreError where the database cannot say it."""
+        services, seen = self._services, self._seen
+        self._seen = None
+        try:
+            revocations = await run_in_threadpool(services.store.revocations)
+            if revocations != seen or time.monotonic() - self._checked_at > CHECK_SECONDS or _has_expired(services):
+                self._checked_at = time.monotonic()
+                await end_revoked(services)
+        except StoreError as error:
+            services.has_store = error.kind != "unavailable"
+            raise
+        services.has_store, self._seen = True, revocations
+
+
+class _Tidying:
+    """Writes what could not be written before, and removes what has expired."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._tidied_at = time.monotonic()
+
+    async def work(self) -> None:
+        """Do what is due. Raises StoreError where the database cannot be written."""
+        await retry_settlements(self._services)
+        if time.monotonic() - self._tidied_at > TIDY_SECONDS:
+            self._tidied_at = time.monotonic()
+            await run_in_threadpool(self._services.store.tidy)
 
 
 def _has_expired(services: Services) -> bool:

@@ -100,6 +100,28 @@ def test_every_live_stream_ends_within_a_second_of_the_right_to_it(tmp_path: Pat
         assert next(first)  # who asked goes on
 
 
+def test_a_stream_ends_with_the_right_to_it_while_what_has_expired_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(housekeeping, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(housekeeping, "TIDY_SECONDS", 0.0)
+    tidying, may_end = threading.Event(), threading.Event()
+
+    def tidy() -> None:
+        tidying.set()
+        may_end.wait(30)
+
+    with page(tmp_path) as shown, ExitStack() as stack:
+        stack.callback(may_end.set)
+        admin, ada = shown.admin(), shown.user("ada")
+        (number,) = [one["id"] for one in admin.get("/api/admin/users").json()["users"] if one["name"] == "ada"]
+        monkeypatch.setattr(shown.store, "tidy", tidy)
+        assert tidying.wait(10)
+        lines = stack.enter_context(streaming(ada, "GET", begin(ada)))
+        assert ENDS["disabled"](admin, ada, number).status_code == 200
+        until = time.monotonic() + 10
+        assert "event: end" in "".join(takewhile(lambda _: time.monotonic() < until, lines))
+        assert not may_end.is_set()
+
+
 ENDS_SESSIONS = {
     **{name: ENDS[name] for name in ("signed-out", "password", "disabled")},
     "demoted": lambda admin, _, number: admin.patch(f"/api/admin/users/{number}", json={"role": "user"}),
