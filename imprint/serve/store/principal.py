@@ -1,6 +1,7 @@
 """Who asks, and what that person may do: the one value that routes take from the store."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from imprint.serve.store.names import kept_text
@@ -34,6 +35,13 @@ class Principal:
     """Whether it has a one-time password, and so may do nothing but change it."""
     expires_at: float | None = None
     """When the session, however it is used, or the key ends by the clock alone, in seconds since 1970; None: never."""
+
+    passed_on: bool = False
+    """Whether a proxy led it here, from wherever that may be; the store does not know it."""
+
+    def needing(self, models: Iterable[str]) -> "Principal":
+        """The same for something that needs these models alone: it goes on where the right to another one ends."""
+        return replace(self, models=frozenset(map(kept_text, models)))
 
     def may_use(self, model: str) -> bool:
         """Whether it has the right to this model."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -96,7 +96,7 @@ async def authorize(request: Request, access: Access) -> Principal | None:
         return None
     principal = await identify(request, "session" if access.credential == "session" else "key")
     request.state.account = principal.name
-    if principal.role == "guest" and not await lets_guests_in(request):
+    if principal.role == "guest" and not await services.reads.call(partial(services.lets_in, principal)):
         raise ApiError("invalid_session", OLD_SESSION)
     if principal.role not in access.roles:
         raise ApiError("permission_denied", NOT_ALLOWED)
@@ -121,7 +121,7 @@ async def identify(request: Request, kind: Literal["key", "session"]) -> Princip
     principal: Principal | None = await services.reads.call(partial(find, credential.secret))
     if principal is None:
         raise ApiError("invalid_api_key", WRONG_KEY) if kind == "key" else ApiError("invalid_session", OLD_SESSION)
-    return principal
+    return replace(principal, passed_on=is_passed_on(request))
 
 
 def is_local(request: Request, services: Services) -> bool:

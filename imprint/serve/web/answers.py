@@ -106,6 +106,8 @@ class AnswerSet:
     async def prepare(self, jobs: Sequence[Job]) -> None:
         """Reserve what the jobs may take of the quota; no model works for them yet. Raises ApiError and RefusedError, and none is left."""
         self.services.check_open()
+        if self.principal is not None:
+            self.principal = self.principal.needing(job.model for job in jobs)
         self.services.live.add(self)  # before its rights are asked for once more, so that they cannot end unnoticed
         limits = {model.id: model.max_length for model in self.services.backend.models()}
         tokens, held = 0, list[Generation]()

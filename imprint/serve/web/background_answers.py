@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -174,8 +174,8 @@ class Viewer:
     """Somebody who looks at an answer."""
 
     def __init__(self, answer: BackgroundAnswer, principal: Principal) -> None:
-        self.principal: Principal | None = replace(principal, models=frozenset())
-        """Who looks, perhaps in another session than the one that asked. Without models: where the right to a model ends, the answer ends,
+        self.principal: Principal | None = principal.needing(())
+        """Who looks, perhaps in another session than the one that asked. It needs no model: where the right to one ends, the answer ends,
         and the viewer still sees its end."""
         self.gone = False
         self.revoked = False

@@ -141,7 +141,11 @@ class Services:
 
     def may_go_on(self, principal: Principal) -> bool:
         """Whether somebody may still do all that this principal says. It waits for the disk: call it from threads."""
-        return self.store.is_valid(principal) and (principal.role != "guest" or self.lets_guests_in())
+        return self.store.is_valid(principal) and self.lets_in(principal)
+
+    def lets_in(self, principal: Principal) -> bool:
+        """Whether somebody whose session or key is valid may be here, as it is set now. It waits for the disk, too."""
+        return principal.role != "guest" or self.lets_guests_in(passed_on=principal.passed_on)
 
     def refuse_ended(self, principal: Principal) -> None:
         """Raise ApiError if somebody may not do all that this principal says any more. It waits for the disk, too."""
@@ -175,8 +179,11 @@ def principal_of(request: Request) -> Principal:
 
 
 def permission_of(services: Services, principal: Principal | None) -> Permission | None:
-    """What the store asks for in all that a request does there; None where nobody had to say who asks."""
-    return None if principal is None else Permission(partial(services.refuse_ended, principal))
+    """What the store asks for in all that a request does there; None where nobody had to say who asks.
+
+    The right to a model is that of an answer, which asks for it itself.
+    """
+    return None if principal is None else Permission(partial(services.refuse_ended, principal.needing(())))
 
 
 def is_passed_on(request: Request) -> bool:

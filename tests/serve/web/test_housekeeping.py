@@ -20,7 +20,7 @@ from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.housekeeping import end_revoked, watching_rights
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services
+from imprint.serve.web.services import Services, permission_of
 from imprint.serve.web.settings import WebSettings
 from imprint.terminal import say
 from tests.serve.stores import PASSWORD, open_store, user
@@ -120,6 +120,43 @@ def test_a_stream_ends_with_the_right_to_it_while_what_has_expired_is_removed(mo
         until = time.monotonic() + 10
         assert "event: end" in "".join(takewhile(lambda _: time.monotonic() < until, lines))
         assert not may_end.is_set()
+
+
+def test_where_the_right_to_a_model_ends_the_answers_of_others_go_on(tmp_path: Path) -> None:
+    async def narrow() -> list[bool]:
+        with open_store(tmp_path, now=time.time) as store:
+            ada, backend = user(store, "ada"), ScriptedBackend()
+            services = Services(backend, store, WebSettings(), Metrics(backend))
+            sets = [AnswerSet(services, ada, "") for _ in range(2)]
+            for answers, model in zip(sets, ("base", "tuned"), strict=True):
+                await answers.start([Job(model, ada.owner, text="slow")])
+            store.accounts.change(ada.account_id, actor=COMMAND_LINE, models=frozenset({"base"}))
+            await end_revoked(services)
+            ended = [answers.answers[0].generation.ended for answers in sets]
+            sets[0].cancel()
+            services.refuse_ended(ada.needing(["base"]))
+            permission = permission_of(services, ada)
+            assert permission is not None
+            permission.demand()  # of what needs no model, as an export
+            with pytest.raises(ApiError, match="has just ended"):
+                services.refuse_ended(ada)
+            return ended
+
+    assert asyncio.run(narrow()) == [False, True]
+
+
+def test_the_stream_of_a_guest_whom_a_proxy_led_here_ends_where_guests_are_of_this_machine_again(tmp_path: Path) -> None:
+    with page(tmp_path) as shown, ExitStack() as stack:
+        admin, passed_on = shown.admin(), shown.browser()
+        passed_on.headers["X-Forwarded-For"] = "203.0.113.9"
+        assert admin.put("/api/admin/settings", json={"guests": "everywhere"}).status_code == 200
+        guests = [passed_on.be_guest(), shown.guest()]
+        streams = [stack.enter_context(streaming(guest, "GET", begin(guest))) for guest in guests]
+        assert admin.put("/api/admin/settings", json={"guests": "loopback"}).status_code == 200
+        until = time.monotonic() + 10
+        assert "event: end" in "".join(takewhile(lambda _: time.monotonic() < until, streams[0]))
+        assert [guest.get("/api/me").status_code for guest in guests] == [401, 200]
+        assert next(streams[1])
 
 
 ENDS_SESSIONS = {

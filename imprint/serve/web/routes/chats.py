@@ -140,7 +140,7 @@ async def export_all(request: Request) -> Response:
 
     def next_line(lines: Iterator[str]) -> str | None:
         line = next(lines, None)
-        if not services.may_go_on(principal):  # also at the end: with an account its chats are gone
+        if not services.may_go_on(principal.needing(())):  # also at the end: with an account its chats are gone
             raise ClientDisconnect  # the connection is closed, so that nobody takes it for the whole file
         return line
 

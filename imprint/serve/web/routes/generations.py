@@ -139,7 +139,7 @@ async def watch(request: Request, generation_id: str, last_event_id: Annotated[s
     check_viewers(services.live, principal_of(request).owner)
     services.live.add(viewer)
     try:
-        if not await run_in_threadpool(services.may_go_on, principal_of(request)):
+        if not await run_in_threadpool(services.may_go_on, principal_of(request).needing(())):
             viewer.cancel()
     except BaseException:
         leave()
