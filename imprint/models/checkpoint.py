@@ -34,6 +34,7 @@ from imprint.models.stored_weights import (
     is_plain,
     plain_name,
     refuse_empty,
+    refuse_endless_names,
     refuse_missing,
     refuse_other_content,
     refuse_other_type,
@@ -145,7 +146,7 @@ def _named_tensors(folder: Path, network: Network) -> Iterator[tuple[str, Tensor
         refuse_empty(folder, stored, tensor)
         if name not in expected or expected[name].dtype != tensor.dtype:
             refuse_other_type(folder, stored, tensor)
-        again = partial(readers.setdefault(file, _reader(file)), stored)
+        again = partial(readers.setdefault(file, tensor_reader(file)), stored)
         chunk_bytes = MAPPED_BYTES if _is_mapped(file) else tensor.nbytes
         if name in seen and not equal_in_chunks(seen[name], again, same_values, chunk_bytes):
             raise duplicate_error(folder, name)
@@ -273,57 +274,54 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    return path.suffix == ".safetensors"
 
 
 def _giving(tensor: Tensor) -> Callable[[], Tensor]:
     return lambda: tensor
 
 
-def _reader(path: Path) -> Callable[[str], Tensor]:
-    """A function that reads one tensor of a file, mapped anew where the format allows, of a `.bin` file after every `MAPPED_BYTES`."""
-    tensors: dict[str, Tensor] = {}
-    mapped = MAPPED_BYTES
+def tensor_reader(path: Path) -> Callable[[str], Tensor]:
+    """A function that reads one tensor of a file by its name; the file is opened once, and again after every `MAPPED_BYTES`.
 
-    def read_pickled(stored: str) -> Tensor:
-        nonlocal tensors, mapped
-        if mapped >= MAPPED_BYTES:
-            tensors, mapped = load_pickle(path), 0
-        mapped += tensors[stored].nbytes
-        return tensors[stored]
+    Raises UserError for a damaged file, and where it holds no such tensor.
+    """
+    read: Callable[[str], Tensor] | None = None
+    mapped = 0
 
-    def read_safetensors(stored: str) -> Tensor:
-        with _translate_read_errors(path), safe_open(path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(stored)
+    def read_tensor(stored: str) -> Tensor:
+        nonlocal read, mapped
+        with _translate_read_errors(path):
+            if read is None or mapped >= MAPPED_BYTES:
+                read, mapped = safe_open(path, framework="pt").get_tensor if _is_safetensors(path) else load_pickle(path).__getitem__, 0
+            tensor = read(stored)
+        mapped += tensor.nbytes
         return tensor
 
-    return read_safetensors if path.suffix == ".safetensors" else read_pickled
+    return read_tensor
 
 
 def tensor_names(folder: Path) -> list[str]:
     """The stored names of all tensors in the folder's weight files."""
-    return [
-        name for path in weight_files(folder) for name in (_safetensors_names(path) if path.suffix == ".safetensors" else load_pickle(path))
-    ]
+    return [name for path in weight_files(folder) for name in (_safetensors_names(path) if _is_safetensors(path) else load_pickle(path))]
 
 
 def _safetensors_names(path: Path) -> list[str]:
     refuse_lfs_pointer(path)
     with _translate_read_errors(path), safe_open(path, framework="pt") as file:
-        return list(file.keys())
+        names: list[str] = file.keys()
+    refuse_endless_names(path, names)
+    return names
 
 
 def _read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    names = _safetensors_names(path)
-    with _translate_read_errors(path):
-        while names:
-            with safe_open(path, framework="pt") as file:
-                mapped = 0
-                while names and mapped < MAPPED_BYTES:
-                    tensor = file.get_tensor(names[0])
-                    mapped += tensor.nbytes
-                    yield names.pop(0), tensor
-                    del tensor
+    read = tensor_reader(path)
+    for name in _safetensors_names(path):
+        yield name, read(name)
 
 
 @contextmanager
@@ -342,14 +340,13 @@ def _translate_read_errors(path: Path) -> Iterator[None]:
 def _read_pickle(path: Path) -> Iterator[tuple[str, Tensor]]:
     tensors = load_pickle(path)
     times = path.stat().st_size // MAPPED_BYTES + 1  # at most: many names may share what the file holds
-    names, limit = list(tensors), max(MAPPED_BYTES, sum(tensor.nbytes for tensor in tensors.values()) // times)
-    limit = limit if _is_zipped(path) else sys.maxsize
-    while names:
-        mapped = 0
-        while names and mapped < limit:
-            mapped += tensors[names[0]].nbytes
-            yield names[0], tensors.pop(names.pop(0))
-        tensors = load_pickle(path) if names else tensors
+    limit = max(MAPPED_BYTES, sum(tensor.nbytes for tensor in tensors.values()) // times) if _is_zipped(path) else sys.maxsize
+    mapped = 0
+    for name in list(tensors):
+        if mapped >= limit:
+            tensors, mapped = load_pickle(path), 0
+        mapped += tensors[name].nbytes
+        yield name, tensors.pop(name)
 
 
 def load_pickle(path: Path) -> dict[str, Tensor]:
@@ -371,13 +368,14 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     content = unwrapped(content)
     refuse_other_content(path, content)
+    refuse_endless_names(path, content)
     refuse_repeated(path, content)
     weights: dict[str, Tensor] = content
     return weights
 
 
 def _is_mapped(path: Path) -> bool:
-    return path.suffix == ".safetensors" or _is_zipped(path)
+    return _is_safetensors(path) or _is_zipped(path)
 
 
 def _is_zipped(path: Path) -> bool:
@@ -465,7 +463,7 @@ def save_weights(
 
 def _read_back(file: Path, content: Mapping[str, Tensor]) -> None:
     """Raise UserError if a file does not hold what was written."""
-    for key, tensor in _read_safetensors(file) if file.suffix == ".safetensors" else load_pickle(file).items():
+    for key, tensor in _read_safetensors(file) if _is_safetensors(file) else load_pickle(file).items():
         if not torch.equal(tensor.flatten().view(torch.uint8), content[key].flatten().view(torch.uint8)):
             raise UserError(
                 Bilingual(

@@ -37,6 +37,10 @@ MAX_SHOWN = 64
 """Most names on average that share values, such as those of layers that are one and the same."""
 MAX_DEPTH = 3
 """Dicts that stand inside one another around the weights."""
+MAX_TENSORS = 200_000
+"""Most tensors of a file; the largest models have 100,000, in a hundred files."""
+MAX_NAME = 1000
+"""Most characters of a tensor's name."""
 PLAIN_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -101,6 +105,20 @@ def refuse_other_content(path: Path, content: Any) -> None:
                 f"{path}: {odd!r} is no plain tensor, but sparse, quantized by torch, or without data. Save it as a dense tensor of "
                 "floating-point numbers.",
                 f"{path}：{odd!r} 不是普通张量（稀疏、torch 量化或没有数据）：请保存为稠密的浮点张量。",
+            )
+        )
+
+
+def refuse_endless_names(path: Path, names: Collection[str]) -> None:
+    """Raise UserError for more tensors than any model has, or a longer name: each name is compared with others, part by part."""
+    longest = max(map(len, names), default=0)
+    if len(names) > MAX_TENSORS or longest > MAX_NAME:
+        raise UserError(
+            Bilingual(
+                f"{path}: names {len(names):,} tensors, the longest name has {longest:,} characters; a file of weights has at most "
+                f"{MAX_TENSORS:,}, with names of at most {MAX_NAME:,}. Download the file again from its official source.",
+                f"{path}：有 {len(names):,} 个张量，最长的名称有 {longest:,} 个字符，而权重文件至多 {MAX_TENSORS:,} 个张量、"
+                f"名称至多 {MAX_NAME:,} 个字符：请从官方来源重新下载。",
             )
         )
 

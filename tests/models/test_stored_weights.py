@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -283,3 +284,43 @@ def test_copies_under_the_names_of_wrappers_do_not_have_the_file_read_again_for_
     monkeypatch.setattr(checkpoint, "load_pickle", counted)
     loaded(folder)
     assert len(reads) < 10
+
+
+@pytest.mark.parametrize("as_bin", [False, True])
+@pytest.mark.parametrize("name", ["module." * 200_000 + "prefix_encoder.x", "x" * 1001])
+def test_a_name_longer_than_any_model_has_is_refused_before_it_is_looked_at(
+    tmp_path: Path, tensors: dict[str, Tensor], name: str, *, as_bin: bool
+) -> None:
+    content = {**tensors, name: torch.ones(1)}
+    error = refusal(folder_with(tmp_path, content=content) if as_bin else folder_with(tmp_path, content))
+
+    assert f"the longest name has {len(name):,} characters; a file of weights has at most 200,000, with names of at most 1,000" in error
+    assert f"最长的名称有 {len(name):,} 个字符" in error
+
+
+def test_a_file_of_more_tensors_than_any_model_has_is_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_with(tmp_path, tensors)
+    monkeypatch.setattr("imprint.models.stored_weights.MAX_TENSORS", len(tensors))
+    assert loaded(folder)
+
+    save_file(tensors | {"module.transformer.x": torch.ones(1)}, folder / "model.safetensors")
+
+    assert f"names {len(tensors) + 1:,} tensors" in refusal(folder)
+
+
+def test_copies_in_safetensors_do_not_have_the_file_opened_again_for_each(
+    tmp_path: Path, tensors: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = {f"{wrapper}{name}": tensor.clone() for name, tensor in tensors.items() for wrapper in ("", "module.")}
+    folder, opened = folder_with(tmp_path, copies), list[Path]()
+
+    def count(path: Path, framework: str) -> object:
+        opened.append(path)
+        return safe_open(path, framework=framework)
+
+    monkeypatch.setattr("imprint.models.checkpoint.safe_open", count)
+    loaded(folder)
+
+    assert 0 < len(opened) < 10 < len(copies)
