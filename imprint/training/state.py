@@ -28,7 +28,7 @@ from imprint.files.disk_errors import translate_disk_errors
 from imprint.files.reading import read_json
 from imprint.files.typed_json import typed
 from imprint.messages import Bilingual, UserError
-from imprint.models.checkpoint import split_into_shards
+from imprint.models.checkpoint import split_into_shards, tensor_reader
 from imprint.models.weight_files import shard_names
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
@@ -99,9 +99,18 @@ class SavedState:
     """The remaining optimizer state, as `Engine.scalar_state` gives it."""
 
     def restore(self, engine: Engine) -> TrainProgress:
-        """Load parameters, optimizer state and random states. Raises UserError for a parameter of another shape."""
+        """Load parameters, optimizer state and random states. Raises UserError for a parameter of another shape or name."""
+        if unknown := self.tensor_files.keys() - {_key(name, kind) for name in engine.shapes for kind in (VALUE, *MOMENTS)}:
+            raise UserError(
+                Bilingual(
+                    f"the saved state does not fit: it holds {min(unknown)!r:.200}, which is not trained here. Start in a new run folder.",
+                    f"保存的训练状态与模型不符：其中的 {min(unknown)!r:.200} 不在此次训练之列。请换一个新的结果目录。",
+                )
+            )
+        read = {file: tensor_reader(file) for file in set(self.tensor_files.values())}
         for name, shape in engine.shapes.items():
-            tensors = self._read_tensors(name)
+            keys = {kind: _key(name, kind) for kind in (VALUE, *MOMENTS)}
+            tensors = {kind: read[self.tensor_files[key]](key) for kind, key in keys.items() if key in self.tensor_files}
             if VALUE not in tensors or any(one.shape != shape or not one.is_floating_point() for one in tensors.values()):
                 raise UserError(
                     Bilingual(
@@ -136,11 +145,6 @@ class SavedState:
             count, moments = steps.get(name, 0), sum(_key(name, kind) in self.tensor_files for kind in MOMENTS)
             if type(count) is not int or not 0 <= count <= MAX_STEP or moments != (len(MOMENTS) if name in steps else 0):
                 raise ValueError(f"{name}: {count!r:.20} updates, {moments} moments")
-
-    def _read_tensors(self, name: str) -> dict[str, Tensor]:
-        """Value and moments of a parameter, as far as the files have them."""
-        keys = {kind: _key(name, kind) for kind in (VALUE, *MOMENTS)}
-        return {kind: _read_tensor(self.tensor_files[key], key) for kind, key in keys.items() if key in self.tensor_files}
 
 
 class DamagedStateError(Exception):
@@ -192,12 +196,6 @@ def _write_tensors(folder: Path, engine: Engine) -> dict[str, int]:
 def _key(name: str, kind: str) -> str:
     """The key of a tensor in its file."""
     return name if kind == VALUE else f"{kind}/{name}"
-
-
-def _read_tensor(file: Path, key: str) -> Tensor:
-    with safe_open(file, framework="pt") as opened:
-        tensor: Tensor = opened.get_tensor(key)
-    return tensor
 
 
 def read_progress(folder: Path) -> TrainProgress:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -223,3 +224,28 @@ def test_moments_of_another_shape_are_refused(saved: Path, base: Path) -> None:
     save_file({name: tensor[:1].clone() for name, tensor in load_file(saved / OPTIMIZER).items()}, saved / OPTIMIZER)
     with pytest.raises(UserError, match="the saved state does not fit"):
         read_saved_state(saved, verify=False).restore(engine)
+
+
+@pytest.mark.parametrize("name", [TRAINED, OPTIMIZER])
+def test_a_state_with_a_tensor_that_is_not_trained_is_refused_by_its_name(name: str, saved: Path, base: Path) -> None:
+    save_file(load_file(saved / name) | {"zzz": torch.ones(1)}, saved / name)
+    _tuner, engine = begin(base)
+
+    with pytest.raises(UserError, match="it holds 'zzz', which is not trained here") as caught:
+        read_saved_state(saved, verify=False).restore(engine)
+
+    assert "其中的 'zzz' 不在此次训练之列" in str(caught.value)
+
+
+def test_each_file_of_a_state_is_opened_once_for_all_its_tensors(saved: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _tuner, engine = begin(base)
+    state, opened = read_saved_state(saved), list[Path]()
+
+    def count(path: Path, framework: str) -> object:
+        opened.append(path)
+        return safe_open(path, framework=framework)
+
+    monkeypatch.setattr("imprint.models.checkpoint.safe_open", count)
+    state.restore(engine)
+
+    assert sorted(file.name for file in opened) == sorted((TRAINED, OPTIMIZER))
