@@ -1,6 +1,7 @@
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def test_it_is_the_number_of_values_whatever_stands_in_texts() -> None:
 
 def test_depth_is_bounded() -> None:
     assert broken_bound("[" * MAX_DEPTH + "]" * MAX_DEPTH) is None
-    assert broken_bound("[" * (MAX_DEPTH + 1)) == "depth"
+    assert broken_bound("[" * (MAX_DEPTH + 1)) == broken_bound("[" * 100_000) == "depth"
     assert broken_bound("[[]," * MAX_DEPTH + "1" + "]" * MAX_DEPTH) == "depth"
 
 
@@ -47,3 +48,20 @@ def test_what_is_no_json_or_too_much_is_left_soon(begin: str, rest: str, most: i
     if broken is None:
         with pytest.raises(json.JSONDecodeError):
             json.loads(text)
+
+
+def seconds_of(function: Callable[[str], object], text: str) -> float:
+    """The processor's, the least of several times."""
+
+    def once() -> float:
+        began = time.process_time()
+        function(text)
+        return time.process_time() - began
+
+    return min(once() for _ in range(7))
+
+
+def test_to_look_for_a_broken_bound_takes_hardly_longer_than_to_parse() -> None:
+    text = json.dumps([{"role": "user", "content": [{"type": "text", "text": "a"}]}] * 4000)
+    assert broken_bound(text) is None
+    assert seconds_of(broken_bound, text) < 4 * seconds_of(json.loads, text)  # it took seven times as long
