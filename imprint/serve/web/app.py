@@ -51,7 +51,7 @@ def create_app(backend: Backend, store: Store, settings: WebSettings) -> FastAPI
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.state.services, app.state.background_answers = services, BackgroundAnswers()
+    app.state.services, app.state.background_answers, app.state.document = services, BackgroundAnswers(), None
     app.router.routes.extend(all_routes(settings))
     for problem in (ApiError, RefusedError, StoreError, RequestValidationError, HTTPException):
         app.add_exception_handler(problem, answer_error)
@@ -82,7 +82,10 @@ def all_routes(settings: WebSettings) -> list[GuardedRoute]:
 
 
 async def document(request: Request) -> Response:
-    """The OpenAPI document."""
-    found: dict[str, Any] = request.app.openapi()
-    components = {**found.get("components", {}), "securitySchemes": dict(SCHEMES)}
-    return JSONResponse({**found, "components": components})
+    """The OpenAPI document, kept as it was first written: it never changes, and anybody may ask for it."""
+    state = request.app.state
+    if state.document is None:
+        found: dict[str, Any] = request.app.openapi()
+        components = {**found.get("components", {}), "securitySchemes": dict(SCHEMES)}
+        state.document = JSONResponse({**found, "components": components}).body
+    return Response(state.document, media_type="application/json")

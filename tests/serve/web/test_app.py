@@ -108,6 +108,14 @@ def test_the_document_names_every_route_and_how_to_show_a_key() -> None:
     assert "queue_events" in found["components"]["schemas"]["ChatBody"]["properties"]
 
 
+def test_the_document_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with client() as visitor:
+        first = visitor.get("/openapi.json")
+        monkeypatch.setattr(visitor.app, "openapi", None)
+        assert visitor.get("/openapi.json").content == first.content
+        assert first.headers["content-type"] == "application/json"
+
+
 def test_a_wrong_method_says_which_are_right() -> None:
     with client() as visitor:
         answer = visitor.put("/v1/models")
