@@ -3,13 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
+from anyio import to_thread
 from starlette.concurrency import run_in_threadpool
 
 from imprint.serve.store.errors import StoreError
+from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import log_store
 from imprint.serve.web.log import log
 from imprint.serve.web.services import Services
@@ -59,7 +62,7 @@ class _Watch:
         services, seen = self._services, self._seen
         self._seen = None
         try:
-            revocations = await run_in_threadpool(services.store.revocations)
+            revocations = await to_thread.run_sync(services.store.revocations, limiter=services.watching)
             if revocations != seen or time.monotonic() - self._checked_at > CHECK_SECONDS or _has_expired(services):
                 self._checked_at = time.monotonic()
                 await end_revoked(services)
@@ -97,7 +100,18 @@ async def retry_settlements(services: Services) -> None:
 
 
 async def end_revoked(services: Services) -> None:
-    """Ask for each live answer whether its owner may still have it, and end it if not."""
-    for live in list(services.live):
-        if live.principal is not None and not await run_in_threadpool(services.may_go_on, live.principal):
+    """Ask in one call which of those for whom something goes on may still have it, and end what goes on for the others."""
+    principals = {live.principal for live in services.live if live.principal is not None}
+    ended = await to_thread.run_sync(partial(_without_right, services, [*principals]), limiter=services.watching)
+    for live in [*services.live]:
+        if live.principal in ended:
             live.cancel()
+
+
+def _without_right(services: Services, principals: Sequence[Principal]) -> set[Principal]:
+    """Which of these may not go on. Raises StoreError where the database cannot say it."""
+    found = services.store.batch([partial(services.may_go_on, principal) for principal in principals], writes=False)
+    for outcome in found:
+        if outcome.error is not None:
+            raise outcome.error
+    return {principal for principal, outcome in zip(principals, found, strict=True) if not outcome.value}

@@ -111,6 +111,8 @@ class Services:
     """A thread that writes the log-probabilities of long answers: one at a time, as each takes memory."""
     deleting: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that deletes all chats of somebody, which may take long."""
+    watching: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
+    """A thread that asks for the rights to what goes on, however many requests wait for threads."""
     backing_up: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that copies the whole database."""
     backup_counts: Counter[str] = field(default_factory=Counter, init=False)

@@ -1,8 +1,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from anyio import to_thread
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Job
 from imprint.serve.store import COMMAND_LINE, Limits
+from imprint.serve.store.database import Outcome
 from imprint.serve.store.errors import StoreError
+from imprint.serve.store.principal import Principal
 from imprint.serve.web import housekeeping
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import ApiError
@@ -43,6 +47,56 @@ def test_what_goes_on_ends_with_the_rights_to_it_and_nothing_else_does() -> None
         return ended
 
     assert asyncio.run(revoke()) == [False, True]
+
+
+def test_the_rights_to_all_that_goes_on_are_asked_for_at_once_without_the_threads_of_requests() -> None:
+    asked = list[list[Any]]()
+
+    @dataclass(frozen=True, eq=False)
+    class Going:
+        principal: Principal
+        cancel: Callable[[], None]
+
+    class Asked(ScriptedStore):
+        def batch(self, calls: Sequence[Callable[[], Any]], *, writes: bool) -> list[Outcome]:
+            asked.append([*calls])
+            return super().batch(calls, writes=writes)
+
+    async def revoke() -> set[str]:
+        backend, store, gone = ScriptedBackend(), Asked(), set[str]()
+        services = Services(backend, store.as_store(), WebSettings(), Metrics(backend))
+        people = [principal(name, "user") for name in ("ada", "bob", "eve")]
+        services.live |= {Going(one, partial(gone.add, one.name)) for one in people * 50}
+        store.unwanted = "bob"
+        threads = to_thread.current_default_thread_limiter()
+        threads.total_tokens, held = 1, threading.Event()
+        request = asyncio.create_task(to_thread.run_sync(held.wait, 20))
+        try:
+            await asyncio.wait_for(end_revoked(services), 10)
+        finally:
+            held.set()
+            await request
+        return gone
+
+    assert asyncio.run(revoke()) == {"bob"}
+    assert [len(calls) for calls in asked] == [3]
+
+
+def test_what_the_database_cannot_say_ends_nothing() -> None:
+    class Broken(ScriptedStore):
+        def is_valid(self, principal: Principal) -> bool:
+            raise StoreError("unavailable", Bilingual("gone", "没有了"))
+
+    async def revoke() -> bool:
+        backend = ScriptedBackend()
+        services = Services(backend, Broken().as_store(), WebSettings(), Metrics(backend))
+        answers = AnswerSet(services, principal("ada", "user"), "")
+        services.live.add(answers)
+        with pytest.raises(StoreError, match="gone"):
+            await end_revoked(services)
+        return answers not in services.live
+
+    assert not asyncio.run(revoke())
 
 
 @contextmanager
