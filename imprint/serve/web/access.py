@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,8 +18,17 @@ from imprint.serve.store.permission import FRESH_SECONDS, permitted_by
 from imprint.serve.store.principal import Principal, Role
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openapi import ERRORS, SCHEMES
-from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, VISITOR_VALUES, read_json
-from imprint.serve.web.services import Services, address_of, is_passed_on, large_body_slot, permission_of, services_of
+from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, VISITOR_VALUES, parse_json, read_body
+from imprint.serve.web.services import (
+    Services,
+    address_of,
+    in_parsing_turn,
+    is_passed_on,
+    is_visitor,
+    large_body_slot,
+    permission_of,
+    services_of,
+)
 from imprint.serve.web.settings import is_loopback
 
 EVERYBODY: Final[frozenset[Role]] = frozenset({"guest", "user", "admin"})
@@ -158,7 +168,7 @@ def _same_origin(origin: str, own: str) -> bool:
 
 
 class ReadRequest(Request):
-    """A request whose body has been read and parsed within bounds."""
+    """A request whose body has been read, parsed and validated within bounds."""
 
     def __init__(self, request: Request, body: bytes, value: Any) -> None:
         super().__init__(request.scope, request.receive)
@@ -169,7 +179,7 @@ class ReadRequest(Request):
         return self._bytes
 
     async def json(self) -> Any:
-        """What the body says."""
+        """What the body says, as the route takes it: to validate that once more costs nothing."""
         return self._value
 
 
@@ -207,15 +217,32 @@ class GuardedRoute(APIRoute):
             request.state.principal = await authorize(request, self.access)
             if self.body_field is not None:
                 begun = time.monotonic()
-                principal, is_open = request.state.principal, self.access.credential == "none"
-                most = SMALL_BODY_BYTES if is_open else MAX_BODY_BYTES
-                most_values = VISITOR_VALUES if is_open or (principal is not None and principal.role == "guest") else MAX_VALUES
-                large = partial(large_body_slot, services_of(request), principal, address_of(request))
-                read = await read_json(request.scope, request.receive, most=most, most_values=most_values, large=large)
-                request = ReadRequest(request, *read)
+                request = await self._read(request)
                 if time.monotonic() - begun > FRESH_SECONDS:  # a body that comes slowly may outlive the rights to it
                     request.state.principal = await authorize(request, self.access)
             with permitted_by(permission_of(services_of(request), request.state.principal)):
                 return await answer(request)
 
         return guarded
+
+    async def _read(self, request: Request) -> ReadRequest:
+        """The request with its body. Raises ApiError for one that breaks a bound, RequestValidationError for one that the route refuses."""
+        sender = services_of(request), request.state.principal, address_of(request)
+        is_open = self.access.credential == "none"
+        most_values = VISITOR_VALUES if is_open or (sender[1] is not None and is_visitor(sender[1])) else MAX_VALUES
+        read = await read_body(
+            request.scope,
+            request.receive,
+            partial(in_parsing_turn, *sender, partial(self._parse, most_values)),
+            most=SMALL_BODY_BYTES if is_open else MAX_BODY_BYTES,
+            large=partial(large_body_slot, *sender),
+        )
+        return ReadRequest(request, *read)
+
+    def _parse(self, most_values: int, body: bytes) -> Any:
+        """What a body says, as the route takes it."""
+        assert self.body_field is not None
+        value, errors = self.body_field.validate(parse_json(body, most_values), loc=("body",))
+        if errors:
+            raise RequestValidationError(errors)
+        return value

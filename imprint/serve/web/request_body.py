@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any, Final, NoReturn
+from functools import partial
+from typing import Any, Final, NoReturn, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
@@ -15,7 +16,7 @@ from imprint.serve.web.errors import ApiError
 
 MAX_BODY_BYTES: Final = 1 << 20
 SMALL_BODY_BYTES: Final = 1 << 16
-"""Of those who show no credential, the largest body; of others, one up to which any number may be received at a time."""
+"""Of those who show no credential, the largest body; of others, one up to which any number may be received and parsed at a time."""
 VISITOR_VALUES: Final = 64
 """Most values in the body of guests, and of those who show no credential; of others, `MAX_VALUES`."""
 MAX_DIGITS: Final = 300
@@ -26,21 +27,25 @@ NO_JSON_TYPE: Final = Bilingual("Send JSON, with Content-Type: application/json.
 COMPRESSED: Final = Bilingual("Send the body without Content-Encoding.", "请求体不要使用 Content-Encoding。")
 
 
-async def read_json(
+T = TypeVar("T")
+
+
+async def read_body(
     scope: Scope,
     receive: Receive,
+    parse: Callable[[bytes], Awaitable[T]],
     *,
     most: int = MAX_BODY_BYTES,
-    most_values: int = MAX_VALUES,
     large: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> tuple[bytes, Any]:
-    """The body, and what its JSON says. `most`: bytes; `large`: held while a body of more than `SMALL_BODY_BYTES` is received.
+) -> tuple[bytes, T]:
+    """The body, and what it says. `most`: bytes; `large`: held while a body of more than `SMALL_BODY_BYTES` is received and parsed.
 
     Raises ApiError for what breaks a bound, ClientDisconnect if the client leaves.
     """
     _check_headers(scope["headers"], most)
-    body = await _read_body(receive, most, large)
-    return body, parse_json(body, most_values)
+    with ExitStack() as held:
+        body = await _received(receive, most, partial(held.enter_context, large()))
+        return body, await parse(body)
 
 
 def _check_headers(headers: list[tuple[bytes, bytes]], most: int) -> None:
@@ -59,22 +64,21 @@ def header(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:
     return next((value for key, value in headers if key == name), b"")
 
 
-async def _read_body(receive: Receive, most: int, large: Callable[[], AbstractContextManager[None]]) -> bytes:
-    """The whole body; what follows the bound is not kept."""
+async def _received(receive: Receive, most: int, becomes_large: Callable[[], None]) -> bytes:
+    """The whole body; what follows the bound is not kept. `becomes_large` is called once it has more than `SMALL_BODY_BYTES`."""
     body, is_large = bytearray(), False
-    with ExitStack() as stack:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            body += message.get("body", b"")
-            if len(body) > most:
-                raise _too_large(most)
-            if not message.get("more_body", False):
-                return bytes(body)
-            if len(body) > SMALL_BODY_BYTES and not is_large:
-                is_large = True
-                stack.enter_context(large())
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(most)
+        if len(body) > SMALL_BODY_BYTES and not is_large:
+            is_large = True
+            becomes_large()
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 def parse_json(body: bytes, most_values: int = MAX_VALUES) -> Any:

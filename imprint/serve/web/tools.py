@@ -61,8 +61,8 @@ def as_messages(messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, An
     converted: list[dict[str, object]] = []
     for message in messages:
         role = "system" if message.role == "developer" else message.role
-        if message.text or not message.tool_calls:
-            converted.append({"role": role, "content": message.text})
+        if (text := message.text) or not message.tool_calls:
+            converted.append({"role": role, "content": text})
         converted += [
             {"role": "assistant", "content": call.function.arguments, "metadata": call.function.name} for call in message.tool_calls or ()
         ]

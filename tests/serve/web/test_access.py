@@ -1,4 +1,7 @@
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -7,11 +10,17 @@ from starlette.requests import Request
 
 from imprint.serve.store import COMMAND_LINE, Principal
 from imprint.serve.store.tables import ACCOUNTS, AUDIT, CHATS, KEYS, MESSAGES, REQUESTS, SETTINGS
+from imprint.serve.web import access
 from imprint.serve.web.access import SAFE_METHODS, GuardedRoute, check_same_site, cookie_name, credential_of, is_local
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.openai_bodies import ChatBody
+from imprint.serve.web.request_body import parse_json
+from imprint.serve.web.routes import openai
+from imprint.serve.web.services import MAX_PARSED_AT_ONCE
 from imprint.serve.web.settings import WebSettings
 from tests.serve.stores import PASSWORD
 from tests.serve.web.page import Page, page
+from tests.serve.web.scripted import ADMIN_KEY, KEY, serving
 
 BODIES: Final[dict[tuple[str, str], Any]] = {
     ("DELETE", "/api/session"): None,
@@ -191,3 +200,45 @@ def test_what_a_proxy_or_another_site_sends_is_not_of_this_machine(header: dict[
     services = SimpleNamespace(settings=WebSettings())
     assert is_local(request({"Host": "localhost"}), services)  # type: ignore[arg-type]
     assert not is_local(request({"Host": "localhost", **header}), services)  # type: ignore[arg-type]
+
+
+def test_large_bodies_are_parsed_beside_all_other_requests_one_at_a_time_and_senders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on, now, most, order = threading.Event(), 0, 0, list[str]()
+
+    def parse(body: bytes, most_values: int) -> Any:
+        nonlocal now, most
+        value = parse_json(body, most_values)
+        if len(body) > MAX_PARSED_AT_ONCE:
+            now += 1
+            most = max(most, now)
+            may_go_on.wait(20)
+            order.append(value["prompt"])
+            now -= 1
+        return value
+
+    def count(key: str, prompt: str, size: int) -> int:
+        with running.client(key) as client:
+            return client.post("/v1/tokenize", json={"model": "base", "prompt": prompt, "more": "x" * size}).status_code
+
+    monkeypatch.setattr(access, "parse_json", parse)
+    with serving() as running, ThreadPoolExecutor(8) as threads:
+        turns, found = running.app.state.services.parsing_turns, list[Future[int]]()
+        try:
+            for number, (key, prompt) in enumerate([(KEY, "ada")] * 4 + [(ADMIN_KEY, "root")], start=1):
+                found.append(threads.submit(count, key, prompt, 100_000))
+                until = time.monotonic() + 20
+                while len(turns) < number and time.monotonic() < until:
+                    time.sleep(0.002)
+            assert len(turns) == 5
+            assert count(KEY, "small", 10) == 200
+        finally:
+            may_go_on.set()
+        assert [one.result(20) for one in found] == [200] * 5
+        assert (order, most, len(turns)) == (["ada", "ada", "root", "ada", "ada"], 1, 0)
+
+
+def test_a_body_that_is_validated_is_not_validated_again() -> None:
+    body = ChatBody.model_validate({"model": "base", "messages": [{"role": "user", "content": "hi"}]})
+    (route,) = (one for one in openai.routes() if one.path == "/v1/chat/completions")
+    assert route.body_field is not None
+    assert route.body_field.validate(body)[0] is body

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from imprint.serve.web.errors import ApiError
-from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, VISITOR_VALUES, parse_json, read_json
+from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, VISITOR_VALUES, parse_json, read_body
 
 BAD_BODIES: dict[str, bytes] = {
     "NaN": b'{"a": NaN}',
@@ -78,6 +78,10 @@ def test_a_body_of_very_many_values_costs_no_more_than_one_of_many() -> None:
     assert len(parse_json(b"[" + b",".join([b"1"] * 30_000) + b"]")) == 30_000
 
 
+async def parse(body: bytes) -> Any:
+    return parse_json(body)
+
+
 def read(parts: Sequence[bytes], headers: dict[str, str], *, cut: bool = False) -> Any:
     messages: list[Message] = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages.append({"type": "http.disconnect"} if cut else {"type": "http.request", "body": b"", "more_body": False})
@@ -90,7 +94,7 @@ def read(parts: Sequence[bytes], headers: dict[str, str], *, cut: bool = False) 
 
     scope = {"headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
     try:
-        return asyncio.run(read_json(scope, receive))[1]
+        return asyncio.run(read_body(scope, receive, parse))[1]
     finally:
         read.asked = asked  # type: ignore[attr-defined]
 
@@ -127,8 +131,11 @@ def test_a_client_that_leaves_in_the_middle_is_no_error() -> None:
         read([b"{"], JSON, cut=True)
 
 
-def test_a_large_body_has_a_slot_for_as_long_as_it_is_received() -> None:
+def test_a_large_body_has_a_slot_for_as_long_as_it_is_received_and_parsed() -> None:
     held: list[str] = []
+
+    async def note(_: bytes) -> None:
+        held.append("parsed")
 
     @contextmanager
     def slot() -> Iterator[None]:
@@ -144,8 +151,9 @@ def test_a_large_body_has_a_slot_for_as_long_as_it_is_received() -> None:
         async def receive() -> Message:
             return messages.pop(0) if messages else {"type": "http.request", "body": b"]", "more_body": False}
 
-        asyncio.run(read_json({"headers": [(b"content-type", b"application/json")]}, receive, large=slot))
+        asyncio.run(read_body({"headers": [(b"content-type", b"application/json")]}, receive, note, large=slot))
         return [*held]
 
-    assert held_for(SMALL_BODY_BYTES) == []
-    assert held_for(SMALL_BODY_BYTES, 1, 1) == held_for(SMALL_BODY_BYTES + 1) == ["taken", "given back"]
+    assert held_for(SMALL_BODY_BYTES - 1) == ["parsed"]
+    for parts in ((SMALL_BODY_BYTES,), (SMALL_BODY_BYTES, 1, 1), (SMALL_BODY_BYTES + 1,)):
+        assert held_for(*parts) == ["taken", "parsed", "given back"]
