@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from imprint.messages import Bilingual
 from imprint.serve.store.audit import Action, record
 from imprint.serve.store.database import Database, count_revocation
-from imprint.serve.store.deletion import delete_chats
+from imprint.serve.store.deletion import delete_chats, end_sessions, remove_ended
 from imprint.serve.store.errors import StoreError, invalid, not_found
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.look_alikes import looks
@@ -245,10 +245,12 @@ class Accounts:
                 refuse_guest_account(row, "role", role)
                 if role != "admin":
                     _refuse_last_admin(connection, row)
-                end_sessions(connection, account_id)
+                end_sessions(connection, SESSIONS.c.account_id == account_id)
             if values:
                 self._update(connection, row, values, actor, "account_changed", _changes_text(values))
-            return self._account(connection, account_id)
+            changed = self._account(connection, account_id)
+        remove_ended(self._database, SESSIONS.c.account_id == account_id)
+        return changed
 
     def disable(self, account_id: int, actor: Actor) -> None:
         """End all sessions of an account, and let neither its password nor its keys in until it is enabled."""
@@ -261,7 +263,7 @@ class Accounts:
     def _set_disabled(self, connection: Connection, row: Row[Any], actor: Actor, *, disabled: bool) -> None:
         if disabled:
             _refuse_last_admin(connection, row)
-            end_sessions(connection, row.id)
+            end_sessions(connection, SESSIONS.c.account_id == row.id)
         values = {"disabled_at": self._database.now() if disabled else None}
         self._update(connection, row, values, actor, "account_disabled" if disabled else "account_enabled")
 
@@ -271,14 +273,14 @@ class Accounts:
             row = find_account(connection, account_id)
             refuse_guest_account(row, "role", None)
             _refuse_last_admin(connection, row)
-            end_sessions(connection, account_id)
+            end_sessions(connection, SESSIONS.c.account_id == account_id)
             if row.disabled_at is None:  # said, in case that the rest is never done
                 self._update(connection, row, {"disabled_at": self._database.now()}, actor, "account_disabled")
         with permitted_by(None):  # it was decided by one who might: it goes on also where that was the account itself
             delete_chats(self._database, CHATS.c.account_id == account_id)
             with self._database.writing() as connection:
                 _refuse_last_admin(connection, find_account(connection, account_id))  # it may have been enabled again
-                end_sessions(connection, account_id)
+                end_sessions(connection, SESSIONS.c.account_id == account_id)
                 connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.id == account_id))
                 record(connection, self._database.now(), "account_deleted", actor, row.name)
 
@@ -294,7 +296,7 @@ class Accounts:
         }
         with self._database.writing() as connection:
             row = find_account(connection, account_id)
-            end_sessions(connection, account_id)
+            end_sessions(connection, SESSIONS.c.account_id == account_id)
             self._update(connection, row, values, actor, "password_reset")
         return password
 
@@ -339,12 +341,6 @@ def find_account(connection: Connection, account_id: int) -> Row[Any]:
     if row is None:
         raise not_found("there is no such account. It may have been deleted.", "没有这个账号，可能已被删除。")
     return row
-
-
-def end_sessions(connection: Connection, account_id: int) -> None:
-    """End the sessions of an account, in a transaction."""
-    connection.execute(delete(SESSIONS).where(SESSIONS.c.account_id == account_id))
-    count_revocation(connection)
 
 
 def _refuse_look_alike(connection: Connection, name: str) -> None:

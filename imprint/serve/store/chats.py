@@ -12,7 +12,7 @@ from sqlalchemy import Boolean, Column, ColumnElement, Connection, Row, Select, 
 
 from imprint.messages import Bilingual
 from imprint.serve.store.database import Database
-from imprint.serve.store.deletion import delete_chats
+from imprint.serve.store.deletion import ENDED_AT, delete_chats
 from imprint.serve.store.errors import StoreError, invalid, not_found
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.names import refuse_no_text, short_text
@@ -276,7 +276,8 @@ def _session_of_guest(connection: Connection, principal: Principal) -> int | Non
     """The row of the session with which a guest's chats end; None for an account. Raises StoreError if it has ended."""
     if principal.role != "guest":
         return None
-    row = connection.execute(select(SESSIONS.c.id).where(SESSIONS.c.public_id == principal.session_id)).first()
+    begun = (SESSIONS.c.public_id == principal.session_id, SESSIONS.c.seen_at != ENDED_AT)
+    row = connection.execute(select(SESSIONS.c.id).where(*begun)).first()
     if row is None:
         raise StoreError("credentials", Bilingual("this session has ended. Come in again.", "会话已结束，请重新进入。"))
     return int(row.id)

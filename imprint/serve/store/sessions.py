@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, or_, select, update
 
 from imprint.messages import Bilingual
-from imprint.serve.store.accounts import end_sessions, find_account, models_of
+from imprint.serve.store.accounts import find_account, models_of
 from imprint.serve.store.addresses import visitor_address
 from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database, count_revocation
-from imprint.serve.store.deletion import delete_chats
+from imprint.serve.store.deletion import GUEST_OWNER, delete_chats, end_sessions, remove_ended
 from imprint.serve.store.errors import StoreError, not_found
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.login import Login, SignIn, Standing
@@ -66,10 +66,12 @@ class Sessions:
         with self._database.writing() as connection:
             self._refuse_changed(connection, row)
             if replaces is not None:
-                self._end(connection, replaces)
+                end_sessions(connection, _is_of(replaces))
             login = self._begin(connection, row, address)
             record(connection, self._database.now(), "login", Actor(row.name, address), row.name)
-            return login
+        if replaces is not None:
+            remove_ended(self._database, _is_of(replaces))
+        return login
 
     def standing(self, address: str) -> Standing:
         """How a login from an address is treated now; it waits for nothing. Raises StoreError "throttled" where it would be refused."""
@@ -115,9 +117,10 @@ class Sessions:
         """Sign out: the session ends, and a guest's chats with it."""
         with self._database.writing() as connection:
             row = connection.execute(BY_TOKEN, {"wanted": hash_of(token)}).first()
-            self._end(connection, token)
+            end_sessions(connection, _is_of(token))
             if row is not None and row.role != "guest":
                 record(connection, self._database.now(), "logout", Actor(row.name, address), row.name)
+        remove_ended(self._database, _is_of(token))
 
     def list(self, principal: Principal) -> tuple[Session, ...]:
         """The sessions of an account, newest first; a guest sees its own only."""
@@ -133,16 +136,17 @@ class Sessions:
         """End one of one's own sessions. Raises StoreError for another's."""
         mine = (SESSIONS.c.public_id == session_id, SESSIONS.c.owner == principal.owner)
         with self._database.writing() as connection:
-            if not connection.execute(delete(SESSIONS).where(*mine)).rowcount:
+            if not end_sessions(connection, *mine):
                 raise not_found("there is no such session. It may have ended.", "没有这个会话，可能已结束。")
-            count_revocation(connection)
+        remove_ended(self._database, *mine)
 
     def end_all(self, account_id: int, actor: Actor) -> None:
         """End all sessions of an account."""
         with self._database.writing() as connection:
             row = find_account(connection, account_id)
-            end_sessions(connection, account_id)
+            end_sessions(connection, SESSIONS.c.account_id == account_id)
             record(connection, self._database.now(), "sessions_ended", actor, row.name)
+        remove_ended(self._database, SESSIONS.c.account_id == account_id)
 
     def change_password(self, principal: Principal, old: str, new: str, address: str) -> Login:
         """Change one's own password: all sessions of the account end, and a new one begins.
@@ -162,7 +166,7 @@ class Sessions:
         with self._database.writing() as connection:
             self._refuse_changed(connection, row)
             connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == row.id).values(**values))
-            end_sessions(connection, row.id)
+            end_sessions(connection, SESSIONS.c.account_id == row.id)
             record(connection, self._database.now(), "password_changed", Actor(row.name, address), row.name)
             return self._begin(connection, find_account(connection, row.id), address)
 
@@ -189,7 +193,7 @@ class Sessions:
     def _begin(self, connection: Connection, row: Row[Any], address: str) -> Login:
         """A new session of an account; of very many the oldest ends."""
         token, public_id, now = secrets.token_urlsafe(32), new_public_id(), self._database.now()
-        owner = f"guest:{public_id}" if row.role == "guest" else f"{ACCOUNT_OWNER}{row.id}"
+        owner = f"{GUEST_OWNER}{public_id}" if row.role == "guest" else f"{ACCOUNT_OWNER}{row.id}"
         if row.role != "guest":
             kept = self._limits.sessions_an_account - 1
             mine = SESSIONS.c.account_id == row.id
@@ -223,16 +227,13 @@ class Sessions:
         now = self._database.now()
         if not 0 <= now - row.seen_at < TOUCH_SECONDS:  # also where the clock was put back
             values = {"seen_at": now, "created_at": min(row.created_at, now)}
-            self._database.touch(update(SESSIONS).where(SESSIONS.c.public_id == row.public_id).values(**values))
+            same = (SESSIONS.c.public_id == row.public_id, SESSIONS.c.seen_at == row.seen_at)  # not one that was ended meanwhile
+            self._database.touch(update(SESSIONS).where(*same).values(**values))
         return principal_of(row, owner=row.owner, session_id=row.public_id, expires_at=row.created_at + self._limits.session_seconds)
 
     def _has_ended(self, row: Row[Any]) -> bool:
         now = self._database.now()
         return bool(now - row.seen_at > self._limits.idle_seconds or now - row.created_at > self._limits.session_seconds)
-
-    def _end(self, connection: Connection, token: str) -> None:
-        if connection.execute(delete(SESSIONS).where(SESSIONS.c.token_hash == hash_of(token))).rowcount:
-            count_revocation(connection)
 
 
 def _joined() -> Any:
@@ -247,6 +248,10 @@ def _joined() -> Any:
 BY_TOKEN: Final = _joined().where(SESSIONS.c.token_hash == bindparam("wanted"))
 BY_ID: Final = _joined().where(SESSIONS.c.public_id == bindparam("wanted"))
 """What every request of the page and every answer asks: made once, as making a query takes longer than asking it."""
+
+
+def _is_of(token: str) -> ColumnElement[bool]:
+    return SESSIONS.c.token_hash == hash_of(token)
 
 
 def principal_of(row: Row[Any], *, owner: str, session_id: str, expires_at: float) -> Principal:

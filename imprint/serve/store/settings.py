@@ -6,6 +6,7 @@ from sqlalchemy import Connection, delete, select
 
 from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database, count_revocation
+from imprint.serve.store.deletion import end_sessions, remove_ended
 from imprint.serve.store.errors import invalid
 from imprint.serve.store.principal import Actor
 from imprint.serve.store.tables import ACCOUNTS, SESSIONS, SETTINGS
@@ -30,14 +31,16 @@ class Settings:
         if value not in get_args(Guests):
             allowed = ", ".join(get_args(Guests))
             raise invalid(f"guests: must be one of {allowed}; got {value!r}.", f"guests 须为 {allowed} 之一，实际是 {value!r}。")
+        of_guests = SESSIONS.c.account_id.in_(select(ACCOUNTS.c.id).where(ACCOUNTS.c.role == "guest"))
         with self._database.writing() as connection:
             connection.execute(delete(SETTINGS).where(SETTINGS.c.name == GUESTS))
             connection.execute(SETTINGS.insert().values(name=GUESTS, value=value))
             if value == "off":
-                guest_accounts = select(ACCOUNTS.c.id).where(ACCOUNTS.c.role == "guest")
-                connection.execute(delete(SESSIONS).where(SESSIONS.c.account_id.in_(guest_accounts)))
+                end_sessions(connection, of_guests)
             count_revocation(connection)
             record(connection, self._database.now(), "settings_changed", actor, detail=f"guests={value}")
+        if value == "off":
+            remove_ended(self._database, of_guests)
 
 
 def guests_of(connection: Connection) -> Guests:

@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from sqlalchemy import true
+from sqlalchemy import Connection, true
 
+from imprint.messages import Bilingual
 from imprint.serve.store import COMMAND_LINE, Principal, Store, deletion, restore
 from imprint.serve.store.chat_import import ImportedMessage
+from imprint.serve.store.database import Database
 from imprint.serve.store.deletion import delete_chats
 from imprint.serve.store.errors import StoreError
-from tests.serve.stores import HOME, Clock, user
+from imprint.serve.store.login import Login
+from tests.serve.stores import HOME, PASSWORD, Clock, user
 
 LENGTH = 1100
 """Messages of one branch: more than the 1,000 levels of a cascade that SQLite allows."""
@@ -83,28 +86,91 @@ def writing_meanwhile(store: Store, principal: Principal) -> Iterator[list[float
     writer.join()
 
 
-@pytest.mark.parametrize("whose", ["an account's", "an ended guest's"])
-def test_others_write_while_very_many_chats_are_deleted(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
+ENDS: dict[str, Callable[[Store, Login], object]] = {
+    "sign out": lambda store, guest: store.sessions.end(guest.token),
+    "revoke": lambda store, guest: store.sessions.revoke(guest.principal, str(guest.principal.session_id)),
+    "sign in": lambda store, guest: store.sessions.login("other", PASSWORD, HOME, replaces=guest.token),
+    "end all": lambda store, guest: store.sessions.end_all(guest.principal.account_id, COMMAND_LINE),
+    "disable": lambda store, guest: store.accounts.disable(guest.principal.account_id, COMMAND_LINE),
+    "guests off": lambda store, _: store.settings.set_guests("off", COMMAND_LINE),
+}
+"""What ends a guest's session."""
+
+
+@pytest.mark.parametrize("way", ["delete all", "tidy", *ENDS])
+def test_others_write_while_very_many_chats_are_deleted(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     monkeypatch.setattr(deletion, "SECONDS_AT_ONCE", 0.0)
-    other = user(store, "other")
-    me = user(store) if whose == "an account's" else store.sessions.guest(HOME).principal
+    other, guest = user(store, "other"), store.sessions.guest(HOME)
+    me = user(store) if way == "delete all" else guest.principal
     for _ in range(30):
         store.chat_import.one(me, "", branch(3))
-    delete_all: Callable[[], object] = partial(store.chats.delete_all, me) if whose == "an account's" else store.tidy
-    clock.now += 13 * 3600
+    ways: dict[str, Callable[[], object]] = {
+        "delete all": partial(store.chats.delete_all, me),
+        "tidy": store.tidy,
+        **{name: partial(end, store, guest) for name, end in ENDS.items()},
+    }
+    if way == "tidy":
+        clock.now += 13 * 3600
     with writing_meanwhile(store, other) as seconds:
-        delete_all()
+        ways[way]()
         written = len(seconds)
     assert written > 5
     assert store.chats.list(me).chats == ()
     assert store.chats.list(other).chats
 
 
+@pytest.mark.parametrize("way", ENDS)
+def test_a_guest_whose_chats_are_being_deleted_is_nobody_any_more(store: Store, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    user(store, "other")
+    guest, stays = store.sessions.guest(HOME), store.sessions.guest(HOME)
+    store.chats.create(guest.principal)
+    seen = []
+
+    def pause(_: float) -> None:
+        with pytest.raises(StoreError, match="has ended"):
+            store.chats.create(guest.principal)
+        seen.append((store.sessions.of(guest.token), store.is_valid(guest.principal), store.sessions.list(guest.principal)))
+
+    monkeypatch.setattr(time, "sleep", pause)
+    ENDS[way](store, guest)
+    assert seen[0] == (None, False, ())
+    assert (store.sessions.of(stays.token) is None) == (way in {"end all", "disable", "guests off"})
+    with pytest.raises(StoreError, match="there is no such session"):
+        store.sessions.revoke(guest.principal, str(guest.principal.session_id))
+
+
+def test_what_cannot_be_deleted_at_the_end_of_a_session_goes_with_the_next_tidying(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest, read = store.sessions.guest(HOME), Database.reading
+    chat = store.chats.create(guest.principal)
+    clock.now += 120  # that who asks is seen now is written
+
+    def refuse(*_: object) -> int:
+        raise StoreError("busy", Bilingual("busy", "忙"))
+
+    @contextmanager
+    def reading(database: Database) -> Iterator[Connection]:
+        with read(database) as connection:
+            yield connection
+        monkeypatch.setattr(Database, "reading", read)
+        store.sessions.end(guest.token)  # between the look-up of the session and the note that it was seen
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deletion, "delete_chats", refuse)
+        monkeypatch.setattr(Database, "reading", reading)
+        store.sessions.of(guest.token)
+    assert (store.sessions.of(guest.token), store.chats.get(guest.principal, chat.id)) == (None, chat)
+    store.tidy()
+    with pytest.raises(StoreError, match="there is no such chat"):
+        store.chats.get(guest.principal, chat.id)
+
+
 def test_chats_that_begin_meanwhile_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     me = user(store)
     for _ in range(2):
         store.chats.create(me)
-    monkeypatch.setattr(deletion, "CHATS_AT_ONCE", 1)
+    monkeypatch.setattr(deletion, "ROWS_AT_ONCE", 1)
     monkeypatch.setattr(time, "sleep", lambda _: store.chats.create(me, "new"))
     assert delete_chats(store._database, true()) == 2
     assert {chat.title for chat in store.chats.list(me).chats} == {"new"}

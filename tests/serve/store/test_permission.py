@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from imprint.serve.store import COMMAND_LINE, Store, StoreError
-from imprint.serve.store.accounts import end_sessions
+from imprint.serve.store.deletion import end_sessions
 from imprint.serve.store.permission import FRESH_SECONDS, Permission, permission_to_ask, permitted_by
 from imprint.serve.store.principal import Principal
+from imprint.serve.store.tables import SESSIONS
 from tests.serve.stores import PASSWORD, user
 
 
@@ -56,7 +57,7 @@ def test_what_waits_for_the_lock_is_not_written_where_the_right_ended_meanwhile(
         waiting = threading.Thread(target=make_key)
         waiting.start()
         time.sleep(0.05)
-        end_sessions(connection, owner.account_id)
+        end_sessions(connection, SESSIONS.c.account_id == owner.account_id)
     waiting.join()
     assert (outcome, store.keys.list(owner.account_id)) == ([EndedError], ())
 
