@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imprint.inference.decoder import DEFAULT_SLOTS, Decoder
 from imprint.inference.request import Request, Token
@@ -170,6 +170,7 @@ class Worker:
         except BaseException:
             self._forget(expected)
             raise
+        job = replace(job, messages=None, text=None)  # which may be a million characters, and are not needed again
         generation = Generation(
             len(request.ids), lambda: self._cancel(answer), lambda: self._begin(job, answer, expected), lambda: self._forget(expected)
         )

@@ -57,9 +57,11 @@ class Limits:
     """Messages of one chat."""
     characters_a_message: int = 200_000
     """Characters of a message."""
+    characters_a_chat: int = 2_000_000
+    """Characters of all messages of a chat, beyond which no question is taken: a chat is opened as a whole."""
     characters_an_owner: int = 50_000_000
-    """Characters of all messages of an owner, each with 256 more, beyond which nothing is imported: answers are bounded by the tokens of a
-    day."""
+    """Characters of all messages of an owner, each with 256 more, beyond which nothing is imported: questions and answers are
+    bounded by the tokens of a day."""
     search_seconds: float = 2.0
     """Most seconds of a search."""
     audit_entries: int = 100_000

@@ -50,7 +50,7 @@ class Questions:
         if text is not None:
             self._chats.checked(text)
         with self._database.reading() as connection:
-            self._refuse_full(connection, own_chat(connection, principal, chat_id).id, answers + (text is not None))
+            self._refuse_full(connection, own_chat(connection, principal, chat_id).id, text, answers)
         return () if parent_id is None else self._chats.path(principal, chat_id, parent_id)
 
     def keep(self, principal: Principal, chat_id: str, text: str | None, *, parent_id: str | None, models: Sequence[str]) -> Asked:
@@ -63,7 +63,7 @@ class Questions:
             now = self._chats.time()  # nobody else writes now: what is kept later is of later
             chat = own_chat(connection, principal, chat_id)
             row = None if parent_id is None else _row_of(connection, chat.id, parent_id)
-            self._refuse_full(connection, chat.id, len(models) + (kept is not None))
+            self._refuse_full(connection, chat.id, kept, len(models))
             question, title = parent_id, chat.title
             if kept is not None:
                 row, question = _add(connection, chat.id, row, "user", kept, now=now)
@@ -90,16 +90,26 @@ class Questions:
             same = (CHATS.c.id == row, CHATS.c.title == title, CHATS.c.updated_at == updated_at)
             connection.execute(update(CHATS).where(*same).values(title=title_before, updated_at=updated_before))
 
-    def _refuse_full(self, connection: Connection, chat: int, more: int) -> None:
-        """Raise StoreError where a chat has no room for so many more messages."""
-        count = connection.execute(select(func.count()).select_from(MESSAGES).where(MESSAGES.c.chat_id == chat)).scalar_one()
-        most = self._limits.messages_a_chat
+    def _refuse_full(self, connection: Connection, chat: int, text: str | None, answers: int) -> None:
+        """Raise StoreError where a chat has no room for a question, if there is one, and so many answers."""
+        size = select(func.count(), func.coalesce(func.sum(func.length(MESSAGES.c.text)), 0)).where(MESSAGES.c.chat_id == chat)
+        count, characters = connection.execute(size).one()
+        more, most = answers + (text is not None), self._limits.messages_a_chat
         if count + more > most:
             raise StoreError(
                 "quota_exceeded",
                 Bilingual(
                     f"this chat has {count:,} messages and may have {most:,}, too few for {more} more. Begin another chat.",
                     f"此对话已有 {count:,} 条消息，上限为 {most:,} 条，容不下再加 {more} 条：请开始新的对话。",
+                ),
+            )
+        more, most = len(text or ""), self._limits.characters_a_chat
+        if characters + more > most:
+            raise StoreError(
+                "quota_exceeded",
+                Bilingual(
+                    f"this chat has {characters:,} characters and may have {most:,}, too few for {more:,} more. Begin another chat.",
+                    f"此对话已有 {characters:,} 个字符，上限为 {most:,} 个，容不下再加 {more:,} 个：请开始新的对话。",
                 ),
             )
 

@@ -1,5 +1,6 @@
 """Quotas: tokens of a day, reserved before an answer is written and settled after it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ DAY: Final = 86_400
 KEPT_DAYS: Final = 400
 """Days whose usage is kept."""
 ACCOUNT_OWNER: Final = "account:"
+CHARACTERS_A_TOKEN: Final = 16
+"""Of what is kept, whatever a vocabulary makes of it: some drop characters, and text has three to five a token."""
 
 
 def _tokens_in(table: Table) -> ScalarSelect[int]:
@@ -118,6 +121,11 @@ class Quota:
         if principal.role == "guest":
             subjects.append((f"address:{visitor_address(address)}", self._limits.address_tokens_a_day))
         return subjects
+
+
+def least_tokens(kept: str | None) -> int:
+    """As how many tokens an answer counts at least whose question is kept with it; None: the question was there before."""
+    return 1 + math.ceil(len(kept or "") / CHARACTERS_A_TOKEN)
 
 
 def day_of(now: float) -> str:

@@ -74,10 +74,12 @@ class AnswerBuffer:
 class AnswerSet:
     """The answers of one request: started together, cancelled together, and counted against the quota at their end."""
 
-    def __init__(self, services: Services, principal: Principal | None, address: str) -> None:
+    def __init__(self, services: Services, principal: Principal | None, address: str, *, least_tokens: int = 0) -> None:
         self.services = services
         self.principal = principal
         self.address = address
+        self.least_tokens = least_tokens
+        """As how many tokens they count once they have begun, whatever becomes of them: for what is kept of them."""
         self.answers: list[AnswerBuffer] = []
         self.disconnected = False
         """Whether the client has left before the end."""
@@ -117,7 +119,8 @@ class AnswerSet:
                 room = limits[job.model] - generation.prompt_tokens
                 tokens += generation.prompt_tokens + min(room, job.max_new_tokens or room)
             if self.principal is not None:
-                self._reservation = await self.services.reservations.call(partial(self._reserve, self.principal, tokens))
+                reserve = partial(self._reserve, self.principal, max(tokens, self.least_tokens))
+                self._reservation = await self.services.reservations.call(reserve)
             if self not in self.services.live:
                 raise ApiError("invalid_session", ENDED)
             for generation in held:
@@ -272,7 +275,7 @@ class AnswerSet:
         for answer in self.answers:
             async for event in answer.generation:  # the last event is there already: all have ended or been cancelled
                 answer.take(event)
-        tokens = sum(answer.tokens for answer in self.answers) if begun else 0
+        tokens = max(self.least_tokens, sum(answer.tokens for answer in self.answers)) if begun else 0
         try:
             await self.services.settlements.call(partial(self.services.store.quota.settle, reservation, tokens))
         except StoreError as error:
@@ -300,6 +303,6 @@ async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def answers_for(request: Request, principal: Principal | None) -> AnswerSet:
+def answers_for(request: Request, principal: Principal | None, *, least_tokens: int = 0) -> AnswerSet:
     """An empty set for a request."""
-    return AnswerSet(services_of(request), principal, address_of(request))
+    return AnswerSet(services_of(request), principal, address_of(request), least_tokens=least_tokens)

@@ -3,6 +3,8 @@ import gc
 import random
 import threading
 import time
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,25 @@ def test_a_held_answer_costs_no_step_before_it_begins_and_none_where_it_is_cance
             return before, after.cancelled, end.reason, after.prompt_tokens - end.prompt_tokens
 
     assert asyncio.run(run()) == (0, 0, "length", 0)
+
+
+def test_the_text_of_a_prompt_does_not_stay_in_memory_while_its_answer_waits(model: Model) -> None:
+    class Text(str):
+        __slots__ = ("__weakref__",)
+
+    async def run() -> bool:
+        async with worker_of(model) as worker:
+            text = Text("颜色")
+            found = weakref.ref(text)
+            held = await worker.submit(replace(job_of(), messages=({"role": "user", "content": text},), text=None), held=True)
+            del text
+            gc.collect()
+            is_gone = found() is None
+            held.begin()
+            assert (await outcome_of(held)).end.reason == "length"
+            return is_gone
+
+    assert asyncio.run(run())
 
 
 class TestSchedules:

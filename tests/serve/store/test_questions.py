@@ -1,12 +1,13 @@
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from imprint.serve.store import Principal, Store, StoreError
 from imprint.serve.store.chat_import import ImportedMessage
 from imprint.serve.store.limits import Limits
-from tests.serve.stores import HOME, keep_question, user
+from tests.serve.stores import HOME, keep_answer, keep_question, open_store, user
 
 
 def filled(store: Store, me: Principal, room: int) -> str:
@@ -55,6 +56,26 @@ def test_what_is_refused_is_refused_before_and_nothing_of_it_is_kept(store: Stor
     assert {one: len(store.chats.messages(me, one)) for one in counts} == counts
     assert store.questions.path(me, room_for_two, "hi", parent_id=None, answers=1) == ()
     assert store.questions.keep(me, room_for_two, "hi", parent_id=None, models=["base"]).answers
+
+
+def test_a_chat_takes_no_question_beyond_its_characters(tmp_path: Path) -> None:
+    with open_store(tmp_path, limits=Limits(characters_a_chat=1000)) as store:
+        me = user(store)
+        chat, other = store.chats.create(me).id, store.chats.create(me).id
+        keep_answer(store, me, chat, "a" * 500, parent_id=keep_question(store, me, chat, "一" * 400))
+        tries: list[Callable[[str], object]] = [
+            lambda text: store.questions.path(me, chat, text, parent_id=None, answers=1),
+            lambda text: store.questions.keep(me, chat, text, parent_id=None, models=["base"]),
+        ]
+        for attempt in tries:
+            with pytest.raises(StoreError, match="has 900 characters and may have 1,000, too few for 101 more") as error:
+                attempt("b" * 101)
+            assert error.value.kind == "quota_exceeded"
+            assert "已有 900 个字符，上限为 1,000 个" in error.value.message.chinese
+        assert len(store.chats.messages(me, chat)) == 2
+        for attempt in tries:
+            attempt("b" * 100)
+        assert store.questions.keep(me, other, "b" * 101, parent_id=None, models=["base"]).answers
 
 
 def test_a_question_that_is_withdrawn_leaves_the_chat_as_it_was(store: Store) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from imprint.serve.store import Limits, Store, StoreError
-from imprint.serve.store.quota import day_of, tokens_of_accounts
+from imprint.serve.store.quota import day_of, least_tokens, tokens_of_accounts
 from tests.serve.stores import HOME, NOON, Clock, open_store, user
 
 
@@ -113,3 +113,7 @@ def test_a_day_is_one_of_utc(store: Store) -> None:
     store.quota.settle(store.quota.reserve(principal, HOME, 5), 3)
     with vars(store)["_database"].reading() as connection:
         assert tokens_of_accounts(connection, NOON) == {principal.account_id: 3}
+
+
+def test_what_is_kept_of_a_question_counts_a_token_for_each_16_characters_and_each_answer_one() -> None:
+    assert [least_tokens(text) for text in (None, "", "a", "一" * 16, "😀" * 17)] == [1, 1, 2, 2, 3]

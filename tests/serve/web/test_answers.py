@@ -83,6 +83,20 @@ def test_a_prompt_that_was_never_run_costs_nothing() -> None:
     asyncio.run(leave())
 
 
+def test_what_is_kept_of_a_question_is_counted_also_where_its_answer_never_ran() -> None:
+    async def leave() -> None:
+        answers = answer_set()
+        answers.least_tokens = 500
+        await answers.prepare([job("slow")])
+        assert answers.services.store.quota.reserved == 500  # type: ignore[attr-defined]
+        answers.begin()
+        answers.answers[0].generation.push(Ended("cancelled", 0, 0))
+        await answers.collect()
+        assert answers.services.store.quota.settled == [500]  # type: ignore[attr-defined]
+
+    asyncio.run(leave())
+
+
 def test_an_answer_that_a_shutdown_cut_is_an_error() -> None:
     async def cut() -> None:
         answers = answer_set()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from anyio import to_thread
 from fastapi import Query
@@ -17,6 +17,7 @@ from imprint.serve.store.errors import StoreError
 from imprint.serve.store.permission import permitted_by
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.questions import Asked
+from imprint.serve.store.quota import least_tokens
 from imprint.serve.store.store import Store
 from imprint.serve.web.access import MEMBER, SESSION, GuardedRoute
 from imprint.serve.web.answers import answers_for
@@ -36,6 +37,9 @@ from imprint.serve.web.services import (
     services_of,
     slow_slot,
 )
+
+PIECE_BYTES: Final = 64 << 10
+"""Of an answer that is sent piece by piece."""
 
 
 def routes() -> list[GuardedRoute]:
@@ -111,12 +115,27 @@ async def delete_chat(request: Request, chat_id: str) -> Response:
 async def list_messages(request: Request, chat_id: str) -> Response:
     """A parent before its children; an answer that is being written names its generation."""
     services, principal = services_of(request), principal_of(request)
-    with opening_slot(services, principal):
-        messages = await in_opening_thread(services, principal, partial(services.store.chats.messages, principal, chat_id))
-        writing = background_answers_of(request).by_message(principal)
-        described = {"messages": (describe(message, writing) for message in messages)}
-        body = await in_opening_thread(services, principal, partial(json_bytes, described))
-    return Response(body, media_type="application/json")
+
+    async def sent() -> AsyncGenerator[bytes]:
+        with opening_slot(services, principal):
+            messages = await in_opening_thread(services, principal, partial(services.store.chats.messages, principal, chat_id))
+            writing = background_answers_of(request).by_message(principal)
+            described = {"messages": (describe(message, writing) for message in messages)}
+            body = await in_opening_thread(services, principal, partial(json_bytes, described))
+            del messages, described
+            yield b""  # all is read, or refused, before the answer begins
+            for begin in range(0, len(body), PIECE_BYTES):  # a client that reads slowly keeps the slot with the memory
+                yield body[begin : begin + PIECE_BYTES]
+
+    return await begin_sending(sent(), "application/json")
+
+
+async def begin_sending(
+    parts: AsyncGenerator[bytes] | AsyncGenerator[str], media_type: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An answer that is made as it is sent; raises what refuses its first part, which is empty."""
+    await anext(parts)
+    return StreamingResponse(parts, media_type=media_type, headers=headers)
 
 
 def describe(message: Message, writing: Mapping[str, str]) -> dict[str, Any]:
@@ -151,10 +170,7 @@ async def export_all(request: Request) -> Response:
             while (line := await to_thread.run_sync(next_line, lines, limiter=services.slow)) is not None:
                 yield line
 
-    parts = sent()
-    await anext(parts)
-    headers = {"Content-Disposition": 'attachment; filename="chats.jsonl"'}
-    return StreamingResponse(parts, media_type="application/x-ndjson", headers=headers)
+    return await begin_sending(sent(), "application/x-ndjson", {"Content-Disposition": 'attachment; filename="chats.jsonl"'})
 
 
 async def import_chat(request: Request, body: ImportBody) -> Response:
@@ -183,7 +199,7 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
     dropped = 0
     async with ending_all_where_one_fails() as prepared:
         for model in body.models:
-            prepared.append(answers := answers_for(request, principal))
+            prepared.append(answers := answers_for(request, principal, least_tokens=least_tokens(body.text)))
             dropped = await prepare_fitting(answers, job_for(request, body, model, tuple(messages)), dropped)
         keep = partial(questions.keep, principal, chat_id, body.text, parent_id=body.parent, models=body.models)
         asked = await in_writing_thread(services, principal, keep)

@@ -1,18 +1,25 @@
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import httpx2
 import pytest
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Generation, Job
-from imprint.serve.store import StoreError
+from imprint.serve.store import Limits, StoreError
+from imprint.serve.store.chat_import import ImportedMessage
+from imprint.serve.store.quota import least_tokens
 from imprint.serve.web.json_pieces import json_bytes
 from imprint.serve.web.routes import chats
 from imprint.serve.web.services import MAX_OPENING, MAX_SLOW
+from tests.serve.web import scripted
 from tests.serve.web.page import Page, page, said
+from tests.serve.web.scripted import principal, prompt_text
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +152,24 @@ def test_a_question_that_the_disk_does_not_take_begins_no_model(shown: Page, mon
     assert said(browser.events(browser.ask(chat, "hello")["answers"][0]["generation"])) == "echo: hello"
 
 
+def test_a_question_costs_what_is_kept_of_it_whatever_the_vocabulary_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, most = "\ufeff" * 199_998 + "hi", Limits().guest_tokens_a_day
+    monkeypatch.setattr(scripted, "prompt_text", lambda job: prompt_text(job).replace("\ufeff", ""))
+    with page(tmp_path) as shown:
+        guest = shown.guest()
+        chat = guest.new_chat()
+        guest.ask(chat, text, max_tokens=1)
+        wait_until_done(shown, guest, chat)
+        refused = guest.post(f"/api/chats/{chat}/messages", json={"models": ["base"], "text": text, "max_tokens": 1})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
+        used = guest.get("/api/me/usage").json()["used"]
+        assert (used, len(guest.messages(chat))) == (least_tokens(text), 2)
+        assert most / 2 < used <= most
+        guest.ask(chat, "hi")
+        wait_until_done(shown, guest, chat)
+        assert guest.get("/api/me/usage").json()["used"] == used + 2 + len("echo: hi")
+
+
 def test_a_failed_answer_says_why_and_keeps_its_text(shown: Page) -> None:
     browser = shown.user("unlucky")
     chat = browser.new_chat()
@@ -270,3 +295,23 @@ def test_the_messages_of_a_chat_are_read_and_written_beside_the_event_loop_and_a
         assert browser.post(f"/api/chats/{chat}/messages", json=again).status_code == 429
     assert browser.messages(chat)
     assert not services.opening_counts
+
+
+def test_a_client_that_does_not_read_a_chat_keeps_its_place_among_those_that_are_opened(shown: Page) -> None:
+    browser, counts = shown.user("stalling"), shown.running.app.state.services.opening_counts
+    account = shown.store.accounts.named("stalling").id
+    whose = replace(principal("stalling", "user"), account_id=account, owner=f"account:{account}")
+    large = [ImportedMessage(str(number), None, "user", "😀" * 200_000, None, "done", None, 0, 0) for number in range(10)]
+    chat = shown.store.chat_import.one(whose, "large", large).id
+    with shown.running.connect() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+        stalled.sendall(f"GET /api/chats/{chat}/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\n\r\n".encode())
+        assert stalled.recv(12) == b"HTTP/1.1 200"
+        time.sleep(0.2)
+        assert counts[whose.owner] == 1
+        assert sum(len(one["text"]) for one in browser.messages(chat)) == 2_000_000
+    deadline = time.monotonic() + 5
+    while counts:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
