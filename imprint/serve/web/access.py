@@ -22,11 +22,11 @@ from imprint.serve.web.request_body import MAX_BODY_BYTES, SMALL_BODY_BYTES, VIS
 from imprint.serve.web.services import (
     Services,
     address_of,
-    in_parsing_turn,
     is_passed_on,
     is_visitor,
     large_body_slot,
     permission_of,
+    sender_of,
     services_of,
 )
 from imprint.serve.web.settings import is_loopback
@@ -227,15 +227,15 @@ class GuardedRoute(APIRoute):
 
     async def _read(self, request: Request) -> ReadRequest:
         """The request with its body. Raises ApiError for one that breaks a bound, RequestValidationError for one that the route refuses."""
-        sender = services_of(request), request.state.principal, address_of(request)
+        services, principal, address = services_of(request), request.state.principal, address_of(request)
         is_open = self.access.credential == "none"
-        most_values = VISITOR_VALUES if is_open or (sender[1] is not None and is_visitor(sender[1])) else MAX_VALUES
+        most_values = VISITOR_VALUES if is_open or (principal is not None and is_visitor(principal)) else MAX_VALUES
         read = await read_body(
             request.scope,
             request.receive,
-            partial(in_parsing_turn, *sender, partial(self._parse, most_values)),
+            partial(services.body_parser.parse, sender_of(principal, address), partial(self._parse, most_values)),
             most=SMALL_BODY_BYTES if is_open else MAX_BODY_BYTES,
-            large=partial(large_body_slot, *sender),
+            large=partial(large_body_slot, services, principal, address),
         )
         return ReadRequest(request, *read)
 

@@ -19,13 +19,13 @@ from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Reservation
 from imprint.serve.store.store import Store
 from imprint.serve.store.throttle import Throttle
+from imprint.serve.web.body_parser import BodyParser
 from imprint.serve.web.door import Door
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
 from imprint.serve.web.slots import slot
 from imprint.serve.web.store_batcher import StoreBatcher
-from imprint.serve.web.turns import Turns
 
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers that proxies add."""
@@ -42,8 +42,6 @@ MAX_OPENING: Final = 8
 MAX_LARGE_BODIES: Final = 64
 """Large bodies of one owner, or of all guests from one address, that are received or wait to be parsed at a time: each takes up to a MiB
 for as long as its client likes to send it. More are refused."""
-MAX_PARSED_AT_ONCE: Final = 16 << 10
-"""Bytes of a body that is parsed at once, which takes a millisecond or two; a larger one has its turn in a thread."""
 MANY: Final = Bilingual(
     "You search, import and export too much at a time; try again in a moment.", "同时进行的搜索、导入、导出过多，请稍后再试。"
 )
@@ -106,10 +104,8 @@ class Services:
     """How many of these each owner waits for, or has."""
     large_body_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many large bodies of each sender are being received and parsed."""
-    parsing_turns: Turns = field(default_factory=Turns, init=False)
-    """Who may parse a body that takes long: one at a time, as each takes time from all answers, in turns of their senders."""
-    parsing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
-    """The thread for that."""
+    body_parser: BodyParser = field(default_factory=BodyParser, init=False)
+    """Parses bodies, large ones in a thread of its own."""
     writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITING_THREADS), init=False)
     """Threads for what accounts write: where the database is locked, all of these wait, and what is read goes on."""
     visitor_writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(VISITOR_WRITING_THREADS), init=False)
@@ -241,14 +237,6 @@ async def in_backup_thread(services: Services, function: Callable[[], T]) -> T:
 async def in_opening_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
     """Call what reads or writes the messages of a chat, in an `opening_slot`."""
     return await anyio.to_thread.run_sync(function, limiter=services.visitor_opening if is_visitor(principal) else services.opening)
-
-
-async def in_parsing_turn(services: Services, principal: Principal | None, address: str, parse: Callable[[bytes], T], body: bytes) -> T:
-    """Call what parses a body: a small one at once, a large one in a thread, when it is its sender's turn."""
-    if len(body) <= MAX_PARSED_AT_ONCE:
-        return parse(body)
-    async with services.parsing_turns.turn(sender_of(principal, address)):
-        return await anyio.to_thread.run_sync(parse, body, limiter=services.parsing)
 
 
 @contextmanager

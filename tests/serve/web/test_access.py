@@ -12,11 +12,11 @@ from imprint.serve.store import COMMAND_LINE, Principal
 from imprint.serve.store.tables import ACCOUNTS, AUDIT, CHATS, KEYS, MESSAGES, REQUESTS, SETTINGS
 from imprint.serve.web import access
 from imprint.serve.web.access import SAFE_METHODS, GuardedRoute, check_same_site, cookie_name, credential_of, is_local
+from imprint.serve.web.body_parser import MAX_PARSED_AT_ONCE
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openai_bodies import ChatBody
 from imprint.serve.web.request_body import parse_json
 from imprint.serve.web.routes import openai
-from imprint.serve.web.services import MAX_PARSED_AT_ONCE
 from imprint.serve.web.settings import WebSettings
 from tests.serve.stores import PASSWORD
 from tests.serve.web.page import Page, page
@@ -222,7 +222,7 @@ def test_large_bodies_are_parsed_beside_all_other_requests_one_at_a_time_and_sen
 
     monkeypatch.setattr(access, "parse_json", parse)
     with serving() as running, ThreadPoolExecutor(8) as threads:
-        turns, found = running.app.state.services.parsing_turns, list[Future[int]]()
+        turns, found = running.app.state.services.body_parser.turns, list[Future[int]]()
         try:
             for number, (key, prompt) in enumerate([(KEY, "ada")] * 4 + [(ADMIN_KEY, "root")], start=1):
                 found.append(threads.submit(count, key, prompt, 100_000))

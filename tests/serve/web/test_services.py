@@ -2,22 +2,13 @@ import asyncio
 import threading
 import time
 
-import anyio
 import pytest
 from starlette.concurrency import run_in_threadpool
 
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import (
-    MAX_PARSED_AT_ONCE,
-    Services,
-    in_backup_thread,
-    in_opening_thread,
-    in_parsing_turn,
-    in_slow_thread,
-    in_writing_thread,
-)
+from imprint.serve.web.services import Services, in_backup_thread, in_opening_thread, in_slow_thread, in_writing_thread
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
@@ -105,38 +96,3 @@ def test_one_backup_is_written_at_a_time_and_no_second_one_waits() -> None:
 
     assert asyncio.run(back_up_twice()) == (True, "rate_limited")
     assert not services.backup_counts
-
-
-def test_who_leaves_while_its_body_is_parsed_or_waits_keeps_no_turn_and_no_second_body_is_parsed_beside_it() -> None:
-    parsing, may_end, order = threading.Event(), threading.Event(), list[bytes]()
-    bodies = [letter * (MAX_PARSED_AT_ONCE + 1) for letter in (b"a", b"b", b"c")]
-
-    def parse(body: bytes) -> None:
-        parsing.set()
-        may_end.wait(20)
-        order.append(body[:1])
-
-    async def leave() -> int:
-        backend = ScriptedBackend()
-        services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
-        scopes = [anyio.CancelScope() for _ in bodies]
-
-        async def send(body: bytes, scope: anyio.CancelScope) -> None:
-            with scope:
-                await in_parsing_turn(services, None, "127.0.0.1", parse, body)
-
-        async with anyio.create_task_group() as tasks:
-            for body, scope in zip(bodies, scopes, strict=True):
-                tasks.start_soon(send, body, scope)
-            while not parsing.is_set():
-                await asyncio.sleep(0.002)
-            for scope in scopes[:2]:
-                scope.cancel()
-            await asyncio.sleep(0.05)
-            try:
-                assert (len(services.parsing_turns), order) == (2, [])  # the thread goes on, and has the turn until it ends
-            finally:
-                may_end.set()
-        return len(services.parsing_turns)
-
-    assert (asyncio.run(leave()), order) == (0, [b"a", b"c"])
