@@ -1,26 +1,40 @@
 """Rows of Parquet and of Arrow, which `save_to_disk` of Hugging Face's datasets writes; read with pyarrow if installed."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from imprint.data.readers.arrow_sizes import BATCH_ROWS, ROW_BYTES, small_batches, unpacked_bytes
 from imprint.data.readers.bad_rows import BadRowError, first_line
 from imprint.data.readers.encodings import MAX_ROW_CHARACTERS, ReportBytes, too_long_error
+from imprint.data.readers.parquet_pages import read_pages
 from imprint.data.readers.tables import Header
 from imprint.messages import Bilingual, UserError
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile, RecordBatch, RecordBatchReader
 
-BATCH_ROWS: Final = 1000
-BATCH_BYTES: Final = 2**26
-"""Bytes of a batch of which all rows are made at once; a larger one is divided."""
-BOMB_BYTES: Final = 2**28
-"""Bytes of unpacked content from which it may not be BOMB_RATIO times those of the file."""
-BOMB_RATIO: Final = 200
 ARROW_FILE: Final = b"ARROW1"
 """Start of an Arrow file; one without it is a stream."""
+FILE_HEAD: Final = 8
+"""Bytes of an Arrow file before the stream in it."""
+
+
+class Limit(NamedTuple):
+    """How much a file may unpack to: `least`, and if that is more, `ratio` times its bytes."""
+
+    least: int
+    ratio: int
+    of: Bilingual
+    """What is counted."""
+
+
+BYTES: Final = Limit(2**28, 200, Bilingual("", "字节"))
+VALUES: Final = Limit(2**24, 16, Bilingual(" values of a column", "个列值"))
+"""Of one column, with those in lists, and nulls."""
 
 
 def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[tuple[str, object]]:
@@ -33,25 +47,23 @@ def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterato
         file = ParquetFile(path, pre_buffer=False, buffer_size=2**16)
         names, metadata = list(file.schema_arrow.names), file.metadata
         total = max(1, metadata.num_rows)
-        unpacked = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+        parts = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        pages = read_pages(path, (part.column(index) for part in parts for index in range(part.num_columns)))
+        row_bytes = pages.row_bytes + sum(file.schema.column(index).length for index in range(len(file.schema)))
     except Exception as error:
         raise _broken(path, "Parquet", error) from error
     Header.from_cells(names, str(path))
     size = path.stat().st_size
-    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * size:
-        raise UserError(
-            Bilingual(
-                f"{path} has {size:,} bytes and would unpack to {unpacked:,}, which no file of rows does. Download it again.",
-                f"{path}：文件只有 {size:,} 字节，解压后却有 {unpacked:,} 字节：请重新下载。",
-            )
-        )
+    _refuse_bomb(path, size, pages.unpacked_bytes)
+    _refuse_bomb(path, size, pages.values, VALUES)
+    batch_rows = max(1, min(BATCH_ROWS, ROW_BYTES // max(1, row_bytes)))
 
     def report(rows: int) -> None:
         if report_bytes is not None:
             report_bytes(size * rows // total)
 
     with file:
-        for number, (row, read) in enumerate(_rows(file.iter_batches(batch_size=BATCH_ROWS)), start=1):
+        for number, (row, read) in enumerate(_rows(file.iter_batches(batch_size=batch_rows)), start=1):
             yield f"{path}:{number}", row
             if read:
                 report(read)
@@ -66,10 +78,11 @@ def arrow_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[
     with ExitStack() as stack:
         try:
             source = stack.enter_context(pyarrow.OSFile(str(path)))
-            batches, names = _open_arrow(source)
+            batches, names, unpacked = _open_arrow(source)
         except Exception as error:
             raise _broken(path, "Arrow", error) from error
         Header.from_cells(names, str(path))
+        _refuse_bomb(path, path.stat().st_size, unpacked)
         reported = 0
         for number, (row, read) in enumerate(_rows(batches), start=1):
             yield f"{path}:{number}", row
@@ -79,17 +92,31 @@ def arrow_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[
                 reported = max(position, reported)
 
 
-def _open_arrow(source: "NativeFile") -> "tuple[Iterator[RecordBatch], list[str]]":
-    """The batches of an Arrow file or stream, and the names of its columns."""
+def _refuse_bomb(path: Path, size: int, unpacked: int, limit: Limit = BYTES) -> None:
+    """Raise UserError for a file that unpacks to far more than it holds."""
+    if unpacked > max(limit.least, limit.ratio * size):
+        raise UserError(
+            Bilingual(
+                f"{path} has {size:,} bytes and would unpack to {unpacked:,}{limit.of.english}, which no file of rows does. "
+                "Download it again.",
+                f"{path}：文件只有 {size:,} 字节，解压后却有 {unpacked:,} {limit.of.chinese}：请重新下载。",
+            )
+        )
+
+
+def _open_arrow(source: "NativeFile") -> "tuple[Iterator[RecordBatch], list[str], int]":
+    """The batches of an Arrow file or stream, the names of its columns, and to how many bytes what is compressed of it unpacks."""
     from pyarrow import ipc
 
     is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
     source.seek(0)
-    if not is_file:
-        stream: RecordBatchReader = ipc.open_stream(source)
-        return iter(stream), list(stream.schema.names)
-    file = ipc.open_file(source)
-    return (file.get_batch(index) for index in range(file.num_record_batches)), list(file.schema.names)
+    most = ipc.open_file(source).num_record_batches if is_file else sys.maxsize
+    start = FILE_HEAD if is_file else 0
+    source.seek(start)
+    unpacked = unpacked_bytes(source, most)
+    source.seek(start)
+    stream: RecordBatchReader = ipc.open_stream(source)
+    return islice(stream, most), list(stream.schema.names), unpacked
 
 
 def _rows(batches: "Iterator[RecordBatch]") -> Iterator[tuple[object, int]]:
@@ -99,14 +126,12 @@ def _rows(batches: "Iterator[RecordBatch]") -> Iterator[tuple[object, int]]:
             batch = next(batches, None)
             if batch is None:
                 return
-            size = batch.num_rows if batch.nbytes <= BATCH_BYTES else max(1, batch.num_rows * BATCH_BYTES // batch.nbytes)
-            for start in range(0, batch.num_rows, max(1, size)):
-                rows = batch.slice(start, size).to_pylist()
-                for index, row in enumerate(rows, start=start + 1):
-                    long = batch.nbytes > MAX_ROW_CHARACTERS and any(
-                        isinstance(cell, str) and len(cell) > MAX_ROW_CHARACTERS for cell in row.values()
-                    )
-                    yield too_long_error() if long else row, batch.num_rows if index == batch.num_rows else 0
+            number = 0
+            for part, size in small_batches(batch):
+                for row in part.to_pylist() if size <= ROW_BYTES else [None]:
+                    number += 1
+                    long = row is None or (size > MAX_ROW_CHARACTERS and any(map(_is_long, row.values())))
+                    yield too_long_error() if long else row, batch.num_rows if number == batch.num_rows else 0
         except Exception as error:
             reason = first_line(error)
             broken = Bilingual(
@@ -114,6 +139,10 @@ def _rows(batches: "Iterator[RecordBatch]") -> Iterator[tuple[object, int]]:
             )
             yield BadRowError(broken), 0
             return
+
+
+def _is_long(cell: object) -> bool:
+    return isinstance(cell, str) and len(cell) > MAX_ROW_CHARACTERS
 
 
 def _missing(path: Path, name: str) -> UserError:

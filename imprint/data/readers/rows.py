@@ -22,6 +22,11 @@ BINARY_READERS: Final = MappingProxyType({"Parquet": parquet_rows, "Arrow": arro
 JSON_READERS: Final = MappingProxyType(
     {"a JSON array": array_rows, "JSON objects": object_rows, "JSON lists of turns": object_rows, "JSON lines": line_rows}
 )
+PACKED_ROWS: Final = 100_000
+"""Rows of a workbook, of Parquet or Arrow from which the file must have a byte for each."""
+PACKED_CHARACTERS: Final = 2**26
+"""Characters of its rows from which they may not be PACKED_RATIO times the bytes of the file."""
+PACKED_RATIO: Final = 200
 DESCRIBED_ROWS: Final = 20_000
 """Number of rows of a JSON file whose columns are described: each may have other ones."""
 DESCRIBED_TABLE_ROWS: Final = 200
@@ -47,7 +52,7 @@ def file_rows(file: DataFile, report_bytes: ReportBytes | None = None) -> Iterat
     """The (location, row) of each row of one file."""
     try:
         if file.encoding is None:
-            yield from BINARY_READERS[file.format](file.path, report_bytes)
+            yield from _bounded(file.path, BINARY_READERS[file.format](file.path, report_bytes))
             return
         if file.format in ("CSV", "TSV"):
             numbered: Iterator[tuple[int | str, object]] = csv_rows(file.path, file.encoding, file.delimiter, report_bytes)
@@ -59,6 +64,32 @@ def file_rows(file: DataFile, report_bytes: ReportBytes | None = None) -> Iterat
             yield f"{file.path}:{line}", row
     except OSError as error:
         raise interrupted_read_error(file.path, error) from error
+
+
+def _bounded(path: Path, rows: Iterator[tuple[str, object]]) -> Iterator[tuple[str, object]]:
+    """The rows of a packed file. Raises UserError where they are more, or longer, than a file of its size holds."""
+    size, characters = path.stat().st_size, 0
+    most_rows, most_characters = max(PACKED_ROWS, size), max(PACKED_CHARACTERS, PACKED_RATIO * size)
+    for number, (location, row) in enumerate(rows, start=1):
+        characters += _characters(row)
+        if number > most_rows or characters > most_characters:
+            raise UserError(
+                Bilingual(
+                    f"{location}: {path.name} has {size:,} bytes, and {characters:,} characters in {number:,} rows up to here: the same "
+                    "again and again. Take repeated rows and texts out, or save the rows as JSON lines.",
+                    f"{location}：文件只有 {size:,} 字节，至此却有 {number:,} 行、{characters:,} 个字符，是同样的内容在不断重复："
+                    "请去掉重复的行和文本，或另存为 JSON Lines。",
+                )
+            )
+        yield location, row
+
+
+def _characters(value: object) -> int:
+    """The characters of the texts in a row, and one for each other value."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return 1 + sum(map(_characters, inner))
 
 
 def file_of(location: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import ipc, parquet
 
-from imprint.data.readers import arrow
+from imprint.data.readers import arrow, arrow_sizes
 from imprint.data.readers.arrow import arrow_rows, parquet_rows
 from imprint.data.readers.bad_rows import BadRowError
 from imprint.data.readers.rows import read_rows
@@ -98,7 +98,7 @@ def test_splits_are_not_mixed(tmp_path: Path) -> None:
 
 
 def test_bytes_and_large_batches_are_counted_and_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow, "BATCH_BYTES", 100)
+    monkeypatch.setattr(arrow_sizes, "BATCH_BYTES", 100)
     rows = [{"question": f"{number} " * 9, "answer": "a"} for number in range(3000)]
     file = saved(tmp_path / "set", rows) / "data-00000-of-00001.arrow"
     counted: list[int] = []
@@ -130,7 +130,7 @@ def test_broken_arrow_is_reported(tmp_path: Path) -> None:
 
 
 def test_parquet_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow, "BOMB_BYTES", 2**16)
+    monkeypatch.setattr(arrow._refuse_bomb, "__defaults__", (arrow.BYTES._replace(least=2**16),))
     table = pyarrow.table({"q": ["x" * 2**24]})
     parquet.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
 

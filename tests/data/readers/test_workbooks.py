@@ -8,6 +8,7 @@ import openpyxl
 import pytest
 
 from imprint.data.readers.bad_rows import BadRowError
+from imprint.data.readers.rows import read_rows
 from imprint.data.readers.sources import detect_format
 from imprint.data.readers.workbooks import escape_cell, sheet_names, workbook_rows
 from imprint.messages import UserError
@@ -154,3 +155,12 @@ def test_no_more_bytes_are_counted_than_the_file_has(tmp_path: Path) -> None:
     path, counted = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], *([f"{number}", "b"] for number in range(3000))]), list[int]()
     assert len(list(workbook_rows(path, counted.append))) == 3000
     assert 0 < sum(counted) <= path.stat().st_size
+
+
+def test_a_shared_text_that_stands_in_very_many_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.data.readers.rows.PACKED_CHARACTERS", 50_000)
+    monkeypatch.setattr("imprint.data.readers.rows.PACKED_RATIO", 2)
+    workbook(tmp_path / "a.xlsx", Sheet=[["q"], *[["裙" * 1000]] * 100])
+
+    with pytest.raises(UserError, match=r"a\.xlsx!Sheet:51: a\.xlsx has [\d,]+ bytes, and 50,050 characters in 50 rows up to here"):
+        list(read_rows(tmp_path / "a.xlsx"))
