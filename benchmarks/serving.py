@@ -294,7 +294,8 @@ async def first(options: Any) -> dict[str, Any]:
 
 async def prompt(options: Any) -> dict[str, Any]:
     """The longest silence of running streams while a prompt that fills the context is read, and without it."""
-    few, silences, text = min(FEW_USERS, options.users - 1), {}, longest_text(options)
+    few, text = min(FEW_USERS, options.users - 1), longest_text(options)
+    silences: dict[str, float | None] = {}
     long = await connect(options.http, options.key, body_of(options, 0, tokens=4, text=text))
     for name in ("warm up", "without", "with"):
         streams = [await connect(options.http, options.key, body_of(options, user, tokens=4 * options.tokens)) for user in range(few)]
@@ -313,15 +314,16 @@ async def prompt(options: Any) -> dict[str, Any]:
             stream.close()
         ends = asyncio.get_running_loop().time() if name == "without" else first_of(long)
         times = [[seconds for seconds, _ in stream.texts()] for stream in streams]
-        silences[name] = max(after - before for one in times for before, after in pairwise(one) if after > began and before < ends)
+        gaps = [after - before for one in times for before, after in pairwise(one) if after > began and before < ends]
+        silences[name] = round(1e3 * max(gaps), 1) if gaps else None  # None: all streams had ended before
     (usage,) = [event["usage"] for _, event in long.events() if event.get("usage")]
     return {
         "prompt_tokens": usage["prompt_tokens"],
         "streams": few,
         "read_ms": round(1e3 * (first_of(long) - long.asked), 1),
-        "longest_silence_ms": round(1e3 * silences["with"], 1),
-        "longest_silence_ms_of_the_first_time": round(1e3 * silences["warm up"], 1),
-        "without_it_ms": round(1e3 * silences["without"], 1),
+        "longest_silence_ms": silences["with"],
+        "longest_silence_ms_of_the_first_time": silences["warm up"],
+        "without_it_ms": silences["without"],
     }
 
 
