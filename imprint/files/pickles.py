@@ -3,7 +3,7 @@
 A pickle is a program: it calls functions by their names, and sets what belongs to the objects that they return. Here are only the
 operations that `torch.save` writes for tensors in dicts and lists; a name stays a text, nothing is called, and nothing is made but plain
 values and tensors, without what is set of them. What could take for ever is not there either: only texts and small numbers are keys, which
-are hashed, and no value that holds others is used twice.
+are hashed, and other keys are left out with their values; values that hold others may be used again, as long as all uses are few.
 """
 
 import io
@@ -23,15 +23,16 @@ MAX_MADE: Final = 2**23
 """Most that calls make of what they are given, which may be the same again and again: one for each character or item of it."""
 TENSOR: Final = 128
 """What a tensor counts as, which takes a kilobyte: there are at most 65,536."""
-MAX_SHARED: Final = 8
-"""Values of a tuple that may be used more than once, where each is plain: AdamW has the same two numbers for all its groups."""
+MAX_VISITS: Final = 2**22
+"""Most values that who goes through all of them comes by, those that are used again at each of their places."""
 MAX_LEVELS: Final = 32
 """Most levels of values in values."""
 MAX_DIMENSIONS: Final = 64
 MAX_COUNT: Final = 2**56
 """Most numbers of a tensor, those that are repeated among them: torch counts their bytes in 63 bits."""
 MAX_NUMBER: Final = 2**16
-"""The keys of a dict are texts, and numbers that are smaller than this one: their hashes differ."""
+"""The keys of a dict are texts, and numbers that are smaller than this one: their hashes differ. Others, such as the ids of parameters with
+which optimizers name their states, or the steps of a history, say nothing of weights."""
 NUMBERS: Final = frozenset(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"))
 HOLDERS: Final = (dict, list, tuple)
 PLAIN: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -109,7 +110,7 @@ class Unpickled:
             content = self.stack.pop()
         except LookupError as error:
             raise ValueError("its description is damaged") from error
-        _refuse_shared(content)
+        _refuse_endless(content)
         return content
 
     def _step(self, name: str, argument: Any) -> None:  # noqa: C901 (a table of operations)
@@ -208,6 +209,12 @@ class Unpickled:
             case "_codecs encode", (str() as text, "latin1"):
                 self._make(len(text))
                 return text.encode("latin-1")
+            case "__builtin__ bytearray", (bytes() as plain,):
+                return plain
+            case "__builtin__ bytearray" | "__builtin__ bytes", ():
+                return b""
+            case "__builtin__ complex", (float() as real, float() as imaginary):
+                return complex(real, imaginary)
             case "torch device" | "torch.serialization _get_layout", _:
                 return None
             case _:
@@ -230,7 +237,7 @@ class Unpickled:
                 return self._tensor(stored, DTYPES[dtype], offset, size, stride)
             case ("parameter" | "parameter_with_state", (Tensor() as tensor, *_)):
                 return tensor
-            case ("tensor_v2" | "tensor_v3" | "qtensor" | "sparse_tensor" | "meta_tensor_no_storage", _):
+            case ("tensor_v2" | "tensor_v3" | "qtensor" | "sparse_tensor" | "nested_tensor" | "meta_tensor_no_storage", _):
                 return torch.empty(0, device="meta")
             case _:
                 raise ValueError(f"it calls for torch._utils._rebuild_{kind}")
@@ -257,11 +264,10 @@ def _is_key(value: Any) -> bool:
 
 
 def _dict(keys: list[Any], values: list[Any]) -> dict[Any, Any]:
-    if not all(map(_is_key, keys)):
-        raise ValueError("it has a key that is no name")
+    """The entries whose keys can be hashed. Raises ValueError for a key without a value."""
     if len(keys) != len(values):
         raise ValueError("it has a key without a value")
-    return dict(zip(keys, values, strict=True))
+    return {key: value for key, value in zip(keys, values, strict=True) if _is_key(key)}
 
 
 def _dict_of_pairs(pairs: list[Any]) -> dict[Any, Any]:
@@ -270,18 +276,14 @@ def _dict_of_pairs(pairs: list[Any]) -> dict[Any, Any]:
     return _dict([key for key, _ in pairs], [value for _, value in pairs])
 
 
-def _refuse_shared(content: Any) -> None:
-    """Raise ValueError for a value that holds others and is used twice, or stands deep in others: many uses could take for ever."""
-    seen, above = set[int](), [content]
+def _refuse_endless(content: Any) -> None:
+    """Raise ValueError for values in values that take for ever to go through: too deep, in themselves, or used again and again."""
+    visits, above = 0, [content]
     for _level in range(MAX_LEVELS + 1):
         holders = [value for value in above if isinstance(value, HOLDERS)]
-        above = []
-        for value in holders:
-            inner = value.values() if isinstance(value, dict) else value
-            is_short = isinstance(value, tuple) and len(value) <= MAX_SHARED and not any(isinstance(one, HOLDERS) for one in value)
-            if id(value) in seen and not is_short:
-                raise ValueError("a value that holds others is used twice in it")
-            seen.add(id(value))
-            above.extend(inner)
+        visits += sum(map(len, holders))
+        if visits > MAX_VISITS:
+            raise ValueError("values that hold others are used again and again in it")
+        above = [inner for value in holders for inner in (value.values() if isinstance(value, dict) else value)]
     if above:
         raise ValueError(f"it has values in values, more than {MAX_LEVELS} levels")

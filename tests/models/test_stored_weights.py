@@ -120,7 +120,7 @@ def test_dicts_that_stand_in_themselves_are_a_user_error(tmp_path: Path) -> None
     content: dict[str, object] = {}
     content["model"] = content
 
-    assert "cannot be read as plain weights (a value that holds others is used twice in it)" in refusal(
+    assert "cannot be read as plain weights (it has values in values, more than 32 levels)" in refusal(
         folder_with(tmp_path, content=content)
     )
 
