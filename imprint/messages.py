@@ -1,6 +1,7 @@
 """Messages to the user in English and Chinese, and the exception that carries one."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,8 @@ MAX_LINES: Final = 200
 """Maximum lines of an error."""
 MAX_TEXT: Final = MAX_LINE * MAX_LINES
 CUT: Final = " ... "
+WORD_END: Final = 100
+"""Characters that are kept of each end of a name that makes a line too long."""
 SIMILAR: Final = 0.6
 """From which share of equal letters on a name may be what was meant."""
 
@@ -57,19 +60,31 @@ def did_you_mean(names: Sequence[str], shown: str = "{}", *, clause: bool = Fals
 
 
 def _clipped(text: str) -> str:
-    """The text without the middle of long lines, and without the middle of many lines: what an error quotes may be of any size."""
+    """The text with short names, and without the middle of long lines and of many lines: what an error quotes may be of any size."""
+    text = _with_short_names(text, MAX_LINE)
     lines = text.split("\n") if len(text) < MAX_TEXT else (text[: MAX_TEXT // 2] + CUT + text[-MAX_TEXT // 2 :]).split("\n")
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES // 2], f"... {len(lines) - MAX_LINES:,} lines ...", *lines[-MAX_LINES // 2 :]]
+    lines = [line if len(line) <= MAX_LINE else _with_short_names(line, 2 * WORD_END) for line in lines]
     return "\n".join(line if len(line) <= MAX_LINE else line[: MAX_LINE // 2] + CUT + line[-MAX_LINE // 2 :] for line in lines)
+
+
+def _with_short_names(text: str, most: int) -> str:
+    """The text without the middle of what has more than `most` characters and no blank."""
+    return (
+        re.sub(rf"(?<!\S)(\S{{{WORD_END}}})\S{{{most - 2 * WORD_END + 1},}}(\S{{{WORD_END}}})", r"\1...\2", text)
+        if len(text) > most
+        else text
+    )
 
 
 class UserError(Exception):
     """An error that the user can fix; the message says where it is, what was found, what is allowed and what to do."""
 
     def __init__(self, message: str | Bilingual) -> None:
-        super().__init__(_clipped(str(message)))
-        self._message = message
+        each = Bilingual(_clipped(message.english), _clipped(message.chinese)) if isinstance(message, Bilingual) else _clipped(message)
+        super().__init__(str(each))
+        self._message = each
 
     @property
     def message(self) -> Bilingual:

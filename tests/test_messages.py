@@ -28,6 +28,19 @@ def test_an_error_keeps_both_ends_of_what_it_quotes() -> None:
     assert str(UserError("\n".join(["x" * 1999] * 150))).count("x") == 150 * 1999
 
 
+def test_a_name_of_any_length_cuts_neither_language_nor_what_to_do() -> None:
+    for name in ("x" * 3_000_000, "model." * 200):
+        error = UserError(
+            Bilingual(f"file: holds {name!r}. Take {name!r} out, or ask again.", f"file：有 {name!r}：请删去 {name!r} 后重试。")
+        )
+        for english, chinese in (str(error).split("\n"), (error.message.english, error.message.chinese)):
+            assert english.startswith(f"file: holds '{name[:90]}")
+            assert f"{name[-90:]}'. Take '" in english
+            assert english.endswith(f"{name[-90:]}' out, or ask again.")
+            assert f"{name[-90:]}'：请删去 '" in chinese
+            assert chinese.endswith(f"{name[-90:]}' 后重试。")
+
+
 def test_the_closest_names_ignore_case_and_are_few() -> None:
     assert closest("qwen/qwen3-4b", ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B", "a/b"], count=3) == ["Qwen/Qwen3-4B", "Qwen/Qwen3-8B"]
     assert closest("LENGHT", ["method", "length"]) == ["length"]
