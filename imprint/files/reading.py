@@ -83,6 +83,20 @@ def count_values(content: bytes) -> int:
     return 1 + content.count(b",") + content.count(b"[") + content.count(b"{")
 
 
+def refuse_undecodable_name(path: Path) -> None:
+    """Raise UserError for a path whose bytes are no UTF-8, which the libraries that map files to memory cannot open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            Bilingual(
+                f"{path}: the name of this file or of its folder is no UTF-8, as those of old Chinese archives in GBK; its content is not "
+                "read. Rename it.",
+                f"{path}：文件或目录名不是 UTF-8（例如旧压缩包的 GBK 文件名），内容没有读取：请改名。",
+            )
+        ) from error
+
+
 def refuse_lfs_pointer(path: Path) -> None:
     """Raise UserError if `path` is a Git LFS pointer instead of the file itself; an unreadable file is left to its reader."""
     try:

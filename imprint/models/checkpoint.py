@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imprint.files.atomic import atomic_folder, write_json
-from imprint.files.reading import refuse_lfs_pointer
+from imprint.files.reading import refuse_lfs_pointer, refuse_undecodable_name
 from imprint.files.torch_files import read_torch_file
 from imprint.messages import Bilingual, UserError
 from imprint.models.auxiliary_files import copy_auxiliary_files
@@ -312,6 +312,7 @@ def tensor_names(folder: Path) -> list[str]:
 
 def _safetensors_names(path: Path) -> list[str]:
     refuse_lfs_pointer(path)
+    refuse_undecodable_name(path)
     with _translate_read_errors(path), safe_open(path, framework="pt") as file:
         names: list[str] = file.keys()
     refuse_endless_names(path, names)
@@ -355,6 +356,7 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
     Raises UserError for a damaged file and for one that holds anything but tensors.
     """
     refuse_lfs_pointer(path)
+    refuse_undecodable_name(path)
     try:
         content = read_torch_file(path)
     except Exception as error:  # damaged bytes can raise anything

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -324,3 +325,14 @@ def test_copies_in_safetensors_do_not_have_the_file_opened_again_for_each(
     loaded(folder)
 
     assert 0 < len(opened) < 10 < len(copies)
+
+
+@pytest.mark.parametrize("as_bin", [False, True])
+def test_a_folder_whose_name_is_no_utf_8_is_not_called_damaged(tmp_path: Path, tensors: dict[str, Tensor], *, as_bin: bool) -> None:
+    folder = folder_with(tmp_path, content=tensors) if as_bin else folder_with(tmp_path, tensors)
+
+    error = refusal(folder.rename(tmp_path / os.fsdecode("模型".encode("gbk"))))
+
+    assert "the name of this file or of its folder is no UTF-8" in error
+    assert "内容没有读取：请改名" in error
+    assert "damaged" not in error
