@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from imprint.data.readers.arrow_sizes import BATCH_ROWS, ROW_BYTES, small_batches, unpacked_bytes
+from imprint.data.readers.arrow_sizes import BATCH_BYTES, BATCH_ROWS, ROW_BYTES, small_batches, unpacked_bytes
 from imprint.data.readers.bad_rows import BadRowError, first_line
 from imprint.data.readers.encodings import MAX_ROW_CHARACTERS, ReportBytes, too_long_error
 from imprint.data.readers.parquet_pages import read_pages
@@ -49,14 +49,19 @@ def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterato
         total = max(1, metadata.num_rows)
         parts = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         pages = read_pages(path, (part.column(index) for part in parts for index in range(part.num_columns)))
-        row_bytes = pages.row_bytes + sum(file.schema.column(index).length for index in range(len(file.schema)))
+        columns = [file.schema.column(index) for index in range(len(file.schema))]
+        row_bytes = pages.row_bytes + sum(column.length for column in columns)
+        most = max(BYTES.least, BYTES.ratio * path.stat().st_size)
+        # a row may have all texts of a list: they stay places in a dictionary, which takes longer to read
+        if lists := [one.path for one in columns if one.max_repetition_level and pages.column_bytes.get(one.path, 0) > most]:
+            file = ParquetFile(path, pre_buffer=False, buffer_size=2**16, read_dictionary=lists)
     except Exception as error:
         raise _broken(path, "Parquet", error) from error
     Header.from_cells(names, str(path))
     size = path.stat().st_size
     _refuse_bomb(path, size, pages.unpacked_bytes)
     _refuse_bomb(path, size, pages.values, VALUES)
-    batch_rows = max(1, min(BATCH_ROWS, ROW_BYTES // max(1, row_bytes)))
+    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, row_bytes)))
 
     def report(rows: int) -> None:
         if report_bytes is not None:

@@ -3,15 +3,16 @@
 Format: parquet.thrift of apache/parquet-format, PageHeader; in the compact protocol of Apache Thrift.
 """
 
+import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ColumnChunkMetaData
 
-TYPE, UNPACKED, PACKED, DATA, DATA_V2 = 1, 2, 3, 5, 8
+TYPE, UNPACKED, PACKED, DATA, DICTIONARY, DATA_V2 = 1, 2, 3, 5, 7, 8
 """Fields of the head of a page."""
 DICTIONARY_PAGE: Final = 2
 DELTA_BYTE_ARRAY: Final = 7
@@ -20,6 +21,10 @@ BYTE, DOUBLE, BINARY, LIST, SET, STRUCT = 3, 7, 8, 9, 10, 12
 NO_VALUE, NUMBERS = (1, 2), (4, 5, 6)
 """Types of the compact protocol: truths, which have no bytes of their own as fields, and integers."""
 MAX_VARINT: Final = 10
+CODECS: Final = {"LZ4": "lz4_raw"}
+"""Names of compressions that pyarrow has two of."""
+MAX_DICTIONARY_BYTES, MAX_DICTIONARY_TEXTS = 2**26, 2**17
+"""Of dictionaries that are looked into; programs write a million bytes at most."""
 
 
 @dataclass
@@ -31,28 +36,33 @@ class Pages:
     values: int = 0
     """The most of a column: also those in lists, and nulls."""
     row_bytes: int = 0
-    """The most that the texts of a row may have which are stored in a few bytes, such as the place of the text in a dictionary."""
+    """The most that the texts of a row may have which are stored in a few bytes, such as the place of the text in a dictionary; where a
+    column holds lists, for one text of each."""
+    column_bytes: dict[str, int] = field(default_factory=dict)
+    """The same for all texts of a column, by its path."""
 
 
 def read_pages(path: Path, columns: "Iterable[ColumnChunkMetaData]") -> Pages:
     """Read the heads of the pages of these columns, each up to the first that is broken. Raises OSError."""
     pages = Pages()
     values, longest = dict[str, int](), dict[str, int]()
+    texts = pages.column_bytes
     with path.open("rb") as stream:
         for column in columns:
             name, start = column.path_in_schema, column.data_page_offset
             start = min(start, column.dictionary_page_offset or start)
-            unpacked, count, long = _read_chunk(stream, start, start + column.total_compressed_size)
+            unpacked, count, long = _read_chunk(stream, start, start + column.total_compressed_size, column.compression)
             pages.unpacked_bytes += unpacked
             values[name] = values.get(name, 0) + count
             if column.physical_type == "BYTE_ARRAY":
                 longest[name] = max(longest.get(name, 0), long)
+                texts[name] = texts.get(name, 0) + count * long
     pages.values = max(values.values(), default=0)
     pages.row_bytes = sum(longest.values())
     return pages
 
 
-def _read_chunk(stream: BinaryIO, position: int, end: int) -> tuple[int, int, int]:
+def _read_chunk(stream: BinaryIO, position: int, end: int, compression: str) -> tuple[int, int, int]:
     """(bytes that the pages between two places unpack to, their values, the bytes of the longest value that takes a few bytes)."""
     unpacked, values, longest = 0, 0, 0
     while 0 <= position < end:
@@ -65,13 +75,35 @@ def _read_chunk(stream: BinaryIO, position: int, end: int) -> tuple[int, int, in
         if size < 0 or head[PACKED] < 0:
             break
         unpacked += size
-        data, data_v2 = (head.get(field, {}) for field in (DATA, DATA_V2))
+        data, data_v2 = (head.get(number, {}) for number in (DATA, DATA_V2))
         values += data.get(1, 0) or data_v2.get(1, 0)
         if head.get(TYPE) == DICTIONARY_PAGE:
-            longest = max(longest, size)
+            longest = max(longest, _longest_text(stream, head, compression))
         elif DELTA_BYTE_ARRAY in (data.get(2), data_v2.get(4)):
             longest = max(longest, unpacked)
     return unpacked, values, longest
+
+
+def _longest_text(stream: BinaryIO, head: dict[int, Any], compression: str) -> int:
+    """The bytes of the longest text in the dictionary whose content begins here, or more: those of all where it has very many."""
+    from pyarrow import ArrowException, Codec
+
+    size, count = head[UNPACKED], head.get(DICTIONARY, {}).get(1, 0)
+    if size > MAX_DICTIONARY_BYTES or not 0 < count <= MAX_DICTIONARY_TEXTS:
+        return int(size)
+    content, longest, place = stream.read(head[PACKED]), 0, 0
+    try:
+        content = (
+            content
+            if compression == "UNCOMPRESSED"
+            else Codec(CODECS.get(compression, compression.lower())).decompress(content, size, asbytes=True)
+        )
+        for _text in range(count):
+            (length,) = struct.unpack_from("<I", content, place)
+            longest, place = max(longest, length), place + 4 + length
+    except (ArrowException, OSError, ValueError, struct.error):
+        return int(size)
+    return longest
 
 
 def _struct(stream: BinaryIO) -> dict[int, Any]:

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from imprint.data.readers.arrow import parquet_rows
+from imprint.data.readers.arrow_sizes import small_batches
 from imprint.data.readers.parquet_pages import Pages, read_pages
 from imprint.data.readers.rows import read_rows
 from imprint.messages import UserError
@@ -39,7 +40,7 @@ def test_pages_of_each_kind_are_counted(tmp_path: Path, version: str, how: dict[
 
     assert 0.9 * claimed < pages.unpacked_bytes <= claimed
     assert pages.values == 15_000
-    assert (pages.row_bytes > 3_000) == (how != {"use_dictionary": False})
+    assert pages.row_bytes == len("text 4999") if not how else (pages.row_bytes > 3000) == ("column_encoding" in how)
 
 
 def test_heads_that_are_broken_end_the_count(tmp_path: Path) -> None:
@@ -65,7 +66,34 @@ def test_a_long_text_that_all_rows_share_is_not_made_for_a_thousand_rows_at_once
     file = repeated(tmp_path / "a.parquet", "x" * 2**20, 300)
 
     assert len(list(parquet_rows(file))) == 300
-    assert 200 < max(made) < 256
+    assert max(made) == 64
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
+def test_the_longest_text_of_a_dictionary_is_found_however_it_is_compressed(tmp_path: Path, compression: str) -> None:
+    table = pyarrow.table({"a": ["x" * (number % 100) for number in range(5000)]})
+    parquet.write_table(table, tmp_path / "a.parquet", compression=compression)
+
+    assert pages_of(tmp_path / "a.parquet")[0].row_bytes == 99
+
+
+def test_a_list_of_one_long_text_again_and_again_is_a_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 5000, pyarrow.int32()), ["x" * 2**20])
+    lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, 5000, 5000], pyarrow.int32()), texts)
+    parquet.write_table(pyarrow.table({"q": lists}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
+
+    sizes: list[int] = []
+
+    def measured(batch: Any) -> Any:
+        sizes.append(batch.get_total_buffer_size())
+        return small_batches(batch)
+
+    monkeypatch.setattr("imprint.data.readers.arrow.small_batches", measured)
+    (_first, long), (_second, row) = parquet_rows(tmp_path / "a.parquet")
+
+    assert str(long).startswith("is longer than 17 million characters")
+    assert row == {"q": []}
+    assert max(sizes) < 2**22
 
 
 def test_a_text_that_stands_in_all_rows_is_refused_once_it_is_more_than_the_file_holds(tmp_path: Path) -> None:
