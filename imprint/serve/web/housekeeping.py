@@ -18,7 +18,7 @@ from imprint.serve.web.log import log
 from imprint.serve.web.services import Services
 from imprint.serve.web.tasks import running_beside
 
-WATCH_SECONDS: Final = 0.4
+WATCH_SECONDS: Final = 0.2
 """Seconds after which an ended session, key or right is noticed by what goes on; requests ask each time."""
 CHECK_SECONDS: Final = 30.0
 """Seconds after which what goes on is asked for its rights in any case: that counts as a use of its session, which ends without one."""
