@@ -28,7 +28,7 @@ from imprint.serve.generation.job import (
 )
 from imprint.serve.generation.waiting import IncomingJobs, Times, moved_up, refuse_if_full
 from imprint.serve.upstream.client import Client, Timeouts
-from imprint.serve.upstream.faults import FAULTS, FaultError
+from imprint.serve.upstream.faults import FAULTS, FaultError, fault_of_exception
 from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, prompt_body, read_delta
 from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.upstream.servers import Server, Servers
@@ -44,9 +44,6 @@ MAX_WIRE_BYTES_A_TOKEN: Final = 8192
 """Most bytes that a token may take on its way, with all that a server writes around it, and again for each alternative to it."""
 MORE_TOKENS: Final = 16
 """Tokens added to that bound, for events that begin, end or say how many tokens were used."""
-FAILED: Final = Bilingual(
-    "this service failed while it passed the answer on. Send the request again.", "本服务转发回答时出错：请再发一次请求。"
-)
 
 
 @dataclass(frozen=True)
@@ -292,7 +289,7 @@ class UpstreamBackend:
         self._new_tokens += answer.new_tokens
         if not answer.generation.ended:
             self._failed += 1
-            answer.end_with(FAILED)
+            answer.end(FaultError("unexpected"))
         if not self._closing:
             self._dispatch()
 
@@ -306,7 +303,8 @@ class UpstreamBackend:
                     answer.generation.push(await self._events(answer, server))
                     server.answered()
                     return
-                except FaultError as error:
+                except Exception as exception:
+                    error = fault_of_exception(exception)
                     server.failed(error, self._begin())
                     other = self._servers.least_loaded(answer.job.model, None, tried)
                     if answer.has_output or not error.fault.retry_elsewhere or other is None:

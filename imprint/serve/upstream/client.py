@@ -115,7 +115,7 @@ class Client:
                 yield response
         except (httpx2.ConnectError, httpx2.ConnectTimeout):
             raise FaultError("unreachable") from None
-        except httpx2.HTTPError:
+        except (httpx2.HTTPError, OSError):  # also ssl.SSLError, for what is no TLS
             raise FaultError("connection_lost") from None
 
     async def close(self) -> None:

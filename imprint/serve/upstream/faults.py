@@ -1,6 +1,7 @@
 """What servers do wrong, and what users are told about it: never the words of a server, which may quote others or its own insides."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,6 +105,11 @@ FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
         "invalid_response": _broken("the server with the model sent what is no answer.", "模型所在的服务器发来的不是回答："),
         "oversized": _broken("the server with the model sent more than was asked for.", "模型所在的服务器发来的内容超出要求："),
         "wrong_model": _broken("the server answered with another model.", "服务器用了别的模型回答："),
+        "unexpected": Fault(
+            Bilingual(
+                "this service failed while it passed the answer on. Send the request again.", "本服务转发回答时出错：请再发一次请求。"
+            )
+        ),
         "no_length": _broken("the server does not say how long a context its models have.", "服务器没有说明模型的上下文长度："),
     }
 )
@@ -129,6 +135,14 @@ class FaultError(Exception):
 NAMES: Final[Mapping[int, str]] = MappingProxyType(
     {401: "key", 403: "key", 404: "no_model", 408: "timeout", 413: "context", 429: "busy", 502: "failing", 503: "failing", 504: "timeout"}
 )
+
+
+def fault_of_exception(error: Exception) -> FaultError:
+    """A fault as it is; any other exception is logged, and becomes one, so that it ends nothing but what it belongs to."""
+    if isinstance(error, FaultError):
+        return error
+    logging.getLogger(__name__).error("a server was not understood", exc_info=error)
+    return FaultError("unexpected")
 
 
 def fault_of_status(status: int, body: bytes) -> FaultError:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from imprint.serve.generation.job import NOTE, ModelInfo
 from imprint.serve.upstream.client import Client
-from imprint.serve.upstream.faults import FaultError
+from imprint.serve.upstream.faults import FaultError, fault_of_exception
 
 MAX_MODELS: Final = 256
 MAX_NAME: Final = 256
@@ -102,9 +102,10 @@ class Server:
             models = read_models(await client.ask(f"{self.address}/v1/models"), self._max_length)
             if models != self.models or not self.answers:
                 self.count_path = await self._find_count_path(client, next(iter(models)))
-        except FaultError as error:
+        except Exception as error:  # nothing may end the watch
+            fault = fault_of_exception(error)
             if self.answers or self._checks_failed == 0:
-                self._log_fault("a server does not answer", error)
+                self._log_fault("a server does not answer", fault)
             self.answers = False
             self._checks_failed += 1
             return False

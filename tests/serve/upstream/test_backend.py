@@ -3,10 +3,12 @@ import json
 import logging
 import os
 import random
+import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from imprint.messages import UserError
@@ -185,6 +187,25 @@ class TestFaults:
         end = answer_of(FakeServer(answer=answer), job_of(top_logprobs=2)).end
         assert end.error is not None
         assert "more than was asked" in end.error.english
+
+    @pytest.mark.parametrize(
+        ("broken", "words"), [(ssl.SSLError("bad record"), "broke"), (RuntimeError("of a library"), "this service failed")]
+    )
+    def test_so_is_whatever_breaks_on_the_way(self, broken: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def fail(*_: object) -> None:
+            raise broken
+
+        async def run() -> Ended:
+            server = FakeServer()
+            async with running(server), backend_of(server) as backend:
+                generation = await backend.submit(job_of(), held=True)
+                monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", fail)
+                generation.begin()
+                return (await outcome_of(generation)).end
+
+        end = asyncio.run(run())
+        assert end.error is not None
+        assert words in end.error.english
 
     def test_a_server_that_is_gone_is_one_too(self) -> None:
         async def run() -> tuple[Outcome, RefusedError]:

@@ -1,6 +1,8 @@
 import asyncio
+import ssl
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.responses import JSONResponse
 
@@ -8,7 +10,7 @@ from imprint.serve.upstream.client import Client, Timeouts
 from imprint.serve.upstream.faults import FaultError
 from imprint.serve.upstream.servers import SUSPICIOUS, Server, Servers, UpstreamModel, read_models
 from imprint.serve.web.models import describe_model
-from tests.serve.upstream.fakes import QUICK, FakeServer, running
+from tests.serve.upstream.fakes import QUICK, FakeServer, backend_of, running, until
 
 
 def listed(*entries: Any) -> dict[str, Any]:
@@ -121,6 +123,30 @@ def test_one_that_fails_several_times_is_left_out_for_longer_and_longer() -> Non
         return seen
 
     assert asyncio.run(run()) == [True, False, True, False, True, True, False]
+
+
+@pytest.mark.parametrize("error", [ssl.SSLError("wrong version number"), ConnectionResetError(), RuntimeError("of a library")])
+def test_whatever_a_check_raises_the_server_is_watched_on(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    handle = httpx2.AsyncHTTPTransport.handle_async_request
+
+    async def often_broken(self: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+        nonlocal asked
+        asked += 1
+        if asked in (1, 2, 5):
+            raise error
+        return await handle(self, request)
+
+    async def run() -> bool:
+        fake = FakeServer(counts=False)
+        async with running(fake), backend_of(fake, wait=False) as backend:
+            await until(backend.ready)
+            await until(lambda: asked > 7)
+            await until(backend.ready)
+            return backend.ready()
+
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", often_broken)
+    assert asyncio.run(run())
 
 
 def test_a_check_learns_whether_tokens_are_counted() -> None:
