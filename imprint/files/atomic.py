@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from imprint.files.disk_errors import translate_disk_errors
-from imprint.files.held import held_file, held_folder, remove_unheld
+from imprint.files.held import SHARED_MODE, held_file, held_folder, remove_unheld
 from imprint.files.links import remove
 from imprint.files.reading import MAX_LINE_BYTES, MAX_LINES_BYTES, MAX_LINES_VALUES, count_values, refuse_large
 from imprint.messages import Bilingual, UserError
@@ -125,12 +125,15 @@ def whole_lines(path: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; on success it is renamed to `path`, replacing an old file; on an error nothing changes."""
+def atomic_file(path: Path, *, mode: int = SHARED_MODE) -> Iterator[Path]:
+    """Yield a temporary path to write to; on success it is renamed to `path`, replacing an old file; on an error nothing changes.
+
+    `mode`: the permissions of the file from the first moment, less what the umask takes.
+    """
     temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
     with translate_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with held_file(temporary, path):
+        with held_file(temporary, path, mode=mode):
             try:
                 yield temporary
                 _fsync(temporary)

@@ -8,24 +8,28 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from imprint.messages import Bilingual, UserError
 
+SHARED_MODE: Final = 0o666
+PRIVATE_MODE: Final = 0o600
+"""Of files that their owner alone may read."""
 POLL_SECONDS: Final = 0.01
 """Time between two looks at what another process holds."""
 
 
 @contextmanager
-def held_file(path: Path, target: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold a new, empty file that will become `target`.
+def held_file(path: Path, target: Path, *, wait_seconds: float = 0.0, mode: int = SHARED_MODE) -> Iterator[None]:
+    """Hold a new, empty file that will become `target`; `mode`: its permissions from the first moment, less what the umask takes.
 
     Raises UserError if another process holds it, and still does after `wait_seconds`; and OSError.
     """
-    handle = _hold(path, target, wait_seconds, is_folder=False)
+    handle = _hold(path, target, wait_seconds, partial(_made_file, mode=mode))
     try:
         yield
     finally:
@@ -35,7 +39,7 @@ def held_file(path: Path, target: Path, *, wait_seconds: float = 0.0) -> Iterato
 @contextmanager
 def held_folder(path: Path, target: Path) -> Iterator[None]:
     """Hold a new, empty folder that will become `target`. Raises UserError if another process holds it, and OSError."""
-    handle = _hold(path, target, 0.0, is_folder=True)
+    handle = _hold(path, target, 0.0, _made_folder)
     try:
         yield
     finally:
@@ -86,13 +90,13 @@ def is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def _hold(path: Path, target: Path, wait_seconds: float, *, is_folder: bool) -> int | None:
+def _hold(path: Path, target: Path, wait_seconds: float, made: Callable[[Path], int | None]) -> int | None:
     """Make a file or folder and lock it, until the one that is locked is the one that has the name; its handle."""
     end = time.monotonic() + wait_seconds
     while True:
         if remove_unheld(path):
             try:
-                handle = _made(path, is_folder=is_folder)
+                handle = made(path)
             except FileExistsError:
                 pass  # a rival has made it meanwhile
             else:
@@ -109,12 +113,15 @@ def _hold(path: Path, target: Path, wait_seconds: float, *, is_folder: bool) -> 
         time.sleep(POLL_SECONDS)
 
 
-def _made(path: Path, *, is_folder: bool) -> int | None:
-    """An open handle of a new file or folder; None where the system cannot lock it."""
-    if is_folder:
-        path.mkdir(parents=True)
-        return _opened(path)
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+def _made_folder(path: Path) -> int | None:
+    """An open handle of a new folder; None where the system cannot lock it."""
+    path.mkdir(parents=True)
+    return _opened(path)
+
+
+def _made_file(path: Path, *, mode: int) -> int | None:
+    """An open handle of a new file; None where the system cannot lock it."""
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
     if os.name != "nt":
         return handle
     os.close(handle)  # Windows renames nothing that is open

@@ -1,4 +1,5 @@
 import os
+import stat
 import threading
 import time
 from pathlib import Path
@@ -50,6 +51,16 @@ def test_texts_that_several_write_at_once_are_each_complete(tmp_path: Path) -> N
     assert len(set(path.read_text())) == 1
     assert len(path.read_text()) == 1000
     assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_a_private_file_is_private_from_its_first_moment(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with atomic_file(tmp_path / "backup", mode=held.PRIVATE_MODE) as part:
+            assert stat.S_IMODE(part.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "backup").stat().st_mode) == 0o600
 
 
 def test_a_text_waits_for_its_writer_only_so_long(tmp_path: Path) -> None:

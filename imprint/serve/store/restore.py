@@ -12,6 +12,7 @@ from sqlalchemy import column, create_engine, insert, select, table
 
 from imprint.files.atomic import atomic_file
 from imprint.files.disk_errors import translate_disk_errors
+from imprint.files.held import PRIVATE_MODE
 from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
 from imprint.serve.store.database import FILE_NAME
@@ -131,8 +132,7 @@ def _replace(file: Path, target: Path, schema: Sequence[str]) -> Path | None:
 
 def _copy_rows(file: Path, fresh: Path, schema: Sequence[str]) -> None:
     """Copy the rows of a backup into new tables of ours: nothing else of it comes along, such as a default, or a rule of its tables."""
-    with atomic_file(fresh) as temporary:
-        temporary.chmod(0o600)
+    with atomic_file(fresh, mode=PRIVATE_MODE) as temporary:
         try:
             with closing(sqlite3.connect(temporary.absolute(), isolation_level=None, uri=True)) as connection:
                 connection.execute(sqlite.MARK)

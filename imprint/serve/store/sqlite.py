@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from imprint.files.atomic import atomic_file
 from imprint.files.disk_errors import NO_SPACE, NOT_PERMITTED
+from imprint.files.held import PRIVATE_MODE
 from imprint.messages import Bilingual
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.search import has_word
@@ -110,8 +111,7 @@ def copy(source: Path, target: Path) -> None:
 
     The copy has what the tables have and nothing else: free pages, in which something that was deleted may still stand, stay behind.
     """
-    with atomic_file(target) as temporary:
-        temporary.chmod(0o600)
+    with atomic_file(target, mode=PRIVATE_MODE) as temporary:
         try:
             with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as read:
                 read.execute("VACUUM INTO CAST(? AS TEXT)", (os.fsencode(temporary.absolute()),))  # it reads in one transaction

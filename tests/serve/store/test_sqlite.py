@@ -1,4 +1,5 @@
 import ast
+import os
 import sqlite3
 import stat
 import threading
@@ -68,6 +69,26 @@ def test_a_connection_is_set_up_to_survive_kills_and_other_processes(tmp_path: P
         found = [connection.exec_driver_sql("PRAGMA " + name).scalar() for name in names]
     assert found == ["wal", 1, 1, 3000, 1]
     database.close()
+
+
+def test_a_copy_is_private_from_the_moment_at_which_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Database(tmp_path / "data").close()
+    modes: list[tuple[str, int]] = []
+    opened = os.open
+
+    def watched(path: str | Path, flags: int, *mode: int) -> int:
+        handle = opened(path, flags, *mode)
+        modes.append((Path(path).name, stat.S_IMODE(os.fstat(handle).st_mode)))
+        return handle
+
+    before = os.umask(0o022)
+    try:
+        monkeypatch.setattr(os, "open", watched)
+        copy(tmp_path / "data" / "service.db", tmp_path / "copy.db")
+    finally:
+        os.umask(before)
+    assert [mode for name, mode in modes if "copy.db" in name] == [0o600] * sum("copy.db" in name for name, _ in modes)
+    assert any("copy.db" in name for name, _ in modes)
 
 
 def test_only_their_owner_reads_the_database_and_its_copies(tmp_path: Path) -> None:
