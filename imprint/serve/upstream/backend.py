@@ -29,7 +29,7 @@ from imprint.serve.generation.job import (
 from imprint.serve.generation.waiting import IncomingJobs, Times, moved_up, refuse_if_full
 from imprint.serve.upstream.client import Client, Timeouts
 from imprint.serve.upstream.faults import FAULTS, FaultError, fault_of_exception
-from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, prompt_body, read_delta
+from imprint.serve.upstream.form import Api, answer_body, check_job, estimated_tokens, least_tokens, prompt_body, read_delta
 from imprint.serve.upstream.section import UpstreamSection
 from imprint.serve.upstream.servers import Server, Servers
 
@@ -155,7 +155,11 @@ class UpstreamBackend:
         async with self._incoming.slot(job.turn):
             counted = await self._count(job)
         most = job.max_new_tokens
-        if counted is not None:
+        if counted is None:
+            if (least := least_tokens(job)) >= model.max_length:
+                raise context_exceeded(least, model.max_length, about=least)
+            most = most and min(most, model.max_length)
+        else:
             if counted >= model.max_length:
                 raise context_exceeded(counted, model.max_length)
             room = model.max_length - counted

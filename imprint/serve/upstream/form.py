@@ -20,6 +20,8 @@ ENDINGS: Final[Mapping[str, EndReason]] = {"stop": "stop", "length": "length"}
 MAX_TOKENS: Final = 2**31
 ESTIMATED_BYTES_A_TOKEN: Final = 3
 """Where tokens are not counted: a Chinese character, or three letters."""
+MOST_BYTES_A_TOKEN: Final = 8
+"""A prompt has at least a token for so many bytes, whatever the language."""
 TOKENS_A_MESSAGE: Final = 4
 WORDS_ALONE: Final = Bilingual(
     "messages: the server with the model takes roles and texts; tools are not passed on.", "messages：后端只接受角色与文本；不转发工具。"
@@ -77,7 +79,16 @@ def texts_of(job: Job) -> list[str]:
 
 def estimated_tokens(job: Job) -> int:
     """About how many tokens the prompt has."""
-    return 1 + sum(len(text.encode()) for text in texts_of(job)) // ESTIMATED_BYTES_A_TOKEN + TOKENS_A_MESSAGE * len(job.messages or ())
+    return 1 + _bytes_of(job) // ESTIMATED_BYTES_A_TOKEN + TOKENS_A_MESSAGE * len(job.messages or ())
+
+
+def least_tokens(job: Job) -> int:
+    """How many tokens the prompt has at least."""
+    return 1 + _bytes_of(job) // MOST_BYTES_A_TOKEN
+
+
+def _bytes_of(job: Job) -> int:
+    return sum(len(text.encode()) for text in texts_of(job))
 
 
 def prompt_body(job: Job, model: str) -> dict[str, Any]:

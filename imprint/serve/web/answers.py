@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from imprint.messages import Bilingual
-from imprint.serve.generation.job import Ended, Event, Generation, Job, RefusedError, TextDelta, TokenPiece
+from imprint.serve.generation.job import Ended, Event, Generation, Job, ModelInfo, RefusedError, TextDelta, TokenPiece
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.store.quota import Usage
@@ -111,13 +111,12 @@ class AnswerSet:
         if self.principal is not None:
             self.principal = self.principal.needing(job.model for job in jobs)
         self.services.live.add(self)  # before its rights are asked for once more, so that they cannot end unnoticed
-        limits = {model.id: model.max_length for model in self.services.backend.models()}
+        models = {model.id: model for model in self.services.backend.models()}
         tokens, held = 0, list[Generation]()
         try:
             for job in await self._within_quota(jobs):
                 held.append(generation := await self._read(self.services.backend.submit(job, held=True)))
-                room = limits[job.model] - generation.prompt_tokens
-                tokens += generation.prompt_tokens + min(room, job.max_new_tokens or room)
+                tokens += generation.prompt_tokens + _most_new_tokens(job, models[job.model], generation.prompt_tokens)
             if self.principal is not None:
                 reserve = partial(self._reserve, self.principal, max(tokens, self.least_tokens))
                 self._reservation = await self.services.reservations.call(reserve)
@@ -281,6 +280,14 @@ class AnswerSet:
         except StoreError as error:
             log_store(error)
             self.services.unsettled.append((reservation, tokens))
+
+
+def _most_new_tokens(job: Job, model: ModelInfo, prompt_tokens: int) -> int:
+    """Most tokens that an answer may have. Where prompts are estimated, what is asked for may fit though the estimate leaves no room."""
+    room = max(0, model.max_length - prompt_tokens)
+    if job.max_new_tokens is None:
+        return room
+    return min(job.max_new_tokens, room if model.counts_tokens else model.max_length)
 
 
 async def _merged(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, Event]]:

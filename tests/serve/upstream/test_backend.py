@@ -94,6 +94,18 @@ class TestAnswers:
         assert (outcome.end.reason, outcome.end.prompt_tokens, outcome.end.new_tokens) == ("length", 8, 2)
         assert "max_tokens" not in server.answers[0].body
 
+    def test_a_prompt_that_nobody_counts_is_refused_where_it_is_clearly_too_long(self) -> None:
+        server = FakeServer(counts=False)
+        refused = refusal_of(server, job_of("abc " * 200), api="openai", max_length=64)
+        assert (refused.kind, server.answers) == ("context_length_exceeded", [])
+        assert "has at least 101 tokens" in refused.message.english
+        assert answer_of(server, job_of("abc " * 60), api="openai", max_length=64).end.reason == "stop"
+
+    def test_nobody_asks_a_server_that_counts_nothing_for_more_than_the_context(self) -> None:
+        server = FakeServer(counts=False)
+        answer_of(server, job_of(max_new_tokens=1_000_000), api="openai", max_length=64)
+        assert [one.body["max_tokens"] for one in server.answers] == [64]
+
     def test_what_a_server_cannot_do_is_refused_by_name(self) -> None:
         assert refusal_of(FakeServer(), job_of(top_k=5), api="openai").message.english.startswith("top_k:")
         with_tools: tuple[dict[str, object], ...] = ({"role": "system", "content": "", "tools": []},)

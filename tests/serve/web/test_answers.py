@@ -1,10 +1,11 @@
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from imprint.serve.generation.job import Ended, Job, RefusedError
+from imprint.serve.generation.job import Ended, Job, ModelInfo, RefusedError
 from imprint.serve.store.errors import StoreError
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import ApiError
@@ -134,6 +135,28 @@ def test_an_answer_without_a_length_takes_no_more_than_what_is_left_of_the_day(f
         return lengths, [answer.ended.reason for answer in answers.answers if answer.ended]
 
     assert asyncio.run(start()) == ([6, 6], ["length", "length"])
+
+
+class Estimating(ScriptedBackend):
+    """Counts no prompt: what it takes for too long by its estimate may fit."""
+
+    def models(self) -> Sequence[ModelInfo]:
+        return [replace(model, counts_tokens=False) for model in super().models()]
+
+    def _length(self, text: str, most: int = 127) -> int:
+        return len(text)
+
+
+@pytest.mark.parametrize(("length", "reserved"), [(5, 305), (1000, 428), (None, 300)])
+def test_a_prompt_that_is_estimated_is_set_aside_whole_and_so_is_its_answer(length: int | None, reserved: int) -> None:
+    async def prepare() -> int:
+        backend = Estimating()
+        services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+        answers = AnswerSet(services, principal("ada", "user"), "127.0.0.1")
+        await answers.prepare([replace(job("x" * 300), max_new_tokens=length)])
+        return services.store.quota.reserved  # type: ignore[attr-defined, no-any-return]
+
+    assert asyncio.run(prepare()) == reserved
 
 
 @pytest.mark.parametrize("most", [10**6, 100])
