@@ -271,7 +271,7 @@ class UpstreamBackend:
         answer.started_at = time.monotonic()
         self._times.note_wait(answer.started_at - answer.queued_at)
         self._open.add(answer)
-        self._move(answer, self._servers.least_loaded(answer.job.model, self._limits.slots))
+        self._move(answer, self._servers.least_loaded(answer.job.model, self._limits.slots, owner=answer.owner))
         answer.task = asyncio.create_task(self._answer(answer))
         answer.task.add_done_callback(lambda _: self._leave(answer))
 
@@ -309,7 +309,7 @@ class UpstreamBackend:
                     return
                 except Exception as exception:
                     error = fault_of_exception(exception)
-                    server.failed(error, self._begin())
+                    server.failed(error, self._begin(), answer.owner)
                     other = self._servers.least_loaded(answer.job.model, None, tried)
                     if answer.has_output or not error.fault.retry_elsewhere or other is None:
                         self._failed += 1
@@ -333,7 +333,9 @@ class UpstreamBackend:
             async for payload in stream:
                 delta = read_delta(payload, job, model)
                 events, size, named = events + 1, size + delta.size, named + len(delta.tokens)
-                is_overcounted = max(delta.new_tokens or 0, named) > most or (delta.prompt_tokens or 0) > answer.context
+                is_overcounted = max(delta.new_tokens or 0, named) > most
+                if (delta.prompt_tokens or 0) > answer.context or (is_overcounted and answer.max_tokens is None):
+                    raise FaultError("context")  # the server takes more than it is given here
                 if is_overcounted or events > MAX_EVENTS_A_TOKEN * most or size > most_bytes:
                     raise FaultError("oversized")
                 reason = delta.reason or reason

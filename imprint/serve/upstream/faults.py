@@ -18,6 +18,8 @@ ABOUT_CONTEXT: Final = re.compile(
     re.IGNORECASE,
 )
 """How servers say that a prompt does not fit."""
+FILTERED: Final = ("content_filter", "content_policy_violation")
+"""How servers say that a filter refused a prompt or ended an answer."""
 MAX_ERROR_CHARACTERS: Final = 20_000
 """Most characters of an error that are looked through."""
 
@@ -31,7 +33,7 @@ class Fault:
     retry_elsewhere: bool = False
     """Whether another server may be asked, as this one did nothing."""
     counts_against_server: bool = True
-    """Whether a server with several of these in a row is left out for a while."""
+    """Whether a server with several of these in a row is left out for a while: not for what one request may bring about."""
 
 
 def _broken(english: str, chinese: str) -> Fault:
@@ -61,6 +63,22 @@ FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
                 "模型所在的服务器不接受本服务的密钥：请告知管理员。",
             ),
             retry_elsewhere=True,
+        ),
+        "forbidden": Fault(
+            Bilingual(
+                "the server with the model does not accept the key of this service, or not this request. Change the request; if all are "
+                "refused, tell whoever runs this service.",
+                "模型所在的服务器不接受本服务的密钥，或不接受这个请求：请修改请求；若所有请求都被拒绝，请告知管理员。",
+            ),
+            retry_elsewhere=True,
+        ),
+        "filtered": Fault(
+            Bilingual(
+                "a filter of the server with the model ended this answer. Change the request.",
+                "模型所在的服务器的内容过滤终止了回答：请修改请求。",
+            ),
+            "invalid",
+            counts_against_server=False,
         ),
         "no_model": Fault(
             Bilingual(f"the server has this model no more. {TELL_ADMIN.english}", f"服务器已没有这个模型。{TELL_ADMIN.chinese}"),
@@ -131,9 +149,24 @@ class FaultError(Exception):
         """What it means."""
         return FAULTS[self.name]
 
+    @property
+    def counts_against_server(self) -> bool:
+        """Whether the server is to blame: a status 4xx is about one request, and a key that is no longer accepted fails the next check."""
+        return self.fault.counts_against_server and not (self.status is not None and 400 <= self.status < 500)
+
 
 NAMES: Final[Mapping[int, str]] = MappingProxyType(
-    {401: "key", 403: "key", 404: "no_model", 408: "timeout", 413: "context", 429: "busy", 502: "failing", 503: "failing", 504: "timeout"}
+    {
+        401: "key",
+        403: "forbidden",
+        404: "no_model",
+        408: "timeout",
+        413: "context",
+        429: "busy",
+        502: "failing",
+        503: "failing",
+        504: "timeout",
+    }
 )
 
 
@@ -164,7 +197,10 @@ def fault_of_error(payload: Mapping[str, Any]) -> FaultError | None:
     code = inner.get("code") if isinstance(inner, dict) else payload.get("code")
     if is_about_context(payload):
         return FaultError("context")
-    return FaultError("invalid" if code in {400, 422, "400", "422"} else "failed")
+    if code in FILTERED:
+        return FaultError("filtered")
+    status = int(code) if isinstance(code, int | str) and re.fullmatch("4[0-9]{2}", str(code)) else None
+    return FaultError("failed") if status is None else FaultError(NAMES.get(status, "invalid"), status=status)
 
 
 def is_about_context(payload: Any) -> bool:

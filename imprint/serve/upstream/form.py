@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import Alternative, EndReason, Job, RefusedError, TokenPiece, refuse_no_prompt
-from imprint.serve.upstream.faults import FaultError, fault_of_error
+from imprint.serve.upstream.faults import FILTERED, FaultError, fault_of_error
 
 Api = Literal["vllm", "openai"]
 NO_ID: Final = -1
@@ -160,6 +160,8 @@ def _text(choice: Mapping[str, Any], *, is_chat: bool) -> str:
 def _reason(finish_reason: Any) -> EndReason | None:
     if finish_reason is None:
         return None
+    if finish_reason in FILTERED:
+        raise FaultError("filtered")
     if not isinstance(finish_reason, str) or finish_reason not in ENDINGS:
         raise FaultError("failed")  # such as "abort"
     return ENDINGS[finish_reason]

@@ -54,7 +54,9 @@ class Server:
         self._clock = clock
         self._failed = 0
         """Answers in a row that failed."""
-        self._left_out_until = 0.0
+        self._owners: set[str] = set()
+        """Two of their owners, or the only one."""
+        self._left_out_until = self._avoided_until = 0.0
         self._checks_failed = 0
         self._woken = asyncio.Event()
         self._log = logging.getLogger(__name__)
@@ -67,18 +69,31 @@ class Server:
     def answered(self) -> None:
         """Note that an answer of it was whole."""
         self._failed = 0
+        self._owners.clear()
 
-    def failed(self, error: FaultError, client: Client) -> None:
-        """Note that an answer of it was not: it is checked soon, and left out after several."""
+    def failed(self, error: FaultError, client: Client, owner: str) -> None:
+        """Note that an owner's answer of it was not: it is checked soon, and left out after several.
+
+        Where all were of one owner, whose requests may be the reason, it is left out for that one alone.
+        """
         self._log_fault("an answer failed", error)
-        if not error.fault.counts_against_server:
+        if error.fault.counts_against_server:
+            self._woken.set()
+        if not error.counts_against_server:
             return
         self._failed += 1
+        if len(self._owners) < 2:
+            self._owners.add(owner)
         if error.name == "unreachable":
             self.answers = False
         if self._failed >= SUSPICIOUS:
-            self._left_out_until = self._clock() + _pause(client, self._failed - SUSPICIOUS)
-        self._woken.set()
+            self._avoided_until = self._clock() + _pause(client, self._failed - SUSPICIOUS)
+            if len(self._owners) > 1:
+                self._left_out_until = self._avoided_until
+
+    def is_avoided_by(self, owner: str | None) -> bool:
+        """Whether another server is better for this owner, all of whose answers failed of late, and nobody else's."""
+        return self._owners == {owner} and self._clock() < self._avoided_until
 
     async def watch(self, client: Client, changed: Callable[[], None]) -> None:
         """Check it again and again; `changed` is called after each check."""
@@ -208,15 +223,18 @@ class Servers:
             counts_tokens=all(server.counts_tokens for server in having),
         )
 
-    def least_loaded(self, name: str, slots: int | None, without: Collection[Server] = ()) -> Server | None:
-        """The usable server with this model that has the fewest answers, fewer than `slots` of them; None where there is none."""
+    def least_loaded(self, name: str, slots: int | None, without: Collection[Server] = (), owner: str | None = None) -> Server | None:
+        """The usable server with this model that has the fewest answers, fewer than `slots` of them; None where there is none.
+
+        One that fails for `owner` alone comes behind the others.
+        """
         theirs = self.id_of(name)
         free = [
             server
             for server in self.all
             if server.usable and theirs in server.models and server not in without and (slots is None or server.running < slots)
         ]
-        return min(free, key=lambda server: server.running, default=None)
+        return min(free, key=lambda server: (server.is_avoided_by(owner), server.running), default=None)
 
     @property
     def usable(self) -> int:

@@ -72,6 +72,13 @@ FAULTS: Mapping[str, tuple[Behaviour, str, str]] = {
     "no [DONE]": (streamed(START, chunk(reason="stop", tokens=1)), "unavailable", "did not finish"),
     "no finish_reason": (streamed(START, DONE), "unavailable", "did not finish"),
     "aborted": (streamed(START, chunk(reason="abort"), DONE), "unavailable", "failed while"),
+    "filter": (streamed(START, chunk(reason="content_filter"), DONE), "invalid", "a filter of the server"),
+    "filter in the middle": (streamed(START, event({"error": {"code": "content_filter"}})), "invalid", "a filter of the server"),
+    "prompt above the context": (
+        streamed(event({"choices": [], "usage": {"prompt_tokens": 65, "completion_tokens": 1}})),
+        "context_length_exceeded",
+        "ask for a shorter answer",
+    ),
     "error in the middle": (streamed(START, event({"error": {"message": "secret", "code": 500}})), "unavailable", "failed while"),
     "flat error in the middle": (streamed(START, event({"object": "error", "message": "secret"})), "unavailable", "failed while"),
     "error as a string": (streamed(START, event({"error": "secret"})), "unavailable", "failed while"),

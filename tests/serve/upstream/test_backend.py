@@ -51,6 +51,10 @@ def refusal_of(server: FakeServer, job: Job, **knobs: Any) -> RefusedError:
     return caught.value
 
 
+FAULTS_OF_REQUESTS = ["flat error", "403", "filter", "filter in the middle", "400 of the context", "prompt above the context", "HTML 404"]
+"""What servers say of a request, whoever sends it."""
+
+
 class TestAnswers:
     def test_come_as_they_are_written_with_the_tokens_that_the_server_counts(self) -> None:
         outcome = answer_of(FakeServer())
@@ -233,12 +237,13 @@ class TestFaults:
         outcome, refused = asyncio.run(run())
         assert (outcome.end.kind, refused.kind, refused.retry_after) == ("unavailable", "unavailable", 5)
 
-    def test_what_the_user_did_does_not_count_against_the_server(self) -> None:
+    @pytest.mark.parametrize("name", [*FAULTS_OF_REQUESTS, "500"])
+    def test_what_one_user_did_does_not_count_against_the_server(self, name: str) -> None:
         async def run() -> int:
-            server = FakeServer(answer=FAULTS["flat error"][0])
-            async with running(server), backend_of(server) as backend:
-                for _ in range(6):
-                    await outcome_of(await backend.submit(job_of()))
+            server = FakeServer(answer=FAULTS[name][0])
+            async with running(server), backend_of(server, timeouts=Timeouts()) as backend:
+                for number in range(6):
+                    await outcome_of(await backend.submit(job_of(owner=f"{number if name in FAULTS_OF_REQUESTS else 0}")))
                 return backend.statistics().servers
 
         assert asyncio.run(run()) == 1

@@ -102,27 +102,44 @@ def test_one_that_fails_several_times_is_left_out_for_longer_and_longer() -> Non
         now = 0.0
         server, client = server_with(lambda: now, demo=9), Client(None, Timeouts(retry=1, longest_retry=4))
         seen = []
-        for _ in range(SUSPICIOUS - 1):
-            server.failed(FaultError("connection_lost"), client)
+        for owner in ["ann", "bob", *["ann"] * SUSPICIOUS][: SUSPICIOUS - 1]:
+            server.failed(FaultError("connection_lost"), client, owner)
         seen.append(server.usable)
-        server.failed(FaultError("connection_lost"), client)
+        server.failed(FaultError("connection_lost"), client, "cy")
         seen.append(server.usable)
         now += 1
         seen.append(server.usable)
-        server.failed(FaultError("connection_lost"), client)
+        server.failed(FaultError("connection_lost"), client, "cy")
         now += 1
         seen.append(server.usable)
         now += 1
         seen.append(server.usable)
         server.answered()
-        server.failed(FaultError("connection_lost"), client)
+        server.failed(FaultError("connection_lost"), client, "cy")
         seen.append(server.usable)
-        server.failed(FaultError("unreachable"), client)
+        server.failed(FaultError("unreachable"), client, "cy")
         seen.append(server.usable)
         await client.close()
         return seen
 
     assert asyncio.run(run()) == [True, False, True, False, True, True, False]
+
+
+def test_one_owner_takes_no_server_from_the_others() -> None:
+    async def run() -> tuple[bool, Server | None, Server | None, Server | None]:
+        now = 0.0
+        first, second = server_with(lambda: now, demo=9), server_with(lambda: now, demo=9)
+        servers, client = Servers([first, second], {}), Client(None, Timeouts(retry=1))
+        for _ in range(5 * SUSPICIOUS):
+            first.failed(FaultError("status", status=500), client, "ann")
+        both = first.usable, servers.least_loaded("demo", None, owner="ann"), servers.least_loaded("demo", None, owner="bob")
+        now += client.timeouts.longest_retry
+        await client.close()
+        return *both, servers.least_loaded("demo", None, owner="ann")
+
+    usable, for_ann, for_bob, later = asyncio.run(run())
+    assert usable
+    assert (for_ann is not for_bob, for_bob is later) == (True, True)
 
 
 @pytest.mark.parametrize("error", [ssl.SSLError("wrong version number"), ConnectionResetError(), RuntimeError("of a library")])
