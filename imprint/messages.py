@@ -14,6 +14,8 @@ MAX_TEXT: Final = MAX_LINE * MAX_LINES
 CUT: Final = " ... "
 WORD_END: Final = 100
 """Characters that are kept of each end of a name that makes a line too long."""
+INSIDE: Final = r"[^\s，。：；、（）]"
+"""A character of a name; what else there is ends a word, or a part of a Chinese sentence."""
 SIMILAR: Final = 0.6
 """From which share of equal letters on a name may be what was meant."""
 
@@ -70,12 +72,10 @@ def _clipped(text: str) -> str:
 
 
 def _with_short_names(text: str, most: int) -> str:
-    """The text without the middle of what has more than `most` characters and no blank."""
-    return (
-        re.sub(rf"(?<!\S)(\S{{{WORD_END}}})\S{{{most - 2 * WORD_END + 1},}}(\S{{{WORD_END}}})", r"\1...\2", text)
-        if len(text) > most
-        else text
-    )
+    """The text without the middle of what has more than `most` characters and nothing that ends a word or a part of a sentence."""
+    if len(text) <= most:
+        return text
+    return re.sub(rf"(?<!{INSIDE})({INSIDE}{{{WORD_END}}}){INSIDE}{{{most - 2 * WORD_END + 1},}}({INSIDE}{{{WORD_END}}})", r"\1...\2", text)
 
 
 class UserError(Exception):

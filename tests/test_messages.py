@@ -51,3 +51,12 @@ def test_what_was_meant_is_asked_in_both_languages() -> None:
     assert did_you_mean(["length", "method"]) == Bilingual("Did you mean length? ", "是否想写 length？")
     assert did_you_mean(["length"], "--{}", clause=True).english == "did you mean --length? "
     assert did_you_mean([]) == Bilingual("", "")
+
+
+def test_a_long_chinese_sentence_keeps_its_advice_beside_a_long_name() -> None:
+    sentence = "文件已损坏，或含有代码（从不运行）；请从官方来源重新下载，" * 40
+
+    shown = UserError(Bilingual(f"{'n' * 3000} is damaged", f"{'n' * 3000}：{sentence}")).message.chinese
+
+    assert shown.endswith(f"：{sentence}"), shown
+    assert len(shown) < 2000

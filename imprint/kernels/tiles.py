@@ -68,15 +68,15 @@ def batch_tile(rows: int, width: int, group: int, tokens: int, planes: int, shar
 
     `group` is 0 where a whole row does; `shared`: bytes of shared memory that a program may have.
     """
-    high, warps = (64, 4) if rows >= 2048 else (16, 1)
+    block_rows, warps = (64, 4) if rows >= 2048 else (16, 1)
     stages = 4 if tokens <= 16 else 3
     columns = group or min(64, max(16, power_of_two(width)))
-    while not group and columns > 16 and stages * 2 * columns * (high + planes * max(16, power_of_two(tokens))) > shared:
+    while not group and columns > 16 and stages * 2 * columns * (block_rows + planes * max(16, power_of_two(tokens))) > shared:
         columns //= 2
-    programs, parts = -(-rows // high), 1
+    programs, parts = -(-rows // block_rows), 1
     while parts < MAX_PARTS and programs * parts < PROGRAMS and width >= 4 * parts * columns:
         parts *= 2
-    return Tile(high, columns, warps, stages, parts)
+    return Tile(block_rows, columns, warps, stages, parts)
 
 
 def dense_tile(rows: int, columns: int) -> Tile:

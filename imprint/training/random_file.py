@@ -7,7 +7,7 @@ from typing import Any, Final
 from imprint.files.torch_files import read_torch_file
 
 MAX_BYTES: Final = 2**26
-"""Largest file, packed and unpacked; the states of a process take twelve kilobytes."""
+"""Largest file; the states of a process take twelve kilobytes."""
 
 
 def read_random_states(file: Path) -> list[dict[str, Any]]:
