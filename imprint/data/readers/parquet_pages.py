@@ -3,6 +3,7 @@
 Format: parquet.thrift of apache/parquet-format, PageHeader; in the compact protocol of Apache Thrift.
 """
 
+import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -122,10 +123,13 @@ def _value(stream: BinaryIO, kind: int) -> Any:
         return _struct(stream)
     if kind in (LIST, SET):
         head = _byte(stream)
-        for _item in range(head >> 4 if head >> 4 < 15 else _varint(stream)):
+        for _item in range(head >> 4 if head >> 4 < 15 else _length(stream)):
             _byte(stream) if head & 15 in NO_VALUE else _value(stream, head & 15)
-    elif kind in (BYTE, DOUBLE, BINARY):
-        stream.seek(1 if kind == BYTE else 8 if kind == DOUBLE else _varint(stream), 1)
+    elif kind in (BYTE, DOUBLE):
+        for _place in range(1 if kind == BYTE else 8):
+            _byte(stream)
+    elif kind == BINARY:
+        stream.seek(_length(stream), os.SEEK_CUR)
     else:
         raise ValueError("a page's head has a value of an unknown type")
     return None
@@ -134,6 +138,14 @@ def _value(stream: BinaryIO, kind: int) -> Any:
 def _integer(stream: BinaryIO) -> int:
     value = _varint(stream)
     return value >> 1 ^ -(value & 1)
+
+
+def _length(stream: BinaryIO) -> int:
+    """The bytes of a binary, or the items of a list, each of which has a byte or more: no more than are left of the file."""
+    length = _varint(stream)
+    if length > os.fstat(stream.fileno()).st_size - stream.tell():
+        raise ValueError("a value in a page's head is longer than the file")
+    return length
 
 
 def _varint(stream: BinaryIO) -> int:

@@ -8,6 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from imprint.data.readers import parquet_pages
 from imprint.data.readers.arrow import parquet_rows
 from imprint.data.readers.arrow_sizes import small_batches
 from imprint.data.readers.parquet_pages import Pages, read_pages
@@ -53,6 +54,25 @@ def test_heads_that_are_broken_end_the_count(tmp_path: Path) -> None:
         damaged[place : place + 8] = generator.randbytes(8)
         (tmp_path / "a.parquet").write_bytes(damaged)
         assert read_pages(tmp_path / "a.parquet", column).unpacked_bytes >= 0
+
+
+@pytest.mark.parametrize("value", [b"\x19\xf3" + b"\xff" * 5 + b"\1", b"\x19\xf7\xff\xff\x7f", b"\x18" + b"\xff" * 9 + b"\1"])
+def test_a_head_with_a_value_longer_than_the_file_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: bytes) -> None:
+    parquet.write_table(pyarrow.table({"a": ["x" * 100]}), tmp_path / "a.parquet", use_dictionary=False)
+    column = parquet.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[4 : 4 + len(value)] = value
+    (tmp_path / "a.parquet").write_bytes(content)
+    read, count = parquet_pages._value, 0
+
+    def counted(stream: Any, kind: int) -> Any:
+        nonlocal count
+        assert (count := count + 1) < 1000
+        return read(stream, kind)
+
+    monkeypatch.setattr(parquet_pages, "_value", counted)
+
+    assert read_pages(tmp_path / "a.parquet", [column]).unpacked_bytes == 0
 
 
 def test_a_long_text_that_all_rows_share_is_not_made_for_a_thousand_rows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
