@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import log_store
-from imprint.serve.web.log import log
+from imprint.serve.web.log import describe, log
 from imprint.serve.web.services import Services
 from imprint.serve.web.tasks import running_beside
 
@@ -27,13 +27,20 @@ TIDY_SECONDS: Final = 600.0
 
 @asynccontextmanager
 async def watching_rights(services: Services) -> AsyncIterator[None]:
-    """Watch as long as the service runs, and tidy beside it: that may take long, and no stream waits for it to end."""
-    async with running_beside(_repeat(_Watch(services).look)), running_beside(_repeat(_Tidying(services).work)):
+    """Watch as long as the service runs, and do the rest beside it: that may take long or fail, and none of it waits for the other."""
+    works: tuple[Callable[[], Awaitable[None]], ...] = (
+        _Watch(services).look,
+        _Tidying(services).work,
+        partial(retry_settlements, services),
+    )
+    async with AsyncExitStack() as stack:
+        for work in works:
+            await stack.enter_async_context(running_beside(_repeat(work)))
         yield
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
-    """Do something again and again, whatever goes wrong; the same trouble with the database is logged once."""
+    """Do something again and again, whatever goes wrong; the same trouble is logged once until it works again."""
     logged = ""
     while True:
         await asyncio.sleep(WATCH_SECONDS)
@@ -45,7 +52,9 @@ async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
                 log_store(error)
             logged = error.message.english
         except Exception as error:  # without it no right would ever end again
-            log("watch", {}, level=logging.ERROR, problem=error)
+            if describe(error) != logged:
+                log("watch", {}, level=logging.ERROR, problem=error)
+            logged = describe(error)
 
 
 class _Watch:
@@ -73,7 +82,7 @@ class _Watch:
 
 
 class _Tidying:
-    """Writes what could not be written before, and removes what has expired."""
+    """Removes what has expired."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -81,7 +90,6 @@ class _Tidying:
 
     async def work(self) -> None:
         """Do what is due. Raises StoreError where the database cannot be written."""
-        await retry_settlements(self._services)
         if time.monotonic() - self._tidied_at > TIDY_SECONDS:
             self._tidied_at = time.monotonic()
             await run_in_threadpool(self._services.store.tidy)

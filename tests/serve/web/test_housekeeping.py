@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from imprint.serve.web import housekeeping
 from imprint.serve.web.answers import AnswerSet
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.housekeeping import end_revoked, watching_rights
+from imprint.serve.web.log import LOGGER
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import Services, permission_of
 from imprint.serve.web.settings import WebSettings
@@ -310,6 +312,38 @@ def test_the_watch_goes_on_after_any_error(monkeypatch: pytest.MonkeyPatch) -> N
 
     asyncio.run(asyncio.wait_for(watch(), 5))
     assert asked >= 3
+
+
+def test_a_settlement_that_keeps_failing_is_logged_once_and_holds_up_no_tidying(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(housekeeping, "WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(housekeeping, "TIDY_SECONDS", 0.0)
+    tried, tidied = 0, 0
+
+    def settle(*_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise ZeroDivisionError
+
+    def tidy() -> None:
+        nonlocal tidied
+        tidied += 1
+
+    async def watch() -> None:
+        backend, store = ScriptedBackend(), ScriptedStore()
+        services = Services(backend, store.as_store(), WebSettings(), Metrics(backend))
+        monkeypatch.setattr(store.quota, "settle", settle)
+        monkeypatch.setattr(store, "tidy", tidy, raising=False)
+        services.unsettled.append((store.quota.reserve(principal("ada", "user"), "", 9), 7))
+        async with watching_rights(services):
+            while tried < 3 or tidied < 3:
+                await asyncio.sleep(0.001)
+
+    with caplog.at_level("ERROR", logger=LOGGER):
+        monkeypatch.setattr(logging.getLogger(LOGGER), "propagate", True)
+        asyncio.run(asyncio.wait_for(watch(), 5))
+    assert [record.message for record in caplog.records] == ["watch"]
 
 
 def test_a_service_without_its_database_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
