@@ -14,7 +14,7 @@ from imprint.serve.store.accounts import find_account, models_of
 from imprint.serve.store.addresses import visitor_address
 from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database, count_revocation
-from imprint.serve.store.deletion import GUEST_OWNER, delete_chats, end_sessions, remove_ended
+from imprint.serve.store.deletion import ENDED_AT, GUEST_OWNER, delete_chats, end_sessions, remove_ended
 from imprint.serve.store.errors import StoreError, not_found
 from imprint.serve.store.limits import Limits
 from imprint.serve.store.login import Login, SignIn, Standing
@@ -92,7 +92,7 @@ class Sessions:
                     "forbidden",
                     Bilingual("guests are not let in here. Sign in, or ask for an account.", "此处不接待访客，请登录或申请账号。"),
                 )
-            guests = select(func.count()).select_from(SESSIONS).where(SESSIONS.c.account_id == row.id)
+            guests = select(func.count()).select_from(SESSIONS).where(SESSIONS.c.account_id == row.id, SESSIONS.c.seen_at != ENDED_AT)
             if connection.execute(guests).scalar_one() >= self._limits.guest_sessions:
                 raise StoreError(
                     "throttled", Bilingual("too many guests are here. Try again later.", "访客过多，请稍后再试。"), retry_after=3600.0

@@ -1,8 +1,10 @@
+import time
 from pathlib import Path
 
 import pytest
 
 from imprint.serve.store import COMMAND_LINE, Limits, Store, StoreError
+from imprint.serve.store.login import Login
 from imprint.serve.store.sessions import hash_of
 from tests.serve.stores import HOME, PASSWORD, Clock, admin, open_store, user
 
@@ -175,3 +177,13 @@ def test_so_many_guests_are_here_at_a_time_from_everywhere(tmp_path: Path) -> No
             store.sessions.guest("192.0.2.3")
         store.sessions.end(first.token)
         assert store.sessions.guest("192.0.2.3")
+
+
+def test_a_guest_who_has_ended_is_counted_no_more_before_its_chats_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(tmp_path, limits=Limits(guest_sessions=1)) as store:
+        guest = store.sessions.guest("192.0.2.1")
+        store.chats.create(guest.principal)
+        came: list[Login] = []
+        monkeypatch.setattr(time, "sleep", lambda _: came.append(store.sessions.guest(f"192.0.2.{2 + len(came)}")) if not came else None)
+        store.sessions.end(guest.token)
+        assert len(came) == 1
