@@ -44,15 +44,23 @@ class Pages:
 
 
 def read_pages(path: Path, columns: "Iterable[ColumnChunkMetaData]") -> Pages:
-    """Read the heads of the pages of these columns, each up to the first that is broken. Raises OSError."""
-    pages = Pages()
+    """Read the heads of the pages of these columns, each up to the first that is broken.
+
+    Raises OSError, and ValueError for columns that have more bytes than the file: they share some, which would be read again and again.
+    """
+    pages, size, taken = Pages(), path.stat().st_size, 0
     values, longest = dict[str, int](), dict[str, int]()
     texts = pages.column_bytes
     with path.open("rb") as stream:
         for column in columns:
+            if column.total_compressed_size <= 0:
+                continue
             name, start = column.path_in_schema, column.data_page_offset
             start = min(start, column.dictionary_page_offset or start)
             unpacked, count, long = _read_chunk(stream, start, start + column.total_compressed_size, column.compression)
+            taken += max(column.total_compressed_size, stream.tell() - start)
+            if taken > size:
+                raise ValueError("its columns have more bytes than the file")
             pages.unpacked_bytes += unpacked
             values[name] = values.get(name, 0) + count
             if column.physical_type == "BYTE_ARRAY":

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow
@@ -14,6 +15,8 @@ from imprint.data.readers.arrow_sizes import small_batches
 from imprint.data.readers.parquet_pages import Pages, read_pages
 from imprint.data.readers.rows import read_rows
 from imprint.messages import UserError
+
+COLUMN = ("path_in_schema", "data_page_offset", "dictionary_page_offset", "total_compressed_size", "compression", "physical_type")
 
 
 def pages_of(file: Path) -> tuple[Pages, int]:
@@ -73,6 +76,19 @@ def test_a_head_with_a_value_longer_than_the_file_is_broken(tmp_path: Path, monk
     monkeypatch.setattr(parquet_pages, "_value", counted)
 
     assert read_pages(tmp_path / "a.parquet", [column]).unpacked_bytes == 0
+
+
+@pytest.mark.parametrize("claimed", [None, 1])
+def test_pages_that_columns_share_are_not_read_again_and_again(tmp_path: Path, claimed: int | None) -> None:
+    parquet.write_table(pyarrow.table({"a": ["x" * 10_000]}), tmp_path / "a.parquet", compression="none")
+    column = parquet.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0)
+    shared = SimpleNamespace(**{name: getattr(column, name) for name in COLUMN})
+    shared.total_compressed_size = claimed or shared.total_compressed_size
+    columns = iter([shared] * 1000)
+
+    with pytest.raises(ValueError, match="its columns have more bytes than the file"):
+        read_pages(tmp_path / "a.parquet", columns)
+    assert len(list(columns)) > 990
 
 
 def test_a_long_text_that_all_rows_share_is_not_made_for_a_thousand_rows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
