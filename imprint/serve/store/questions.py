@@ -105,11 +105,12 @@ class Questions:
             )
         more, most = len(text or ""), self._limits.characters_a_chat
         if characters + more > most:
+            few, few_chinese = (f", too few for {more:,} more", f"，容不下再加 {more:,} 个") if more else ("", "")
             raise StoreError(
                 "quota_exceeded",
                 Bilingual(
-                    f"this chat has {characters:,} characters and may have {most:,}, too few for {more:,} more. Begin another chat.",
-                    f"此对话已有 {characters:,} 个字符，上限为 {most:,} 个，容不下再加 {more:,} 个：请开始新的对话。",
+                    f"this chat has {characters:,} characters and may have {most:,}{few}. Begin another chat.",
+                    f"此对话已有 {characters:,} 个字符，上限为 {most:,} 个{few_chinese}：请开始新的对话。",
                 ),
             )
 

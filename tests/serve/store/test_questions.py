@@ -78,6 +78,17 @@ def test_a_chat_takes_no_question_beyond_its_characters(tmp_path: Path) -> None:
         assert store.questions.keep(me, other, "b" * 101, parent_id=None, models=["base"]).answers
 
 
+def test_who_asks_for_another_answer_in_a_chat_with_too_many_characters_hears_that_it_has_too_many(tmp_path: Path) -> None:
+    with open_store(tmp_path, limits=Limits(characters_a_chat=1000)) as store:
+        me = user(store)
+        chat = store.chats.create(me).id
+        question = keep_question(store, me, chat, "一" * 400)
+        keep_answer(store, me, chat, "a" * 601, parent_id=question)
+        with pytest.raises(StoreError, match=r"has 1,001 characters and may have 1,000\. Begin another chat") as error:
+            store.questions.path(me, chat, None, parent_id=question, answers=1)
+        assert "已有 1,001 个字符，上限为 1,000 个：请" in error.value.message.chinese
+
+
 def test_a_question_that_is_withdrawn_leaves_the_chat_as_it_was(store: Store) -> None:
     me = user(store)
     chat = store.chats.create(me)
