@@ -17,7 +17,7 @@ NO_BRACKETS: Final = bytes(set(range(256)) - BRACKETS.keys())
 
 
 def broken_bound(text: str, most_values: int = MAX_VALUES) -> Literal["depth", "values"] | None:
-    """Which bound JSON breaks; None where it breaks none, or none before the place from which on it is no JSON.
+    """Which bound JSON breaks; None where it breaks none. What is no JSON from some place on may get any answer for what follows there.
 
     All that takes time is done by a few calls for all of the text: a step for each text and mark in it would take four times as long.
     """
