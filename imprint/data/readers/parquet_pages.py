@@ -89,7 +89,7 @@ def _read_chunk(stream: BinaryIO, position: int, end: int, compression: str) -> 
         if head.get(TYPE) == DICTIONARY_PAGE:
             longest = max(longest, _longest_text(stream, head, compression))
         elif DELTA_BYTE_ARRAY in (data.get(2), data_v2.get(4)):
-            longest = max(longest, unpacked)
+            longest = max(longest, size)  # what texts have in common with the one before begins anew with each page
     return unpacked, values, longest
 
 

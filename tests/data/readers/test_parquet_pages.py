@@ -105,6 +105,16 @@ def test_a_long_text_that_all_rows_share_is_not_made_for_a_thousand_rows_at_once
     assert max(made) == 64
 
 
+def test_texts_told_by_the_one_before_are_no_longer_than_a_page(tmp_path: Path) -> None:
+    table = pyarrow.table({"a": [f"text {number}" for number in range(50_000)]})
+    how: dict[str, Any] = {"use_dictionary": False, "column_encoding": {"a": "DELTA_BYTE_ARRAY"}, "data_page_size": 2**12}
+    parquet.write_table(table, tmp_path / "a.parquet", write_batch_size=100, **how)
+
+    pages, _claimed = pages_of(tmp_path / "a.parquet")
+
+    assert 2**12 <= pages.row_bytes < 2**13 < pages.unpacked_bytes // 10
+
+
 @pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
 def test_the_longest_text_of_a_dictionary_is_found_however_it_is_compressed(tmp_path: Path, compression: str) -> None:
     table = pyarrow.table({"a": ["x" * (number % 100) for number in range(5000)]})
