@@ -75,6 +75,12 @@ class UpstreamAnswer:
         self.new_tokens = 0
         self.has_output = False
         """Whether its reader was sent text or tokens."""
+        self.tried: set[Server] = set()
+        """Servers that did nothing for it."""
+        self.error: FaultError | None = None
+        """Why the last one did not."""
+        self.waits_again = False
+        """Whether the others have no room now, so that it goes back into the queue."""
         self.task: asyncio.Task[None] | None = None
         self.generation: Generation
         """Its events."""
@@ -254,10 +260,10 @@ class UpstreamBackend:
         waiting = self._queue.in_order()
         without = {name for name in {answer.job.model for answer in waiting} if self._servers.least_loaded(name, None) is None}
         for answer in waiting:
-            if answer.job.model in without:
+            if answer.job.model in without or self._servers.least_loaded(answer.job.model, None, answer.tried) is None:
                 self._queue.remove(answer)
                 self._failed += 1
-                answer.end(FaultError("unreachable"))
+                answer.end(answer.error or FaultError("unreachable"))
         slots = self._limits.slots * self._servers.usable
         while (next_one := self._queue.take(self._has_room, slots=slots, strict=False)) is not None:
             self._start(next_one)
@@ -265,13 +271,17 @@ class UpstreamBackend:
             answer.generation.push(Waiting(position))
 
     def _has_room(self, answer: UpstreamAnswer) -> bool:
-        return self._servers.least_loaded(answer.job.model, self._limits.slots) is not None
+        return self._with_room(answer) is not None
+
+    def _with_room(self, answer: UpstreamAnswer) -> Server | None:
+        """The server that may write an answer now."""
+        return self._servers.least_loaded(answer.job.model, self._limits.slots, answer.tried, answer.owner)
 
     def _start(self, answer: UpstreamAnswer) -> None:
         answer.started_at = time.monotonic()
         self._times.note_wait(answer.started_at - answer.queued_at)
         self._open.add(answer)
-        self._move(answer, self._servers.least_loaded(answer.job.model, self._limits.slots, owner=answer.owner))
+        self._move(answer, self._with_room(answer))
         answer.task = asyncio.create_task(self._answer(answer))
         answer.task.add_done_callback(lambda _: self._leave(answer))
 
@@ -288,6 +298,9 @@ class UpstreamBackend:
         self._move(answer, None)
         self._open.discard(answer)
         self._queue.ended(answer)
+        if answer.waits_again and not answer.generation.ended:
+            self._wait_again(answer)
+            return
         self._times.note_answer(time.monotonic() - answer.started_at)
         self._prompt_tokens += answer.generation.prompt_tokens
         self._new_tokens += answer.new_tokens
@@ -297,12 +310,18 @@ class UpstreamBackend:
         if not self._closing:
             self._dispatch()
 
+    def _wait_again(self, answer: UpstreamAnswer) -> None:
+        """Put an answer back into the queue that was begun, and for which no server did anything."""
+        answer.waits_again, answer.task = False, None
+        answer.queued_at = time.monotonic()
+        self._queue.push(answer)
+        self._dispatch()
+
     async def _answer(self, answer: UpstreamAnswer) -> None:
-        """Ask the answer's server, and others where that one does nothing."""
-        tried: set[Server] = set()
+        """Ask the answer's server, and others where that one does nothing, as soon as they have room."""
         try:
             while (server := answer.server) is not None:
-                tried.add(server)
+                answer.tried.add(server)
                 try:
                     answer.generation.push(await self._events(answer, server))
                     server.answered()
@@ -310,10 +329,16 @@ class UpstreamBackend:
                 except Exception as exception:
                     error = fault_of_exception(exception)
                     server.failed(error, self._begin(), answer.owner)
-                    other = self._servers.least_loaded(answer.job.model, None, tried)
-                    if answer.has_output or not error.fault.retry_elsewhere or other is None:
+                    if server.rests_for:
+                        asyncio.get_running_loop().call_later(server.rests_for, self._dispatch)
+                    is_over = answer.has_output or not error.fault.retry_elsewhere
+                    if is_over or self._servers.least_loaded(answer.job.model, None, answer.tried) is None:
                         self._failed += 1
                         answer.end(error)
+                        return
+                    answer.error, other = error, self._with_room(answer)
+                    if other is None:
+                        answer.waits_again = True
                         return
                     self._move(answer, other)
         except Exception:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -34,6 +35,8 @@ KEEP_SECONDS: Final = 2.0
 PARTS_A_TURN: Final = 256
 """Chunks and lines that are read before others have their turn: what came at once may be ten thousand of either, a byte each."""
 DONE: Final = "[DONE]"
+RETRY_AFTER: Final = re.compile("[0-9]{1,9}")
+"""Seconds; the header may also have a date, which nobody sends."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ class Client:
 
 async def _fault_of(response: httpx2.Response) -> FaultError:
     body = await _read(response, MAX_ERROR_BYTES)
-    return fault_of_status(response.status_code, body[:MAX_ERROR_BYTES])
+    fault, seconds = fault_of_status(response.status_code, body[:MAX_ERROR_BYTES]), response.headers.get("retry-after", "")
+    fault.retry_after = float(seconds) if RETRY_AFTER.fullmatch(seconds) else None
+    return fault
 
 
 async def _read(response: httpx2.Response, limit: int) -> bytes:

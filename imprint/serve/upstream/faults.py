@@ -137,8 +137,10 @@ FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
 class FaultError(Exception):
     """Raised where a server does not give what it is asked for."""
 
-    def __init__(self, name: str, *, status: int | None = None) -> None:
+    def __init__(self, name: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(name)
+        self.retry_after = retry_after
+        """After how many seconds the server wants to be asked again, if it says so."""
         self.name = name
         """A key of `FAULTS`."""
         self.status = status

@@ -19,6 +19,8 @@ MAX_NAME: Final = 256
 MAX_LENGTH: Final = 2**31
 SUSPICIOUS: Final = 3
 """After so many answers in a row that failed, a server is left out for a while, whatever its checks say."""
+LONGEST_REST: Final = 5
+"""For how many times `Timeouts.retry` a server is left in peace at most that takes no request now, whatever it says."""
 COUNT_PATHS: Final = ("/tokenize", "/v1/tokenize")
 """Where servers count tokens: vLLM and SGLang; SGLang and this service."""
 PROBE_MESSAGES: Final = ({"role": "user", "content": "1"},)
@@ -56,7 +58,7 @@ class Server:
         """Answers in a row that failed."""
         self._owners: set[str] = set()
         """Two of their owners, or the only one."""
-        self._left_out_until = self._avoided_until = 0.0
+        self._left_out_until = self._avoided_until = self._rests_until = 0.0
         self._checks_failed = 0
         self._woken = asyncio.Event()
         self._log = logging.getLogger(__name__)
@@ -77,6 +79,9 @@ class Server:
         Where all were of one owner, whose requests may be the reason, it is left out for that one alone.
         """
         self._log_fault("an answer failed", error)
+        if error.name == "busy":
+            retry = client.timeouts.retry
+            self._rests_until = self._clock() + min(max(error.retry_after or retry, retry), LONGEST_REST * retry)
         if error.fault.counts_against_server:
             self._woken.set()
         if not error.counts_against_server:
@@ -90,6 +95,15 @@ class Server:
             self._avoided_until = self._clock() + _pause(client, self._failed - SUSPICIOUS)
             if len(self._owners) > 1:
                 self._left_out_until = self._avoided_until
+
+    @property
+    def rests_for(self) -> float:
+        """For how many seconds it gets no answer, as it said that it takes none now."""
+        return max(0.0, self._rests_until - self._clock())
+
+    def has_room(self, slots: int) -> bool:
+        """Whether it may have another answer, of `slots`."""
+        return self.running < slots and not self.rests_for
 
     def is_avoided_by(self, owner: str | None) -> bool:
         """Whether another server is better for this owner, all of whose answers failed of late, and nobody else's."""
@@ -224,7 +238,9 @@ class Servers:
         )
 
     def least_loaded(self, name: str, slots: int | None, without: Collection[Server] = (), owner: str | None = None) -> Server | None:
-        """The usable server with this model that has the fewest answers, fewer than `slots` of them; None where there is none.
+        """The usable server with this model that has the fewest answers; None where there is none.
+
+        `slots`: it must have fewer, and must not rest; None: whatever it has.
 
         One that fails for `owner` alone comes behind the others.
         """
@@ -232,7 +248,7 @@ class Servers:
         free = [
             server
             for server in self.all
-            if server.usable and theirs in server.models and server not in without and (slots is None or server.running < slots)
+            if server.usable and theirs in server.models and server not in without and (slots is None or server.has_room(slots))
         ]
         return min(free, key=lambda server: (server.is_avoided_by(owner), server.running), default=None)
 

@@ -6,11 +6,15 @@ import httpx2
 import pytest
 from starlette.responses import JSONResponse
 
+from imprint.serve.generation.job import Ended
+from imprint.serve.upstream.backend import UpstreamLimits
 from imprint.serve.upstream.client import Client, Timeouts
 from imprint.serve.upstream.faults import FaultError
 from imprint.serve.upstream.servers import SUSPICIOUS, Server, Servers, UpstreamModel, read_models
 from imprint.serve.web.models import describe_model
-from tests.serve.upstream.fakes import QUICK, FakeServer, backend_of, running, until
+from tests.serve.outcomes import outcome_of
+from tests.serve.upstream.fakes import ANSWER, QUICK, Asked, FakeServer, backend_of, behave, hang, job_of, running, until
+from tests.serve.upstream.misbehaviour import FAULTS
 
 
 def listed(*entries: Any) -> dict[str, Any]:
@@ -179,3 +183,60 @@ def test_a_check_learns_whether_tokens_are_counted() -> None:
 
     assert asyncio.run(run(FakeServer())) == (True, True, ["/v1/models", "/tokenize", "/v1/models"])
     assert asyncio.run(run(FakeServer(counts=False)))[:2] == (True, False)
+
+
+def test_no_server_has_more_answers_than_slots_where_another_takes_none() -> None:
+    async def run() -> tuple[int, set[str], int]:
+        running_now = most = 0
+
+        async def answer(asked: Asked) -> None:
+            nonlocal running_now, most
+            running_now += 1
+            most = max(most, running_now)
+            await asyncio.sleep(0.05)
+            running_now -= 1
+            await behave(asked)
+
+        full, good = FakeServer(answer=FAULTS["429"][0]), FakeServer(answer=answer)
+        async with running(full, good), backend_of(full, good, limits=UpstreamLimits(slots=2), timeouts=Timeouts()) as backend:
+            generations = [await backend.submit(job_of(owner=f"{number}")) for number in range(10)]
+            ends: set[str] = {(await outcome_of(one)).end.reason for one in generations}
+            await until(lambda: backend.statistics().running == 0)
+            return most, ends, len(full.answers)
+
+    most, ends, refused = asyncio.run(run())
+    assert (most, ends) == (2, {"stop"})
+    assert refused <= 2  # then it rests
+
+
+@pytest.mark.parametrize(("said", "least", "most"), [("", 0.1, 0.4), ("Retry-After: 99999\r\n", 0.5, 1.0)])
+def test_a_server_that_takes_none_now_rests_for_a_moment_while_others_wait(said: str, least: float, most: float) -> None:
+    async def run() -> float:
+        async def refuse(asked: Asked) -> None:
+            server.answer = behave
+            await asked.reply(429, {}, more=said)
+
+        server = FakeServer(answer=refuse)
+        async with running(server), backend_of(server, timeouts=Timeouts(retry=0.1)) as backend:
+            assert (await outcome_of(await backend.submit(job_of()))).end.kind == "unavailable"
+            begun = asyncio.get_running_loop().time()
+            assert (await outcome_of(await backend.submit(job_of()))).text == "".join(ANSWER)
+            return asyncio.get_running_loop().time() - begun
+
+    assert least * 0.8 <= asyncio.run(run()) < most
+
+
+def test_one_that_waits_again_ends_with_what_the_last_server_said_once_the_others_are_gone() -> None:
+    async def run() -> tuple[Ended, int]:
+        full, good = FakeServer(answer=FAULTS["429"][0]), FakeServer(answer=hang)
+        limits, timeouts = UpstreamLimits(slots=1), Timeouts(check=0.05)
+        async with running(full, good), backend_of(full, good, limits=limits, timeouts=timeouts) as backend:
+            first, _ = [await backend.submit(job_of(owner=f"{number}")) for number in range(2)]
+            await until(lambda: len(full.answers) == 1 and backend.statistics().waiting == 1)
+            good.listed = FAULTS["500"][0]
+            return (await outcome_of(first)).end, backend.statistics().running
+
+    end, others = asyncio.run(run())
+    assert end.error is not None
+    assert "takes no request now" in end.error.english
+    assert others == 1
