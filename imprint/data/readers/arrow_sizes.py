@@ -26,11 +26,12 @@ DICTIONARY_BATCH, RECORD_BATCH = 2, 3
 def small_batches(batch: "RecordBatch") -> "Iterator[tuple[RecordBatch, int]]":
     """The rows of a batch in parts of at most BATCH_ROWS and BATCH_BYTES, or one row, each with the bytes that Python takes for them.
 
-    Raises ValueError of pyarrow for a batch whose offsets or indices point elsewhere than forward and within it.
+    Raises an error of pyarrow after the rows ahead of one that is no UTF-8, or whose offsets or indices point elsewhere than forward and
+    within the batch.
     """
-    batch.validate(full=True)
-    for start in range(0, batch.num_rows, BATCH_ROWS):
-        waiting = [batch.slice(start, BATCH_ROWS)]
+    sound = _sound_rows(batch)
+    for start in range(0, sound.num_rows, BATCH_ROWS):
+        waiting = [sound.slice(start, BATCH_ROWS)]
         while waiting:
             part = waiting.pop()
             size = sum(map(decoded_bytes, part.columns))
@@ -39,6 +40,23 @@ def small_batches(batch: "RecordBatch") -> "Iterator[tuple[RecordBatch, int]]":
             else:
                 half = part.num_rows // 2
                 waiting += [part.slice(half), part.slice(0, half)]
+    if sound.num_rows < batch.num_rows:
+        batch.validate(full=True)
+
+
+def _sound_rows(batch: "RecordBatch") -> "RecordBatch":
+    """The rows ahead of the first broken one; none if values that rows share are broken, such as those of lists."""
+    from pyarrow import ArrowException
+
+    sound, broken, tried = 0, batch.num_rows + 1, batch.num_rows
+    while broken - sound > 1:  # by halves: each check is of all values that rows share
+        try:
+            batch.slice(0, tried).validate(full=True)
+            sound = tried
+        except ArrowException:
+            broken = tried
+        tried = (sound + broken) // 2
+    return batch.slice(0, sound)
 
 
 def decoded_bytes(array: Any) -> int:  # noqa: C901 (a table of types)

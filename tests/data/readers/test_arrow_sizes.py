@@ -103,6 +103,27 @@ def test_lists_that_go_back_are_not_followed(tmp_path: Path) -> None:
     assert str(problem).startswith("the file is broken from about here on: ")
 
 
+@pytest.mark.parametrize("broken", [0, 1, 999, 1000, 5000, 9999])
+def test_rows_ahead_of_a_broken_text_are_read(tmp_path: Path, broken: int) -> None:
+    texts = pyarrow.array([b"\xff\xfe" if number == broken else b"text" for number in range(10_000)], pyarrow.binary())
+    file = written(tmp_path / "a.arrow", {"q": pyarrow.StringArray.from_buffers(len(texts), *texts.buffers()[1:]), "n": range(10_000)})
+
+    *rows, (_place, problem) = arrow_rows(file)
+
+    assert [row for _place, row in rows] == [{"q": "text", "n": number} for number in range(broken)]
+    assert str(problem).startswith("the file is broken from about here on: ")
+
+
+def test_rows_ahead_of_an_index_without_a_text_are_read(tmp_path: Path) -> None:
+    places = pyarrow.array([0] * 2500 + [7] + [0] * 2500, pyarrow.int32())
+    column = pyarrow.DictionaryArray.from_arrays(places, ["text"], safe=False)
+
+    *rows, (_place, problem) = arrow_rows(written(tmp_path / "a.arrow", {"q": column}))
+
+    assert [row for _place, row in rows] == [{"q": "text"}] * 2500
+    assert str(problem).startswith("the file is broken from about here on: ")
+
+
 @pytest.mark.parametrize("as_stream", [True, False])
 @pytest.mark.parametrize("in_dictionary", [True, False])
 def test_what_is_compressed_to_nothing_is_refused_before_it_is_unpacked(tmp_path: Path, *, as_stream: bool, in_dictionary: bool) -> None:
