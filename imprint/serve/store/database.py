@@ -67,6 +67,8 @@ class Database:
         self._shared = Shared()
         self.on_write: Callable[[float], None] = lambda _seconds: None
         """Called with the seconds that a transaction has had the right to write."""
+        self.on_ended: Callable[[], None] | None = None
+        """Called where guests' sessions were ended, and undertakes to have them removed; None: whoever ends them removes them."""
         refuse_unwritable(folder)
         with translate_disk_errors(folder):
             make_private(folder, FILE_NAME)

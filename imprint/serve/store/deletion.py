@@ -31,6 +31,14 @@ def end_sessions(connection: Connection, *which: ColumnElement[bool]) -> int:
 
 
 def remove_ended(database: Database, *which: ColumnElement[bool]) -> None:
+    """Have guests' sessions that were ended removed, with their chats: by whoever has undertaken it, else now."""
+    if database.on_ended is None:
+        remove_ended_now(database, *which)
+    else:
+        database.on_ended()
+
+
+def remove_ended_now(database: Database, *which: ColumnElement[bool]) -> None:
     """Remove guests' sessions that were ended, with their chats, while others write. What cannot be removed now, goes by and by."""
     ended = (SESSIONS.c.seen_at == ENDED_AT, *which)
     with permitted_by(None), suppress(StoreError):  # it was decided by one who might

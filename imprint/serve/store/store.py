@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from imprint.serve.store.chat_export import ChatExport
 from imprint.serve.store.chat_import import ChatImport
 from imprint.serve.store.chats import Chats
 from imprint.serve.store.database import BUSY_SECONDS, Database, Outcome
+from imprint.serve.store.deletion import remove_ended_now
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.keys import Keys
 from imprint.serve.store.limits import Limits
@@ -108,6 +110,19 @@ class Store:
     def observe_writes(self, observe: Callable[[float], None]) -> None:
         """Let a function be called with the seconds of each transaction that writes."""
         self._database.on_write = observe
+
+    @contextmanager
+    def leaving_removal(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Let nobody who ends guests' sessions wait until they are removed: `tell` is called, from any thread, and then `remove_ended`."""
+        self._database.on_ended = tell
+        try:
+            yield
+        finally:
+            self._database.on_ended = None
+
+    def remove_ended(self) -> None:
+        """Remove guests' sessions that were ended, with their chats; what cannot be removed now, goes when it is tidied."""
+        remove_ended_now(self._database)
 
     def tidy(self) -> None:
         """Remove what has expired: sessions with the chats of guests, old usage, requests and entries of the audit log.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,12 +29,10 @@ TIDY_SECONDS: Final = 600.0
 @asynccontextmanager
 async def watching_rights(services: Services) -> AsyncIterator[None]:
     """Watch as long as the service runs, and do the rest beside it: that may take long or fail, and none of it waits for the other."""
-    works: tuple[Callable[[], Awaitable[None]], ...] = (
-        _Watch(services).look,
-        _Tidying(services).work,
-        partial(retry_settlements, services),
-    )
+    watch, tidying, removal = _Watch(services), _Tidying(services), _Removal(services)
+    works: tuple[Callable[[], Awaitable[None]], ...] = (watch.look, tidying.work, removal.work, partial(retry_settlements, services))
     async with AsyncExitStack() as stack:
+        stack.enter_context(services.store.leaving_removal(removal.is_due.set))
         for work in works:
             await stack.enter_async_context(running_beside(_repeat(work)))
         yield
@@ -93,6 +92,21 @@ class _Tidying:
         if time.monotonic() - self._tidied_at > TIDY_SECONDS:
             self._tidied_at = time.monotonic()
             await run_in_threadpool(self._services.store.tidy)
+
+
+class _Removal:
+    """Removes guests' sessions that were ended, with their chats: nobody who ends them waits for it."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.is_due = threading.Event()
+        """Set where some have been ended."""
+
+    async def work(self) -> None:
+        """Remove them, if there are some."""
+        if self.is_due.is_set():
+            self.is_due.clear()
+            await run_in_threadpool(self._services.store.remove_ended)
 
 
 def _has_expired(services: Services) -> bool:

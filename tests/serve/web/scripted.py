@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -226,6 +226,10 @@ class ScriptedStore:
 
     def observe_writes(self, observe: Callable[[float], None]) -> None:
         """It writes nothing."""
+
+    def leaving_removal(self, tell: Callable[[], None]) -> AbstractContextManager[None]:
+        """It has no sessions."""
+        return nullcontext()
 
     def has_expired(self, principal: Principal) -> bool:
         return principal.expires_at is not None and time.time() >= principal.expires_at

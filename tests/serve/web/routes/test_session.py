@@ -1,11 +1,16 @@
+import sqlite3
 import statistics
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import ColumnElement
 
-from imprint.serve.store import COMMAND_LINE, Limits, Store
+from imprint.serve.store import COMMAND_LINE, Limits, Store, deletion
+from imprint.serve.store.database import FILE_NAME, Database
 from imprint.serve.web import services
 from imprint.serve.web.access import GuardedRoute
 from imprint.serve.web.request_body import SMALL_BODY_BYTES
@@ -139,6 +144,43 @@ def test_an_address_that_a_stranger_claims_is_not_believed(shown: Page) -> None:
     browser.headers["X-Forwarded-For"] = "192.0.2.9"
     assert browser.sign_in("stranger", PASSWORD).status_code == 200
     assert {session["address"] for session in browser.get("/api/me/sessions").json()["sessions"]} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("way", ["sign out", "sign in", "guests off"])
+def test_nobody_waits_until_the_chats_of_guests_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    may_delete, delete = threading.Event(), deletion.delete_chats
+
+    def wait(database: Database, condition: ColumnElement[bool]) -> int:
+        assert may_delete.wait(20)
+        return delete(database, condition)
+
+    with page(tmp_path) as shown:
+        admin, guest = shown.admin(), shown.guest()
+        guest.new_chat()
+        monkeypatch.setattr(deletion, "delete_chats", wait)
+        try:
+            guest.timeout = admin.timeout = 5
+            token = guest.cookies["imprint_session"]
+            if way == "sign out":
+                assert guest.delete("/api/session").status_code == 200
+            elif way == "sign in":
+                assert guest.sign_in("admin", PASSWORD).status_code == 200
+            else:
+                assert admin.put("/api/admin/settings", json={"guests": "off"}).status_code == 200
+            assert shown.store.sessions.of(token) is None
+            assert count_of(tmp_path, "chats") == 1
+        finally:
+            may_delete.set()
+        deadline = time.monotonic() + 10
+        while count_of(tmp_path, "chats") or count_of(tmp_path, "sessions WHERE owner LIKE 'guest:%'"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def count_of(folder: Path, rows: str) -> int:
+    """How many of these rows the database of a folder has."""
+    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
 
 
 def test_whom_a_proxy_leads_here_is_no_guest_of_this_machine(shown: Page) -> None:
