@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx2
 
 from imprint.serve.json_bounds import MAX_VALUES, broken_bound
+from imprint.serve.upstream.bounded_head import Head, bounded_transport
 from imprint.serve.upstream.faults import FaultError, fault_of_status, read_json
 
 MAX_EVENT_BYTES: Final = 2**20
@@ -67,8 +68,10 @@ class Client:
         self._http = httpx2.AsyncClient(
             headers=headers,
             timeout=httpx2.Timeout(None, connect=timeouts.connect, write=timeouts.silence),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_SECONDS),
-            verify=ssl.create_default_context(),  # which honours SSL_CERT_FILE
+            transport=bounded_transport(
+                httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEP_SECONDS),
+                ssl.create_default_context(),  # which honours SSL_CERT_FILE
+            ),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept: each answer could bring more, sent to all ports
             follow_redirects=False,
             trust_env=False,
@@ -111,8 +114,10 @@ class Client:
         """The beginning of an answer with the status 200."""
         content = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
+        head = Head()
         try:
             async with self._http.stream("GET" if body is None else "POST", url, content=content, headers=headers) as response:
+                head.is_over = True
                 if response.status_code != 200:
                     raise await _fault_of(response)
                 yield response
