@@ -102,6 +102,8 @@ class Services:
     """The same for guests."""
     opening_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
+    sending_counts: Counter[str] = field(default_factory=Counter, init=False)
+    """How many opened chats are being sent to each owner: one that reads slowly opens few, and asks on."""
     large_body_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many large bodies of each sender are being received and parsed."""
     body_parser: BodyParser = field(default_factory=BodyParser, init=False)
@@ -248,8 +250,15 @@ def slow_slot(services: Services, principal: Principal) -> Iterator[None]:
 
 @contextmanager
 def opening_slot(services: Services, principal: Principal) -> Iterator[None]:
-    """One of an owner's slots for reading chats, each in `in_opening_thread`. Raises ApiError if none is free."""
+    """One of an owner's slots while chats are read, each in `in_opening_thread`. Raises ApiError if none is free."""
     with slot(services.opening_counts, principal.owner, MAX_OPENING, MANY_OPEN):
+        yield
+
+
+@contextmanager
+def sending_slot(services: Services, principal: Principal) -> Iterator[None]:
+    """One of an owner's slots for chats that are opened, each kept until all of it is sent. Raises ApiError if none is free."""
+    with slot(services.sending_counts, principal.owner, MAX_OPENING, MANY_OPEN):
         yield
 
 

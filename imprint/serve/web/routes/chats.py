@@ -34,6 +34,7 @@ from imprint.serve.web.services import (
     in_writing_thread,
     opening_slot,
     principal_of,
+    sending_slot,
     services_of,
     slow_slot,
 )
@@ -117,12 +118,13 @@ async def list_messages(request: Request, chat_id: str) -> Response:
     services, principal = services_of(request), principal_of(request)
 
     async def sent() -> AsyncGenerator[bytes]:
-        with opening_slot(services, principal):
-            messages = await in_opening_thread(services, principal, partial(services.store.chats.messages, principal, chat_id))
-            writing = background_answers_of(request).by_message(principal)
-            described = {"messages": (describe(message, writing) for message in messages)}
-            body = await in_opening_thread(services, principal, partial(json_bytes, described))
-            del messages, described
+        with sending_slot(services, principal):
+            with opening_slot(services, principal):
+                messages = await in_opening_thread(services, principal, partial(services.store.chats.messages, principal, chat_id))
+                writing = background_answers_of(request).by_message(principal)
+                described = {"messages": (describe(message, writing) for message in messages)}
+                body = await in_opening_thread(services, principal, partial(json_bytes, described))
+                del messages, described
             yield b""  # all is read, or refused, before the answer begins
             for begin in range(0, len(body), PIECE_BYTES):  # a client that reads slowly keeps the slot with the memory
                 yield body[begin : begin + PIECE_BYTES]

@@ -14,6 +14,7 @@ from imprint.serve.generation.job import Generation, Job
 from imprint.serve.store import Limits, StoreError
 from imprint.serve.store.chat_import import ImportedMessage
 from imprint.serve.store.quota import least_tokens
+from imprint.serve.web import services as web_services
 from imprint.serve.web.json_pieces import json_bytes
 from imprint.serve.web.routes import chats
 from imprint.serve.web.services import MAX_OPENING, MAX_SLOW
@@ -298,7 +299,8 @@ def test_the_messages_of_a_chat_are_read_and_written_beside_the_event_loop_and_a
 
 
 def test_a_client_that_does_not_read_a_chat_keeps_its_place_among_those_that_are_opened(shown: Page) -> None:
-    browser, counts = shown.user("stalling"), shown.running.app.state.services.opening_counts
+    browser, services = shown.user("stalling"), shown.running.app.state.services
+    counts = services.sending_counts
     account = shown.store.accounts.named("stalling").id
     whose = replace(principal("stalling", "user"), account_id=account, owner=f"account:{account}")
     large = [ImportedMessage(str(number), None, "user", "😀" * 200_000, None, "done", None, 0, 0) for number in range(10)]
@@ -311,6 +313,10 @@ def test_a_client_that_does_not_read_a_chat_keeps_its_place_among_those_that_are
         time.sleep(0.2)
         assert counts[whose.owner] == 1
         assert sum(len(one["text"]) for one in browser.messages(chat)) == 2_000_000
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(web_services, "MAX_OPENING", 1)
+            assert browser.get(f"/api/chats/{chat}/messages").status_code == 429
+            browser.ask(browser.new_chat(), "hello")  # reading slowly takes no place from one's questions
     deadline = time.monotonic() + 5
     while counts:
         assert time.monotonic() < deadline
