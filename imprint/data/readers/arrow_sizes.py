@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ CONTINUATION: Final = 0xFFFFFFFF
 DICTIONARY_BATCH, RECORD_BATCH = 2, 3
 """Types of messages that hold buffers. Source: MessageHeader in Message.fbs of Apache Arrow."""
 
+Measured = dict[tuple[object, ...], int]
+"""The bytes of the longest text of dictionaries, by where their texts stand in memory."""
+
 
 def small_batches(batch: "RecordBatch") -> "Iterator[tuple[RecordBatch, int]]":
     """The rows of a batch in parts of at most BATCH_ROWS and BATCH_BYTES, or one row, each with the bytes that Python takes for them.
@@ -29,12 +33,12 @@ def small_batches(batch: "RecordBatch") -> "Iterator[tuple[RecordBatch, int]]":
     Raises an error of pyarrow after the rows ahead of one that is no UTF-8, or whose offsets or indices point elsewhere than forward and
     within the batch.
     """
-    sound = _sound_rows(batch)
+    sound, measured = _sound_rows(batch), Measured()
     for start in range(0, sound.num_rows, BATCH_ROWS):
         waiting = [sound.slice(start, BATCH_ROWS)]
         while waiting:
             part = waiting.pop()
-            size = sum(map(decoded_bytes, part.columns))
+            size = sum(decoded_bytes(column, measured) for column in part.columns)
             if size <= BATCH_BYTES or part.num_rows == 1:
                 yield part, size
             else:
@@ -59,43 +63,51 @@ def _sound_rows(batch: "RecordBatch") -> "RecordBatch":
     return batch.slice(0, sound)
 
 
-def decoded_bytes(array: Any) -> int:  # noqa: C901 (a table of types)
-    """The bytes that Python takes for the values of a pyarrow array, or more; of a very long one at least ROW_BYTES."""
+def decoded_bytes(array: Any, measured: Measured | None = None) -> int:  # noqa: C901 (a table of types)
+    """The bytes that Python takes for the values of a pyarrow array, or more; of a very long one at least ROW_BYTES.
+
+    `measured` keeps what was measured of dictionaries, for the arrays of one batch.
+    """
     from pyarrow import compute, types
 
-    kind, count = array.type, len(array)
+    kind, count, measured = array.type, len(array), {} if measured is None else measured
+    inner = partial(decoded_bytes, measured=measured)
     if types.is_null(kind) or count == 0 or count * NULL_BYTES > ROW_BYTES:
         return count * NULL_BYTES
     if hasattr(array, "storage"):
-        return decoded_bytes(array.storage)
+        return inner(array.storage)
     own = count * VALUE_BYTES
     if (lengths := _text_lengths(array)) is not None:
         return own + (compute.sum(lengths).as_py() or 0)
     if types.is_dictionary(kind):
-        return own + count * _largest(array.dictionary)
+        return own + count * _largest(array.dictionary, measured)
     if types.is_run_end_encoded(kind):
-        return own + count * _largest(array.values)
+        return own + count * _largest(array.values, measured)
     if types.is_struct(kind):
-        return own + sum(decoded_bytes(array.field(index)) for index in range(kind.num_fields))
+        return own + sum(inner(array.field(index)) for index in range(kind.num_fields))
     if types.is_union(kind):
-        return own + count * sum(decoded_bytes(array.field(index)) for index in range(kind.num_fields))
+        return own + count * sum(inner(array.field(index)) for index in range(kind.num_fields))
     if types.is_fixed_size_list(kind):
-        return own + decoded_bytes(array.values.slice(array.offset * kind.list_size, count * kind.list_size))
+        return own + inner(array.values.slice(array.offset * kind.list_size, count * kind.list_size))
     if hasattr(array, "sizes"):  # a view of lists, which may all be the same
         places = zip(array.offsets.to_pylist(), array.sizes.to_pylist(), strict=True)
-        return own + sum(decoded_bytes(array.values.slice(start, length)) for start, length in places)
+        return own + sum(inner(array.values.slice(start, length)) for start, length in places)
     if hasattr(array, "offsets"):
         start, stop = array.offsets[0].as_py(), array.offsets[-1].as_py()
-        return own + decoded_bytes(array.values.slice(start, stop - start))
+        return own + inner(array.values.slice(start, stop - start))
     return count * max(VALUE_BYTES, int(kind.bit_width) // 8)
 
 
-def _largest(array: Any) -> int:
+def _largest(array: Any, measured: Measured) -> int:
     """The bytes of the longest text of an array, or if it has other values, of all of them."""
     from pyarrow import compute
 
-    lengths = _text_lengths(array)
-    return decoded_bytes(array) if lengths is None else int(compute.max(lengths).as_py() or 0)
+    if str(array.type) not in TEXTS + TEXT_VIEWS:
+        return decoded_bytes(array, measured)
+    place = str(array.type), array.offset, len(array), *(None if buffer is None else buffer.address for buffer in array.buffers())
+    if place not in measured:
+        measured[place] = int(compute.max(_text_lengths(array)).as_py() or 0)
+    return measured[place]
 
 
 def _text_lengths(array: Any) -> Any:

@@ -81,6 +81,25 @@ def test_a_dictionary_is_divided_by_the_texts_that_its_rows_have() -> None:
     assert all(size <= arrow_sizes.BATCH_BYTES for _part, size in parts)
 
 
+@pytest.mark.parametrize("in_lists", [True, False])
+def test_the_texts_of_a_dictionary_are_measured_once_for_a_batch(monkeypatch: pytest.MonkeyPatch, *, in_lists: bool) -> None:
+    texts: Any = pyarrow.array([f"text {number}" for number in range(5000)]).dictionary_encode()
+    column = pyarrow.ListArray.from_arrays(pyarrow.array(range(5001), pyarrow.int32()), texts) if in_lists else texts
+    measure, measured = arrow_sizes._text_lengths, list[int]()
+
+    def counted(array: Any) -> Any:
+        lengths = measure(array)
+        measured.extend([] if lengths is None else [len(array)])
+        return lengths
+
+    monkeypatch.setattr(arrow_sizes, "_text_lengths", counted)
+    other = pyarrow.array(["x", "long" * 10] * 2500).dictionary_encode()
+    parts = list(small_batches(pyarrow.record_batch({"a": column, "b": other})))
+
+    assert sum(part.num_rows for part, _size in parts) == 5000
+    assert measured == [5000, 2]
+
+
 @pytest.mark.parametrize("as_view", [True, False])
 def test_one_list_of_all_the_nulls_there_are_is_a_bad_row(tmp_path: Path, *, as_view: bool) -> None:
     lists: Any = pyarrow.ListArray.from_arrays(pyarrow.array([0, MANY, MANY], pyarrow.int32()), pyarrow.nulls(MANY))
