@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.data.readers.arrow_sizes import BATCH_BYTES, BATCH_ROWS, ROW_BYTES, small_batches, unpacked_bytes
 from imprint.data.readers.bad_rows import BadRowError, first_line
-from imprint.data.readers.encodings import MAX_ROW_CHARACTERS, ReportBytes, too_long_error
+from imprint.data.readers.encodings import MAX_ROW_CHARACTERS, PACKED_RATIO, ReportBytes, too_long_error
 from imprint.data.readers.parquet_pages import read_pages
 from imprint.data.readers.tables import Header
 from imprint.messages import Bilingual, UserError
@@ -32,7 +32,7 @@ class Limit(NamedTuple):
     """What is counted."""
 
 
-BYTES: Final = Limit(2**28, 200, Bilingual("", "字节"))
+BYTES: Final = Limit(2**28, PACKED_RATIO, Bilingual("", "字节"))
 VALUES: Final = Limit(2**24, 16, Bilingual(" values of a column", "个列值"))
 """Of one column, with those in lists, and nulls."""
 

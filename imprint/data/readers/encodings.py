@@ -19,6 +19,9 @@ SAMPLE_BYTES: Final = 2**22
 """Number of bytes, from the first non-ASCII chunk on, by which the encoding is detected."""
 MAX_ROW_CHARACTERS: Final = 2**24
 """Maximum characters of a row; what is longer is a file without newlines, which would fill the memory."""
+PACKED_RATIO: Final = 200
+"""How many times its bytes a packed file, such as a workbook, Parquet or Arrow, may have once unpacked; what has more is made to fill
+the memory."""
 PRIVATE_SHARE: Final = 0.1
 """Share of characters of a private use area from which a text that GB18030 can decode is one of another encoding."""
 BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))

@@ -9,7 +9,7 @@ from typing import Final
 
 from imprint.data.readers.arrow import arrow_rows, parquet_rows
 from imprint.data.readers.bad_rows import quote
-from imprint.data.readers.encodings import ReportBytes
+from imprint.data.readers.encodings import PACKED_RATIO, ReportBytes
 from imprint.data.readers.json_rows import array_rows, line_rows, object_rows, wrapped_rows
 from imprint.data.readers.sources import DataFile, data_files, detect_format, parse_source, skipped_files, unreadable_error
 from imprint.data.readers.tables import csv_rows
@@ -26,7 +26,6 @@ PACKED_ROWS: Final = 100_000
 """Rows of a workbook, of Parquet or Arrow from which the file must have a byte for each."""
 PACKED_CHARACTERS: Final = 2**26
 """Characters of its rows from which they may not be PACKED_RATIO times the bytes of the file."""
-PACKED_RATIO: Final = 200
 DESCRIBED_ROWS: Final = 20_000
 """Number of rows of a JSON file whose columns are described: each may have other ones."""
 DESCRIBED_TABLE_ROWS: Final = 200
