@@ -16,7 +16,7 @@ PARTS = (
 """What is normalized, left out, taken together, unknown, and special."""
 
 
-@pytest.mark.parametrize("family", ["chatglm", "chatglm2", "glm4", "own"])
+@pytest.mark.parametrize("family", ["chatglm", "chatglm2", "glm4", pytest.param("own", marks=pytest.mark.long)])
 def test_no_text_that_fits_is_refused_whatever_it_is(family: str, tmp_path: Path) -> None:
     tokenizer, rng = template_of(family, tmp_path).tokenizer, random.Random(0)
     for _ in range(200):

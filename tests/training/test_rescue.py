@@ -141,6 +141,7 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.long
 def test_an_explosion_in_the_middle_goes_back_to_the_last_good_state_and_not_to_a_newer_one(
     recipe: Path, no_collector: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

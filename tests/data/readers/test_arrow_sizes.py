@@ -143,7 +143,7 @@ def test_rows_ahead_of_an_index_without_a_text_are_read(tmp_path: Path) -> None:
     assert str(problem).startswith("the file is broken from about here on: ")
 
 
-@pytest.mark.parametrize("as_stream", [True, False])
+@pytest.mark.parametrize("as_stream", [pytest.param(True, marks=pytest.mark.long), False])
 @pytest.mark.parametrize("in_dictionary", [True, False])
 def test_what_is_compressed_to_nothing_is_refused_before_it_is_unpacked(tmp_path: Path, *, as_stream: bool, in_dictionary: bool) -> None:
     texts = pyarrow.array(["x" * 300_000_000])
