@@ -31,6 +31,10 @@ class Limit(NamedTuple):
     of: Bilingual
     """What is counted."""
 
+    def most(self, size: int) -> int:
+        """Of a file of so many bytes."""
+        return max(self.least, self.ratio * size)
+
 
 BYTES: Final = Limit(2**28, PACKED_RATIO, Bilingual("", "字节"))
 VALUES: Final = Limit(2**24, 16, Bilingual(" values of a column", "个列值"))
@@ -51,14 +55,13 @@ def parquet_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterato
         pages = read_pages(path, (part.column(index) for part in parts for index in range(part.num_columns)))
         columns = [file.schema.column(index) for index in range(len(file.schema))]
         row_bytes = pages.row_bytes + sum(column.length for column in columns)
-        most = max(BYTES.least, BYTES.ratio * path.stat().st_size)
+        size = path.stat().st_size
         # a row may have all texts of a list: they stay places in a dictionary, which takes longer to read
-        if lists := [one.path for one in columns if one.max_repetition_level and pages.column_bytes.get(one.path, 0) > most]:
+        if lists := [one.path for one in columns if one.max_repetition_level and pages.column_bytes.get(one.path, 0) > BYTES.most(size)]:
             file = ParquetFile(path, pre_buffer=False, buffer_size=2**16, read_dictionary=lists)
     except Exception as error:
         raise _broken(path, "Parquet", error) from error
     Header.from_cells(names, str(path))
-    size = path.stat().st_size
     _refuse_bomb(path, size, pages.unpacked_bytes)
     _refuse_bomb(path, size, pages.values, VALUES)
     batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, row_bytes)))
@@ -99,7 +102,7 @@ def arrow_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterator[
 
 def _refuse_bomb(path: Path, size: int, unpacked: int, limit: Limit = BYTES) -> None:
     """Raise UserError for a file that unpacks to far more than it holds."""
-    if unpacked > max(limit.least, limit.ratio * size):
+    if unpacked > limit.most(size):
         raise UserError(
             Bilingual(
                 f"{path} has {size:,} bytes and would unpack to {unpacked:,}{limit.of.english}, which no file of rows does. "
