@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any, Final
 
 import yaml
@@ -12,9 +13,11 @@ from imprint.messages import Bilingual, UserError
 MAX_CHARACTERS: Final = 200_000
 """Maximum characters of a YAML text."""
 MAX_NODES: Final = 100_000
-"""Maximum values of a YAML text with its aliases written out."""
+"""Maximum values of a YAML text with its aliases written out; a long text counts as several."""
+CHARACTERS_A_NODE: Final = 100
 MAX_DIGITS: Final = 100
 """Maximum digits of an integer."""
+MERGE: Final = "tag:yaml.org,2002:merge"
 DIGITS = tuple("-+0123456789")
 # YAML 1.2's core schema. PyYAML follows 1.1, which reads `1e-3` as text, `no` as false and 1:30 as 90.
 SCALARS = (
@@ -57,6 +60,12 @@ class Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse a merge that its tag asks for: merges of merges multiply before anything is counted."""
+        for key, _value in node.value:
+            if key.tag == MERGE:
+                raise yaml.constructor.ConstructorError(problem="merges are not part of YAML 1.2", problem_mark=key.start_mark)
 
     # Only the types that JSON has: no !!binary, !!set or !!timestamp.
     yaml_constructors = {  # noqa: RUF012
@@ -121,11 +130,13 @@ def _written_nodes(value: object, known: dict[int, int]) -> int:
 
     `known`: id of a value -> its number, 0 while it is open.
     """
+    if isinstance(value, str):
+        return 1 + len(value) // CHARACTERS_A_NODE
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
         known[id(value)], total = 0, 1
-        for item in value.values() if isinstance(value, dict) else value:
+        for item in chain(value, value.values()) if isinstance(value, dict) else value:
             total += _written_nodes(item, known)
             if total > MAX_NODES:
                 break
@@ -146,7 +157,7 @@ def _translate_yaml_errors(source: str) -> Iterator[None]:
         raise UserError(_invalid_yaml(location, str(error.problem))) from error
     except RecursionError:
         raise UserError(Bilingual(f"{source}: this is nested too deeply for a recipe.", f"{source}：嵌套过深，不能作为配方。")) from None
-    except (yaml.YAMLError, ValueError, LookupError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, ArithmeticError) as error:
         raise UserError(_invalid_yaml(source, str(error))) from error
 
 

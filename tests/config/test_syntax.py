@@ -70,6 +70,13 @@ def test_what_is_not_yaml_is_told_with_its_place(text: str, sentence: str) -> No
         ("a: " + "1" * 101, "recipe.yaml:1:4: this is not valid YAML: a number of 101 digits, more than 100."),
         ("a: " + "x" * 200_000, "has 200,003 characters, more than 200,000, which no recipe has."),
         ("[" * 90_000, "nested too deeply"),
+        (
+            "a0: &a0 {x: 1}\n" + "\n".join(f'a{i}: &a{i} {{? !!merge "<<" : [{", ".join([f"*a{i - 1}"] * 10)}]}}' for i in range(1, 10)),
+            "recipe.yaml:2:12: this is not valid YAML: merges are not part of YAML 1.2",
+        ),
+        ("a: &a " + "x" * 50_000 + "\nb: [" + "*a," * 30_000 + "]", "stand for more than 100,000 values"),
+        ("a: &a " + "x" * 50_000 + "\nb: [" + "{*a : 1}," * 10_000 + "]", "stand for more than 100,000 values"),
+        ("a: !!float " + "1:" * 1000 + "1", "recipe.yaml: this is not valid YAML"),
     ],
 )
 def test_texts_without_end_are_refused_at_once(text: str, sentence: str) -> None:
