@@ -19,13 +19,18 @@ export function adminView(tab) {
   return h("main", { id: "main", class: "view", tabindex: "-1" }, h("h1", { said: "admin" }), h("nav", { class: "tabs", label: "admin" }, ...links), body);
 }
 
-/** Do something from a button, and tell a failure. */
+/** Do something from a button, once at a time, and tell a failure. */
 function doing(action, load) {
+  let isDoing = false;
   return async () => {
+    if (isDoing) return;
+    isDoing = true;
     try {
       if (await action() !== false) await load();
     } catch (failure) {
       tell(failure);
+    } finally {
+      isDoing = false;
     }
   };
 }
@@ -57,8 +62,14 @@ function request(one, models, load) {
     h("div", { class: "row" }, button("decline", doing(decline, load)), button("approve", doing(approve, load), "primary")));
 }
 
-async function usersTab(load) {
+/** The accounts as they are now, and the models there are. */
+async function accounts() {
   const [{ users }, { models }] = await Promise.all([call("GET", "/api/admin/users"), call("GET", "/api/admin/models")]);
+  return { users, models };
+}
+
+async function usersTab(load) {
+  const { users, models } = await accounts();
   const create = () => openUser({ title: "newUser", action: "create", account: {}, models, isNew: true }, async (fields) => {
     const { user, password } = await call("POST", "/api/admin/users", fields);
     return () => showPassword(user.name, password);
@@ -66,19 +77,23 @@ async function usersTab(load) {
   const head = ["name", "role", "rights", "usedToday", "state"].map((word) => h("th", { scope: "col", said: word }));
   return [
     h("div", { class: "row end" }, button("newUser", doing(create, load), "primary")),
-    h("div", { class: "table" }, h("table", {}, h("thead", {}, h("tr", {}, ...head, h("td"))), h("tbody", {}, ...users.map((user) => userRow(user, models, load))))),
+    h("div", { class: "table" }, h("table", {}, h("thead", {}, h("tr", {}, ...head, h("td"))), h("tbody", {}, ...users.map((user) => userRow(user, load))))),
   ];
 }
 
-function userRow(user, models, load) {
+function userRow(user, load) {
   const path = `/api/admin/users/${user.id}`;
   const isGuest = user.role === "guest";
   const isMe = user.name === session.me.name;
   const state = user.disabled_at !== null ? "disabled" : user.must_change_password ? "mustChange" : "active";
-  const edit = () => openUser({ title: ["editUser", { name: user.name }], action: "save", account: user, models }, async (fields) => {
-    await call("PATCH", path, fields);
-    return () => notice("saved");
-  });
+  const edit = async () => {
+    const { users, models } = await accounts();
+    const account = users.find((one) => one.id === user.id) ?? user;
+    return openUser({ title: ["editUser", { name: user.name }], action: "save", account, models }, async (fields) => {
+      await call("PATCH", path, changedFields(fields, account));
+      return () => notice("saved");
+    });
+  };
   const reset = async () => {
     if (!await sure("reset", ["resetSure", { name: user.name }], "reset")) return false;
     const { password } = await call("POST", `${path}/reset-password`);
@@ -101,6 +116,11 @@ function userRow(user, models, load) {
     h("td", { class: "actions" },
       button("edit", doing(edit, load)), !isGuest && button("reset", doing(reset, load)),
       !isMe && button(user.disabled_at === null ? "disable" : "enable", doing(toggle, load))));
+}
+
+/** The fields that differ from those of the account: what another admin has changed since stays. */
+function changedFields(fields, account) {
+  return Object.fromEntries(Object.entries(fields).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(account[name])));
 }
 
 /** A dialog about an account; `act(fields)` sends it, and what it returns is shown after. Resolves to whether it was sent. */
@@ -136,12 +156,32 @@ async function openUser({ title, action, account, models, isNew = false }, act) 
   return true;
 }
 
-async function serviceTab(load) {
+/** Whether guests come in; shown as the service has it, also where a change was refused. */
+function guestsCard(kept) {
+  const problem = problemLine();
+  const save = async () => {
+    const chosen = guests.value;
+    if (chosen === kept) return;
+    problem.hidden = true;
+    try {
+      await call("PUT", "/api/admin/settings", { guests: chosen });
+      kept = chosen;
+      notice("saved");
+    } catch (failure) {
+      guests.value = kept;
+      tell(failure, problem);
+    }
+  };
+  let saving = Promise.resolve();
+  const guests = h("select", { onchange: () => { saving = saving.then(save); } },
+    ...[["loopback", "guestsLoopback"], ["everywhere", "guestsEverywhere"], ["off", "guestsOff"]].map(([value, said]) =>
+      h("option", { value, said, selected: kept === value })));
+  return h("div", { class: "card flat" }, field("guestsSetting", guests), problem);
+}
+
+async function serviceTab() {
   const [settings, queue, { models }] = await Promise.all([
     call("GET", "/api/admin/settings"), call("GET", "/api/admin/queue"), call("GET", "/api/admin/models")]);
-  const guests = h("select", { onchange: doing(async () => { await call("PUT", "/api/admin/settings", { guests: guests.value }); notice("saved"); }, load) },
-    ...[["loopback", "guestsLoopback"], ["everywhere", "guestsEverywhere"], ["off", "guestsOff"]].map(([value, said]) =>
-      h("option", { value, said, selected: settings.guests === value })));
   const figures = { waiting: queue.waiting, running: queue.running, slots: queue.slots, newTokens: queue.new_tokens, failed: queue.failed, restarts: queue.restarts };
   const figure = (word, said) => h("div", {}, h("dt", { said: word }), h("dd", { said }));
   const backup = async () => {
@@ -149,7 +189,7 @@ async function serviceTab(load) {
     notice(["backupDone", { file }]);
   };
   return [
-    h("div", { class: "card flat" }, field("guestsSetting", guests)),
+    guestsCard(settings.guests),
     h("dl", { class: "figures" },
       figure("engine", queue.ready ? "ready" : "notReady"),
       ...Object.entries(figures).map(([word, value]) => figure(word, () => count(value))),

@@ -16,7 +16,8 @@ const PRESENT = "imprint.present";  // changes when a window of this browser sig
 const app = document.getElementById("app");
 let known = null;  // the one-time password that was just typed
 let parts = null;  // the chat's parts, while somebody is signed in
-let lost = null;  // of a session that ended by itself: whose it was, where, and the field of the question that was not sent
+let lost = null;  // of a session that ended by itself: whose it was, and where
+let draft = null;  // while the chat is not shown: whose it is, and the composer with the question that was not sent
 
 /** Where the address says that we are: the words behind #/. */
 function place() { return location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decode); }
@@ -55,6 +56,7 @@ function showEntrance(view) {
 /** The chat is shown no longer; answers go on, and are read again when it is. */
 function forgetParts() {
   parts?.conversation.leave();
+  if (parts !== null) draft = { owner: parts.owner, composer: parts.composer };
   parts = null;
   document.title = "Imprint";
 }
@@ -83,7 +85,8 @@ async function leave() {
     if (failure.status !== 401) { tell(failure); return; }
   }
   forgetSingle();
-  known = lost = session.me = null;
+  forgetParts();
+  known = lost = draft = session.me = null;
   store(PRESENT, String(Date.now()));
   history.replaceState(null, "", "#/");
   await start();
@@ -103,24 +106,29 @@ async function enter() {
   });
   const conversation = new Conversation(changed, () => rightsChanged().catch(tell));
   const about = aboutLine();
-  const composer = new Composer({ onsend: send, onstop: () => conversation.stop(), onproblem: () => conversation.toEnd(true) });
+  const owner = session.me.name;
+  const composer = draft?.owner === owner ? draft.composer : newComposer();
   const controls = new Controls({ onchange: refreshed, onmode: fresh });
   const note = h("p", { class: "note", said: "singleNote" });
   const chat = h("main", { id: "main", class: "chat" }, h("header", { class: "top" }, menuButton(), controls.element), conversation.element,
     h("div", { class: "bottom" }, note, composer.element, about.element));
   const stage = h("div", { class: "stage" }, chat);
-  parts = { sidebar, conversation, about, composer, controls, note, chat, stage };
+  parts = { owner, sidebar, conversation, about, composer, controls, note, chat, stage };
   app.className = "inside";
   app.replaceChildren(
     h("a", { class: "skip", href: "#main", said: "skip", onclick: skip }),
     sidebar.element, h("div", { class: "scrim", onclick: closeMenu }), stage);
   refreshed();
-  if (lost !== null) composer.put(lost.area?.value ?? "");
-  lost = null;
+  if (lost !== null) composer.forgive();
+  lost = draft = null;
   await sidebar.load();
   if (parts?.sidebar !== sidebar) return;
   if (choices.mode === "single") conversation.resume();
   show();
+}
+
+function newComposer() {
+  return new Composer({ onsend: send, onstop: () => parts.conversation.stop(), onproblem: () => parts?.conversation.toEnd(true) });
 }
 
 /** Past the chats at the side: to where a question is written, or to the view in its place. */
@@ -239,7 +247,7 @@ onSessionFailure((failure) => {
   } else {
     if (session.me === null) return;
     const name = session.me.role === "guest" ? null : session.me.name;
-    lost = { name, place: location.hash, area: parts?.composer.area };
+    lost = { name, place: location.hash };
     session.me = null;
     history.replaceState(null, "", name === null ? "#/" : "#/signin");
   }
@@ -257,9 +265,9 @@ async function changedElsewhere() {
   }
   if (before?.name === session.me?.name && before?.role !== "guest" && before?.must_change_password === session.me?.must_change_password) return;
   forgetSingle();
-  lost = known = null;
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   forgetParts();
+  lost = known = draft = null;
   history.replaceState(null, "", "#/");
   show();
 }

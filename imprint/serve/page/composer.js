@@ -52,7 +52,7 @@ export class Composer {
       await this.onsend(text);
     } catch (failure) {
       if (!failure.said) throw failure;
-      this.area.value = this.area.value || text;
+      this.giveBack(text);
       this.problem.hidden = false;
       say(this.problem, "text", failure.said);
       this.onproblem();
@@ -62,9 +62,11 @@ export class Composer {
     }
   }
 
-  /** Put a question there that is yet to be sent. */
-  put(text) {
-    this.area.value = text;
+  /** Put a question that was not taken before what was written since, but never in the midst of a composition. */
+  giveBack(text) {
+    if (this.isOpen) this.area.addEventListener("compositionend", () => this.giveBack(text), { once: true });
+    else if (this.area.value) this.area.setRangeText(`${text}\n`, 0, 0, "preserve");
+    else this.area.value = text;
     this.fit();
   }
 

@@ -44,13 +44,18 @@ export function importButton(ondone) {
 
 async function takeIn(file, made) {
   if (file.size > MAX_FILE) throw problem(["importLarge", { name: file.name }]);
-  const chats = read(await file.text());
+  const chats = read(await textOf(file));
   if (chats.length === 0) throw problem(["importNone", { name: file.name }]);
   for (const chat of chats) {
     const body = { title: chat.title ?? "", messages: chat.messages };
     if (bytes.encode(JSON.stringify(body)).length > MAX_CHAT) throw problem(["importLongChat", { title: body.title }]);
     made.push(await call("POST", "/api/chats/import", body));
   }
+}
+
+/** What a file has; a browser reads none that has changed since it was chosen. */
+async function textOf(file) {
+  try { return await file.text(); } catch { throw problem(["importUnreadable", { name: file.name }]); }
 }
 
 /** The chats in the text of a file: one, or one a line; none where a part of it is no chat. */

@@ -2,7 +2,7 @@
 import { h } from "./dom.js";
 import { session } from "./state.js";
 
-/** All models, or only those that are ticked; `value()` is null for all. `known`: the models there are. */
+/** All models, or only those that are ticked; `value()` is null for all, else sorted. `known`: the models there are. */
 export function modelPicker(chosen, known = session.models) {
   const names = [...new Set([...known.map((model) => model.id), ...(chosen ?? [])])];
   const boxes = names.map((name) => h("input", { type: "checkbox", value: name, checked: chosen?.includes(name) ?? false }));
@@ -11,6 +11,6 @@ export function modelPicker(chosen, known = session.models) {
     h("option", { value: "all", said: "allModels", selected: chosen === null }), h("option", { value: "some", said: "onlyThese", selected: chosen !== null }));
   return {
     element: h("fieldset", { class: "field" }, h("legend", { said: "rights" }), isAll, some),
-    value: () => (isAll.value === "all" ? null : boxes.filter((box) => box.checked).map((box) => box.value)),
+    value: () => (isAll.value === "all" ? null : boxes.filter((box) => box.checked).map((box) => box.value).sort()),
   };
 }

@@ -127,7 +127,7 @@ export class Sidebar {
     const problem = problemLine();
     const chosen = await dialog("chatActions", (close) => [
       submitting(h("form", { class: "inline" }, field("title", name), h("button", { type: "submit", said: "save" })), problem, async () => {
-        await call("PATCH", path, { title: name.value });
+        if (name.value !== chat.title) await call("PATCH", path, { title: name.value });
         close("renamed");
       }),
       problem,

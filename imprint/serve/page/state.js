@@ -35,7 +35,7 @@ function keptChoices() {
 /** Change some choices, for now and for the next visit. */
 export function choose(changes) {
   Object.assign(choices, changes);
-  store("imprint.choices", JSON.stringify(choices));
+  store("imprint.choices", JSON.stringify({ ...keptChoices(), ...changes }));  // what another window chose stays
 }
 
 /** The model that answers, of those that may be used: the chosen one, else the last run, else the base. */

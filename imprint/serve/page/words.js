@@ -71,6 +71,9 @@ const WORDS = {
     "“{name}” holds no exported chats: choose a .json or .jsonl file that this page has exported.",
     "“{name}”中没有导出的对话：请选择由本页面导出的 .json 或 .jsonl 文件。",
   ],
+  importUnreadable: [
+    "“{name}” cannot be read: it was moved or has changed since it was chosen. Choose it again.", "无法读取“{name}”：选择之后，文件被移动或改动了；请重新选择。",
+  ],
   importLarge: ["“{name}” is larger than 64 MiB.", "“{name}”超过 64 MiB。"],
   importLongChat: ["The chat “{title}” is longer than 1 MiB.", "对话“{title}”超过 1 MiB。"],
   chatActions: ["What to do with this chat", "对话操作"],
