@@ -22,8 +22,17 @@ TEMPLATE = (
 )
 
 
-def gguf_file(path: Path, metadata: Mapping[str, object]) -> Path:
-    """A LLaMA of two layers with random weights and a byte-level vocabulary; `metadata` are further keys of its tokenizer."""
+def gguf_file(
+    path: Path,
+    metadata: Mapping[str, object],
+    *,
+    settings: Mapping[str, float | str] | None = None,
+    tensors: Mapping[str, int] | None = None,
+) -> Path:
+    """A LLaMA of two layers with random weights and a byte-level vocabulary.
+
+    `metadata` are further keys of its tokenizer, `settings` of the architecture; `tensors`: name -> size of further vectors of ones.
+    """
     fields = json.loads(tokenizer_json())
     vocabulary = {**fields["model"]["vocab"], **{token["content"]: token["id"] for token in fields["added_tokens"]}}
     special = {token["id"] for token in fields["added_tokens"] if token["special"]}
@@ -51,11 +60,15 @@ def gguf_file(path: Path, metadata: Mapping[str, object]) -> Path:
     writer.add_eos_token_id(vocabulary["</s>"])
     for name, value in metadata.items():
         {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string}[type(value)](f"tokenizer.{name}", value)  # type: ignore[operator]
+    for name, setting in (settings or {}).items():
+        {float: writer.add_float32, str: writer.add_string}[type(setting)](f"llama.{name}", setting)  # type: ignore[operator]
     numbers = np.random.default_rng(7)
     shapes = {f"blk.{layer}.{name}.weight": shape for layer in range(LAYERS) for name, shape in SHAPES.items()}
     shapes |= {"token_embd.weight": (len(names), HIDDEN), "output.weight": (len(names), HIDDEN), "output_norm.weight": (HIDDEN,)}
     for name, shape in shapes.items():
         writer.add_tensor(name, (0.3 * numbers.standard_normal(shape)).astype(np.float16 if len(shape) > 1 else np.float32))
+    for name, size in (tensors or {}).items():
+        writer.add_tensor(name, np.ones(size, np.float32))
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         write()
     return path

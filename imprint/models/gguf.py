@@ -7,6 +7,7 @@ be quantized. Every architecture that transformers converts is read; the formats
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from imprint.files.scratch import scratch_folder
 from imprint.messages import Bilingual, UserError
-from imprint.models.gguf_header import refuse_endless_metadata
+from imprint.models.gguf_header import walk_through_metadata
+from imprint.terminal import say
 
 MAGIC: Final = b"GGUF"
 NAME: Final = "model.gguf"
@@ -30,6 +32,23 @@ SIZES: Final = (
     *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
 )
 """Sizes in the metadata, none of which is larger than the largest dimension of a tensor."""
+MAX_BLOCKS: Final = 300
+SCALING: Final = "rope.scaling.factor"
+"""The setting without which each position of a text means another."""
+TOLD: Final[Mapping[str, tuple[str, ...]]] = {
+    SCALING: ("factor",),
+    "rope.scaling.type": ("rope_type", "type"),
+    "logit_scale": ("logit_scale", "logits_scaling"),
+    "embedding_scale": ("embedding_multiplier",),
+    "residual_scale": ("residual_multiplier",),
+    "attention.scale": ("attention_multiplier",),
+    "attention.sliding_window": ("sliding_window",),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+}
+"""Settings that change what a model computes -> their names in a config.json; transformers takes some of them, in some architectures."""
+NEUTRAL: Final = (None, 0, 1, "none", "")
+"""Values of them that change nothing."""
 READ_AGAIN: Final = Bilingual("Download it again, or take a GGUF of another model.", "请重新下载，或换一个模型的 GGUF 文件。")
 
 
@@ -51,7 +70,7 @@ def read_metadata(file: Path) -> Mapping[str, Any]:
             Bilingual('the package gguf is missing: pip install "imprint[gguf]"', '缺少 gguf 包：pip install "imprint[gguf]"')
         ) from error
     with _translate_errors(file):
-        refuse_endless_metadata(file)
+        walk_through_metadata(file)
         reader = GGUFReader(file)
         metadata = MappingProxyType({name: field.contents() for name, field in reader.fields.items()})
         _refuse_other_sizes(metadata, {tensor.name: tuple(map(int, tensor.shape)) for tensor in reader.tensors})
@@ -65,7 +84,7 @@ def _refuse_other_sizes(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[
     largest = max((size for shape in shapes.values() for size in shape), default=0)
     for name in SIZES:
         value = metadata.get(f"{family}.{name}")
-        bound = len(blocks) if name == "block_count" else largest
+        bound = min(len(blocks), MAX_BLOCKS) if name == "block_count" else largest
         for size in value if isinstance(value, list) else [value]:
             if size is None and name not in REQUIRED:
                 continue
@@ -84,7 +103,7 @@ def read_fields_and_tensors(file: Path, dtype: torch.dtype) -> tuple[dict[str, A
     options: dict[str, Any] = {}
     if gguf_config := getattr(transformers, "GgufConfig", None):  # from 5.20 on, weights stay quantized unless this says otherwise
         options["quantization_config"] = gguf_config(dequantize=True)
-    with link_alone(file) as folder, _translate_errors(file):
+    with link_alone(file) as folder, _translate_errors(file), _names_made_once():
         read: Any = transformers.AutoModelForCausalLM.from_pretrained  # its types do not know `output_loading_info`
         model, loaded = read(folder, gguf_file=NAME, dtype=dtype, output_loading_info=True, **options)
         if missing := sorted(loaded["missing_keys"]):
@@ -92,12 +111,76 @@ def read_fields_and_tensors(file: Path, dtype: torch.dtype) -> tuple[dict[str, A
     fields = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": str(dtype).removeprefix("torch.")}
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         fields.pop(name, None)
+    return fields, _once(model.state_dict())
+
+
+def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor under the first of its names."""
     seen: dict[int, str] = {}
-    return fields, {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if seen.setdefault(tensor.data_ptr(), name) == name or not tensor.numel()
+    return {name: tensor for name, tensor in state.items() if seen.setdefault(tensor.data_ptr(), name) == name or not tensor.numel()}
+
+
+def check_taken(file: Path, metadata: Mapping[str, Any], fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise UserError where a model of these fields and tensors would compute something else than the file's, and say what may.
+
+    That is where tensors of the file, or its scaling of positions, were not taken; other settings that were not are said.
+    """
+    with _translate_errors(file):
+        _refuse_unread_tensors(walk_through_metadata(file), metadata, tensors)
+    family, taken = metadata.get("general.architecture"), set(_leaves(fields))
+    settings = {name: metadata.get(f"{family}.{name}") for name in TOLD}
+    unread = {
+        name: value
+        for name, value in settings.items()
+        if value not in NEUTRAL and not any((key, _plain(value)) in taken for key in TOLD[name])
     }
+    if not unread:
+        return
+    found = ", ".join(f"{family!s:.40}.{name} {value!s:.40}" for name, value in unread.items())
+    if SCALING in unread:
+        raise UserError(
+            Bilingual(
+                f"{file}: transformers does not read {found}: each position of a text would mean another. "
+                "Take the model's own release in safetensors.",
+                f"{file}：transformers 不读取位置缩放设置，每个位置的含义都会改变：请使用该模型以 safetensors 发布的版本。",
+            )
+        )
+    notice = Bilingual(
+        f"transformers does not read {found}: the model may compute something else. Check its answers, or take the model's own release.",
+        "transformers 不读取其中一些设置，模型的计算可能不同；请检查回答，或使用模型的原始发布。",
+    )
+    say(f"note: {notice}")
+
+
+def _refuse_unread_tensors(elements: Mapping[str, int], metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where tensors of the file (name -> elements) have no place among those that were read.
+
+    They are counted, since names differ and tensors are joined and divided. Left out are the blocks that predict several tokens, and a head
+    that is stored though it is the embedding.
+    """
+    family = metadata.get("general.architecture")
+    blocks = metadata[f"{family}.block_count"] - (metadata.get(f"{family}.nextn_predict_layers") or 0)
+    more = sum(size for name, size in elements.items() if (match := BLOCK.match(name)) and int(match[1]) >= blocks)
+    total = sum(elements.values())
+    unread = total - sum(tensor.numel() for tensor in tensors.values())
+    predicts = bool(metadata.get(f"{family}.nextn_predict_layers"))
+    allowed = {kept + head for kept in {0, more if predicts else 0} for head in (0, elements.get("output.weight", 0))}
+    if unread > 0 and unread not in allowed:
+        raise ValueError(f"{unread:,} of the {total:,} numbers of its tensors have no place in the model that transformers makes of it")
+
+
+def _plain(value: object) -> str:
+    """A value as it compares with one that a file has in 32 bits."""
+    return f"{value:.5g}" if isinstance(value, int | float) else str(value)
+
+
+def _leaves(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """(key, value) of the numbers and texts in the fields of a config.json, as `_plain` gives them."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(item, str(name))
+    elif isinstance(value, int | float | str):
+        yield key, _plain(value)
 
 
 @contextmanager
@@ -106,6 +189,19 @@ def link_alone(file: Path) -> Iterator[Path]:
     with scratch_folder() as folder:
         (folder / NAME).symlink_to(file.resolve())
         yield folder
+
+
+@contextmanager
+def _names_made_once() -> Iterator[None]:
+    """Make once the names of all blocks, which transformers makes anew for each part of a model: minutes for 300 blocks."""
+    import gguf
+
+    made = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = cache(made)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = made
 
 
 @contextmanager

@@ -37,6 +37,12 @@ NEEDED: Final = ("bos_token_id", *END_KEYS)
 """Ids without which answers begin or end wrongly; one of the others that is not in the vocabulary is none, as in llama.cpp."""
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6
 """Types of tokens."""
+MAX_TOKEN: Final = 1000
+"""Characters of a token: merges are looked for at each place of each."""
+MAX_CHARACTERS: Final = 2**24
+"""Characters of all tokens: six times as many as the largest vocabularies have."""
+KINDS: Final[Mapping[str, tuple[type, ...]]] = {"tokens": (str,), "merges": (str,), "scores": (int, float), "token_type": (int,)}
+"""Types of the items of lists."""
 
 
 def write_tokenizer(metadata: Mapping[str, Any], out: Path) -> None:
@@ -45,6 +51,9 @@ def write_tokenizer(metadata: Mapping[str, Any], out: Path) -> None:
     Raises UserError for another kind of vocabulary, for one that is not whole, and for special ids that are not in it.
     """
     tokens = _list(metadata, "tokens")
+    longest, total = max(map(len, tokens)), sum(map(len, tokens))
+    if longest > MAX_TOKEN or total > MAX_CHARACTERS:
+        raise _refusal("tokens", f"has {total:,} characters, and {longest:,} in one token", "词表过大")
     kind = metadata.get(f"{SECTION}model")
     if kind not in (BYTE_LEVEL, *PIECES):
         raise _refusal("model", f"is {kind!s:.40}, and {', '.join((BYTE_LEVEL, *PIECES))} can be read", "不支持这种词表")
@@ -192,10 +201,13 @@ def _types(metadata: Mapping[str, Any], tokens: Sequence[str]) -> Sequence[int]:
 
 
 def _list(metadata: Mapping[str, Any], key: str, length: int | None = None) -> list[Any]:
-    """A list of the metadata. Raises UserError where it is missing, or not of the length."""
+    """A list of the metadata. Raises UserError where it is missing, or not of the length, or its items are of another type."""
     values = metadata.get(f"{SECTION}{key}")
     if not isinstance(values, list) or not values:
         raise _refusal(key, "is missing", "词表不完整")
+    wrong = [value for value in values if type(value) not in KINDS[key]]
+    if wrong:
+        raise _refusal(key, f"has {wrong[0]!s:.40}, which is no {KINDS[key][0].__name__}", "词表的类型不对")
     if length is not None and len(values) != length:
         raise _refusal(key, f"has {len(values)} entries, and the vocabulary has {length} tokens", "词表不完整")
     return values

@@ -50,3 +50,28 @@ def test_a_foreign_folder_is_not_overwritten(tiny: tuple[Path, Path], tmp_path: 
     (tmp_path / "mine" / "thesis.txt").write_text("a")
     with pytest.raises(UserError, match="is there already and was not written by imprint import"):
         import_gguf(tiny[0], tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("settings", "tensors", "sentence"),
+    [
+        ({}, {f"blk.{layer}.attn_{name}.bias": 16 for layer in range(2) for name in "qkv"}, "96 of the "),
+        ({}, {"rope_freqs.weight": 4}, "4 of the "),
+        ({}, {"xyz.weight": 16}, "numbers of its tensors have no place in the model that transformers makes of it"),
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}, {}, "each position of a text would mean another"),
+    ],
+)
+def test_a_file_with_tensors_or_scalings_that_are_not_taken_is_refused(
+    settings: dict[str, float | str], tensors: dict[str, int], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = gguf_file(tmp_path / "more.gguf", {}, settings=settings, tensors=tensors)
+    assert main(["import", str(file), str(tmp_path / "out")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_that_is_not_taken_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = gguf_file(tmp_path / "scaled.gguf", {}, settings={"logit_scale": 0.25, "attention.scale": 1.0, "rope.scaling.type": "none"})
+    assert main(["import", str(file), str(tmp_path / "out")]) == 0
+    out = capsys.readouterr()
+    assert "transformers does not read llama.logit_scale 0.25: the model may compute something else" in out.out + out.err

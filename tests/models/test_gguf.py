@@ -6,6 +6,7 @@ import torch
 from imprint.cli import main
 from imprint.messages import UserError
 from imprint.models.gguf import read_fields_and_tensors, read_metadata
+from tests.bounded import cpu_time
 from tests.ggufs import gguf_file
 
 pytest.importorskip("gguf", reason='it needs gguf: pip install "imprint[gguf]"')
@@ -83,3 +84,19 @@ def test_weights_that_are_not_in_the_file_are_not_made_up(file: Path, tmp_path: 
     (tmp_path / "less.gguf").write_bytes(content.replace(b"blk.1.attn_q.weight", b"blk.1.attn_x.weight"))
     with pytest.raises(UserError, match=r"\(model\.layers\.1\.self_attn\.q_proj\.weight is not in it\)"):
         read_fields_and_tensors(tmp_path / "less.gguf", torch.bfloat16)
+
+
+def test_a_file_of_more_blocks_than_any_model_has_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    content = gguf_file(tmp_path / "deep.gguf", {}, tensors={f"blk.{block}.x": 1 for block in range(2, 301)}).read_bytes()
+    start = content.index(b"llama.block_count") + len("llama.block_count") + 4
+    (tmp_path / "deep.gguf").write_bytes(content[:start] + (301).to_bytes(4, "little") + content[start + 4 :])
+    with pytest.raises(UserError, match=r"llama\.block_count is 301, and its tensors have 300 at most"):
+        read_metadata(tmp_path / "deep.gguf")
+
+
+def test_a_file_of_many_blocks_is_read_soon(tmp_path: Path) -> None:
+    content = gguf_file(tmp_path / "deep.gguf", {}, tensors={f"blk.{block}.x": 1 for block in range(2, 300)}).read_bytes()
+    start = content.index(b"llama.block_count") + len("llama.block_count") + 4
+    (tmp_path / "deep.gguf").write_bytes(content[:start] + (300).to_bytes(4, "little") + content[start + 4 :])
+    with cpu_time(at_most=20), pytest.raises(UserError, match="is not in it, and 2681 more"):
+        read_fields_and_tensors(tmp_path / "deep.gguf", torch.bfloat16)

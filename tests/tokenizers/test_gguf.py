@@ -202,3 +202,18 @@ def test_padding_outside_of_the_vocabulary_is_none(tmp_path: Path) -> None:
 def test_a_vocabulary_that_is_not_whole_is_refused(metadata: Mapping[str, Any], reason: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"tokenizer\.ggml\.{reason}"):
         write_tokenizer(metadata, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "sentence"),
+    [
+        (byte_level(tokens=list(range(1, 5))), r"tokenizer\.ggml\.tokens: has 1, which is no str"),
+        (byte_level(merges=[0, 7]), r"tokenizer\.ggml\.merges: has 0, which is no str"),
+        (pieces(scores=["x"] * 3), r"tokenizer\.ggml\.scores: has x, which is no int"),
+        (byte_level(tokens=["a" * 1001]), "has 1,001 characters, and 1,001 in one token"),
+        (byte_level(tokens=["a" * 999] * 16_800), "has 16,783,200 characters, and 999 in one token"),
+    ],
+)
+def test_lists_of_other_types_and_endless_tokens_are_sentences(metadata: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        write_tokenizer(metadata, tmp_path)
