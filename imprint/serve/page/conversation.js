@@ -4,9 +4,10 @@ import { call, Failure } from "./api.js";
 import { h, icon, iconButton, notice, seal, tell } from "./dom.js";
 import { answering, choices, refreshUsage, sampling, session } from "./state.js";
 import { Tree } from "./tree.js";
+import { onShare, share, tellReading } from "./windows.js";
 
 const NEAR_END = 120;  // pixels from the end within which the page goes along with the text
-const MAX_WATCHED = 4;  // answers that are read at the same time
+const TURN_MS = 2000;  // for which an answer is read while others wait for its connection
 const LIVE = "imprint.single";
 
 export class Conversation {
@@ -15,10 +16,12 @@ export class Conversation {
     this.onchange = onchange;
     this.onrights = onrights;
     this.opened = 0;
+    this.isLeft = false;
     /** @type {Map<string, AbortController>} */
     this.watching = new Map();
     this.list = h("div", { class: "rounds", role: "log", "aria-live": "off" });
     this.element = h("div", { class: "conversation", tabindex: "-1" }, this.list);
+    onShare(() => this.watchLive());
     this.clear();
   }
 
@@ -113,23 +116,40 @@ export class Conversation {
     this.toEnd(true);
   }
 
+  /** Read as many answers as there are connections for; the others wait for their turn. Those of chats that were left make room first. */
   watchLive() {
-    for (const answer of this.live.filter((one) => !one.isWatched)) {
+    if (this.isLeft) return;
+    const shown = new Set(this.live.map((one) => one.generation));
+    const waiting = this.live.filter((one) => !one.isWatched);
+    for (const answer of waiting) this.letGo(answer.generation);
+    const over = (count) => Math.max(0, count - share());
+    const left = [...this.watching.keys()].filter((one) => !shown.has(one));
+    for (const one of left.slice(0, over(this.watching.size + waiting.length))) this.letGo(one);
+    for (const one of [...this.watching.keys()].slice(0, over(this.watching.size))) this.letGo(one);
+    for (const answer of waiting.slice(0, Math.max(0, share() - this.watching.size))) {
       answer.isWatched = true;
       this.watch(answer, this.watcher(answer.generation));
     }
+    tellReading(this.watching.size > 0);
+    clearTimeout(this.turn);
+    if (this.live.some((one) => !one.isWatched)) this.turn = setTimeout(() => this.takeTurns(), TURN_MS);
     this.onchange(this);
   }
 
-  /** What ends the reading of a generation. Answers of chats that were left are read on, but few: a browser has few connections. */
-  watcher(generation) {
+  /** Let the answer that was read for the longest time wait, in place of one that waits. */
+  takeTurns() {
+    const [oldest] = this.watching.keys();
+    if (oldest !== undefined && this.live.some((one) => !one.isWatched)) this.letGo(oldest);
+    this.watchLive();
+  }
+
+  letGo(generation) {
     this.watching.get(generation)?.abort();
     this.watching.delete(generation);
-    const oldest = [...this.watching.keys()].slice(0, Math.max(0, this.watching.size + 1 - MAX_WATCHED));
-    for (const one of oldest) {
-      this.watching.get(one).abort();
-      this.watching.delete(one);
-    }
+  }
+
+  /** What ends the reading of a generation. */
+  watcher(generation) {
     const controller = new AbortController();
     this.watching.set(generation, controller);
     return controller;
@@ -144,7 +164,9 @@ export class Conversation {
       return messages.find((one) => one.id === id) ?? null;
     }, controller.signal);
     if (this.watching.get(generation) === controller) this.watching.delete(generation);
-    if (controller.signal.aborted) return;
+    answer.isWatched = false;
+    if (this.answers.get(answer.id) === answer || !controller.signal.aborted) this.watchLive();
+    if (controller.signal.aborted && answer.live) return;
     if (chat === null && this.live.length === 0) keepSingle(null);
     if (this.answers.get(answer.id) === answer) {
       this.withEnd(() => this.render());
@@ -161,6 +183,9 @@ export class Conversation {
 
   /** Read no answer any longer. */
   leave() {
+    this.isLeft = true;
+    clearTimeout(this.turn);
+    tellReading(false);
     for (const controller of this.watching.values()) controller.abort();
   }
 

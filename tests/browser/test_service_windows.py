@@ -1,0 +1,52 @@
+"""Several windows and answers at a time, in a real browser, which has six connections to a service."""
+
+import pytest
+
+from tests.browser.service import Visitor
+
+pytestmark = pytest.mark.browser
+
+
+def test_windows_of_one_chat_leave_connections_for_another_window_and_for_the_button_that_stops(visitor: Visitor) -> None:
+    page = visitor.be_guest().page
+    page.get_by_text("With the base").click()
+    visitor.ask("slow")
+    page.locator(".answer[data-state=writing]").nth(1).wait_for()
+    visitor.grown(2)
+    others = [page.context.new_page() for _ in range(3)]
+    for other in others:
+        other.goto(page.url, timeout=5000)
+        other.locator(".answer[data-state=writing]").nth(1).wait_for(timeout=5000)
+    page.bring_to_front()
+    for answer in range(2):
+        before = len(page.locator(".answer .text").nth(answer).inner_text())
+        for _ in range(300):
+            if len(page.locator(".answer .text").nth(answer).inner_text()) > before:
+                break
+            page.wait_for_timeout(20)
+        assert len(page.locator(".answer .text").nth(answer).inner_text()) > before, "an answer has no turn"
+    page.get_by_role("button", name="Stop").click()
+    for shown in (page, *others):
+        shown.locator(".answer[data-state=writing]").first.wait_for(state="detached", timeout=8000)
+        assert shown.locator(".status", has_text="Stopped here.").count() + shown.locator(".status", has_text="ended").count() == 2
+    for other in others:
+        other.close()
+
+
+def test_more_answers_of_one_chat_than_are_read_at_a_time_all_go_on_and_end(visitor: Visitor) -> None:
+    visitor.service.user("rich", concurrency=50)
+    page = visitor.sign_in("rich").page
+    visitor.ask("slow")
+    visitor.grown(1)
+    page.get_by_role("button", name="Stop").click()
+    for _ in range(5):
+        page.locator("[data-place=again]").click()
+        page.locator(".answer[data-state=writing]").wait_for()
+        while page.locator("[data-place^=earlier]:enabled").count():
+            page.locator("[data-place^=earlier]").click()
+    page.locator("[data-place^=later]").click()
+    before = len(page.inner_text(".answer .text"))
+    visitor.grown(before + 30)
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Send").wait_for()
+    assert all(generation.ended for generation in visitor.service.backend.generations)
