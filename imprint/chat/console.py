@@ -60,7 +60,8 @@ class Screen:
         self._shown = ""
 
     def grow(self, text: str) -> None:
-        """Print the new part of an answer whose text so far is `text`."""
+        """Print the new part of an answer whose text so far is `text`; a CR at its end waits for the LF that may follow."""
+        text = text.removesuffix("\r")
         say(text[len(self._shown) :], stream=self._answers, end="")
         self._shown = text
 

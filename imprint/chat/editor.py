@@ -13,6 +13,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from imprint.chat.slash_commands import COMMANDS, is_command
+from imprint.terminal import harmless
 
 
 class Editor:
@@ -70,7 +71,7 @@ class Commands(Completer):
                     yield Completion(f"/{known}{ending}", -len(typed), display=f"/{known}", display_meta=command.help.line)
             return
         choices = self._choices.get(name.lower(), ())
-        yield from (Completion(word, -len(argument)) for word in choices if word.startswith(argument))
+        yield from (Completion(word, -len(argument)) for word in choices if word.startswith(argument) and harmless(word) == word)
 
 
 def _keys() -> KeyBindings:

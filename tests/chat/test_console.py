@@ -192,6 +192,14 @@ def test_an_answer_cannot_steer_the_terminal_and_an_empty_one_is_reported(room: 
     assert room.notes.getvalue().endswith("an empty answer / 空回答\n\n")
 
 
+def test_a_line_end_of_windows_that_comes_in_two_parts_is_a_line_end() -> None:
+    answers = io.StringIO()
+    screen = Screen(answers, io.StringIO(), interactive=True)
+    for text in ("一\r", "一\r\n", "一\r\n二"):
+        screen.grow(text)
+    assert answers.getvalue() == "一\n二"
+
+
 def test_lone_surrogates_do_not_get_into_the_conversation(room: Room) -> None:
     room.talk("你\udce4好")
     assert room.chat.conversation.history == [("你?好", "你好！")]

@@ -120,6 +120,11 @@ def test_commands_and_their_words_are_completed(typed: str, offered: list[str]) 
     assert [found.text for found in Commands().get_completions(Document(typed), CompleteEvent())] == offered
 
 
+def test_a_model_whose_name_would_steer_the_terminal_is_not_offered() -> None:
+    offered = Commands(("tuned", "t\u2067x", "t\x1b[31m")).get_completions(Document("/model t"), CompleteEvent())
+    assert [found.text for found in offered] == ["tuned"]
+
+
 def test_a_slash_offers_every_command_with_its_sentence() -> None:
     found = list(Commands().get_completions(Document("/"), CompleteEvent()))
     assert [choice.display_meta_text for choice in found] == [command.help.line for command in COMMANDS.values()]
