@@ -412,11 +412,12 @@ def candidates(case: Case, rows: int, columns: int) -> list[Tile]:
     if case.kernel == "batch":
         width, few = columns * case.bits // 16, case.tokens <= 16
         tiles = (
-            Tile(n, w, warps, stages, parts)
-            for n, warps in (((32, 2), (64, 2), (64, 4), (128, 4)) if few else ((64, 4), (128, 4), (128, 8)))
+            Tile(n, w, warps, stages, parts, described=described)
+            for n, warps in (((64, 2), (64, 4), (128, 4)) if few else ((64, 4), (128, 4), (128, 8)))
             for w in ((32,) if case.title == "int4-g128" else (32, 64, 128) if few else (32, 64))
             for stages in ((3, 4) if few else (2, 3, 4))
             for parts in (1, 2, 4, 8)
+            for described in (False, True)
         )
         return [one for one in tiles if 90 <= rows // one.rows * one.parts <= 800 and width >= 2 * one.parts * one.columns]
     wide, unit = (columns, 256) if case.kernel == "dense" else (words, 32)

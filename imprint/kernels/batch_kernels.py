@@ -1,21 +1,19 @@
-"""Triton kernels that multiply 2 to 64 tokens by weights of 4 and 8 bits, which become numbers of 16 bits where they are multiplied.
+"""Triton kernels that multiply 1 to 64 tokens by weights of 4 and 8 bits, which become numbers of 16 bits where they are multiplied.
 
 Two bytes of a row are read as one pair of 16 bits, which holds L columns (2 at 8 bits, 4 at 4). So that whole registers become numbers at a
-time, a tile of a weight is multiplied plane by plane: first the first columns of its pairs, then the second ones. The tokens are split so
-before.
+time, a tile of a weight is multiplied plane by plane: first the first columns of its pairs, then the second ones. The tokens are brought
+into this order before. Where several programs share the columns of a row, a third kernel adds their sums.
 
 Legend: N rows (output features), K columns (input features), T tokens, W pairs of a row, S programs that share the columns of a row.
 """
 
-# ruff: noqa: N803, N806, SIM300 - constants are in capitals, as in Triton's own kernels
+# ruff: noqa: N803, N806, SIM108, SIM300 - constants are in capitals, as in Triton's own kernels; branches of constants
 # mypy: disable-error-code="no-untyped-def, assignment"
 
 from __future__ import annotations
 
 from imprint.kernels.language import constant, jit, tl
 
-FEW_TOKENS = constant(32)
-"""Tokens of which the last of several programs adds the sums at a time."""
 _NIBBLE = "lop3.b32 a, a, mask, magic, 0x6A; fma.rn.{pair} ${plane}, a, one, less;"
 _NIBBLES = (
     "{{ .reg .b32 a, mask, magic, one, less;"
@@ -82,48 +80,40 @@ def planes_of(pairs, BITS: tl.constexpr, PTX: tl.constexpr, OUT: tl.constexpr, R
 
 
 @jit()
-def split_columns_kernel(x, planes, counters, SIZE, L: tl.constexpr, COUNTERS: tl.constexpr, BLOCK: tl.constexpr):
-    """Of x (T, W), whose elements are the L columns of a pair, planes (L, T, W), int16; and as many counters of zero. SIZE: T * W."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    columns = tl.load(x + at, mask=at < SIZE, other=0)
-    for plane in tl.static_range(L):
-        tl.store(planes + plane * SIZE + at, (columns >> (16 * plane)).to(tl.int16), mask=at < SIZE)
-    if tl.program_id(0) == 0:
-        tl.store(counters + tl.arange(0, COUNTERS), 0)
+def order_columns_kernel(
+    x, ordered, SIZE, W: tl.constexpr, L: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK: tl.constexpr, CHAINED: tl.constexpr
+):
+    """Of x (T, W), whose elements are the L columns of a pair, ordered (T, blocks, L, BLOCK_W), int16: of a block's pairs plane by plane.
 
-
-@jit()
-def places(index, tokens, count, T):
-    """Where the products of rows and tokens stand in a result (T, count), and which of them there are."""
-    return tokens[None, :] * count + index[:, None], (index < count)[:, None] & (tokens < T)[None, :]
-
-
-@jit()
-def add_sums(sums, added, out, index, count, T, BLOCK_N: tl.constexpr, FEW: tl.constexpr):
-    """The sums (S, T, count) of some rows, and what is added to each row, in out (T, count)."""
-    for token in range(0, T, FEW):
-        place, inside = places(index, token + tl.arange(0, FEW), count, T)
-        total = tl.zeros((BLOCK_N, FEW), tl.float32)
-        for part in range(tl.num_programs(1)):
-            total += tl.load(sums + part * T * count + place, mask=inside, other=0.0, cache_modifier=".cg")
-        tl.store(out + place, (total + added[:, None]).to(out.dtype.element_ty), mask=inside)
-
-
-@jit()
-def write(total, added, out, sums, counters, index, tokens, count, T, SHARED: tl.constexpr, BLOCK_N: tl.constexpr, TOKENS: tl.constexpr):
-    """The products (BLOCK_N, TOKENS) and what is added to each row, in out (T, count).
-
-    SHARED: in the sums (S, T, count) of this program. The last program of these rows, which finds their counter at S - 1, adds them up,
-    always in the same order.
+    Behind the last pair of a token stand zeros up to a whole block. SIZE: T * blocks * BLOCK_W.
     """
-    place, inside = places(index, tokens, count, T)
-    if not SHARED:
-        tl.store(out + place, (total + added[:, None]).to(out.dtype.element_ty), mask=inside)
-    else:
-        tl.store(sums + tl.program_id(1) * T * count + place, total, mask=inside)
-        tl.debug_barrier()
-        if tl.atomic_add(counters + tl.program_id(0), 1) == tl.num_programs(1) - 1:
-            add_sums(sums, added, out, index, count, T, BLOCK_N, FEW_TOKENS if TOKENS > FEW_TOKENS else TOKENS)
+    WHOLE: tl.constexpr = (W + BLOCK_W - 1) // BLOCK_W * BLOCK_W
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    pair = at % WHOLE
+    columns = tl.load(x + at // WHOLE * W + pair, mask=(at < SIZE) & (pair < W), other=0)
+    for plane in tl.static_range(L):
+        tl.store(ordered + (at // BLOCK_W * L + plane) * BLOCK_W + at % BLOCK_W, (columns >> (16 * plane)).to(tl.int16), mask=at < SIZE)
+    if CHAINED:  # not before: programs that wait would crowd on the cores that are idle meanwhile, and stay there
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@jit()
+def add_parts_kernel(
+    parts, bias, out, SIZE, COUNT, PARTS: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr, CHAINED: tl.constexpr
+):
+    """The sums (PARTS, T, COUNT) of programs that shared columns, and the bias (COUNT,), always in the same order -> out (T, COUNT).
+
+    SIZE: T * COUNT.
+    """
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), tl.float32)
+    if CHAINED:
+        tl.extra.cuda.gdc_wait()
+    for part in tl.static_range(PARTS):
+        total += tl.load(parts + part * SIZE + at, mask=at < SIZE, other=0.0)
+    if HAS_BIAS:
+        total += tl.load(bias + at % COUNT, mask=at < SIZE, other=0.0).to(tl.float32)
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=at < SIZE)
 
 
 @jit(varying=["T"])
@@ -133,8 +123,6 @@ def quantized_batch_kernel(
     scales,
     bias,
     out,
-    sums,
-    counters,
     T,
     first,
     end,
@@ -143,41 +131,47 @@ def quantized_batch_kernel(
     BITS: tl.constexpr,
     GROUP: tl.constexpr,  # pairs with the same scale, then BLOCK_W is as large; 0 for a whole row
     HAS_BIAS: tl.constexpr,
-    SHARED: tl.constexpr,
     PTX: tl.constexpr,
     TOKENS: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_W: tl.constexpr,
     STAGES: tl.constexpr,
+    DESCRIBED: tl.constexpr,
+    CHAINED: tl.constexpr,
 ):
-    """Up to TOKENS tokens, x (L, T, W) in planes, times rows from first to end of a weight (N, W) -> out (T, end - first).
+    """Up to TOKENS tokens, x (T, blocks, L, BLOCK_W) in order, times rows from first to end of a weight (N, W) -> out (S, T, end - first).
 
-    SHARED: several programs share the columns, each with sums of its own (S, T, end - first), fp32. A counter is of all programs
-    of the same rows.
+    Without the bias where several programs share the columns. DESCRIBED: x is a tensor descriptor, by which the card's own unit copies.
+    CHAINED: the kernel may be there before the one that orders x has ended.
     """
     L: tl.constexpr = 16 // BITS
     GROUPS: tl.constexpr = (W + GROUP - 1) // GROUP if GROUP else 1
+    WHOLE: tl.constexpr = (W + BLOCK_W - 1) // BLOCK_W * BLOCK_W
     count = end - first
     index = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     rows = tl.minimum(first + index, end - 1).to(tl.int64)
     tokens = tl.arange(0, TOKENS)
-    column = tl.arange(0, L * BLOCK_W)
-    here = x + ((column // BLOCK_W) * (T * W) + column % BLOCK_W)[:, None] + (tokens * W)[None, :]
     scale = tl.load(scales + rows * GROUPS).to(tl.float32)
     total = tl.zeros((BLOCK_N, TOKENS), tl.float32)
+    if not DESCRIBED:
+        here = x + tl.arange(0, L * BLOCK_W)[:, None] + (tokens * (WHOLE * L))[None, :]
     begin = tl.program_id(1) * PART
+    if CHAINED:
+        tl.extra.cuda.gdc_wait()
     for start in tl.range(begin, tl.minimum(begin + PART, W), BLOCK_W, num_stages=STAGES):
         at = pairs + rows[:, None] * W + (start + tl.arange(0, BLOCK_W))[None, :]
         if W % BLOCK_W == 0:
             pair = tl.load(at, eviction_policy="evict_first")
-            values = tl.load(here + start, mask=(tokens < T)[None, :], other=0)
         else:
             pair = tl.load(at, mask=(start + tl.arange(0, BLOCK_W) < W)[None, :], other=0, eviction_policy="evict_first")
-            values = tl.load(here + start, mask=(tokens < T)[None, :] & (start + column % BLOCK_W < W)[:, None], other=0)
+        if DESCRIBED:
+            values = x.load([0, start * L]).T  # zeros from T on
+        else:
+            values = tl.load(here + start * L, mask=(tokens < T)[None, :], other=0)
         if GROUP:
             scale = tl.load(scales + rows * GROUPS + start // GROUP).to(tl.float32)
         total += tl.dot(planes_of(pair, BITS, PTX, values.dtype, BLOCK_N, L * BLOCK_W), values) * scale[:, None]
-    added = tl.zeros((BLOCK_N,), tl.float32)
     if HAS_BIAS:
-        added = tl.load(bias + rows - first).to(tl.float32)
-    write(total, added, out, sums, counters, index, tokens, count, T, SHARED, BLOCK_N, TOKENS)
+        total += tl.load(bias + rows - first).to(tl.float32)[:, None]
+    place = (tl.program_id(1) * T + tokens)[None, :] * count + index[:, None]
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=(index < count)[:, None] & (tokens < T)[None, :])

@@ -33,6 +33,11 @@ def jit(*, unaligned: Sequence[str] = (), varying: Sequence[str] = ()) -> Callab
     return decorate
 
 
+def descriptor(tensor: Any, block: Sequence[int]) -> Any:
+    """A tensor of two axes of which a kernel loads blocks, copied by a unit of the card (TMA, from compute capability 9.0)."""
+    return import_module("triton.tools.tensor_descriptor").TensorDescriptor.from_tensor(tensor, list(block))
+
+
 def constant(value: int | str) -> Any:
     """A value that kernels may use from outside themselves."""
     return value if tl is None else tl.constexpr(value)

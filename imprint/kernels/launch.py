@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from imprint.kernels import tiles
-from imprint.kernels.batch_kernels import quantized_batch_kernel, split_columns_kernel
+from imprint.kernels.batch_kernels import add_parts_kernel, order_columns_kernel, quantized_batch_kernel
 from imprint.kernels.dense_kernels import dense_vector_kernel
+from imprint.kernels.language import descriptor
 from imprint.kernels.quantized_kernels import dequantize_kernel, offset_bits, quantized_vector_kernel
 from imprint.kernels.tiles import Tile
 
@@ -92,39 +93,69 @@ def quantized_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile
     return out
 
 
+def suits_batch(weight: QuantizedRows) -> bool:
+    """Whether `quantized_batch` is faster for one token, too: large weights with groups, on a card that starts kernels ahead."""
+    return weight.group > 0 and len(weight.rows) * weight.columns >= tiles.LARGE_GROUPED and bool(_chain(weight.integers.device))
+
+
 def quantized_batch(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
-    """2 to 64 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
+    """1 to 64 tokens (T, K), 16 bits, times the rows, plus the bias (N,) -> (T, rows)."""
     pairs, tokens, count = weight.integers.view(torch.int16), len(x), len(weight.rows)
-    width, columns = pairs.shape[1], 16 // weight.bits
-    tile = tile or tiles.batch_tile(count, width, weight.group_pairs, tokens, columns, _shared_memory(x.device))
-    programs, part = -(-count // tile.rows), -(-width // (tile.parts * tile.columns)) * tile.columns
-    parts = -(-width // part)
-    split = torch.int64 if columns == 4 else torch.int32
-    x = x.contiguous() if x.data_ptr() % split.itemsize == 0 else x.clone(memory_format=torch.contiguous_format)
-    planes = torch.empty((columns, tokens, width), dtype=x.dtype, device=x.device)
-    counters = torch.empty(tiles.power_of_two(programs) if parts > 1 else 1, dtype=torch.int32, device=x.device)
+    width, most = pairs.shape[1], max(16, tiles.power_of_two(tokens))
+    tile = tile or tiles.batch_tile(count, width, weight.group_pairs, tokens, 16 // weight.bits, _shared_memory(x.device))
+    part = -(-width // (tile.parts * tile.columns)) * tile.columns
+    parts, chain = -(-width // part), _chain(x.device)
     out = torch.empty((tokens, count), dtype=x.dtype, device=x.device)
-    sums = torch.empty((parts, tokens, count), dtype=torch.float32, device=x.device) if parts > 1 else out
+    sums = out if parts == 1 else torch.empty((parts, tokens, count), dtype=torch.float32, device=x.device)
     with _on(x):
-        split_columns_kernel[(-(-tokens * width // tiles.ELEMENTS),)](
-            *(x.view(split), planes.view(torch.int16), counters, tokens * width), L=columns, COUNTERS=len(counters), BLOCK=tiles.ELEMENTS
-        )
-        quantized_batch_kernel[(programs, parts)](
-            *(planes, pairs, weight.scales, x if bias is None else bias, out, sums, counters),
+        ordered = _ordered(x, weight.bits, width, tile.columns, chained=bool(chain))
+        described = tile.described and (bool(chain) or not x.is_cuda)
+        quantized_batch_kernel[(-(-count // tile.rows), parts)](
+            descriptor(ordered, [most, tile.columns * 16 // weight.bits]) if described else ordered,
+            *(pairs, weight.scales, x if bias is None else bias, sums),
             *(tokens, weight.rows.start, weight.rows.stop, part),
             W=width,
             BITS=weight.bits,
             GROUP=weight.group_pairs,
-            HAS_BIAS=bias is not None,
-            SHARED=parts > 1,
+            HAS_BIAS=bias is not None and parts == 1,
             PTX=x.is_cuda,
-            TOKENS=max(16, tiles.power_of_two(tokens)),
+            TOKENS=most,
             BLOCK_N=tile.rows,
             BLOCK_W=tile.columns,
             STAGES=tile.stages,
+            DESCRIBED=described,
+            CHAINED=bool(chain),
             num_warps=tile.warps,
+            **chain,
         )
+        if parts > 1:
+            add_parts_kernel[(-(-out.numel() // tiles.SUMS),)](
+                *(sums, x if bias is None else bias, out, out.numel(), count),
+                PARTS=parts,
+                HAS_BIAS=bias is not None,
+                BLOCK=tiles.SUMS,
+                CHAINED=bool(chain),
+                **chain,
+            )
     return out
+
+
+def _ordered(x: Tensor, bits: int, width: int, block: int, *, chained: bool) -> Tensor:
+    """Tokens (T, K) in the order in which a block of pairs of so many bits is multiplied, (T, K padded to whole blocks)."""
+    columns = 16 // bits
+    words = torch.int64 if columns == 4 else torch.int32
+    x = x.contiguous() if x.data_ptr() % words.itemsize == 0 else x.clone(memory_format=torch.contiguous_format)
+    ordered = torch.empty((len(x), -(-width // block) * block * columns), dtype=x.dtype, device=x.device)
+    size = ordered.numel() // columns
+    order_columns_kernel[(-(-size // tiles.ELEMENTS),)](
+        *(x.view(words), ordered.view(torch.int16), size),
+        W=width,
+        L=columns,
+        BLOCK_W=block,
+        BLOCK=tiles.ELEMENTS,
+        CHAINED=chained,
+    )
+    return ordered
 
 
 def dense_vector(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None = None, *, gelu: bool = False) -> Tensor:
@@ -164,6 +195,11 @@ def _constants(weight: QuantizedRows, tile: Tile) -> dict[str, int]:
 def _on(tensor: Tensor) -> AbstractContextManager[object]:
     """Makes the tensor's GPU the current one, on which Triton launches."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def _chain(device: torch.device) -> dict[str, bool]:
+    """The option by which a kernel may be there before the one ahead of it has ended; nothing where the card has no such launches."""
+    return {"launch_pdl": True} if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0) else {}
 
 
 def _shared_memory(device: torch.device) -> int:

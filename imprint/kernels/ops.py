@@ -82,10 +82,10 @@ def quantized_linear(
     from imprint.kernels import launch
 
     weight, flat = launch.QuantizedRows(integers, scales, bits, group, range(first, end)), x.reshape(-1, x.shape[-1])
-    if len(flat) == 1:
+    if len(flat) == 1 and not launch.suits_batch(weight):
         return launch.quantized_vector(flat, weight, bias, gelu=gelu).view(*x.shape[:-1], end - first)
-    assert not gelu
-    return launch.quantized_batch(flat, weight, bias).view(*x.shape[:-1], end - first)
+    out = launch.quantized_batch(flat, weight, bias).view(*x.shape[:-1], end - first)
+    return functional.gelu(out, approximate="tanh") if gelu else out
 
 
 @quantized_linear.register_fake

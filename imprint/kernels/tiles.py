@@ -2,8 +2,8 @@
 
 Legend: N rows (output features), K columns (input features), W words of 32 bits of a row. The tiles follow searches on one H200 with the
 weights of ChatGLM-6B (benchmarks/kernels.py --search, Triton 3.6). For one token, over 732 tiles on 2026-11-29: what the rules choose took
-at most 6 % longer than the fastest tile of each weight. For more tokens, over 1,075 on 2026-11-30: all weights of a layer together took at
-most 5 % longer. Another card uses the same, which are right there and may not be the fastest.
+at most 6 % longer than the fastest tile of each weight. For more tokens, over 1,898 on 2026-11-30: all weights of a layer together took at
+most 6 % longer. Another card uses the same, which are right there and may not be the fastest.
 """
 
 from dataclasses import dataclass
@@ -36,16 +36,24 @@ class Tile:
     """Programs that share the columns of a row."""
     unroll: int = 0
     """Tiles that such a loop goes through at a time where that can be chosen; 0: the code is as long as the weight, without a loop."""
+    described: bool = False
+    """Whether the tokens are copied by a unit of the card (TMA) where it has one."""
 
 
 BATCH_TOKENS = 64
 """Tokens that a weight is multiplied by at a time without being dequantized."""
+LARGE_GROUPED = 1 << 25
+"""Integers from which on a weight with groups is multiplied by one token as by several."""
 PROGRAMS, MAX_PARTS = 256, 8
 """Programs that keep a large GPU busy; most that share the columns of a row for that."""
 SMALLEST_SHARED = 64 * 1024
 """Bytes of shared memory that a program may have on every card."""
+CORES, CORE_SHARED = 128, 200 * 1024
+"""Cores of a large GPU, and bytes of shared memory that the programs on one of them have together."""
 ELEMENTS = 512
-"""Pairs whose columns a program splits."""
+"""Pairs whose columns a program brings into order."""
+SUMS = 1024
+"""Numbers to which a program adds up the sums of others."""
 DEQUANTIZE = Tile(rows=4, columns=128, warps=4)
 UPDATE = Tile(rows=1, columns=1024, warps=4)
 """Of AdamW. Not searched yet: `benchmarks/update.py` does."""
@@ -64,19 +72,21 @@ def vector_tile(rows: int, words: int, group: int) -> Tile:
 
 
 def batch_tile(rows: int, width: int, group: int, tokens: int, planes: int, shared: int = SMALLEST_SHARED) -> Tile:
-    """For 2 to 64 tokens in planes and a quantized weight of N rows with so many pairs of bytes, of which `group` share a scale.
+    """For 1 to 64 tokens in planes and a quantized weight of N rows with so many pairs of bytes, of which `group` share a scale.
 
     `group` is 0 where a whole row does; `shared`: bytes of shared memory that a program may have.
     """
     block_rows, warps = (64, 4) if rows >= 2048 else (16, 1)
-    stages = 4 if tokens <= 16 else 3
     columns = group or min(64, max(16, power_of_two(width)))
-    while not group and columns > 16 and stages * 2 * columns * (block_rows + planes * max(16, power_of_two(tokens))) > shared:
+    of_column = 4 * 2 * (block_rows + planes * max(16, power_of_two(tokens)))  # bytes, in four stages
+    while not group and columns > 16 and columns * of_column > min(shared, CORE_SHARED // 2):
         columns //= 2
     programs, parts = -(-rows // block_rows), 1
     while parts < MAX_PARTS and programs * parts < PROGRAMS and width >= 4 * parts * columns:
         parts *= 2
-    return Tile(block_rows, columns, warps, stages, parts)
+    at_once = CORES * (CORE_SHARED // (columns * of_column))
+    stages = 4 if programs * parts <= at_once and columns * of_column <= shared else 3
+    return Tile(block_rows, columns, warps, stages, parts, described=tokens > 16)
 
 
 def dense_tile(rows: int, columns: int) -> Tile:

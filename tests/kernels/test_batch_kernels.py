@@ -15,7 +15,7 @@ pytestmark = needs_triton
 
 @every_format
 @every_dtype
-@pytest.mark.parametrize(("rows", "columns", "tokens"), [(36, 512, 33), (7, 264, 17), (36, 512, 3), (7, 264, 16), (9, 8, 2)])
+@pytest.mark.parametrize(("rows", "columns", "tokens"), [(36, 512, 33), (7, 264, 17), (36, 512, 3), (7, 264, 16), (9, 8, 2), (36, 512, 1)])
 @pytest.mark.parametrize("parts", [None, 2])
 def test_tokens_are_multiplied_as_by_the_dequantized_weight(
     weight_format: WeightFormat, dtype: torch.dtype, rows: int, columns: int, tokens: int, parts: int | None
@@ -23,7 +23,7 @@ def test_tokens_are_multiplied_as_by_the_dequantized_weight(
     weight = stored(weight_format, rows, columns, range(2, rows))
     x, bias = (torch.randn(size, device=DEVICE).to(dtype) for size in ((tokens, columns), (rows - 2,)))
     exact = x.double() @ weight.dequantize(torch.float32).double().t() + bias.double()
-    tile = None if parts is None else Tile(16, for_kernel(weight).group_pairs or 16, 1, 2, parts)
+    tile = None if parts is None else Tile(16, for_kernel(weight).group_pairs or 16, 1, 2, parts, described=tokens < 17)
 
     found = launch.quantized_batch(x, for_kernel(weight), bias, tile)
 
