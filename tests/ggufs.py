@@ -61,7 +61,7 @@ def gguf_file(
     for name, value in metadata.items():
         {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string}[type(value)](f"tokenizer.{name}", value)  # type: ignore[operator]
     for name, setting in (settings or {}).items():
-        {float: writer.add_float32, str: writer.add_string}[type(setting)](f"llama.{name}", setting)  # type: ignore[operator]
+        {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string}[type(setting)](f"llama.{name}", setting)  # type: ignore[operator]
     numbers = np.random.default_rng(7)
     shapes = {f"blk.{layer}.{name}.weight": shape for layer in range(LAYERS) for name, shape in SHAPES.items()}
     shapes |= {"token_embd.weight": (len(names), HIDDEN), "output.weight": (len(names), HIDDEN), "output_norm.weight": (HIDDEN,)}

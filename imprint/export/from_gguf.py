@@ -11,7 +11,7 @@ from imprint.files.atomic import atomic_folder, write_json
 from imprint.loading.licence import IMPORTED
 from imprint.loading.load import load_base
 from imprint.models.checkpoint import save_weights
-from imprint.models.gguf import check_taken, read_fields_and_tensors, read_metadata
+from imprint.models.gguf import read_fields_and_tensors, read_metadata
 from imprint.terminal import say
 from imprint.tokenizers.gguf import generation_config, write_tokenizer
 
@@ -28,8 +28,7 @@ def import_gguf(file: Path, out: Path) -> Path:
         out, [file], written_before=lambda folder: (folder / IMPORTED).is_file(), otherwise="was not written by imprint import"
     )
     say(f"reading {file}: {_description(metadata)} / 正在读取")
-    fields, tensors = read_fields_and_tensors(file, torch.bfloat16)
-    check_taken(file, metadata, fields, tensors)
+    fields, tensors = read_fields_and_tensors(file, metadata, torch.bfloat16)
     with atomic_folder(out) as temporary:
         write_json(temporary / "config.json", fields)
         write_json(temporary / "generation_config.json", generation_config(metadata))

@@ -5,7 +5,8 @@ be quantized. Every architecture that transformers converts is read; the formats
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from imprint.files.scratch import scratch_folder
 from imprint.messages import Bilingual, UserError
 from imprint.models.gguf_header import walk_through_metadata
-from imprint.terminal import say
+from imprint.models.gguf_settings import ARCHITECTURE, refuse_settings_of_another, refuse_unread_settings
 
 MAGIC: Final = b"GGUF"
 NAME: Final = "model.gguf"
@@ -33,22 +34,6 @@ SIZES: Final = (
 )
 """Sizes in the metadata, none of which is larger than the largest dimension of a tensor."""
 MAX_BLOCKS: Final = 300
-SCALING: Final = "rope.scaling.factor"
-"""The setting without which each position of a text means another."""
-TOLD: Final[Mapping[str, tuple[str, ...]]] = {
-    SCALING: ("factor",),
-    "rope.scaling.type": ("rope_type", "type"),
-    "logit_scale": ("logit_scale", "logits_scaling"),
-    "embedding_scale": ("embedding_multiplier",),
-    "residual_scale": ("residual_multiplier",),
-    "attention.scale": ("attention_multiplier",),
-    "attention.sliding_window": ("sliding_window",),
-    "attn_logit_softcapping": ("attn_logit_softcapping",),
-    "final_logit_softcapping": ("final_logit_softcapping",),
-}
-"""Settings that change what a model computes -> their names in a config.json; transformers takes some of them, in some architectures."""
-NEUTRAL: Final = (None, 0, 1, "none", "")
-"""Values of them that change nothing."""
 READ_AGAIN: Final = Bilingual("Download it again, or take a GGUF of another model.", "请重新下载，或换一个模型的 GGUF 文件。")
 
 
@@ -73,13 +58,16 @@ def read_metadata(file: Path) -> Mapping[str, Any]:
         walk_through_metadata(file)
         reader = GGUFReader(file)
         metadata = MappingProxyType({name: field.contents() for name, field in reader.fields.items()})
+        refuse_settings_of_another(metadata)
         _refuse_other_sizes(metadata, {tensor.name: tuple(map(int, tensor.shape)) for tensor in reader.tensors})
+        _refuse_uneven_blocks(tensor.name for tensor in reader.tensors)
+        _refuse_shared_bytes({tensor.name: (int(tensor.data_offset), int(tensor.n_bytes)) for tensor in reader.tensors})
     return metadata
 
 
 def _refuse_other_sizes(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise ValueError where the metadata claim a larger model than the tensors are of: all of it would be made before one is read."""
-    family = metadata.get("general.architecture")
+    family = metadata.get(ARCHITECTURE)
     blocks = {match[1] for name in shapes if (match := BLOCK.match(name))}
     largest = max((size for shape in shapes.values() for size in shape), default=0)
     for name in SIZES:
@@ -92,11 +80,32 @@ def _refuse_other_sizes(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[
                 raise ValueError(f"{family!s:.40}.{name} is {size!s:.40}, and its tensors have {bound:,} at most")
 
 
-def read_fields_and_tensors(file: Path, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(fields of a config.json, tensors by name in `dtype`) of a GGUF file whose metadata can be read.
+def _refuse_uneven_blocks(names: Iterable[str]) -> None:
+    """Raise ValueError unless the blocks are numbered from 0 and none has less than half as many tensors as another."""
+    counts = Counter(int(match[1]) for name in names if (match := BLOCK.match(name)))
+    if not counts:
+        raise ValueError("it has no blocks")
+    fullest, emptiest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    if counts.keys() != set(range(len(counts))):
+        raise ValueError(f"it has {len(counts)} blocks, and the last is {max(counts)}, which should be {len(counts) - 1}")
+    if counts[emptiest] < counts[fullest] / 2:
+        raise ValueError(f"block {emptiest} has {counts[emptiest]} tensors, and block {fullest} has {counts[fullest]}")
 
-    A head that is the embedding is not among the tensors. Raises UserError for an architecture that transformers does not convert, and for
-    damaged tensors.
+
+def _refuse_shared_bytes(places: Mapping[str, tuple[int, int]]) -> None:
+    """Raise ValueError where a tensor, whose place is (offset, bytes), has bytes of another: a small file would unpack to a large model."""
+    end, last = 0, ""
+    for name, (start, size) in sorted(places.items(), key=lambda place: place[1]):
+        if size and start < end:
+            raise ValueError(f"{name:.80} has bytes of {last:.80}")
+        end, last = max(end, start + size), name
+
+
+def read_fields_and_tensors(file: Path, metadata: Mapping[str, Any], dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(fields of a config.json, tensors by name in `dtype`) of a GGUF file with this metadata.
+
+    A head that is the embedding is not among the tensors. Raises UserError for an architecture that transformers does not convert, for
+    damaged tensors, and where a model of these fields and tensors would compute something else than the file's.
     """
     import transformers
 
@@ -108,10 +117,16 @@ def read_fields_and_tensors(file: Path, dtype: torch.dtype) -> tuple[dict[str, A
         model, loaded = read(folder, gguf_file=NAME, dtype=dtype, output_loading_info=True, **options)
         if missing := sorted(loaded["missing_keys"]):
             raise ValueError(f"{missing[0]} is not in it, and {len(missing) - 1} more" if missing[1:] else f"{missing[0]} is not in it")
+        elements = walk_through_metadata(file)
+        _refuse_unread_names(elements, str(metadata.get(ARCHITECTURE)), model)
     fields = model.config.to_dict() | {"architectures": [type(model).__name__], "dtype": str(dtype).removeprefix("torch.")}
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         fields.pop(name, None)
-    return fields, _once(model.state_dict())
+    refuse_unread_settings(file, metadata, fields)
+    tensors = _once(model.state_dict())
+    with _translate_errors(file):
+        _refuse_unread_numbers(elements, tensors, tied=bool(fields.get("tie_word_embeddings")))
+    return fields, tensors
 
 
 def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -120,67 +135,31 @@ def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if seen.setdefault(tensor.data_ptr(), name) == name or not tensor.numel()}
 
 
-def check_taken(file: Path, metadata: Mapping[str, Any], fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Raise UserError where a model of these fields and tensors would compute something else than the file's, and say what may.
+def _refuse_unread_numbers(elements: Mapping[str, int], tensors: Mapping[str, Tensor], *, tied: bool) -> None:
+    """Raise ValueError where tensors of the file (name -> elements) have more numbers than were read.
 
-    That is where tensors of the file, or its scaling of positions, were not taken; other settings that were not are said.
+    They are counted, since tensors are joined and divided, and two may have the name of one. Left out is a head that is stored though it is
+    the embedding.
     """
-    with _translate_errors(file):
-        _refuse_unread_tensors(walk_through_metadata(file), metadata, tensors)
-    family, taken = metadata.get("general.architecture"), set(_leaves(fields))
-    settings = {name: metadata.get(f"{family}.{name}") for name in TOLD}
-    unread = {
-        name: value
-        for name, value in settings.items()
-        if value not in NEUTRAL and not any((key, _plain(value)) in taken for key in TOLD[name])
-    }
-    if not unread:
-        return
-    found = ", ".join(f"{family!s:.40}.{name} {value!s:.40}" for name, value in unread.items())
-    if SCALING in unread:
-        raise UserError(
-            Bilingual(
-                f"{file}: transformers does not read {found}: each position of a text would mean another. "
-                "Take the model's own release in safetensors.",
-                f"{file}：transformers 不读取位置缩放设置，每个位置的含义都会改变：请使用该模型以 safetensors 发布的版本。",
-            )
-        )
-    notice = Bilingual(
-        f"transformers does not read {found}: the model may compute something else. Check its answers, or take the model's own release.",
-        "transformers 不读取其中一些设置，模型的计算可能不同；请检查回答，或使用模型的原始发布。",
-    )
-    say(f"note: {notice}")
-
-
-def _refuse_unread_tensors(elements: Mapping[str, int], metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where tensors of the file (name -> elements) have no place among those that were read.
-
-    They are counted, since names differ and tensors are joined and divided. Left out are the blocks that predict several tokens, and a head
-    that is stored though it is the embedding.
-    """
-    family = metadata.get("general.architecture")
-    blocks = metadata[f"{family}.block_count"] - (metadata.get(f"{family}.nextn_predict_layers") or 0)
-    more = sum(size for name, size in elements.items() if (match := BLOCK.match(name)) and int(match[1]) >= blocks)
     total = sum(elements.values())
     unread = total - sum(tensor.numel() for tensor in tensors.values())
-    predicts = bool(metadata.get(f"{family}.nextn_predict_layers"))
-    allowed = {kept + head for kept in {0, more if predicts else 0} for head in (0, elements.get("output.weight", 0))}
-    if unread > 0 and unread not in allowed:
+    if unread > 0 and not (tied and unread == elements.get("output.weight")):
         raise ValueError(f"{unread:,} of the {total:,} numbers of its tensors have no place in the model that transformers makes of it")
 
 
-def _plain(value: object) -> str:
-    """A value as it compares with one that a file has in 32 bits."""
-    return f"{value:.5g}" if isinstance(value, int | float) else str(value)
+def _refuse_unread_names(names: Iterable[str], family: str, model: Any) -> None:
+    """Raise ValueError for tensors that transformers passes over, since the model has no parameter for them."""
+    from transformers import modeling_gguf_pytorch_utils
 
-
-def _leaves(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """(key, value) of the numbers and texts in the fields of a config.json, as `_plain` gives them."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _leaves(item, str(name))
-    elif isinstance(value, int | float | str):
-        yield key, _plain(value)
+    theirs: Any = modeling_gguf_pytorch_utils  # not typed
+    processor = theirs.TENSOR_PROCESSORS.get(family, theirs.TensorProcessor)(config={})
+    known = theirs.get_gguf_hf_weights_map(model, processor)
+    kept = {*known, "output.weight"} if "lm_head.weight" in model.state_dict() else known.keys()
+    unread = [name for name in names if name not in kept and name.removesuffix(".weight") not in kept]
+    if unread:
+        listed = ", ".join(f"{name:.80}" for name in unread[:5])
+        more = f" and {len(unread) - 5} more" if unread[5:] else ""
+        raise ValueError(f"{listed}{more} have no place in the model that transformers makes of it")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_metadata_and_weights_are_read_under_the_names_of_transformers(file: Path) -> None:
     assert read_metadata(file)["general.architecture"] == "llama"
-    fields, tensors = read_fields_and_tensors(file, torch.bfloat16)
+    fields, tensors = read_fields_and_tensors(file, read_metadata(file), torch.bfloat16)
     assert (fields["model_type"], fields["architectures"], fields["dtype"]) == ("llama", ["LlamaForCausalLM"], "bfloat16")
     assert "quantization_config" not in fields
     assert tensors["model.layers.1.mlp.down_proj.weight"].shape == (16, 32)
@@ -56,7 +56,7 @@ def test_an_architecture_that_transformers_does_not_convert_is_a_sentence(tmp_pa
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         write()
     with pytest.raises(UserError, match="cannot be read as a GGUF model"):
-        read_fields_and_tensors(tmp_path / "other.gguf", torch.bfloat16)
+        read_fields_and_tensors(tmp_path / "other.gguf", {}, torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_weights_that_are_not_in_the_file_are_not_made_up(file: Path, tmp_path: 
     content = file.read_bytes()
     (tmp_path / "less.gguf").write_bytes(content.replace(b"blk.1.attn_q.weight", b"blk.1.attn_x.weight"))
     with pytest.raises(UserError, match=r"\(model\.layers\.1\.self_attn\.q_proj\.weight is not in it\)"):
-        read_fields_and_tensors(tmp_path / "less.gguf", torch.bfloat16)
+        read_fields_and_tensors(tmp_path / "less.gguf", {}, torch.bfloat16)
 
 
 def test_a_file_of_more_blocks_than_any_model_has_is_refused_before_it_is_made(tmp_path: Path) -> None:
@@ -99,4 +99,32 @@ def test_a_file_of_many_blocks_is_read_soon(tmp_path: Path) -> None:
     start = content.index(b"llama.block_count") + len("llama.block_count") + 4
     (tmp_path / "deep.gguf").write_bytes(content[:start] + (300).to_bytes(4, "little") + content[start + 4 :])
     with cpu_time(at_most=20), pytest.raises(UserError, match="is not in it, and 2681 more"):
-        read_fields_and_tensors(tmp_path / "deep.gguf", torch.bfloat16)
+        read_fields_and_tensors(tmp_path / "deep.gguf", {}, torch.bfloat16)
+
+
+def test_blocks_that_are_fewer_or_other_than_the_first_are_refused_before_a_model_is_made(tmp_path: Path) -> None:
+    whole = gguf_file(tmp_path / "one.gguf", {}, tensors={"blk.2.x": 1}).read_bytes()
+    start = whole.index(b"llama.block_count") + len("llama.block_count") + 4
+    (tmp_path / "one.gguf").write_bytes(whole[:start] + (3).to_bytes(4, "little") + whole[start + 4 :])
+    with pytest.raises(UserError, match="block 2 has 1 tensors, and block 0 has 9"):
+        read_metadata(tmp_path / "one.gguf")
+    gguf_file(tmp_path / "gap.gguf", {}, tensors={"blk.9.x": 1})
+    with pytest.raises(UserError, match="it has 3 blocks, and the last is 9, which should be 2"):
+        read_metadata(tmp_path / "gap.gguf")
+
+
+def test_tensors_that_share_their_bytes_are_refused(file: Path, tmp_path: Path) -> None:
+    content = file.read_bytes()
+    name = b"blk.1.attn_q.weight"
+    start = content.index(name) + len(name) + 4 + 2 * 8 + 4  # dimensions, two sizes, type
+    (tmp_path / "shared.gguf").write_bytes(content[:start] + bytes(8) + content[start + 8 :])
+    with pytest.raises(UserError, match=r"has bytes of blk\.\d\.\w+\.weight"):
+        read_metadata(tmp_path / "shared.gguf")
+
+
+def test_sizes_under_the_name_of_another_architecture_are_refused(file: Path, tmp_path: Path) -> None:
+    content = file.read_bytes()
+    assert content.count(b"llama.vocab_size") == 1
+    (tmp_path / "two.gguf").write_bytes(content.replace(b"llama.vocab_size", b"qwen2.vocab_size"))
+    with pytest.raises(UserError, match=r"it has qwen2\.vocab_size, and its architecture is llama"):
+        read_metadata(tmp_path / "two.gguf")

@@ -14,12 +14,12 @@ def head(*, tensors: int = 0, pairs: int = 0) -> bytes:
     return b"GGUF" + struct.pack("<IQQ", 3, tensors, pairs)
 
 
-def listed(kind: int, count: int) -> bytes:
-    return head(pairs=1) + text(b"a.b") + struct.pack("<IIQ", 9, kind, count)
+def listed(kind: int, count: int, key: bytes = b"tokenizer.ggml.tokens") -> bytes:
+    return head(pairs=1) + text(key) + struct.pack("<IIQ", 9, kind, count)
 
 
 def lists(number: int, count: int) -> bytes:
-    return head(pairs=number) + (text(b"a.b") + struct.pack("<IIQ", 9, 0, count) + bytes(count)) * number
+    return head(pairs=number) + (text(b"tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, count) + bytes(8 * count)) * number
 
 
 @pytest.mark.parametrize(
@@ -28,18 +28,25 @@ def lists(number: int, count: int) -> bytes:
         (head(pairs=2**62), "4,611,686,018,427,387,904 settings or tensors, and no model has more than"),
         (head(tensors=MAX_ENTRIES + 1), "65,537 settings or tensors"),
         (head(pairs=1), "it ends in the middle of its metadata"),
-        (head(pairs=1) + struct.pack("<Q", 2**62), "it ends in the middle of its metadata"),
-        (listed(0, 2**61), "its lists have 2,305,843,009,213,693,952 items"),
+        (head(pairs=1) + struct.pack("<Q", 2**16), "it ends in the middle of its metadata"),
+        (listed(8, 2**61), "its lists have 2,305,843,009,213,693,952 items"),
         (lists(2, MAX_ITEMS // 2 + 1), "its lists have 1,572,866 items, and those of no model have more than 1,572,864"),
-        (listed(0, MAX_ITEMS), "it ends in the middle of its metadata"),
+        (listed(8, MAX_ITEMS), "it ends in the middle of its metadata"),
         (listed(8, 3) + text(b"x"), "it ends in the middle of its metadata"),
-        (listed(9, 1), "a value is of the type 9, or a list of lists"),
+        (listed(9, 1, b"a.b"), "a value is of the type 9, or a list of lists"),
         (head(pairs=1) + text(b"a") + struct.pack("<I", 77), "a value is of the type 77"),
         (head(tensors=1) + text(b"t") + struct.pack("<I", 2**31), "a tensor has 2,147,483,648 dimensions"),
+        (listed(4, 2), r"tokenizer\.ggml\.tokens is a list of uint32, and must be one of string"),
+        (listed(8, 2, b"tokenizer.ggml.scores"), r"tokenizer\.ggml\.scores is a list of string, and must be one of float32"),
+        (listed(6, 2, b"tokenizer.ggml.scores") + bytes(8), r"tokenizer\.ggml\.scores has 2 items, and the vocabulary has 0 tokens"),
+        (listed(0, 4097, b"a.b"), r"a\.b is a list of 4,097, and all but the vocabulary have no more than 4,096 together"),
+        (head(pairs=1) + struct.pack("<Q", 2**16 + 1), "a name has 65,537 bytes, and none may have more than 65,536"),
+        (head(tensors=1) + text(b"t") + struct.pack("<IQQIQ", 2, 0, 2**40, 0, 0), "t is a tensor without numbers"),
+        (head(tensors=1) + text(b"t") + struct.pack("<IQQIQ", 2, 2**40, 2**40, 0, 0), "its 65 bytes hold fewer"),
         (b"GG", "it ends in the middle of its metadata"),
     ],
 )
-def test_metadata_of_which_a_file_has_not_the_bytes_are_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_metadata_that_no_model_has_or_a_file_has_not_the_bytes_of_are_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(ValueError, match=sentence):
         walk_through_metadata(tmp_path / "x.gguf")
