@@ -13,6 +13,9 @@ TRITON := 3.6.0
 # The tests that need Triton, which runs the kernels on the CPU there.
 KERNEL_TESTS := tests/engine/test_split_weights.py tests/kernels tests/models/test_loss.py tests/models/test_most_probable.py tests/models/test_packed_attention.py tests/models/test_step_fusion.py tests/quant/test_dense.py tests/quant/test_triton_kernels.py
 
+# One worker more than there are cores, four at most: what waits for a program or for another worker's drills leaves its core to others.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+
 # Compiled modules are kept, whatever the environment says: without them every test process compiles all modules again.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -40,7 +43,7 @@ demo: $(READY)  ## the whole job on the toy base: rows, tuning, scores, before a
 test: $(READY)  ## all tests but the long ones, and beside them 64 streams for a minute
 	@folder=$$(mktemp -d); trap 'kill $$held 2> /dev/null; rm -rf $$folder' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
 		$(BIN)/python -m tests.serve.held_streams $$folder/held 60 64 0.75 > $$folder/log 2>&1 & held=$$!; \
-		$(BIN)/python -m pytest -q -n auto --maxprocesses 4; status=$$?; \
+		$(BIN)/python -m pytest -q -n $(WORKERS); status=$$?; \
 		if wait $$held; then echo "beside the tests: $$(tail -n 1 $$folder/log)"; \
 		else cat $$folder/log; echo "beside the tests: 64 streams for a minute FAILED"; status=1; fi; \
 		exit $$status
