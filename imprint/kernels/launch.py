@@ -94,8 +94,9 @@ def quantized_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile
 
 
 def suits_batch(weight: QuantizedRows) -> bool:
-    """Whether `quantized_batch` is faster for one token, too: large weights with groups, on a card that starts kernels ahead."""
-    return weight.group > 0 and len(weight.rows) * weight.columns >= tiles.LARGE_GROUPED and bool(_chain(weight.integers.device))
+    """Whether `quantized_batch` is faster for one token, too."""
+    large = weight.bits == 4 and tiles.single_as_batch(len(weight.rows), weight.columns, grouped=weight.group > 0)
+    return large and bool(_chain(weight.integers.device))
 
 
 def quantized_batch(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile: Tile | None = None) -> Tensor:

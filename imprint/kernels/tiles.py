@@ -42,8 +42,8 @@ class Tile:
 
 BATCH_TOKENS = 64
 """Tokens that a weight is multiplied by at a time without being dequantized."""
-LARGE_GROUPED = 1 << 25
-"""Integers from which on a weight with groups is multiplied by one token as by several."""
+LARGE_GROUPED, LARGE_ROWS, LARGE_COLUMNS = 1 << 25, 1 << 16, 1 << 14
+"""Integers of a weight with groups, or rows or columns of any, of 4 bits, from which on one token is multiplied as several are."""
 PROGRAMS, MAX_PARTS = 256, 8
 """Programs that keep a large GPU busy; most that share the columns of a row for that."""
 SMALLEST_SHARED = 64 * 1024
@@ -69,6 +69,15 @@ def vector_tile(rows: int, words: int, group: int) -> Tile:
         return Tile(bounded_rows(rows, each, largest=8), columns, warps, unroll=unroll)
     # several rows share what x costs, while there are enough warps for a GPU
     return Tile(bounded_rows(rows * warps // 4, each, largest=4, unrolled=UNROLLED_WORDS), columns, warps, unroll=unroll)
+
+
+def single_as_batch(rows: int, columns: int, *, grouped: bool) -> bool:
+    """Whether one token times a weight of 4 bits (N, K) is faster by the kernels for several, on a card that starts kernels ahead.
+
+    Microseconds on one H200, with several tokens and with one: 12288 x 4096 in groups 14 and 18, 4096 x 16384 16 and 21, a head 77 and 84,
+    4096 x 4096 8 and 5.
+    """
+    return columns >= LARGE_COLUMNS or rows >= LARGE_ROWS or (grouped and rows * columns >= LARGE_GROUPED)
 
 
 def batch_tile(rows: int, width: int, group: int, tokens: int, planes: int, shared: int = SMALLEST_SHARED) -> Tile:

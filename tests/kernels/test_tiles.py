@@ -41,6 +41,13 @@ def test_programs_share_the_columns_of_rows_that_are_too_few_for_a_gpu() -> None
     assert [tiles.batch_tile(*shape, 0, 64, 4).parts for shape in ((16384, 1024), (4096, 4096), (4096, 32))] == [1, 4, 1]
 
 
+def test_one_token_goes_the_way_of_several_where_that_was_measured_to_be_faster() -> None:
+    shapes = ((12288, 4096), (4096, 4096), (16384, 4096), (4096, 16384), (130528, 4096))
+
+    assert [tiles.single_as_batch(*shape, grouped=True) for shape in shapes] == [True, False, True, True, True]
+    assert [tiles.single_as_batch(*shape, grouped=False) for shape in shapes] == [False, False, False, True, True]
+
+
 def test_powers_of_two() -> None:
     assert [tiles.power_of_two(number) for number in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
 
