@@ -23,6 +23,8 @@ from imprint.serve.store.schema import migrate, newest_revision, refuse_unknown_
 from imprint.serve.store.tables import COUNTERS
 
 FILE_NAME: Final = "service.db"
+KEPT_NAME: Final = "before-restore.db"
+"""The database that a restore has replaced, beside the new one."""
 BUSY_SECONDS: Final = 5.0
 """How long a transaction waits for another process that writes."""
 REVOCATIONS: Final = "revocations"
@@ -58,7 +60,7 @@ class Database:
         """Open the database of a folder; make both where they are missing, and bring an older schema up to date.
 
         `now` tells the seconds since 1970. Raises UserError for a folder that cannot be written, and StoreError for one that others
-        may write, for a database of another program, and for one of a newer one.
+        may write, for a database of another program or of a newer one, and where a restore was stopped before it had made one.
         """
         self.file = folder / FILE_NAME
         self.now = now
@@ -70,6 +72,7 @@ class Database:
         self.on_ended: Callable[[], None] | None = None
         """Called where guests' sessions were ended, and undertakes to have them removed; None: whoever ends them removes them."""
         refuse_unwritable(folder)
+        _refuse_half_restored(folder)
         with translate_disk_errors(folder):
             make_private(folder, FILE_NAME)
             self._engine = sqlite.connect(self.file, busy_seconds)
@@ -299,6 +302,20 @@ class Database:
 
 class _SharedFailureError(Exception):
     """Undoes a shared transaction."""
+
+
+def _refuse_half_restored(folder: Path) -> None:
+    """Raise StoreError where a restore has put the old database aside, and was stopped before the new one stood in its place."""
+    if (folder / KEPT_NAME).exists() and not (folder / FILE_NAME).exists():
+        raise StoreError(
+            "unavailable",
+            Bilingual(
+                f"{folder}: a restore was stopped before its end: there is {KEPT_NAME}, the database of before, but no {FILE_NAME}. "
+                f"Restore the backup again (imprint user restore), or rename {KEPT_NAME} to {FILE_NAME}; to begin anew, move it away.",
+                f"{folder}：上次恢复中途停止：有先前的数据库 {KEPT_NAME}，但没有 {FILE_NAME}。请再恢复一次备份（imprint user restore），"
+                f"或把 {KEPT_NAME} 改名为 {FILE_NAME}；要从空库开始，请把它移到别处。",
+            ),
+        )
 
 
 def outcome_of(call: Callable[[], Any]) -> Outcome:

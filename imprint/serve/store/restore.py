@@ -15,15 +15,13 @@ from imprint.files.disk_errors import translate_disk_errors
 from imprint.files.held import PRIVATE_MODE
 from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
-from imprint.serve.store.database import FILE_NAME
+from imprint.serve.store.database import FILE_NAME, KEPT_NAME
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.private_folder import make_private
 from imprint.serve.store.rows import MAX_NUMBER, refuse_wrong_rows
 from imprint.serve.store.schema import migrate, refuse_unknown_schema
 from imprint.serve.store.store import hold_folder
 
-KEPT_NAME = "before-restore.db"
-"""The database that was replaced, beside the new one."""
 SEQUENCES: Final = "sqlite_sequence"
 """SQLite's table of the largest ids that there were."""
 OBJECTS: Final = """
@@ -123,11 +121,13 @@ def _replace(file: Path, target: Path, schema: Sequence[str]) -> Path | None:
         connection.execute("DELETE FROM messages WHERE chat_id IN (SELECT id FROM chats WHERE session_id IS NOT NULL)")
         connection.execute("DELETE FROM chats WHERE session_id IS NOT NULL")  # no cascade: in an older schema long chats make it fail
         connection.execute("DELETE FROM sessions")
-    kept = _kept(target) if target.exists() else None
+    kept = target.with_name(KEPT_NAME)
+    if target.exists():
+        _keep(target, kept)
     for ending in ("-shm", "-wal"):  # of a database that was deleted: what its log has would be written into the new one
         target.with_name(target.name + ending).unlink(missing_ok=True)
     fresh.replace(target)
-    return kept
+    return kept if kept.exists() else None
 
 
 def _copy_rows(file: Path, fresh: Path, schema: Sequence[str]) -> None:
@@ -157,15 +157,13 @@ def _insertion(connection: sqlite3.Connection, name: str) -> str:
     return str(insert(ours).from_select(names, select(*theirs.columns)))
 
 
-def _kept(target: Path) -> Path:
+def _keep(target: Path, kept: Path) -> None:
     """Rename a database, which may be damaged, with what SQLite keeps beside it: its log never stands beside another database."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(target)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    kept = target.with_name(KEPT_NAME)
     for ending in ("-shm", "-wal", ""):
         old, new = (path.with_name(path.name + ending) for path in (target, kept))
         if old.exists():
             old.replace(new)
         else:
             new.unlink(missing_ok=True)
-    return kept

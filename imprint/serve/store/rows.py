@@ -30,8 +30,8 @@ MAX_SHORT: Final = 1_024
 MAX_LONG: Final = 10_000_000
 """The same, of a message and other texts."""
 MAX_NUMBER: Final = 2**53
-MAX_TIME: Final = 253_402_300_800.0
-"""The end of the year 9999, in seconds since 1970."""
+MAX_TIME: Final = 253_402_300_799.0
+"""The last second of the year 9999, the last that a date can tell, in seconds since 1970."""
 MAX_HASH_KIB: Final = 2**20
 """Most memory of the hash of a password: verifying one that wants more would take the machine's."""
 ID: Final = re.compile(r"[0-9a-f]{32}")

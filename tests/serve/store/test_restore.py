@@ -8,6 +8,7 @@ import pytest
 
 from imprint.messages import UserError
 from imprint.serve.store import COMMAND_LINE, StoreError, restore, sqlite
+from imprint.serve.store.database import Database
 from tests.serve.stores import HOME, PASSWORD, keep_question, open_store, user
 
 
@@ -73,6 +74,32 @@ def test_a_backup_goes_into_a_new_folder_and_in_place_of_a_damaged_database(tmp_
     for folder in ("new", "data"):
         with open_store(tmp_path / folder) as store:
             assert store.sessions.login("小明", PASSWORD, HOME)
+
+
+def test_a_restore_that_is_stopped_between_the_old_and_the_new_database_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    with open_store(data) as store:
+        user(store)
+        store.backup(tmp_path / "backup.db")
+    replace = Path.replace
+
+    def stop_at_the_new(file: Path, target: Path) -> Path:
+        if target.name == "service.db":
+            raise KeyboardInterrupt
+        return replace(file, target)
+
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(Path, "replace", stop_at_the_new)
+        restore(tmp_path / "backup.db", data)
+    with pytest.raises(StoreError, match="a restore was stopped before its end"):
+        Database(data)
+    assert restore(tmp_path / "backup.db", data) == data / "before-restore.db"
+    for _ in ("the backup", "the old one"):
+        with open_store(data) as store:
+            assert store.sessions.login("小明", PASSWORD, HOME)
+        (data / "before-restore.db").replace(data / "service.db")
 
 
 def test_the_log_of_the_old_database_never_meets_the_new_one(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.serve.stores import HOME, PASSWORD, begin_answer, keep_question, open
         ("UPDATE accounts SET models = '{}'", "table accounts, row 1: models is '{}'"),
         ("UPDATE accounts SET models = '[1]'", "table accounts, row 1: models"),
         ("UPDATE accounts SET created_at = 9e999", "table accounts, row 1: created_at is inf"),
+        ("UPDATE accounts SET created_at = 253402300799.9999999", "table accounts, row 1: created_at is 253402300800"),
         ("UPDATE accounts SET contact = x'00'", "table accounts, row 1: contact is b"),
         ("UPDATE accounts SET contact = CAST(x'ff' AS TEXT)", "table accounts: it cannot be read, or has a text that is no UTF-8"),
         (
