@@ -96,10 +96,10 @@ def test_a_restore_that_is_stopped_between_the_old_and_the_new_database_loses_ne
     with pytest.raises(StoreError, match="a restore was stopped before its end"):
         Database(data)
     assert restore(tmp_path / "backup.db", data) == data / "before-restore.db"
-    for _ in ("the backup", "the old one"):
+    for database in (data / "service.db", data / "before-restore.db"):
+        database.replace(data / "service.db")
         with open_store(data) as store:
             assert store.sessions.login("小明", PASSWORD, HOME)
-        (data / "before-restore.db").replace(data / "service.db")
 
 
 def test_the_log_of_the_old_database_never_meets_the_new_one(tmp_path: Path) -> None:
