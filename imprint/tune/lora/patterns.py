@@ -26,20 +26,23 @@ MAX_COUNTS = 2
 class BoundedPattern:
     """A regular expression of a file."""
 
-    def __init__(self, path: Path, field: str, pattern: str, form: str = "{}") -> None:
+    def __init__(self, path: Path, field: str, pattern: str, end: float, form: str = "{}") -> None:
         """`path` and `field` say in errors where the pattern is; `form` is what peft puts around it.
 
-        Raises UserError for one that is no regular expression of Python, or too large.
+        Raises UserError for one that is no regular expression of Python, or too large, and after the time `end`: a long class of
+        characters takes a second to read.
         """
-        self._path, self._field, self._pattern = path, field, pattern
+        self._path, self._field, self._pattern, self._end = path, field, pattern, end
         self._expression = self._compile(form)
+        if time.monotonic() >= end:
+            raise self._too_long()
 
-    def match(self, name: str, end: float) -> "regex.Match[str] | None":
-        """The match at the beginning of a name. Raises UserError after the time `end`."""
+    def match(self, name: str) -> "regex.Match[str] | None":
+        """The match at the beginning of a name. Raises UserError after the time that was given."""
         try:
-            return self._expression.match(name, timeout=max(0.001, end - time.monotonic()))
+            return self._expression.match(name, timeout=max(0.001, self._end - time.monotonic()))
         except TimeoutError as error:
-            raise self._error(f"it takes more than {MAX_SECONDS:g} s") from error
+            raise self._too_long() from error
 
     def _compile(self, form: str) -> "regex.Pattern[str]":
         counts = COUNT.findall(self._pattern)
@@ -55,6 +58,9 @@ class BoundedPattern:
         except (re.error, regex.error, RecursionError, OverflowError, Warning) as error:
             raise self._error(f"it is no regular expression of Python ({error})") from error
 
+    def _too_long(self) -> UserError:
+        return self._error(f"with those before it, it takes more than {MAX_SECONDS:g} s")
+
     def _error(self, problem: str) -> UserError:
         return UserError(
             Bilingual(
@@ -66,7 +72,7 @@ class BoundedPattern:
 
 
 def deadline() -> float:
-    """When the patterns of a file must have been matched."""
+    """When the patterns of a file must have been read and matched."""
     return time.monotonic() + MAX_SECONDS
 
 
@@ -76,12 +82,12 @@ def match_patterns(path: Path, field: str, patterns: Mapping[str, float], names:
     A pattern matches a name, or what follows a dot in it, up to its end. `path` and `field` say in errors where the patterns are. Raises
     UserError for a pattern that is no regular expression of Python, or that takes too long.
     """
-    compiled = [(BoundedPattern(path, field, pattern, r"(.*\.)?({})$"), value) for pattern, value in patterns.items()]
     end = deadline()
+    compiled = [(BoundedPattern(path, field, pattern, end, r"(.*\.)?({})$"), value) for pattern, value in patterns.items()]
     found: dict[str, float] = {}
     for name in names if compiled else ():
         for pattern, value in compiled:
-            if pattern.match(name, end):
+            if pattern.match(name):
                 found[name] = value
                 break
     return found

@@ -24,17 +24,19 @@ class TargetRule:
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         """Raises UserError for a regular expression that cannot be used."""
-        self._path, self._fields, self._end = path, fields, deadline()
-        self._targets, self._excluded, layers = (
-            fields.get(field) for field in ("target_modules", "exclude_modules", "layers_to_transform")
+        self._path, self._fields, end = path, fields, deadline()
+        targets, excluded, layers = (fields.get(field) for field in ("target_modules", "exclude_modules", "layers_to_transform"))
+        if isinstance(targets, str) and targets.lower() == ALL:
+            targets = None
+        self._targets, self._excluded = (
+            BoundedPattern(path, field, named, end, r"(?:{})\Z") if isinstance(named, str) and named else _texts(named)
+            for field, named in (("target_modules", targets), ("exclude_modules", excluded))
         )
-        if isinstance(self._targets, str) and self._targets.lower() == ALL:
-            self._targets = None
         self._numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
         lists = fields.get("layers_pattern") or []
         forms = [(str(one), r"(?:^|.*?\.){}\.(?P<number>\d+)\.") for one in (lists if isinstance(lists, list) else [lists])]
         forms = forms or [(ANY_LIST, r"{}\.(?P<number>\d+)\.")]
-        self._numbered = [BoundedPattern(path, "layers_pattern", pattern, form) for pattern, form in forms]
+        self._numbered = [BoundedPattern(path, "layers_pattern", pattern, end, form) for pattern, form in forms]
 
     def refuse_untargeted(self, names: Iterable[str]) -> None:
         """Raise UserError for tensors of a linear that the fields leave out; `names`: the linears' names in the tensor file."""
@@ -51,27 +53,33 @@ class TargetRule:
 
     def left_out_by(self, name: str) -> str | None:
         """The field that leaves out a linear; None if none does."""
-        targets = self._targets
-        if self._excluded and self._is_named(name, "exclude_modules", self._excluded):
+        if self._excluded and _is_named(name, self._excluded):
             return "exclude_modules"
-        if not targets or (isinstance(targets, list) and name in targets):
+        if not self._targets:
             return None
-        if not self._is_named(name, "target_modules", targets):
+        if not _is_named(name, self._targets):
             return "target_modules"
-        if isinstance(targets, str) or not self._numbers or self._layer(name) in self._numbers:
+        if isinstance(self._targets, BoundedPattern) or name in self._targets or not self._numbers or self._layer(name) in self._numbers:
             return None
         return "layers_to_transform"
 
-    def _is_named(self, name: str, field: str, targets: object) -> bool:
-        """Whether a regular expression matches all of a name, or a list has it or an end of it."""
-        if isinstance(targets, str):
-            return BoundedPattern(self._path, field, targets, r"(?:{})\Z").match(name, self._end) is not None
-        return isinstance(targets, list) and any(name == end or name.endswith(f".{end}") for end in targets)
-
     def _layer(self, name: str) -> int | None:
         """The number of the layer of a linear; None without one."""
-        found = next((match for pattern in self._numbered if (match := pattern.match(name, self._end))), None)
+        found = next((match for pattern in self._numbered if (match := pattern.match(name))), None)
         return None if found is None else int(found["number"])
+
+
+def _texts(names: object) -> frozenset[str]:
+    """The texts of a list; none where it is no list."""
+    return frozenset(one for one in names if isinstance(one, str)) if isinstance(names, list) else frozenset()
+
+
+def _is_named(name: str, targets: BoundedPattern | frozenset[str]) -> bool:
+    """Whether a regular expression matches all of a name, or a list has it or what follows a dot in it."""
+    if isinstance(targets, BoundedPattern):
+        return targets.match(name) is not None
+    parts = name.split(".")
+    return any(".".join(parts[begin:]) in targets for begin in range(len(parts)))
 
 
 def refuse_head(names: Iterable[str], network: Network, where: str) -> None:

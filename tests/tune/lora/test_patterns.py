@@ -110,6 +110,16 @@ def test_a_pattern_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> No
     assert time.monotonic() - started < 5
 
 
+def test_many_patterns_that_take_long_to_read_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.tune.lora.patterns.MAX_SECONDS", 0.1)
+    patterns = dict.fromkeys(("(?i)" + "".join(f"[!-{chr(0xFF00 + number + place)}]" for place in range(60)) for number in range(40)), 1.0)
+    began = time.process_time()
+
+    with pytest.raises(UserError, match=r"it takes more than 0\.1 s"):
+        matched(patterns)
+    assert time.process_time() - began < 5  # all of them take half a minute
+
+
 def test_a_pattern_that_cannot_be_used_is_named_with_its_file(tmp_path: Path) -> None:
     peft.PeftModel(base(), peft.LoraConfig(r=4, target_modules=["dense"])).save_pretrained(str(tmp_path))
     fields = json.loads((tmp_path / CONFIG_FILE).read_text())
