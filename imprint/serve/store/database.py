@@ -17,6 +17,7 @@ from imprint.files.disk_errors import refuse_unwritable, translate_disk_errors
 from imprint.messages import Bilingual
 from imprint.serve.store import sqlite
 from imprint.serve.store.errors import StoreError, invalid
+from imprint.serve.store.long_readings import LongReadings
 from imprint.serve.store.permission import permission_to_ask
 from imprint.serve.store.private_folder import make_private
 from imprint.serve.store.schema import migrate, newest_revision, refuse_unknown_schema, revision_of
@@ -27,6 +28,9 @@ KEPT_NAME: Final = "before-restore.db"
 """The database that a restore has replaced, beside the new one."""
 BUSY_SECONDS: Final = 5.0
 """How long a transaction waits for another process that writes."""
+SHORTEN_SECONDS: Final = 3.0
+"""How long emptying the log waits for a moment at which nobody reads: a second more than a search takes at most."""
+SHORTEN_PAUSE_SECONDS: Final = 0.02
 REVOCATIONS: Final = "revocations"
 """The counter of everything that ends or narrows what somebody may do."""
 
@@ -67,6 +71,7 @@ class Database:
         self._busy_seconds = busy_seconds
         self._writer = threading.Lock()
         self._shared = Shared()
+        self._long_readings = LongReadings()
         self.on_write: Callable[[float], None] = lambda _seconds: None
         """Called with the seconds that a transaction has had the right to write."""
         self.on_ended: Callable[[], None] | None = None
@@ -213,14 +218,15 @@ class Database:
     @contextmanager
     def reading_within(self, seconds: float, timeout_message: Bilingual) -> Iterator[Connection]:
         """A connection that reads for so many seconds at most; then StoreError "invalid" is raised with the message."""
-        until = time.monotonic() + seconds
-        with self.reading() as connection, sqlite.stopped_after(connection, until):
-            try:
-                yield connection
-            except DBAPIError as error:
-                if time.monotonic() >= until:
-                    raise StoreError("invalid", timeout_message) from error
-                raise
+        with self._long_readings.one(), self.reading() as connection:
+            until = time.monotonic() + seconds
+            with sqlite.stopped_after(connection, until):
+                try:
+                    yield connection
+                except DBAPIError as error:
+                    if time.monotonic() >= until:
+                        raise StoreError("invalid", timeout_message) from error
+                    raise
 
     def revocations(self) -> int:
         """A number that grows whenever what somebody may do ends or shrinks, by whichever process."""
@@ -242,14 +248,29 @@ class Database:
         log = self.file.with_name(f"{self.file.name}-wal")
         return sum(file.stat().st_size for file in (self.file, log) if file.exists())
 
+    def log_bytes(self) -> int:
+        """The size of the log beside the database."""
+        try:
+            return self.file.with_name(f"{FILE_NAME}-wal").stat().st_size
+        except OSError:
+            return 0
+
     def shorten_log(self) -> None:
-        """Empty the log beside the database, if nobody uses it at this moment."""
-        if self._writer.acquire(blocking=False):
-            try:
-                with self._translated():
-                    sqlite.shorten_log(self._nowait_engine)
-            finally:
-                self._writer.release()
+        """Empty the log beside the database as soon as nobody uses it, for which long readings are held up; or not, after some seconds."""
+        until = time.monotonic() + SHORTEN_SECONDS
+        with self._long_readings.held_up(SHORTEN_SECONDS):
+            while not self._has_shortened_log() and time.monotonic() < until:
+                time.sleep(SHORTEN_PAUSE_SECONDS)
+
+    def _has_shortened_log(self) -> bool:
+        """Whether the log could be emptied at this moment."""
+        if not self._writer.acquire(blocking=False):
+            return False
+        try:
+            with self._translated():
+                return sqlite.shorten_log(self._nowait_engine)
+        finally:
+            self._writer.release()
 
     def close(self) -> None:
         """Close all connections."""

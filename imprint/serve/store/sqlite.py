@@ -121,16 +121,18 @@ def copy(source: Path, target: Path) -> None:
         check(temporary)
 
 
-def shorten_log(engine: Engine) -> None:
-    """Move what the log has into the database, and empty it: deleted texts may stand in both. Skipped while somebody else uses them.
+def shorten_log(engine: Engine) -> bool:
+    """Move what the log has into the database, and empty it: deleted texts may stand in both. False while somebody else uses them.
 
-    What the disk has against it is logged: nothing depends on it now, and it is tried again.
+    What the disk has against it is logged: nothing depends on it now, and it is tried again later.
     """
     connection = engine.raw_connection()  # no transaction
     try:
-        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        is_busy, *_ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not is_busy
     except sqlite3.Error:
         logging.getLogger(__name__).exception("the log of the database cannot be moved into it")
+        return True
     finally:
         connection.close()
 

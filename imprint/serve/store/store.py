@@ -138,6 +138,14 @@ class Store:
                     raise outcome.error
                 if outcome.error is not None:
                     logging.getLogger(__name__).error("something that has expired cannot be removed", exc_info=outcome.error)
+        self.shorten_log()
+
+    def log_bytes(self) -> int:
+        """The size of the database's log, which `shorten_log` empties."""
+        return self._database.log_bytes()
+
+    def shorten_log(self) -> None:
+        """Empty the database's log, which takes some seconds where others read; searches wait for it."""
         self._database.shorten_log()
 
     def _tidy(self, part: Callable[[Connection], None]) -> None:

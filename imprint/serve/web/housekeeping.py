@@ -24,6 +24,10 @@ WATCH_SECONDS: Final = 0.2
 CHECK_SECONDS: Final = 30.0
 """Seconds after which what goes on is asked for its rights in any case: that counts as a use of its session, which ends without one."""
 TIDY_SECONDS: Final = 600.0
+MAX_LOG_BYTES: Final = 64 * 2**20
+"""Bytes of the database's log from which on it is emptied before: searches without a pause keep SQLite from beginning it anew."""
+SHORTEN_SECONDS: Final = 10.0
+"""Seconds between two tries."""
 
 
 @asynccontextmanager
@@ -81,17 +85,21 @@ class _Watch:
 
 
 class _Tidying:
-    """Removes what has expired."""
+    """Removes what has expired, and empties the database's log."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._tidied_at = time.monotonic()
+        self._tidied_at = self._shortened_at = time.monotonic()
 
     async def work(self) -> None:
         """Do what is due. Raises StoreError where the database cannot be written."""
-        if time.monotonic() - self._tidied_at > TIDY_SECONDS:
-            self._tidied_at = time.monotonic()
-            await run_in_threadpool(self._services.store.tidy)
+        store, now = self._services.store, time.monotonic()
+        if now - self._tidied_at > TIDY_SECONDS:
+            self._tidied_at = now
+            await run_in_threadpool(store.tidy)
+        elif now - self._shortened_at > SHORTEN_SECONDS and store.log_bytes() > MAX_LOG_BYTES:
+            self._shortened_at = now
+            await run_in_threadpool(store.shorten_log)
 
 
 class _Removal:

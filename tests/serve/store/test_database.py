@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from imprint.messages import UserError
+from imprint.messages import Bilingual, UserError
 from imprint.serve.store.database import FILE_NAME, Database, count_revocation
 from imprint.serve.store.errors import StoreError, invalid
 from imprint.serve.store.tables import SETTINGS
@@ -224,3 +224,42 @@ def test_a_database_that_was_copied_here_becomes_its_owner_s_alone(tmp_path: Pat
     assert file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(StoreError, match="is the database itself"):
         Database(tmp_path).backup(tmp_path / "." / f"{FILE_NAME}-wal")
+
+
+def test_the_log_is_emptied_also_where_somebody_always_searches(tmp_path: Path) -> None:
+    database, has_ended = Database(tmp_path), threading.Event()
+
+    def search() -> None:
+        while not has_ended.is_set():
+            with database.reading_within(5, Bilingual("too long", "太久")) as connection:
+                connection.execute(select(SETTINGS)).all()
+                time.sleep(0.2)
+
+    searches = [threading.Thread(target=search) for _ in range(2)]
+    for number, thread in enumerate(searches):
+        thread.start()
+        time.sleep(0.1 * (1 - number))  # one begins while the other one goes on
+    for number in range(50):
+        with database.writing() as connection:
+            connection.execute(SETTINGS.insert().values(name=str(number), value="x" * 10_000))
+    assert database.log_bytes() > 500_000
+    database.shorten_log()
+    assert database.log_bytes() == 0
+    has_ended.set()
+    for thread in searches:
+        thread.join()
+    database.close()
+
+
+def test_a_log_that_somebody_reads_without_an_end_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.serve.store.database.SHORTEN_SECONDS", 0.2)
+    database = Database(tmp_path)
+    with database.reading() as connection:
+        connection.execute(select(SETTINGS)).all()
+        with database.writing() as other:
+            other.execute(SETTINGS.insert().values(name="a", value="1"))
+        database.shorten_log()
+        assert database.log_bytes() > 0
+    database.shorten_log()
+    assert database.log_bytes() == 0
+    database.close()

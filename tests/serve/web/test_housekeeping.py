@@ -178,6 +178,18 @@ def test_a_stream_ends_with_the_right_to_it_while_what_has_expired_is_removed(mo
         assert not may_end.is_set()
 
 
+def test_a_log_that_grows_is_emptied_before_it_is_tidied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(housekeeping, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(housekeeping, "SHORTEN_SECONDS", 0.0)
+    monkeypatch.setattr(housekeeping, "MAX_LOG_BYTES", 10_000)
+    with page(tmp_path) as shown:
+        shown.user("ada")
+        until = time.monotonic() + 10
+        while shown.store.log_bytes() > 10_000 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert shown.store.log_bytes() <= 10_000
+
+
 def test_where_the_right_to_a_model_ends_the_answers_of_others_go_on(tmp_path: Path) -> None:
     async def narrow() -> list[bool]:
         with open_store(tmp_path, now=time.time) as store:
