@@ -40,7 +40,7 @@ SETTINGS = WebSettings(legacy=True, hosts=("chat.example",), guest=True, grace=0
 MANY: Final = 10**9
 UNBOUNDED: Final = Limits(
     admin_tokens_a_day=10**12, sessions_an_account=20, keys_an_account=MANY, guests_an_hour=MANY, failures_a_minute=MANY,
-    address_failures_a_minute=MANY, all_failures_a_minute=MANY, logins_a_minute=MANY,
+    address_failures_a_minute=MANY, network_failures_a_minute=MANY, all_failures_a_minute=MANY, logins_a_minute=MANY,
     account_requests_a_day=MANY, open_account_requests=MANY,
 )  # fmt: skip
 """So that requests are not refused before they are looked at; chats stay bounded, since they are exported."""
