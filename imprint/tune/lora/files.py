@@ -14,7 +14,7 @@ from torch import Tensor
 from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
 from imprint.tune.lora.lora import LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, Lora
-from imprint.tune.lora.patterns import match_patterns
+from imprint.tune.lora.patterns import deadline, match_patterns
 from imprint.tune.lora.shape import AnyLinear, LoraShape, linears_of, refuse_quantized
 from imprint.tune.lora.targets import TargetRule, refuse_head
 from imprint.tune.peft_files import (
@@ -55,8 +55,9 @@ def read_lora(folder: Path, network: Network) -> Lora:
     path, fields = folder / CONFIG_FILE, read_peft_fields(folder)
     _refuse_unsupported(path, fields)
     by_linear, stored = _tensors_by_linear(folder, without_base_weights(folder, read_peft_tensors(folder), network), network)
-    TargetRule(path, fields).refuse_untargeted(stored.values())
-    shape = _shape(path, fields, by_linear, stored)
+    end = deadline()
+    TargetRule(path, fields, end).refuse_untargeted(stored.values())
+    shape = _shape(path, fields, by_linear, stored, end)
     linears = linears_of(network)
     for name in shape.targets:
         _check_tensors(folder, name, linears[name], by_linear[name], shape)
@@ -144,28 +145,27 @@ def _tensors_by_linear(
     return {name: by_linear[name] for name in linears if name in by_linear}, stored
 
 
-def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, object], stored: Mapping[str, str]) -> LoraShape:
-    """The shape by the configuration; `stored`: linear -> its name in the tensor file, which peft's patterns are matched with."""
+def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, object], stored: Mapping[str, str], end: float) -> LoraShape:
+    """The shape by the configuration; `stored`: linear -> its name in the tensor file, which peft's patterns match until `end`."""
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
-    values = [rank, alpha, *(value for field in ("rank_pattern", "alpha_pattern") for value in _values(fields.get(field) or {}))]
+    own = {field: fields.get(field) or {} for field in ("rank_pattern", "alpha_pattern")}
+    if other := next((field for field, patterns in own.items() if not isinstance(patterns, dict)), None):
+        raise damaged_error(path, f"{other!r} must be an object of patterns and numbers, got {str(own[other])[:80]}")
+    values = [rank, alpha, *own["rank_pattern"].values(), *own["alpha_pattern"].values()]
     if not all(isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER for value in values):
         problem = f'"r", "lora_alpha" and the values of "rank_pattern" and "alpha_pattern" must be above 0, up to {MAX_NUMBER:g}'
         raise damaged_error(path, f"{problem}, got {str(values)[:200]}")
-    if odd := next((value for value in (rank, *_values(fields.get("rank_pattern") or {})) if value != int(value)), None):
+    if odd := next((value for value in (rank, *own["rank_pattern"].values()) if value != int(value)), None):
         raise damaged_error(path, f'"r" and the values of "rank_pattern" must be integers, got {odd}')
     flags = [fields.get(name) or False for name in ("use_rslora", "use_dora")]
     if not all(isinstance(flag, bool) for flag in flags):
         raise damaged_error(path, f'"use_rslora" and "use_dora" must be true or false, got {flags}')
     assert isinstance(rank, int | float)
     assert isinstance(alpha, int | float)
-    ranks, alphas = (match_patterns(path, field, fields.get(field) or {}, stored.values()) for field in ("rank_pattern", "alpha_pattern"))
+    ranks, alphas = (match_patterns(path, field, patterns, stored.values(), end) for field, patterns in own.items())
     own_ranks = {name: int(ranks[stored[name]]) for name in by_linear if stored[name] in ranks}
     own_alphas = {name: float(alphas[stored[name]]) for name in by_linear if stored[name] in alphas}
     return LoraShape(int(rank), float(alpha), flags[0], flags[1], tuple(by_linear), own_ranks, own_alphas)
-
-
-def _values(pattern: object) -> list[Any]:
-    return list(pattern.values()) if isinstance(pattern, dict) else [pattern]
 
 
 def _check_tensors(folder: Path, name: str, linear: AnyLinear, parts: Mapping[str, Tensor], shape: LoraShape) -> None:

@@ -76,13 +76,12 @@ def deadline() -> float:
     return time.monotonic() + MAX_SECONDS
 
 
-def match_patterns(path: Path, field: str, patterns: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+def match_patterns(path: Path, field: str, patterns: Mapping[str, float], names: Iterable[str], end: float) -> dict[str, float]:
     """Name of a linear -> the value of the first pattern that matches it; names that none matches are left out.
 
     A pattern matches a name, or what follows a dot in it, up to its end. `path` and `field` say in errors where the patterns are. Raises
-    UserError for a pattern that is no regular expression of Python, or that takes too long.
+    UserError for a pattern that is no regular expression of Python, and after the time `end`.
     """
-    end = deadline()
     compiled = [(BoundedPattern(path, field, pattern, end, r"(.*\.)?({})$"), value) for pattern, value in patterns.items()]
     found: dict[str, float] = {}
     for name in names if compiled else ():

@@ -11,7 +11,8 @@ from torch import nn
 
 from imprint.messages import Bilingual, UserError
 from imprint.models.network import Network
-from imprint.tune.lora.patterns import BoundedPattern, deadline
+from imprint.tune.lora.patterns import BoundedPattern
+from imprint.tune.peft_files import damaged_error
 
 ANY_LIST = r".*?\.[^.]*"
 """What stands before the number of a layer in the name of a linear, as peft finds it without `layers_pattern`."""
@@ -22,14 +23,14 @@ ALL = "all-linear"
 class TargetRule:
     """Which linears an adapter_config.json names; tensors of others peft passes over without a word."""
 
-    def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
-        """Raises UserError for a regular expression that cannot be used."""
-        self._path, self._fields, end = path, fields, deadline()
+    def __init__(self, path: Path, fields: Mapping[str, Any], end: float) -> None:
+        """Raises UserError for fields of another type, for a regular expression that cannot be used, and after the time `end`."""
+        self._path, self._fields = path, fields
         targets, excluded, layers = (fields.get(field) for field in ("target_modules", "exclude_modules", "layers_to_transform"))
         if isinstance(targets, str) and targets.lower() == ALL:
             targets = None
         self._targets, self._excluded = (
-            BoundedPattern(path, field, named, end, r"(?:{})\Z") if isinstance(named, str) and named else _texts(named)
+            BoundedPattern(path, field, named, end, r"(?:{})\Z") if isinstance(named, str) and named else _texts(path, field, named)
             for field, named in (("target_modules", targets), ("exclude_modules", excluded))
         )
         self._numbers = layers if isinstance(layers, list) else [] if layers is None else [layers]
@@ -66,12 +67,17 @@ class TargetRule:
     def _layer(self, name: str) -> int | None:
         """The number of the layer of a linear; None without one."""
         found = next((match for pattern in self._numbered if (match := pattern.match(name))), None)
-        return None if found is None else int(found["number"])
+        number = None if found is None else found.groupdict().get("number")  # a pattern may match without it, as `layers|h` does
+        return None if number is None else int(number)
 
 
-def _texts(names: object) -> frozenset[str]:
-    """The texts of a list; none where it is no list."""
-    return frozenset(one for one in names if isinstance(one, str)) if isinstance(names, list) else frozenset()
+def _texts(path: Path, field: str, names: object) -> frozenset[str]:
+    """The texts of a list, none for a field that is left open. Raises UserError for anything else."""
+    if not names:
+        return frozenset()
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise damaged_error(path, f"{field!r} must be a text or a list of texts, got {str(names)[:80]}")
+    return frozenset(names)
 
 
 def _is_named(name: str, targets: BoundedPattern | frozenset[str]) -> bool:

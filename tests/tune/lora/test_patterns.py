@@ -10,7 +10,7 @@ from peft.utils.other import get_pattern_key
 
 from imprint.messages import UserError
 from imprint.tune.lora.files import read_lora
-from imprint.tune.lora.patterns import match_patterns
+from imprint.tune.lora.patterns import deadline, match_patterns
 from imprint.tune.peft_files import CONFIG_FILE
 from tests.cases import difference
 from tests.tune.lora.steps import base, golden_batch
@@ -36,7 +36,7 @@ PATTERNS = [
 
 
 def matched(patterns: dict[str, float], names: list[str] | None = None) -> dict[str, float]:
-    return match_patterns(Path("adapter_config.json"), "alpha_pattern", patterns, NAMES if names is None else names)
+    return match_patterns(Path("adapter_config.json"), "alpha_pattern", patterns, NAMES if names is None else names, deadline())
 
 
 @pytest.mark.parametrize("patterns", PATTERNS, ids=str)
@@ -129,3 +129,16 @@ def test_a_pattern_that_cannot_be_used_is_named_with_its_file(tmp_path: Path) ->
         read_lora(tmp_path, base())
 
     assert str(caught.value).startswith(f"{tmp_path / CONFIG_FILE}: the pattern '(dense' in 'rank_pattern' cannot be used: it is no")
+
+
+def test_all_patterns_of_a_file_share_one_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peft.PeftModel(base(), peft.LoraConfig(r=4, target_modules=["dense"])).save_pretrained(str(tmp_path))
+    fields = json.loads((tmp_path / CONFIG_FILE).read_text())
+    many = {f"no{number}": 4 for number in range(3)}
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({**fields, "rank_pattern": many, "alpha_pattern": many, "layers_pattern": [*many]}))
+    clock = iter(range(1000))
+    monkeypatch.setattr("imprint.tune.lora.patterns.time.monotonic", lambda: float(next(clock)))  # a second for each look
+    monkeypatch.setattr("imprint.tune.lora.patterns.MAX_SECONDS", 6.0)
+
+    with pytest.raises(UserError, match="in 'rank_pattern' cannot be used: with those before it, it takes more than 6 s"):
+        read_lora(tmp_path, base())

@@ -7,6 +7,7 @@ import torch
 from imprint.messages import UserError
 from imprint.models.checkpoint import load_network
 from imprint.models.network import Network
+from imprint.tune.lora.patterns import deadline
 from imprint.tune.lora.section import LoraSection
 from imprint.tune.lora.shape import shape_from_section
 from imprint.tune.lora.targets import TargetRule, refuse_head
@@ -32,12 +33,14 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> Network:
         ({"target_modules": r".*\.0\..*(q|v)_proj"}, "target_modules"),
         ({"target_modules": "all-linear", "exclude_modules": r".*\.v_proj"}, "exclude_modules"),
         ({"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [0], "layers_pattern": "layers"}, "layers_to_transform"),
+        ({"target_modules": [NAMES[0], "v_proj"], "layers_to_transform": [1], "layers_pattern": "layers|h"}, "layers_to_transform"),
+        ({"target_modules": [NAMES[0], "v_proj"], "layers_to_transform": [1], "layers_pattern": "(?x)layers #"}, "layers_to_transform"),
         ({"target_modules": [NAMES[0], "v_proj"], "layers_to_transform": [0, 1], "layers_pattern": ["h", "blocks"]}, "layers_to_transform"),
     ],
 )
 def test_tensors_that_peft_would_pass_over_are_told_with_the_field(fields: dict[str, object], field: str) -> None:
     with pytest.raises(UserError, match=rf"'{field}' is .* leaves out 'model.layers.1.self_attn.v_proj'"):
-        TargetRule(FILE, fields).refuse_untargeted(NAMES)
+        TargetRule(FILE, fields, deadline()).refuse_untargeted(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_tensors_that_peft_would_pass_over_are_told_with_the_field(fields: dict[
     ],
 )
 def test_what_the_lists_name_or_leave_open_is_read(fields: dict[str, object]) -> None:
-    rule = TargetRule(FILE, fields)
+    rule = TargetRule(FILE, fields, deadline())
 
     assert [rule.left_out_by(name) for name in NAMES] == [None, None]
 
@@ -72,13 +75,14 @@ def test_what_the_lists_name_or_leave_open_is_read(fields: dict[str, object]) ->
             {"target_modules": ["v_proj"], "layers_to_transform": [1], "layers_pattern": "["},
             "the pattern '[' in 'layers_pattern' cannot be used",
         ),
+        ({"target_modules": 5}, "'target_modules' must be a text or a list of texts, got 5"),
+        ({"exclude_modules": {"v_proj": True}}, "'exclude_modules' must be a text or a list of texts"),
+        ({"target_modules": ["v_proj", 5]}, "'target_modules' must be a text or a list of texts"),
     ],
 )
-def test_a_pattern_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], sentence: str) -> None:
-    monkeypatch.setattr("imprint.tune.lora.targets.deadline", lambda: time.monotonic() + 0.2)
-
+def test_a_pattern_that_cannot_be_used_is_told(fields: dict[str, object], sentence: str) -> None:
     with pytest.raises(UserError) as caught:
-        TargetRule(FILE, fields).refuse_untargeted([NAMES[1] + "a" * 200 + "c"])
+        TargetRule(FILE, fields, time.monotonic() + 0.2).refuse_untargeted([NAMES[1] + "a" * 200 + "c"])
 
     assert sentence in str(caught.value)
 
