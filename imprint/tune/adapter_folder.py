@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from imprint.files.atomic import atomic_folder, find_folder, write_json
@@ -21,7 +19,7 @@ from imprint.tune.lora.files import read_lora
 from imprint.tune.peft_files import (
     CONFIG_FILE,
     PICKLE_FILE,
-    damaged_error,
+    load_safetensors,
     read_peft_fields,
     read_peft_tensors,
     refuse_broken,
@@ -115,10 +113,8 @@ def _load_own(folder: Path, network: Network) -> tuple[Adapter, AdapterMetadata]
         )
     if metadata.method == "lora":
         return read_lora(folder, network), metadata
-    try:
-        tensors: dict[str, Tensor] = load_file(folder / TENSORS_FILE)
-    except (SafetensorError, OSError) as error:
-        raise damaged_error(folder / TENSORS_FILE, f"cannot be read ({error})") from error
+    tensors = load_safetensors(folder / TENSORS_FILE)
+    refuse_broken(folder / TENSORS_FILE, tensors)
     return prefix_from_tensors(tensors, network, str(folder / TENSORS_FILE)), metadata
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import load_pickle
 from imprint.models.families import listing
 from imprint.models.network import Network
-from imprint.models.stored_weights import empty_error, plain_name, refuse_empty, refuse_other_type
+from imprint.models.stored_weights import empty_error, plain_name, refuse_empty, refuse_endless_names, refuse_other_type
 from imprint.models.weight_values import is_finite, nearly_equal
 
 CONFIG_FILE, TENSORS_FILE, PICKLE_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -74,14 +74,22 @@ def _is_off(value: object) -> bool:
     return value is None or value is False or value in ("", [], {})
 
 
+def load_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter's file. Raises UserError where it is damaged, or names more than any model; the names are read first."""
+    refuse_lfs_pointer(file)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            refuse_endless_names(file, opened.keys())
+        tensors: dict[str, Tensor] = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise damaged_error(file, f"cannot be read ({error})") from error
+    return tensors
+
+
 def read_peft_tensors(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder, by names without the prefixes of wrappers. Raises UserError where there are none, or they are broken."""
     if (file := folder / TENSORS_FILE).is_file():
-        refuse_lfs_pointer(file)
-        try:
-            tensors = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise damaged_error(file, f"cannot be read ({error})") from error
+        tensors = load_safetensors(file)
     elif (file := folder / PICKLE_FILE).is_file():
         tensors = load_pickle(file)
     else:

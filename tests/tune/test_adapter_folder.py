@@ -241,6 +241,14 @@ class TestRefusals:
 
         assert "holds no prefix" in refusal(tmp_path / "adapter", network)
 
+    def test_a_prefix_of_ours_that_is_not_finite(self, tmp_path: Path) -> None:
+        network = small_network()
+        saved(tmp_path / "adapter", network)
+        file = tmp_path / "adapter" / TENSORS_FILE
+        save_file({name: tensor * float("nan") for name, tensor in load_file(file).items()}, file)
+
+        assert "holds NaN or infinite values" in refusal(tmp_path / "adapter", network)
+
 
 class TestPrecision:
     @pytest.mark.parametrize("bits", FORMAT_NAMES)

@@ -331,6 +331,14 @@ def test_a_tensor_under_two_names_is_told(tmp_path: Path) -> None:
     assert "lora_A.weight' twice, with and without the prefix of a wrapper" in refusal(folder)
 
 
+@pytest.mark.parametrize("name", ["module." * 1000, "base_model.model." * 100 + f"{QKV}.lora_A.weight"])
+def test_a_name_that_takes_long_to_shorten_is_refused(tmp_path: Path, name: str) -> None:
+    folder = foreign(tmp_path / "adapter")
+    save_file({name: torch.zeros(1)}, folder / TENSORS_FILE)  # one of 6 MB would take a minute
+
+    assert "names 1 tensors, the longest name has" in refusal(folder)
+
+
 def test_damaged_and_missing_files_are_user_errors(tmp_path: Path) -> None:
     folder = foreign(tmp_path / "adapter")
     (folder / TENSORS_FILE).write_bytes(b"damaged")
