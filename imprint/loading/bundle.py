@@ -29,7 +29,7 @@ MANIFEST: Final = "bundle.json"
 SUFFIX: Final = ".tar"
 MAX_MANIFEST_BYTES: Final = 2**20
 MAX_HEADER_BYTES: Final = 2**14
-"""A header holds a name; more would be read into memory, and searched, by tarfile."""
+"""All headers of an entry hold a name; more would be read into memory, and searched, by tarfile."""
 READ_BYTES: Final = 2**20
 MAX_FILES: Final = 2000
 """The most files of a bundle; a model of 400 GB has 200."""
@@ -168,21 +168,23 @@ def read_manifest(folder: Path) -> BundleManifest | None:
 
 
 class _ArchiveFile(io.FileIO):
-    """An archive from which tarfile cannot read a header of any size into memory."""
+    """An archive from which tarfile cannot read headers of any size into memory."""
 
-    limit: int = MAX_HEADER_BYTES
-    """The most bytes of one read; larger while a file of the archive is read."""
+    left: int = MAX_HEADER_BYTES
+    """Bytes that may still be read, of the headers of an entry or of its content."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """So many bytes, at most the limit."""
-        if size is None or not 0 <= size <= self.limit:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+        """So many bytes, at most those left."""
+        if size is None or not 0 <= size <= self.left:
+            raise tarfile.ReadError(f"headers of more than {MAX_HEADER_BYTES:,} bytes")
+        self.left -= size
         return super().read(size)
 
 
 @contextmanager
 def _open_archive(path: Path) -> Iterator[tarfile.TarFile]:
     with _ArchiveFile(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        _refuse_shared_headers(archive)
         yield archive
 
 
@@ -281,14 +283,24 @@ def _open_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
     file = archive.extractfile(entry)
     assert file is not None, "only regular files are opened"
     assert isinstance(archive.fileobj, _ArchiveFile)
-    archive.fileobj.limit = READ_BYTES
+    archive.fileobj.left = entry.size
     return file
 
 
 def _next_entry(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
     assert isinstance(archive.fileobj, _ArchiveFile)
-    archive.fileobj.limit = MAX_HEADER_BYTES
-    return archive.next()
+    archive.fileobj.left = MAX_HEADER_BYTES
+    entry = archive.next()
+    _refuse_shared_headers(archive)
+    if entry is not None:
+        entry.pax_headers = {}  # they have been read, and tarfile keeps every entry
+    return entry
+
+
+def _refuse_shared_headers(archive: tarfile.TarFile) -> None:
+    """Raise tarfile.ReadError for headers that hold for all entries: tarfile copies them for each, and no bundle has them."""
+    if archive.pax_headers:
+        raise tarfile.ReadError("headers that hold for all entries")
 
 
 def _entry(name: str, size: int) -> tarfile.TarInfo:

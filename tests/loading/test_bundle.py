@@ -211,6 +211,32 @@ def test_a_header_of_many_bytes_is_not_read_into_memory(run: Path, tmp_path: Pat
         assert not (tmp_path / "home").exists()
 
 
+def test_headers_that_hold_for_all_entries_are_refused(run: Path, tmp_path: Path) -> None:
+    archive = packed(run)
+    with tarfile.open(archive) as opened:
+        second = opened.getmembers()[1].offset
+    header = tarfile.TarInfo.create_pax_global_header({"any": "thing"})  # tarfile copies 100,000 of them for each of 2,000 entries
+    for place in (0, second):
+        (tmp_path / "shared.tar").write_bytes(archive.read_bytes()[:place] + header + archive.read_bytes()[place:])
+
+        assert "headers that hold for all entries" in refusal(tmp_path / "shared.tar")
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_list_of_many_holes_is_not_read(run: Path, tmp_path: Path, place: str) -> None:
+    sparse = tarfile.TarInfo("config.yaml" if place == "after" else MANIFEST)
+    sparse.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1", "GNU.sparse.name": sparse.name}
+    holes = b"%d\n" % 50_000 + b"1\n" * 100_000
+    sparse.size = len(holes)
+    with tarfile.open(tmp_path / "holes.tar", "w") as target, tarfile.open(packed(run)) as source:
+        first = source.next()
+        if place == "after" and first is not None:
+            target.addfile(first, source.extractfile(first))
+        target.addfile(sparse, io.BytesIO(holes))
+
+    assert "headers of more than 16,384 bytes" in refusal(tmp_path / "holes.tar")
+
+
 def test_what_a_killed_process_left_in_the_cache_is_removed(run: Path, tmp_path: Path) -> None:
     left = tmp_path / "cache" / "imprint" / "bundles" / ".x1y2z3"
     left.mkdir(parents=True)
