@@ -20,6 +20,8 @@ BYTES_PER_BYTE: Final = 40
 """Memory of the trial, and what each byte of the file adds to it."""
 MAX_STEPS: Final = 100
 """Steps or tokens of a part, of which published vocabularies have about ten."""
+MAX_PATTERN: Final = 10_000
+"""Characters of all patterns that need no trial; published ones have a few hundred, and each class of letters takes 20 KB of memory."""
 MAX_WRITTEN: Final = 8
 """Characters that a normalizer may write for one."""
 COMMON_TYPES: Final = frozenset(
@@ -98,7 +100,8 @@ def refuse_harmful(file: Path, content: bytes, fields: Mapping[str, object], siz
     patterns = [pattern for part in parts[:2] for pattern in _patterns(part)]
     if (steps := max(map(_longest, parts[:3]))) > MAX_STEPS:
         raise _unusable(file, f"a list in it has {steps} steps or tokens; at most {MAX_STEPS} are read")
-    if all(map(_is_common, parts)) and not list(_patterns(parts[0])) and not any(map(may_backtrack, patterns)):
+    is_usual = all(map(_is_common, parts)) and not list(_patterns(parts[0])) and sum(map(len, patterns)) <= MAX_PATTERN
+    if is_usual and not any(map(may_backtrack, patterns)):
         return
     letters = sorted({letter for pattern in patterns for letter in pattern}, reverse=True)[:LETTERS_TRIED]
     long = "".join([*LETTERS, *letters]) if any(map(may_backtrack, patterns)) else ""

@@ -39,6 +39,9 @@ HARMFUL: dict[str, dict[str, object]] = {
         }
     },
     "a long sign of pieces inside a word": {"model": {**json.loads(tokenizer_json())["model"], "continuing_subword_prefix": "#" * 1000}},
+    "a pattern of many classes": {
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "|".join([r"\p{L}"] * 50_000)}, "behavior": "Isolated", "invert": False}
+    },
     "a pattern without end": {
         "pre_tokenizer": {
             "type": "Sequence",
