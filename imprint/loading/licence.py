@@ -68,7 +68,7 @@ def _named_licences(base: Path) -> Iterator[str]:
 
 def _of_readme(text: str) -> str:
     """`license_name` of the fields at the top of a README, else `license`."""
-    top = re.match(r"\ufeff?---\s*\n(.*?)\n---", text, re.DOTALL)
+    top = re.match(r"\ufeff?---[^\S\n]*\n(.*?)\n---", text, re.DOTALL)
     fields = dict(re.findall(r"^(license|license_name):[ \t]*(\S.*)$", top[1] if top else "", re.MULTILINE))
     return _shown(fields.get("license_name") or fields.get("license", "")).strip("\"'")
 

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-CHARACTERS: Final = re.compile(r"\\[pP]\{[^}]*\}|\\[sSdDwWhHrntfv]|\\[^A-Za-z0-9]|\[(?:\\.|[^\[\]\\])++\]", re.DOTALL)
+CHARACTERS: Final = re.compile(r"\\[pP]\{[^{}\\]*\}|\\[sSdDwWhHrntfv]|\\[^A-Za-z0-9]|\[(?:\\.|[^\[\]\\])++\]", re.DOTALL)
 """A class of characters, or an escaped one."""
 WORDS: Final = re.compile(r"\(\?i:[^()*+?{}\\\[\]]++\)(\?)?")
 """A group of words, such as `(?i:'s|'t|'ll)`, which counts as one to nine characters, or none where it may be left out."""

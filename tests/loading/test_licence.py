@@ -1,5 +1,6 @@
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_a_readme_names_its_licence_in_the_fields_at_its_top_alone(tmp_path: Pat
     ):
         (tmp_path / "README.md").write_text(text, newline="")
         assert find_licence(tmp_path) == licence, text
+
+
+def test_a_readme_of_empty_lines_takes_no_time(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---" + "\n" * 60_000 + "license: mit")
+    began = time.process_time()
+    assert find_licence(tmp_path) is None
+    assert time.process_time() - began < 2  # where each line may be the last empty one, it takes twenty seconds
+    (tmp_path / "README.md").write_text("---  \n\n\nlicense: mit\n---\n")
+    assert find_licence(tmp_path) == "mit"
 
 
 def test_no_link_that_leads_out_of_the_folder_is_read(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from imprint.tokenizers.backtracking import may_backtrack
@@ -46,3 +48,10 @@ def test_patterns_of_published_vocabularies_need_no_trial(pattern: str) -> None:
 )
 def test_patterns_that_may_divide_a_run_in_many_ways_need_one(pattern: str) -> None:
     assert may_backtrack(pattern)
+
+
+@pytest.mark.parametrize("part", [r"\p{", r"\p{L", r"[\a", "(?i:a", "a{1,2", "("])
+def test_a_pattern_of_any_length_takes_no_time(part: str) -> None:
+    began = time.process_time()
+    assert may_backtrack(part * 100_000)
+    assert time.process_time() - began < 2  # the first took half a minute

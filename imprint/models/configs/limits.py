@@ -15,6 +15,8 @@ NO_SIZES = re.compile(r".*(position|seq|window|chunk|token|image|theta|_id|ids|i
 MAX_SIZE = 2**22
 """Sixteen times the largest published vocabulary."""
 MAX_EXPERTS = 4096
+MAX_NAME = 100
+"""Most characters of a name that is looked at: no field that is read has a longer one, and the time to match one grows with its square."""
 MAX_DIGITS = 16
 """Digits of a number that are shown."""
 MAX_DEPTH = 4
@@ -37,6 +39,8 @@ def refuse_absurd(fields: Mapping[str, Any]) -> None:
 def _numbers(fields: Mapping[str, Any], depth: int) -> Iterator[tuple[str, float]]:
     """Name and value of every number, those of sections included, and those of lists under the names of these."""
     for name, value in fields.items():
+        if len(name) > MAX_NAME:
+            continue
         if isinstance(value, dict) and depth > 1:
             yield from _numbers(value, depth - 1)
         elif isinstance(value, list) and depth > 1:
