@@ -116,6 +116,8 @@ class Services:
     """A thread that writes the log-probabilities of long answers: one at a time, as each takes memory."""
     deleting: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that deletes all chats of somebody, which may take long."""
+    admin_deleting: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
+    """The same for admins, who delete accounts: these keep their rights until it begins, so it waits for nobody else's chats."""
     watching: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that asks for the rights to what goes on, however many requests wait for threads."""
     backing_up: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
@@ -221,7 +223,7 @@ async def in_writing_thread(services: Services, principal: Principal | None, fun
 async def in_deleting_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
     """Call what deletes all chats of somebody. Raises ApiError if many searches, files and such of one owner wait."""
     with slow_slot(services, principal):
-        return await anyio.to_thread.run_sync(function, limiter=services.deleting)
+        return await anyio.to_thread.run_sync(function, limiter=services.admin_deleting if principal.role == "admin" else services.deleting)
 
 
 async def in_slow_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:

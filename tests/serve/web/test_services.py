@@ -8,7 +8,14 @@ from starlette.concurrency import run_in_threadpool
 from imprint.serve.store.principal import Principal
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
-from imprint.serve.web.services import Services, in_backup_thread, in_opening_thread, in_slow_thread, in_writing_thread
+from imprint.serve.web.services import (
+    Services,
+    in_backup_thread,
+    in_deleting_thread,
+    in_opening_thread,
+    in_slow_thread,
+    in_writing_thread,
+)
 from imprint.serve.web.settings import WebSettings
 from tests.serve.web.scripted import ScriptedBackend, ScriptedStore, principal
 
@@ -79,6 +86,23 @@ def test_guests_who_search_and_open_chats_leave_accounts_alone() -> None:
         return found, done
 
     assert asyncio.run(flood_and_read()) == ([1, 1], 0)
+
+
+def test_an_admin_who_deletes_an_account_waits_for_no_user_who_deletes_chats() -> None:
+    backend, ada, admin = ScriptedBackend(), principal("ada", "user"), principal("admin", "admin")
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+    may_end = threading.Event()
+
+    async def delete() -> int:
+        users = [asyncio.create_task(in_deleting_thread(services, ada, may_end.wait)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        try:
+            return await asyncio.wait_for(in_deleting_thread(services, admin, lambda: 1), 5)
+        finally:
+            may_end.set()
+            await asyncio.gather(*users)
+
+    assert asyncio.run(delete()) == 1
 
 
 def test_one_backup_is_written_at_a_time_and_no_second_one_waits() -> None:
