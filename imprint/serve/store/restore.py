@@ -43,7 +43,8 @@ def restore(file: Path, folder: Path) -> Path | None:
     """Replace the database of a folder by a backup, which is checked first; where the old one is kept, if there was one.
 
     All sessions end, so that none comes back that was ended since. Raises UserError while a service runs in the folder, and StoreError
-    for a file that is no backup, is damaged, holds what the service never writes, or was written by a newer program.
+    while another program holds the database, and for a file that is no backup, is damaged, holds what the service never writes, or was
+    written by a newer program.
     """
     if not file.is_file():
         raise StoreError("not_found", Bilingual(f"{file}: there is no such file.", f"{file}：没有这个文件。"))
@@ -123,7 +124,11 @@ def _replace(file: Path, target: Path, schema: Sequence[str]) -> Path | None:
         connection.execute("DELETE FROM sessions")
     kept = target.with_name(KEPT_NAME)
     if target.exists():
-        _keep(target, kept)
+        try:
+            _keep(target, kept)
+        except StoreError:
+            fresh.unlink()
+            raise
     for ending in ("-shm", "-wal"):  # of a database that was deleted: what its log has would be written into the new one
         target.with_name(target.name + ending).unlink(missing_ok=True)
     fresh.replace(target)
@@ -158,9 +163,18 @@ def _insertion(connection: sqlite3.Connection, name: str) -> str:
 
 
 def _keep(target: Path, kept: Path) -> None:
-    """Rename a database, which may be damaged, with what SQLite keeps beside it: its log never stands beside another database."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(target)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    """Rename a database, which may be damaged, with what SQLite keeps beside it: its log never stands beside another database.
+
+    Raises StoreError while another program reads in the log: a kill between two renames would part the database from it.
+    """
+    try:
+        with closing(sqlite3.connect(target)) as connection:
+            is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        found = sqlite.error_of(error, target)
+        is_busy = found is not None and found.kind == "busy"
+    if is_busy:
+        raise sqlite.held_by_another()
     for ending in ("-shm", "-wal", ""):
         old, new = (path.with_name(path.name + ending) for path in (target, kept))
         if old.exists():

@@ -181,16 +181,21 @@ def no_database(file: Path, why: Bilingual) -> StoreError:
     )
 
 
+def held_by_another() -> StoreError:
+    """The error where another process reads or writes the database for longer than is waited for."""
+    return StoreError(
+        "busy",
+        Bilingual("another program holds the database. Try again in a moment.", "数据库正被其他程序占用，请稍后再试。"),
+        retry_after=2.0,
+    )
+
+
 def error_of(error: BaseException | None, file: Path) -> StoreError | None:
     """What an error of the database means to a user; None for our own mistakes."""
     name = getattr(error, "sqlite_errorname", "") if isinstance(error, sqlite3.Error) else ""
     kind = "_".join(name.split("_")[:2])
     if kind in ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL"):
-        return StoreError(
-            "busy",
-            Bilingual("another program holds the database. Try again in a moment.", "数据库正被其他程序占用，请稍后再试。"),
-            retry_after=2.0,
-        )
+        return held_by_another()
     reasons = {
         "SQLITE_FULL": NO_SPACE,
         "SQLITE_READONLY": NOT_PERMITTED,

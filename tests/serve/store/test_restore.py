@@ -2,6 +2,7 @@ import shutil
 import sqlite3
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,23 @@ def test_a_restore_that_is_stopped_between_the_old_and_the_new_database_loses_ne
         database.replace(data / "service.db")
         with open_store(data) as store:
             assert store.sessions.login("小明", PASSWORD, HOME)
+
+
+def test_a_database_is_not_replaced_while_another_program_reads_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.05))
+    data = tmp_path / "data"
+    with open_store(data) as store:
+        store.backup(tmp_path / "backup.db")
+        with closing(sqlite3.connect(data / "service.db")) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM accounts").fetchone()
+            user(store)  # is in the log alone as long as the other one reads
+            with pytest.raises(StoreError, match="another program holds the database"):
+                restore(tmp_path / "backup.db", data)
+    assert not (data / ".restored.db").exists()
+    with open_store(data) as store:
+        assert store.sessions.login("小明", PASSWORD, HOME)
+    assert restore(tmp_path / "backup.db", data) == data / "before-restore.db"
 
 
 def test_the_log_of_the_old_database_never_meets_the_new_one(tmp_path: Path) -> None:
