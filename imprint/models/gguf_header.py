@@ -18,6 +18,9 @@ ARRAY: Final = 9
 MAX_ITEMS: Final = 3 * 2**19
 """Items of all lists together: the largest vocabularies have 1.3 million tokens, types, scores and merges. A reader takes ten
 microseconds and a kilobyte for each."""
+FREE_ITEMS, ITEM_BYTES = 2**15, 32
+"""Items of any file, and the bytes of a file for each further one: a large vocabulary comes with large weights, so that the time to read
+the lists grows with the file and not a hundred times as fast."""
 TOKENS: Final = b"tokenizer.ggml.tokens"
 LISTS: Final[Mapping[bytes, tuple[int, ...]]] = {
     TOKENS: (STRING,),
@@ -111,6 +114,8 @@ class _Walk:
         self._lengths[key if key in LISTS else b""] += count
         if (items := self._lengths.total()) > MAX_ITEMS:
             raise ValueError(f"its lists have {items:,} items, and those of no model have more than {MAX_ITEMS:,}")
+        if items > FREE_ITEMS + self._size // ITEM_BYTES:
+            raise ValueError(f"its lists have {items:,} items, and a file of {self._size:,} bytes has no weights for so many")
         if self._lengths[b""] > MAX_OTHERS:
             raise ValueError(f"{name:.80} is a list of {count:,}, and all but the vocabulary have no more than {MAX_OTHERS:,} together")
 

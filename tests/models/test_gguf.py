@@ -113,6 +113,17 @@ def test_blocks_that_are_fewer_or_other_than_the_first_are_refused_before_a_mode
         read_metadata(tmp_path / "gap.gguf")
 
 
+def test_a_vocabulary_that_is_large_beside_the_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "empty.gguf", "llama")
+    writer.add_token_list([""] * 500_000)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        write()
+    with cpu_time(at_most=2), pytest.raises(UserError, match=r"its lists have 500,000 items, and a file of 4,000,\d+ bytes has no weights"):
+        read_metadata(tmp_path / "empty.gguf")
+
+
 def test_tensors_that_share_their_bytes_are_refused(file: Path, tmp_path: Path) -> None:
     content = file.read_bytes()
     name = b"blk.1.attn_q.weight"
