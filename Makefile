@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 PAGE := docs/recipe.md
 OLDEST := .venv-oldest
 # The tests of what asks transformers, tokenizers, peft or huggingface_hub.
-OLDEST_TESTS := tests/demo/test_bloom.py tests/loading/hub tests/models/test_bloom.py tests/models/test_families.py tests/export/test_glm_layout.py tests/models/test_hf.py tests/models/test_attention_probe.py tests/models/test_gguf.py tests/models/test_head_probe.py tests/models/test_hf_fusible.py tests/models/test_hf_names.py tests/models/test_reference.py tests/export/test_from_gguf.py tests/export/test_transformers_layout.py tests/export/test_vocabulary.py tests/tokenizers tests/tune/lora tests/tune/test_peft_files.py tests/tune/test_peft_prefix.py tests/test_kinds.py tests/loading/test_bos.py tests/test_real.py
+OLDEST_TESTS := tests/demo/test_bloom.py tests/loading/hub tests/models/test_bloom.py tests/models/test_families.py tests/export/test_glm_layout.py tests/models/test_hf.py tests/models/test_attention_probe.py tests/models/test_gguf.py tests/models/test_head_probe.py tests/models/test_hf_fusible.py tests/models/test_hf_names.py tests/models/test_reference.py tests/export/test_from_gguf.py tests/export/test_transformers_layout.py tests/export/test_vocabulary.py tests/tokenizers tests/tune/lora tests/tune/test_peft_files.py tests/tune/test_peft_prefix.py tests/test_gguf_kinds.py tests/test_kinds.py tests/loading/test_bos.py tests/test_real.py
 KERNELS := .venv-kernels
 # The version of the GPU machine on which the kernels are measured.
 TRITON := 3.6.0

@@ -1,8 +1,10 @@
-"""A tiny GGUF file."""
+"""Tiny GGUF files."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,8 @@ SHAPES = {
     "ffn_up": (INNER, HIDDEN),
     "ffn_down": (HIDDEN, INNER),
 }
+LARGE = 1000
+"""A vocabulary of so many tokens is left out, which takes long to read."""
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
@@ -72,3 +76,57 @@ def gguf_file(
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         write()
     return path
+
+
+def converted_file(
+    path: Path,
+    architecture: str,
+    model: Any,
+    settings: Mapping[str, object],
+    tensors: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({}),
+) -> Path:
+    """A model of transformers as llama.cpp's converter writes it, in float32, with a vocabulary of its size and without merges.
+
+    `settings`: keys of the architecture beside its shapes; `tensors`: name -> values, further ones, or others than the model's; bytes are
+    of Q4_0.
+    """
+    import gguf
+
+    config = model.config
+    heads, groups = config.num_attention_heads, getattr(config, "num_key_value_heads", config.num_attention_heads)
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "ffn_hidden_size", None) or 4 * config.hidden_size
+    shapes = {"block_count": config.num_hidden_layers, "embedding_length": config.hidden_size, "feed_forward_length": inner}
+    counts = {"attention.head_count": heads, "attention.head_count_kv": groups, "context_length": 128}
+    writer = gguf.GGUFWriter(path, architecture)
+    add = {float: writer.add_float32, int: writer.add_uint32, str: writer.add_string, bool: writer.add_bool}
+    for name, value in (shapes | counts | {"vocab_size": config.vocab_size} | dict(settings)).items():
+        add[type(value)](f"{architecture}.{name}", value)  # type: ignore[operator]
+    writer.add_token_list([f"t{index}" for index in range(config.vocab_size)] if config.vocab_size < LARGE else [])
+    number = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
+    written = {}
+    for name, tensor in model.state_dict().items():
+        base, _, kind = name.rpartition(".")
+        if not (config.tie_word_embeddings and base == "lm_head"):
+            found = f"{names.get_name(base) or names.get_name(base.removeprefix('transformer.'))}.{kind}"
+            written[found] = _as_converted(architecture, found, tensor.numpy(), heads, groups)
+    for name, values in (written | dict(tensors)).items():
+        bits = gguf.GGMLQuantizationType.Q4_0 if values.dtype == np.uint8 else None
+        writer.add_tensor(name, np.ascontiguousarray(values), raw_dtype=bits)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        write()
+    return path
+
+
+def _as_converted(architecture: str, name: str, values: np.ndarray[Any, Any], heads: int, groups: int) -> np.ndarray[Any, Any]:
+    """Values in the order in which llama.cpp keeps them: `permute` and `modify_tensors` in its convert_hf_to_gguf.py."""
+    rows = values.shape[1:]
+    if architecture == "llama" and "attn_q." in name:
+        return values.reshape(heads, 2, -1, *rows).swapaxes(1, 2).reshape(values.shape)
+    if architecture == "llama" and "attn_k." in name:
+        return values.reshape(groups, 2, -1, *rows).swapaxes(1, 2).reshape(values.shape)
+    if architecture == "bloom" and "attn_qkv" in name:
+        return values.reshape(heads, 3, -1, *rows).swapaxes(0, 1).reshape(values.shape)
+    if architecture == "gpt2" and name.startswith("blk") and values.ndim > 1:
+        return values.T
+    return values + 1 if architecture == "gemma3" and name.endswith("norm.weight") else values

@@ -30,6 +30,7 @@ TEXTS = [
 WITHOUT_TESTS = {"imprint/__main__.py"}  # run by every other test
 TESTS_OF_NO_MODULE = {
     "tests/test_benchmarks.py",
+    "tests/test_gguf_kinds.py",
     "tests/test_kinds.py",
     "tests/test_matrix.py",
     "tests/test_old_runs.py",

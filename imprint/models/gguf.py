@@ -34,6 +34,15 @@ SIZES: Final = (
 )
 """Sizes in the metadata, none of which is larger than the largest dimension of a tensor."""
 MAX_BLOCKS: Final = 300
+HEAD: Final = "output.weight"
+EMBEDDING: Final = "token_embd.weight"
+TIED: Final = ("bloom", "falcon")
+"""Architectures whose head is the embedding, for transformers, though a file may have both: one of them is passed over."""
+QUANTIZED_SHARE: Final = 0.2
+"""Most that head and embedding may differ, as a share of their length, where one of them is quantized: that far are they rounded."""
+PLAIN_SHARE: Final = 0.01
+"""The same for types of 16 and 32 bits."""
+COMPARED_ROWS: Final = 2**12
 READ_AGAIN: Final = Bilingual("Download it again, or take a GGUF of another model.", "请重新下载，或换一个模型的 GGUF 文件。")
 
 
@@ -62,6 +71,8 @@ def read_metadata(file: Path) -> Mapping[str, Any]:
         _refuse_other_sizes(metadata, {tensor.name: tuple(map(int, tensor.shape)) for tensor in reader.tensors})
         _refuse_uneven_blocks(tensor.name for tensor in reader.tensors)
         _refuse_shared_bytes({tensor.name: (int(tensor.data_offset), int(tensor.n_bytes)) for tensor in reader.tensors})
+        if metadata.get(ARCHITECTURE) in TIED:
+            _refuse_other_head({tensor.name: tensor for tensor in reader.tensors})
     return metadata
 
 
@@ -99,6 +110,27 @@ def _refuse_shared_bytes(places: Mapping[str, tuple[int, int]]) -> None:
         if size and start < end:
             raise ValueError(f"{name:.80} has bytes of {last:.80}")
         end, last = max(end, start + size), name
+
+
+def _refuse_other_head(tensors: Mapping[str, Any]) -> None:
+    """Raise ValueError where a head that is stored, of tensors as GGUFReader gives them, is another than the embedding."""
+    import numpy as np
+    from gguf import GGMLQuantizationType, dequantize
+
+    if HEAD not in tensors or EMBEDDING not in tensors:
+        return
+    pair = tensors[HEAD], tensors[EMBEDDING]
+    if len({tuple(tensor.shape) for tensor in pair}) > 1:
+        raise ValueError(f"{HEAD} has another shape than {EMBEDDING}, and for this architecture they are one tensor")
+    difference = length = 0.0
+    for start in range(0, len(pair[0].data), COMPARED_ROWS):
+        head, embedding = (dequantize(tensor.data[start : start + COMPARED_ROWS], tensor.tensor_type).astype(np.float64) for tensor in pair)
+        difference += float(np.square(head - embedding).sum())
+        length += float(np.square(embedding).sum())
+    plain = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
+    share = PLAIN_SHARE if {tensor.tensor_type for tensor in pair} <= plain else QUANTIZED_SHARE
+    if not difference <= share**2 * length:
+        raise ValueError(f"{HEAD} is another than {EMBEDDING}, and for this architecture they are one tensor")
 
 
 def read_fields_and_tensors(file: Path, metadata: Mapping[str, Any], dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -143,7 +175,7 @@ def _refuse_unread_numbers(elements: Mapping[str, int], tensors: Mapping[str, Te
     """
     total = sum(elements.values())
     unread = total - sum(tensor.numel() for tensor in tensors.values())
-    if unread > 0 and not (tied and unread == elements.get("output.weight")):
+    if unread > 0 and not (tied and unread == elements.get(HEAD)):
         raise ValueError(f"{unread:,} of the {total:,} numbers of its tensors have no place in the model that transformers makes of it")
 
 
@@ -154,7 +186,7 @@ def _refuse_unread_names(names: Iterable[str], family: str, model: Any) -> None:
     theirs: Any = modeling_gguf_pytorch_utils  # not typed
     processor = theirs.TENSOR_PROCESSORS.get(family, theirs.TensorProcessor)(config={})
     known = theirs.get_gguf_hf_weights_map(model, processor)
-    kept = {*known, "output.weight"} if "lm_head.weight" in model.state_dict() else known.keys()
+    kept = {*known, HEAD} if "lm_head.weight" in model.state_dict() else known.keys()
     unread = [name for name in names if name not in kept and name.removesuffix(".weight") not in kept]
     if unread:
         listed = ", ".join(f"{name:.80}" for name in unread[:5])
