@@ -128,6 +128,37 @@ def test_a_question_that_was_not_sent_is_there_again_after_other_views_and_ended
     assert page.input_value("#question") == "mine"
 
 
+@pytest.mark.parametrize("mode", ["Single-turn", "Multi-turn"])
+@pytest.mark.parametrize("late", [201, 401])
+def test_a_question_that_is_on_its_way_at_the_sign_out_is_answered_to_nobody_who_comes_after(
+    visitor: Visitor, mode: str, late: int
+) -> None:
+    page = visitor.be_guest().page
+    page.get_by_role("radio", name=mode).check()
+    place = "**/api/generations" if mode == "Single-turn" else "**/api/chats/*/messages"
+    held = hold(page, place)
+    visitor.ask("slow")
+    asked = wait_for(page, held)
+    answer = asked.fetch() if late == 201 else None
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Try it as a guest").click()
+    page.wait_for_selector("#question")
+    if answer is None:
+        asked.fulfill(status=401, json={"error": {"code": "invalid_session", "message": "This session has ended."}})
+    else:
+        asked.fulfill(response=answer)
+    page.wait_for_timeout(200)
+    page.unroute(place)
+    assert page.locator("#question").count() == 1, "the session of who comes after ends with that of the one before"
+    assert page.url.endswith("/#/"), "the address names the chat of the one before"
+    page.reload()
+    page.get_by_text("No chats yet").wait_for()
+    assert page.locator(".question").count() == 0, "who comes after reads the question of the one before"
+    assert page.locator(".notice").count() == 0
+    for generation in visitor.service.backend.generations:
+        visitor.service.running.loop.call_soon_threadsafe(generation.cancel)
+
+
 def test_a_file_that_changes_while_it_is_imported_is_a_sentence_and_the_chats_before_it_are_shown(visitor: Visitor, tmp_path: Path) -> None:
     visitor.service.user("files")
     page = visitor.sign_in("files").page

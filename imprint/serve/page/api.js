@@ -2,6 +2,7 @@
 import { duration, halves, joined, saying } from "./words.js";
 
 const ENDINGS = ["invalid_session", "missing_credentials", "password_change_required"];
+const WHO = "/api/session";  // who is signed in, whoever that is
 const SAYS_WHEN = /\b(try|send it) again\b|\bwait until\b/i;
 
 /** Why a request failed; `said` is a sentence in either language. */
@@ -31,6 +32,27 @@ const listeners = [];
  */
 export function onSessionFailure(listener) { listeners.push(listener); }
 
+let visit = {};  // of the person who is signed in
+
+/** Somebody else is here now: what the one before asked for is answered to nobody. */
+export function beginVisit() { visit = {}; }
+
+/**
+ * The answer to a request, in the visit in which it was asked for; after that none ever, so that nothing is done with it.
+ * @template T
+ * @param {string} path
+ * @param {Promise<T>} answer
+ * @returns {Promise<T>}
+ */
+async function answered(path, answer) {
+  const asked = visit;
+  const { value, failure } = await answer.then((value) => ({ value, failure: null }), (failure) => ({ value: null, failure }));
+  if (asked !== visit && path !== WHO) return new Promise(() => {});
+  if (failure === null) return value;
+  if (failure.endsSession) for (const listener of listeners) listener(failure);
+  throw failure;
+}
+
 /** @param {Response} response */
 async function failureOf(response) {
   /** @type {{ message?: string, code?: string }} */
@@ -38,9 +60,7 @@ async function failureOf(response) {
   try { error = (await response.json()).error ?? {}; } catch { /* no JSON: the sentence below */ }
   const said = error.message ? halves(error.message) : "noAnswer";
   const wait = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-  const failure = new Failure(response.status, error.code ?? "", said, Number.isNaN(wait) ? null : wait);
-  if (failure.endsSession) for (const listener of listeners) listener(failure);
-  return failure;
+  return new Failure(response.status, error.code ?? "", said, Number.isNaN(wait) ? null : wait);
 }
 
 /**
@@ -63,6 +83,12 @@ async function request(method, path, { body, headers = {}, signal } = {}) {
   return response;
 }
 
+/** @param {Promise<Response>} sent */
+async function read(sent) {
+  const response = await sent;
+  try { return await response.json(); } catch { throw new Failure(response.status, "unreadable", "noAnswer"); }
+}
+
 /**
  * Send a request, and the JSON of its answer. Throws `Failure`.
  * @param {string} method
@@ -70,10 +96,7 @@ async function request(method, path, { body, headers = {}, signal } = {}) {
  * @param {unknown} [body]
  * @returns {Promise<any>}
  */
-export async function call(method, path, body) {
-  const response = await request(method, path, { body });
-  try { return await response.json(); } catch { throw new Failure(response.status, "unreadable", "noAnswer"); }
-}
+export async function call(method, path, body) { return answered(path, read(request(method, path, { body }))); }
 
 /**
  * The events of a generation, after as many characters as are there already. Throws `Failure`, also where the stream breaks.
@@ -83,7 +106,8 @@ export async function call(method, path, body) {
  */
 export async function* follow(generation, after, signal) {
   const headers = after > 0 ? { "Last-Event-ID": String(after) } : {};
-  const response = await request("GET", `/api/generations/${encodeURIComponent(generation)}/events`, { headers, signal });
+  const path = `/api/generations/${encodeURIComponent(generation)}/events`;
+  const response = await answered(path, request("GET", path, { headers, signal }));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   try {

@@ -1,5 +1,5 @@
 // The page: which view is shown, and what ties its parts together.
-import { call, Failure, onSessionFailure } from "./api.js";
+import { beginVisit, call, Failure, onSessionFailure } from "./api.js";
 import { adminView } from "./admin.js";
 import { Composer } from "./composer.js";
 import { aboutLine, Controls } from "./controls.js";
@@ -72,6 +72,7 @@ function cameIn(me, password = null) {
   known = me.must_change_password ? password : null;
   forgetSingle();  // another person may have used this window before
   forgetParts();
+  if (draft?.owner !== me.name) beginVisit();
   if (lost?.name !== me.name) lost = null;
   if (["signin", "ask", "password"].includes(place()[0])) history.replaceState(null, "", lost?.place || "#/");
   store(PRESENT, String(Date.now()));
@@ -84,6 +85,7 @@ async function leave() {
   } catch (failure) {
     if (failure.status !== 401) { tell(failure); return; }
   }
+  beginVisit();
   forgetSingle();
   forgetParts();
   known = lost = draft = session.me = null;
@@ -264,6 +266,7 @@ async function changedElsewhere() {
     return;
   }
   if (before?.name === session.me?.name && before?.role !== "guest" && before?.must_change_password === session.me?.must_change_password) return;
+  beginVisit();
   forgetSingle();
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   forgetParts();
