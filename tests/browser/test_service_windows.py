@@ -33,6 +33,31 @@ def test_windows_of_one_chat_leave_connections_for_another_window_and_for_the_bu
         other.close()
 
 
+def test_more_windows_than_a_browser_has_connections_read_in_turns_and_leave_some_for_all_else(visitor: Visitor) -> None:
+    page = visitor.be_guest().page
+    visitor.ask("slow")
+    visitor.grown(1)
+    windows = [page, *(page.context.new_page() for _ in range(6))]
+    for other in windows[1:]:
+        other.goto(page.url, timeout=8000)
+        other.locator(".answer[data-state=writing]").wait_for(timeout=8000)
+    before = [len(shown.inner_text(".answer .text")) for shown in windows]
+    late = page.context.new_page()
+    late.goto(visitor.service.running.url, timeout=8000)
+    late.locator("#question").wait_for(timeout=8000)
+    for shown, length in zip(windows, before, strict=True):
+        for _ in range(500):
+            if len(shown.inner_text(".answer .text")) > length:
+                break
+            shown.wait_for_timeout(20)
+        assert len(shown.inner_text(".answer .text")) > length, "a window has no turn"
+    page.get_by_role("button", name="Stop").click()
+    for shown in windows:
+        shown.locator(".answer[data-state=writing]").wait_for(state="detached", timeout=15000)
+    for other in (*windows[1:], late):
+        other.close()
+
+
 def test_more_answers_of_one_chat_than_are_read_at_a_time_all_go_on_and_end(visitor: Visitor) -> None:
     visitor.service.user("rich", concurrency=50)
     page = visitor.sign_in("rich").page

@@ -4,10 +4,9 @@ import { call, Failure } from "./api.js";
 import { h, icon, iconButton, notice, seal, tell } from "./dom.js";
 import { answering, choices, refreshUsage, sampling, session } from "./state.js";
 import { Tree } from "./tree.js";
-import { onShare, share, tellReading } from "./windows.js";
+import { onShare, share, tellReading, untilTurn } from "./windows.js";
 
 const NEAR_END = 120;  // pixels from the end within which the page goes along with the text
-const TURN_MS = 2000;  // for which an answer is read while others wait for its connection
 const LIVE = "imprint.single";
 
 export class Conversation {
@@ -130,9 +129,10 @@ export class Conversation {
       answer.isWatched = true;
       this.watch(answer, this.watcher(answer.generation));
     }
-    tellReading(this.watching.size > 0);
+    const isReading = this.live.length > 0 || this.watching.size > 0;
+    tellReading(isReading);
     clearTimeout(this.turn);
-    if (this.live.some((one) => !one.isWatched)) this.turn = setTimeout(() => this.takeTurns(), TURN_MS);
+    if (isReading) this.turn = setTimeout(() => this.takeTurns(), untilTurn());
     this.onchange(this);
   }
 
