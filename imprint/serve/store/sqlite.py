@@ -25,6 +25,8 @@ WRITES: Final = "imprint_writes"
 for having read before."""
 STEPS: Final = 100
 """SQLite VM instructions between clock checks."""
+OPEN_SECONDS: Final = 20.0
+"""Most seconds to read which tables a file has: pages that name one page again and again make of a small file a list of years."""
 READERS: Final = 16
 """Connections that stay open; more are opened and closed when they are needed."""
 MOST_CONNECTIONS: Final = 64
@@ -156,11 +158,14 @@ def reading(file: Path) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as error:
         raise _damaged(file, str(error)) from error
     with closing(connection):
+        until = time.monotonic() + OPEN_SECONDS
+        connection.set_progress_handler(lambda: time.monotonic() >= until, STEPS)
         try:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.Error as error:
-            raise _damaged(file, str(error)) from error
+            raise _damaged(file, "its list of tables takes too long" if time.monotonic() >= until else str(error)) from error
+        connection.set_progress_handler(None, 0)
         if application != APPLICATION:
             raise no_database(file, Bilingual("of another program", "属于别的程序"))
         yield connection

@@ -10,6 +10,7 @@ import pytest
 from imprint.messages import UserError
 from imprint.serve.store import COMMAND_LINE, StoreError, restore, sqlite
 from imprint.serve.store.database import Database
+from tests.bounded import cpu_time
 from tests.serve.stores import HOME, PASSWORD, keep_question, open_store, user
 
 
@@ -272,6 +273,47 @@ def test_nothing_that_a_backup_computes_is_computed(
     with pytest.raises(StoreError, match="other tables"):
         restore(changed, tmp_path / "data")
     assert not checked
+
+
+def test_a_list_of_tables_that_repeats_itself_without_end_is_refused_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "OPEN_SECONDS", 0.5)
+    _write_endless_schema(tmp_path / "endless.db")
+    with cpu_time(at_most=5), pytest.raises(StoreError, match="its list of tables takes too long"):
+        restore(tmp_path / "endless.db", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def _write_endless_schema(file: Path, fan: int = 300) -> None:
+    """A database of one table, before whose second row of the schema stand levels of pages, each of which names the next so many times."""
+    with closing(sqlite3.connect(file)) as made:
+        made.execute(sqlite.MARK)
+        made.execute("CREATE TABLE one (name UNIQUE)")
+        made.commit()
+    content, header = file.read_bytes(), 100
+    size = int.from_bytes(content[16:18], "big")
+    pages, first = len(content) // size, content[:size]
+    all_rows, one_row = bytearray(first), bytearray(first)
+    for page, rows in ((all_rows, 2), (one_row, 1)):  # the row of the index was written last, so its cell is the second
+        page[:8] = first[header : header + 8]
+        page[3:5], page[8:12] = rows.to_bytes(2, "big"), first[header + 12 - 2 * rows : header + 12].ljust(4, b"\0")
+    levels = [_interior([pages + 2 + level] * fan, size, 0) for level in range(4)]
+    root = bytearray(_interior([pages + 1, pages + 6], size, header))
+    root[:header] = first[:header]
+    root[28:32] = (pages + 6).to_bytes(4, "big")
+    file.write_bytes(b"".join((root, content[size:], all_rows, one_row, *levels)))
+
+
+def _interior(children: list[int], size: int, header: int) -> bytes:
+    """An inner page of a table with these children, as SQLite's file format has it."""
+    page, end = bytearray(size), size
+    for index, child in enumerate(children[:-1]):
+        cell = child.to_bytes(4, "big") + bytes([1])
+        end -= len(cell)
+        page[end : end + len(cell)] = cell
+        page[header + 12 + 2 * index : header + 14 + 2 * index] = end.to_bytes(2, "big")
+    page[header], page[header + 3 : header + 5] = 5, (len(children) - 1).to_bytes(2, "big")
+    page[header + 5 : header + 7], page[header + 8 : header + 12] = end.to_bytes(2, "big"), children[-1].to_bytes(4, "big")
+    return bytes(page)
 
 
 def test_the_id_of_a_deleted_account_stays_its_own_after_a_restore(tmp_path: Path) -> None:
