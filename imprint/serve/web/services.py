@@ -26,6 +26,7 @@ from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
 from imprint.serve.web.slots import slot
 from imprint.serve.web.store_batcher import StoreBatcher
+from imprint.serve.web.turns import TurnThread
 
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers that proxies add."""
@@ -92,13 +93,13 @@ class Services:
     """Threads that hash passwords, so that a flood of logins leaves the others alone."""
     slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SLOW_THREADS), init=False)
     """Threads for searches and files, so that these leave the others alone."""
-    visitor_slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
-    """The same for guests, each of whom is an owner of its own, so that many of them leave accounts alone."""
+    visitor_slow: TurnThread = field(default_factory=TurnThread, init=False)
+    """The same for guests, each of whom is an owner of its own, so that many of them leave accounts alone, and those of other addresses."""
     slow_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
     opening: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(OPENING_THREADS), init=False)
     """Threads that read the messages of a chat, of which there may be thousands; apart from `slow`, so that they wait for no search."""
-    visitor_opening: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
+    visitor_opening: TurnThread = field(default_factory=TurnThread, init=False)
     """The same for guests."""
     opening_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
@@ -226,10 +227,12 @@ async def in_deleting_thread(services: Services, principal: Principal, function:
         return await anyio.to_thread.run_sync(function, limiter=services.admin_deleting if principal.role == "admin" else services.deleting)
 
 
-async def in_slow_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
+async def in_slow_thread(services: Services, principal: Principal, address: str, function: Callable[[], T]) -> T:
     """Call what may take seconds: a few at a time, so that all others have threads. Raises ApiError if many of one owner wait."""
     with slow_slot(services, principal):
-        return await anyio.to_thread.run_sync(function, limiter=services.visitor_slow if is_visitor(principal) else services.slow)
+        if is_visitor(principal):
+            return await services.visitor_slow.call(sender_of(principal, address), function)
+        return await anyio.to_thread.run_sync(function, limiter=services.slow)
 
 
 async def in_backup_thread(services: Services, function: Callable[[], T]) -> T:
@@ -238,9 +241,11 @@ async def in_backup_thread(services: Services, function: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(function, limiter=services.backing_up)
 
 
-async def in_opening_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:
+async def in_opening_thread(services: Services, principal: Principal, address: str, function: Callable[[], T]) -> T:
     """Call what reads or writes the messages of a chat, in an `opening_slot`."""
-    return await anyio.to_thread.run_sync(function, limiter=services.visitor_opening if is_visitor(principal) else services.opening)
+    if is_visitor(principal):
+        return await services.visitor_opening.call(sender_of(principal, address), function)
+    return await anyio.to_thread.run_sync(function, limiter=services.opening)
 
 
 @contextmanager

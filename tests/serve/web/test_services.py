@@ -1,6 +1,8 @@
 import asyncio
 import threading
 import time
+from functools import partial
+from typing import Any
 
 import pytest
 from starlette.concurrency import run_in_threadpool
@@ -42,7 +44,7 @@ def test_of_one_owner_few_searches_run_or_wait_and_others_have_their_turn() -> N
 
     async def search(who: Principal) -> int:
         try:
-            return await in_slow_thread(services, who, look)
+            return await in_slow_thread(services, who, "", look)
         except ApiError as error:
             return error.status
 
@@ -77,15 +79,33 @@ def test_guests_who_search_and_open_chats_leave_accounts_alone() -> None:
 
     async def flood_and_read() -> tuple[list[int], int]:
         guests = [principal(f"guest {number}", "guest") for number in range(100)]
-        flood = [asyncio.create_task(read(services, who, finished.wait)) for who in guests for read in (in_slow_thread, in_opening_thread)]
+        calls = [read(services, who, "", finished.wait) for who in guests for read in (in_slow_thread, in_opening_thread)]
+        flood = [asyncio.create_task(call) for call in calls]
         await asyncio.sleep(0.05)
-        found = [await asyncio.wait_for(read(services, ada, lambda: 1), 5) for read in (in_slow_thread, in_opening_thread)]
+        found = [await asyncio.wait_for(read(services, ada, "", lambda: 1), 5) for read in (in_slow_thread, in_opening_thread)]
         done = sum(one.done() for one in flood)
         finished.set()
         await asyncio.gather(*flood)
         return found, done
 
     assert asyncio.run(flood_and_read()) == ([1, 1], 0)
+
+
+@pytest.mark.parametrize("read", [in_slow_thread, in_opening_thread])
+def test_a_guest_waits_for_one_from_each_other_address_at_most(read: Any) -> None:
+    backend = ScriptedBackend()
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+
+    async def flood_and_read() -> int:
+        guests = [principal(f"guest {number}", "guest") for number in range(100)]
+        flood = [asyncio.create_task(read(services, who, "192.0.2.1", partial(time.sleep, 0.01))) for who in guests]
+        await asyncio.sleep(0.02)
+        await read(services, principal("guest", "guest"), "192.0.2.2", int)
+        done = sum(one.done() for one in flood)
+        await asyncio.gather(*flood)
+        return done
+
+    assert asyncio.run(flood_and_read()) < 10
 
 
 def test_an_admin_who_deletes_an_account_waits_for_no_user_who_deletes_chats() -> None:

@@ -28,6 +28,7 @@ from imprint.serve.web.page_bodies import ImportBody, MessageBody, TitleBody
 from imprint.serve.web.routes.generations import background_answers_of, ending_all_where_one_fails, job_for, prepare_fitting
 from imprint.serve.web.services import (
     Services,
+    address_of,
     in_deleting_thread,
     in_opening_thread,
     in_slow_thread,
@@ -74,7 +75,8 @@ async def list_chats(
     """`q`: those with all of these words in their title or messages. `cursor`: where the page before ended."""
     chats, principal = store_of(request).chats, principal_of(request)
     if q:
-        page = await in_slow_thread(services_of(request), principal, lambda: chats.list(principal, search=q, cursor=cursor, limit=limit))
+        search = partial(chats.list, principal, search=q, cursor=cursor, limit=limit)
+        page = await in_slow_thread(services_of(request), principal, address_of(request), search)
     else:
         page = await run_in_threadpool(lambda: chats.list(principal, cursor=cursor, limit=limit))
     return JSONResponse({"chats": [asdict(chat) for chat in page.chats], "next_cursor": page.next_cursor})
@@ -115,15 +117,15 @@ async def delete_chat(request: Request, chat_id: str) -> Response:
 
 async def list_messages(request: Request, chat_id: str) -> Response:
     """A parent before its children; an answer that is being written names its generation."""
-    services, principal = services_of(request), principal_of(request)
+    services, principal, address = services_of(request), principal_of(request), address_of(request)
 
     async def sent() -> AsyncGenerator[bytes]:
         with sending_slot(services, principal):
             with opening_slot(services, principal):
-                messages = await in_opening_thread(services, principal, partial(services.store.chats.messages, principal, chat_id))
+                messages = await in_opening_thread(services, principal, address, partial(services.store.chats.messages, principal, chat_id))
                 writing = background_answers_of(request).by_message(principal)
                 described = {"messages": (describe(message, writing) for message in messages)}
-                body = await in_opening_thread(services, principal, partial(json_bytes, described))
+                body = await in_opening_thread(services, principal, address, partial(json_bytes, described))
                 del messages, described
             yield b""  # all is read, or refused, before the answer begins
             for begin in range(0, len(body), PIECE_BYTES):  # a client that reads slowly keeps the slot with the memory
@@ -149,7 +151,8 @@ def describe(message: Message, writing: Mapping[str, str]) -> dict[str, Any]:
 async def export_chat(request: Request, chat_id: str, form: Annotated[Literal["md", "json"], Query(alias="format")] = "md") -> Response:
     """As Markdown the newest branch, as JSON the whole tree."""
     services, principal = services_of(request), principal_of(request)
-    text = await in_slow_thread(services, principal, lambda: services.store.chat_export.one(principal, chat_id, form))
+    read = partial(services.store.chat_export.one, principal, chat_id, form)
+    text = await in_slow_thread(services, principal, address_of(request), read)
     kind = "text/markdown" if form == "md" else "application/json"
     headers = {"Content-Disposition": f'attachment; filename="chat.{form}"'}
     return Response(text, media_type=f"{kind}; charset=utf-8", headers=headers)
@@ -184,7 +187,8 @@ async def import_chat(request: Request, body: ImportBody) -> Response:
         for one in body.messages
     ]
     services, principal = services_of(request), principal_of(request)
-    chat = await in_slow_thread(services, principal, lambda: services.store.chat_import.one(principal, body.title, messages))
+    keep = partial(services.store.chat_import.one, principal, body.title, messages)
+    chat = await in_slow_thread(services, principal, address_of(request), keep)
     return JSONResponse(asdict(chat), status_code=201)
 
 
@@ -194,7 +198,7 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
     questions = services.store.questions
     with opening_slot(services, principal):
         read = partial(questions.path, principal, chat_id, body.text, parent_id=body.parent, answers=len(body.models))
-        path = await in_opening_thread(services, principal, read)
+        path = await in_opening_thread(services, principal, address_of(request), read)
     messages = [{"role": message.role, "content": message.text} for message in path if message.text or message.role == "user"]
     if body.text is not None:
         messages.append({"role": "user", "content": body.text})
