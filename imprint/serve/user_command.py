@@ -15,7 +15,7 @@ from imprint.messages import Bilingual, UserError
 from imprint.serve.section import DataFolderSection
 from imprint.serve.store import COMMAND_LINE, Store, restore
 from imprint.serve.store.accounts import Account
-from imprint.serve.store.database import FILE_NAME
+from imprint.serve.store.database import FILE_NAME, refuse_half_restored
 from imprint.serve.user_section import AddUserSection, ApproveSection, ChangeUserSection, KeySection
 from imprint.terminal import say, table_lines
 
@@ -295,6 +295,7 @@ def _account(arguments: UserArguments) -> Iterator[tuple[Store, Account]]:
 @contextmanager
 def _opened(section: DataFolderSection) -> Iterator[Store]:
     """The store of a folder that has one: a mistyped folder is told, not filled."""
+    refuse_half_restored(Path(section.data))
     if not (Path(section.data, FILE_NAME)).exists():
         raise UserError(
             Bilingual(

@@ -148,6 +148,13 @@ def test_a_mistyped_folder_is_told_and_stays_as_it_is(said: Said, tmp_path: Path
     assert not (tmp_path / "data").exists()
 
 
+def test_where_a_restore_was_stopped_a_command_says_how_to_go_on(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "before-restore.db").touch()
+    status, _, beside = said("list")
+    assert (status, "a restore was stopped before its end" in beside) == (2, True)
+
+
 def test_wrong_words_are_refused_in_a_sentence(said: Said, service: Store) -> None:
     for words, message in (
         (("add", "a b"), "name: must have 1 to 48 letters"),

@@ -77,7 +77,7 @@ class Database:
         self.on_ended: Callable[[], None] | None = None
         """Called where guests' sessions were ended, and undertakes to have them removed; None: whoever ends them removes them."""
         refuse_unwritable(folder)
-        _refuse_half_restored(folder)
+        refuse_half_restored(folder)
         with translate_disk_errors(folder):
             make_private(folder, FILE_NAME)
             self._engine = sqlite.connect(self.file, busy_seconds)
@@ -325,7 +325,7 @@ class _SharedFailureError(Exception):
     """Undoes a shared transaction."""
 
 
-def _refuse_half_restored(folder: Path) -> None:
+def refuse_half_restored(folder: Path) -> None:
     """Raise StoreError where a restore has put the old database aside, and was stopped before the new one stood in its place."""
     if (folder / KEPT_NAME).exists() and not (folder / FILE_NAME).exists():
         raise StoreError(
