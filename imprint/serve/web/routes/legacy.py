@@ -43,11 +43,11 @@ async def answer(request: Request, body: LegacyBody) -> Response:
     await answers.start([await _job(services_of(request), answers.principal, body)])
     async with watching(request.receive, answers.on_disconnect):
         await answers.collect()
-    return JSONResponse(_result(body, answers.answers[0]))
+    return JSONResponse(_whole_result(body, answers.answers[0]))
 
 
 async def stream(request: Request, body: LegacyBody) -> Response:
-    """The answer so far, again and again; the last event has the status 200 and `finish: true`."""
+    """The answer so far, again and again; the last event has the history, which may be long, the status 200 and `finish: true`."""
     answers = answers_for(request, request.state.principal)
     await answers.start([await _job(services_of(request), answers.principal, body)])
     return EventStream(_events(request, answers, body), answers.on_disconnect)
@@ -58,10 +58,11 @@ async def _events(request: Request, answers: AnswerSet, body: LegacyBody) -> Asy
     async with aclosing(answers.events()) as events:
         async for _, event in events:
             if isinstance(event, TextDelta) and event.text:
-                yield data_event({**_result(body, answer), "finish": False})
+                yield data_event({**_result(answer), "finish": False})
             elif isinstance(event, Ended):
                 problem = answers.problem(answer)
-                yield data_event({**_result(body, answer), "finish": True} if problem is None else problem.body(request.state.request_id))
+                last = {**_whole_result(body, answer), "finish": True}
+                yield data_event(last if problem is None else problem.body(request.state.request_id))
 
 
 async def _job(services: Services, principal: Principal | None, body: LegacyBody) -> Job:
@@ -90,10 +91,9 @@ async def _job(services: Services, principal: Principal | None, body: LegacyBody
     return replace(job, max_new_tokens=room, concurrency=concurrency)
 
 
-def _result(body: LegacyBody, answer: AnswerBuffer) -> dict[str, Any]:
-    return {
-        "response": answer.text,
-        "history": [*body.history, [body.prompt, answer.text]],
-        "status": 200,
-        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
+def _result(answer: AnswerBuffer) -> dict[str, Any]:
+    return {"response": answer.text, "status": 200, "time": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def _whole_result(body: LegacyBody, answer: AnswerBuffer) -> dict[str, Any]:
+    return {**_result(answer), "history": [*body.history, [body.prompt, answer.text]]}

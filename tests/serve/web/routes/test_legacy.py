@@ -35,7 +35,14 @@ def test_its_stream_repeats_the_answer_so_far(running: Running) -> None:
         lines = client.post("/stream", json={"prompt": "hi"}).text.strip().split("\n\n")
     events = [json.loads(line.removeprefix("data: ")) for line in lines]
     assert all(late["response"].startswith(early["response"]) for early, late in itertools.pairwise(events))
-    assert (events[-1]["response"], events[-1]["finish"]) == ("echo: hi", True)
+    assert (events[-1]["response"], events[-1]["finish"], events[-1]["history"]) == ("echo: hi", True, [["hi", "echo: hi"]])
+
+
+def test_a_long_history_is_sent_once_not_with_each_part_of_the_answer(running: Running) -> None:
+    with running.client() as client:
+        stream = client.post("/stream", json={"prompt": "hi", "history": [["a" * 10_000, ""]]}).content
+    assert stream.count(b"data: ") > 2
+    assert len(stream) < 20_000
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(running: Running) -> None:
