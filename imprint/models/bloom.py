@@ -26,6 +26,7 @@ class Bloom(Network):
     transformer: "Transformer"
     tied = MappingProxyType({"lm_head.": "transformer.word_embeddings."})
     saves_tied_copies = False
+    config_fields = frozenset({"layer_norm_epsilon", "apply_residual_connection_post_layernorm"})
 
     def __init__(self, config: BloomConfig) -> None:
         super().__init__(

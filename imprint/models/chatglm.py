@@ -29,6 +29,7 @@ class ChatGLM(Network):
 
     transformer: "Transformer"
     tied = MappingProxyType({"lm_head.": "transformer.word_embeddings."})
+    config_fields = frozenset({"layernorm_epsilon"})
 
     def __init__(self, config: ChatGLMConfig) -> None:
         super().__init__(

@@ -19,7 +19,7 @@ from imprint.quant.linear import QuantizedLinear, make_linear
 class ChatGLM2(Network):
     """The network; the head is not tied to the embedding."""
 
-    config_fields = frozenset({"rope_ratio"})
+    config_fields = frozenset({"rope_ratio", "layernorm_epsilon", "apply_residual_connection_post_layernorm"})
 
     transformer: "Transformer"
 

@@ -25,6 +25,7 @@ from imprint.models.attention import ForwardContext, Prefix, RowAdapters
 from imprint.models.attention_probe import CONTEXT, AttentionProbe, probe_attention, summarize_error, unusable_error
 from imprint.models.cache import KVCache
 from imprint.models.configs.fields import field_error, positive_int, stop_ids, weight_format
+from imprint.models.configs.unread import SHARE
 from imprint.models.head_probe import probe_logits
 from imprint.models.hf_fusible import let_norms_fuse, let_rotation_fuse
 from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
@@ -268,7 +269,9 @@ class TransformersNetwork(Network):
         super().__init__(shape, stop_ids=stop_ids, weight_format=weight_format)
         self.config = model.config
         config = type(model.config)
-        self.config_fields = frozenset((*inspect.signature(config).parameters, *dir(config), *config.attribute_map))
+        rotated = {2 * buffer.numel() for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
+        share = () if rotated == {shape.head_dim} else (SHARE,)  # a few kinds alone rotate a part of each head
+        self.config_fields = frozenset((*inspect.signature(config).parameters, *dir(config), *config.attribute_map, *share))
         self.max_row_tokens = max_row_tokens
         """Length in tokens of the longest row that fits the sliding windows and the learned positions; None without either."""
         self._model = (model,)  # in a tuple, so that its modules are not registered twice

@@ -8,24 +8,33 @@ from typing import Any
 
 from imprint.messages import Bilingual
 
-COMPUTATIONS = frozenset(
-    {
-        "alibi", "attention_bias", "attention_multiplier", "attn_logit_softcapping", "clip_qkv", "dim_model_base", "embedding_multiplier",
-        "final_logit_softcapping", "layer_types", "lm_head_multiplier", "logit_scale", "logits_scaling", "mlp_bias", "num_experts",
-        "num_local_experts", "output_logit_soft_cap", "partial_rotary_factor", "qk_layernorm", "query_pre_attn_scalar",
-        "residual_multiplier", "rope_parameters", "rope_ratio", "rope_scaling", "rope_theta", "scale_depth", "scale_emb", "sliding_window",
-        "use_bidirectional_attention", "use_qk_norm", "use_sliding_window",
-    }
-)  # fmt: skip
+EPSILONS = frozenset({"layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps", "norm_epsilon", "rms_norm_eps"})
+ACTIVATIONS = frozenset({"activation_function", "hidden_act", "hidden_activation"})
+COMPUTATIONS = EPSILONS | ACTIVATIONS | {
+    "alibi", "apply_residual_connection_post_layernorm", "attention_bias", "attention_chunk_size", "attention_multiplier",
+    "attn_logit_softcapping", "clip_qkv", "dim_model_base", "embedding_multiplier", "final_logit_softcapping", "layer_types",
+    "lm_head_multiplier", "logit_scale", "logits_scaling", "mlp_bias", "mup_enabled", "no_rope_layer_interval", "no_rope_layers",
+    "num_experts", "num_local_experts", "output_logit_soft_cap", "partial_rotary_factor", "qk_layernorm", "query_pre_attn_scalar",
+    "residual_multiplier", "rope_parameters", "rope_ratio", "rope_scaling", "rope_theta", "scale_attn_by_inverse_layer_idx",
+    "scale_depth", "scale_emb", "scale_embeddings", "sliding_window", "use_bidirectional_attention", "use_parallel_residual",
+    "use_qk_norm", "use_sliding_window",
+}  # fmt: skip
 """Names under which configurations of transformers and of published code set such computations."""
-ROTARY = frozenset({"rope_scaling", "rope_theta", "partial_rotary_factor"})
+ROTARY = frozenset({"rope_scaling", "rope_theta"})
 """Older names of what transformers keeps in `rope_parameters`."""
+SHARE = "partial_rotary_factor"
+"""The share of a head that is rotated; it stands in `rope_parameters`, too."""
+SECTIONS = ("rope_parameters", "rope_scaling")
+FACTORS = frozenset(f"{section}.factor" for section in SECTIONS)
+"""A factor beside a kind of positions that has none."""
 
 
 def unread_notice(file: str, fields: Mapping[str, Any], read: Collection[str]) -> Bilingual | None:
     """What to tell of the fields of a `file` that ask for a computation and are not among those that are `read`; None for none."""
+    asked = {**_in_sections(fields), **fields}
     names = COMPUTATIONS - set(read) - (ROTARY if "rope_parameters" in read else set())
-    found = ", ".join(f'"{name}"' for name in sorted(names & fields.keys()) if not _is_neutral(fields[name]))
+    unread = [name for name in sorted(names & asked.keys()) if not _is_neutral(asked[name]) and not _is_repeated(name, fields, read)]
+    found = ", ".join(f'"{name}"' for name in [*unread, *sorted(asked.keys() & FACTORS)])
     if not found:
         return None
     return Bilingual(
@@ -33,6 +42,29 @@ def unread_notice(file: str, fields: Mapping[str, Any], read: Collection[str]) -
         "either. Take it out, or check that config.json belongs to these weights.",
         f"{found} 不起作用：该架构没有这项计算，其官方代码也不读取；请去掉，或检查 config.json 是否属于这些权重。",
     )
+
+
+def _in_sections(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sections of rotary positions ask for that may have no effect: a share of the heads, and a factor of the usual positions."""
+    found = {}
+    for name in SECTIONS:
+        section = fields.get(name)
+        for part in (section, *section.values()) if isinstance(section, dict) else ():
+            if isinstance(part, dict) and not _is_neutral(part.get(SHARE)):
+                found[SHARE] = part[SHARE]
+            if (
+                isinstance(part, dict)
+                and part.get("rope_type", part.get("type")) in (None, "default")
+                and not _is_neutral(part.get("factor"))
+            ):
+                found[f"{name}.factor"] = part["factor"]
+    return found
+
+
+def _is_repeated(name: str, fields: Mapping[str, Any], read: Collection[str]) -> bool:
+    """Whether a field says the same as another that is read."""
+    others = next((group for group in (EPSILONS, ACTIVATIONS) if name in group), frozenset())
+    return any(fields.get(other) == fields[name] for other in others & set(read) - {name})
 
 
 def _is_neutral(value: object) -> bool:

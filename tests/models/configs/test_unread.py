@@ -12,6 +12,7 @@ from tests.cases import small_fields, write_config
 SIZES = {
     "llama": reference_models.FIELDS,
     "gemma3_text": reference_models.FIELDS,
+    "glm": reference_models.FIELDS,
     "bloom": {**FAMILIES["BLOOM"][1], "vocab_size": 60},
     "chatglm": small_fields(),
 }
@@ -36,6 +37,11 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str], kind: str, **more: ob
         ("bloom", "sliding_window", 128),
         ("chatglm", "rope_ratio", 4),
         ("chatglm", "rope_theta", 5e5),
+        ("llama", "norm_eps", 0.5),
+        ("llama", "hidden_activation", "relu"),
+        ("llama", "partial_rotary_factor", 0.5),
+        ("bloom", "layernorm_epsilon", 0.5),
+        ("chatglm", "layer_norm_eps", 0.5),
     ],
 )
 def test_a_computation_that_an_architecture_does_not_have_is_told(
@@ -50,6 +56,10 @@ def test_a_computation_that_an_architecture_does_not_have_is_told(
         ("llama", {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}, "attention_bias": True, "mlp_bias": True}),
         ("llama", {"sliding_window": None, "logit_scale": 1.0, "layer_types": ["full_attention"] * 2, "use_sliding_window": False}),
         ("gemma3_text", {"final_logit_softcapping": 30.0, "sliding_window": 16, "query_pre_attn_scalar": 8}),
+        ("gemma3_text", {"hidden_act": "silu", "hidden_activation": "silu"}),
+        ("glm", {"partial_rotary_factor": 0.25, "rms_norm_eps": 0.5, "hidden_act": "relu"}),
+        ("bloom", {"layer_norm_epsilon": 0.5, "apply_residual_connection_post_layernorm": True}),
+        ("chatglm", {"layernorm_epsilon": 0.5}),
         ("bloom", {"attention_dropout": 0.1, "offset_alibi": 100, "rope_scaling": None}),
     ],
 )
@@ -57,6 +67,20 @@ def test_what_is_read_or_asks_for_nothing_is_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, fields: dict[str, object]
 ) -> None:
     assert told(tmp_path, capsys, kind, **fields) == ""
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"factor": 4.0}, "rope_scaling.factor"),
+        ({"type": "linear", "rope_type": "default", "factor": 4.0}, "rope_scaling.factor"),
+        ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    ],
+)
+def test_what_a_section_of_positions_asks_for_in_vain_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], section: dict[str, object], named: str
+) -> None:
+    assert f'no effect has "{named}"' in told(tmp_path, capsys, "llama", rope_scaling=section)
 
 
 def test_it_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
