@@ -7,6 +7,8 @@ IPV6_PREFIX: Final = 64
 """Bits of an IPv6 address that a provider gives to one customer, who may use any address below them."""
 IPV6_SITE_PREFIX: Final = 48
 """Bits of an IPv6 address that a provider gives to one site at most: whoever has one has 65,536 of the networks above."""
+ADDRESSES_A_SITE: Final = 4
+"""As how many visitors' addresses all those of a site count together."""
 MAX_UNKNOWN: Final = 45
 
 
@@ -16,7 +18,7 @@ def visitor_address(address: str) -> str:
 
 
 def visitor_network(address: str) -> str:
-    """The network by which wrong passwords are counted, too: an IPv4 address, or the first 48 bits of an IPv6 one."""
+    """The network by which tries and quotas are counted, too: an IPv4 address, or the first 48 bits of an IPv6 one."""
     return _network(address, IPV6_SITE_PREFIX)
 
 

@@ -30,7 +30,7 @@ class Limits:
     keys_an_account: int = 50
     """Keys of an account that have not ended; of those that have, as many of the newest are kept."""
     guests_an_hour: int = 60
-    """New guest sessions in an hour from one address."""
+    """New guest sessions in an hour from one address; four times as many from a site of IPv6 (/48)."""
     guest_sessions: int = 100_000
     """Sessions of guests from everywhere together."""
     failures_a_minute: int = 5
@@ -46,7 +46,7 @@ class Limits:
     brake_seconds: float = 0.25
     """How much longer such a login takes while very many guess; they go one by one."""
     account_requests_a_day: int = 3
-    """Requests for an account in a day from one address."""
+    """Requests for an account in a day from one address; four times as many from a site of IPv6 (/48)."""
     open_account_requests: int = 1000
     """Requests for an account that wait for an answer, of all visitors together."""
     chats_an_owner: int = 5000

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, Integer, ScalarSelect, Table, bindparam, cast, delete, func, select, update
 
 from imprint.messages import Bilingual
-from imprint.serve.store.addresses import visitor_address
+from imprint.serve.store.addresses import ADDRESSES_A_SITE, visitor_address, visitor_network
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError
 from imprint.serve.store.limits import Limits
@@ -68,7 +68,7 @@ class Usage:
 
 
 class Quota:
-    """Counts tokens by owner and day; of guests also by address."""
+    """Counts tokens by owner and day; of guests also by address, and by the site (/48) of an IPv6 address."""
 
     def __init__(self, database: Database, limits: Limits) -> None:
         self._database = database
@@ -119,7 +119,10 @@ class Quota:
         """Who is counted, and the tokens of a day: the owner first."""
         subjects = [(principal.owner, principal.tokens_a_day)]
         if principal.role == "guest":
-            subjects.append((f"address:{visitor_address(address)}", self._limits.address_tokens_a_day))
+            visitor, network, most = visitor_address(address), visitor_network(address), self._limits.address_tokens_a_day
+            subjects.append((f"address:{visitor}", most))
+            if network != visitor:
+                subjects.append((f"address:{network}", ADDRESSES_A_SITE * most))
         return subjects
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 
 from imprint.messages import Bilingual
 from imprint.serve.store.accounts import MAX_CONTACT, Accounts, CreatedAccount
-from imprint.serve.store.addresses import visitor_address
+from imprint.serve.store.addresses import ADDRESSES_A_SITE, visitor_address, visitor_network
 from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database
 from imprint.serve.store.errors import StoreError, not_found
@@ -15,6 +15,7 @@ from imprint.serve.store.limits import Limits
 from imprint.serve.store.names import account_name, short_text
 from imprint.serve.store.principal import Actor
 from imprint.serve.store.tables import REQUESTS, new_public_id
+from imprint.serve.store.throttle import Throttle
 
 MAX_REASON: Final = 2000
 DAY: Final = 86_400
@@ -53,6 +54,7 @@ class Requests:
         self._database = database
         self._accounts = accounts
         self._limits = limits
+        self._of_network = Throttle(ADDRESSES_A_SITE * limits.account_requests_a_day, float(DAY))
 
     def ask(self, name: str, contact: str, reason: str, address: str) -> None:
         """Ask for an account. The answer does not tell whether the name is taken.
@@ -69,6 +71,8 @@ class Requests:
         }
         with self._database.reading() as connection:
             self._refuse_too_many(connection, values["address"])  # a flood does not even wait for those who write
+        if (seconds := self._of_network.take(visitor_network(address))) is not None:
+            raise _too_many(seconds)
         with self._database.writing() as connection:
             self._refuse_too_many(connection, values["address"])
             connection.execute(REQUESTS.insert().values(**values))
@@ -81,11 +85,7 @@ class Requests:
             ((REQUESTS.c.decision.is_(None),), self._limits.open_account_requests),
         ):
             if connection.execute(select(func.count()).select_from(REQUESTS).where(*condition)).scalar_one() >= most:
-                raise StoreError(
-                    "throttled",
-                    Bilingual("too many accounts were asked for. Try again tomorrow.", "申请过多，请明天再试。"),
-                    retry_after=float(DAY),
-                )
+                raise _too_many(float(DAY))
 
     def list(self, *, open_only: bool = True) -> tuple[AccountRequest, ...]:
         """Requests, oldest first."""
@@ -133,6 +133,11 @@ class Requests:
         values = {"decision": decision, "decided_at": now, "decided_by": actor.name}
         connection.execute(update(REQUESTS).where(REQUESTS.c.id == request.id).values(**values))
         record(connection, now, "request_approved" if decision == "approved" else "request_declined", actor, request.name)
+
+
+def _too_many(seconds: float) -> StoreError:
+    message = Bilingual("too many accounts were asked for. Try again tomorrow.", "申请过多，请明天再试。")
+    return StoreError("throttled", message, retry_after=seconds)
 
 
 def _open_request(connection: Connection, request_id: str) -> Row[Any]:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete
 
 from imprint.messages import Bilingual
 from imprint.serve.store.accounts import find_account, models_of
-from imprint.serve.store.addresses import visitor_address
+from imprint.serve.store.addresses import ADDRESSES_A_SITE, visitor_address, visitor_network
 from imprint.serve.store.audit import record
 from imprint.serve.store.database import Database, count_revocation
 from imprint.serve.store.deletion import ENDED_AT, GUEST_OWNER, delete_chats, end_sessions, remove_ended
@@ -56,6 +56,7 @@ class Sessions:
         self._limits = limits
         self._sign_in = SignIn(database, passwords, limits)
         self._guests = Throttle(limits.guests_an_hour, 3600.0)
+        self._guests_of_network = Throttle(ADDRESSES_A_SITE * limits.guests_an_hour, 3600.0)
 
     def login(self, name: str, password: str, address: str, *, replaces: str | None = None) -> Login:
         """Sign in: a new session, never one that was there before. `replaces`: the token of one that ends, a guest's.
@@ -79,12 +80,13 @@ class Sessions:
 
     def guest(self, address: str) -> Login:
         """Begin a session of the guest account, which is an owner of its own. Raises StoreError if there are no guests here."""
-        if (seconds := self._guests.take(visitor_address(address))) is not None:
-            raise StoreError(
-                "throttled",
-                Bilingual("too many guests came from your address. Try again later.", "来自你所在地址的访客过多，请稍后再试。"),
-                retry_after=seconds,
-            )
+        for throttle, key in ((self._guests, visitor_address(address)), (self._guests_of_network, visitor_network(address))):
+            if (seconds := throttle.take(key)) is not None:
+                raise StoreError(
+                    "throttled",
+                    Bilingual("too many guests came from your address. Try again later.", "来自你所在地址的访客过多，请稍后再试。"),
+                    retry_after=seconds,
+                )
         with self._database.writing() as connection:
             row = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.role == "guest", ACCOUNTS.c.disabled_at.is_(None))).first()
             if row is None or guests_of(connection) == "off":

@@ -72,6 +72,18 @@ def test_guests_count_for_their_session_and_for_their_address(tmp_path: Path) ->
         assert store.quota.usage(guests[3], "198.51.100.1").remaining == 50
 
 
+def test_guests_of_a_site_of_ipv6_have_four_times_the_tokens_of_an_address(tmp_path: Path) -> None:
+    with open_store(tmp_path, limits=Limits(guest_tokens_a_day=50, address_tokens_a_day=50)) as store:
+        for network in range(4):
+            address = f"2001:db8:1:{network}::1"
+            store.quota.reserve(store.sessions.guest(address).principal, address, 50)
+        guest = store.sessions.guest("2001:db8:1:4::1").principal
+        assert store.quota.usage(guest, "2001:db8:1:4::1").remaining == 0
+        with pytest.raises(StoreError, match="0 of the 200 tokens a day of all guests from your address"):
+            store.quota.reserve(guest, "2001:db8:1:4::1", 1)
+        assert store.quota.reserve(guest, "2001:db8:2::1", 50)
+
+
 def test_a_browser_that_comes_again_as_another_guest_gets_no_more_from_its_address(tmp_path: Path) -> None:
     with open_store(tmp_path, limits=Limits(guest_tokens_a_day=50, address_tokens_a_day=100)) as store:
         spent = 0

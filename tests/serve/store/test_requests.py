@@ -65,6 +65,15 @@ def test_three_requests_a_day_from_an_address_and_a_thousand_in_all(tmp_path: Pa
         assert store.requests.list(open_only=False) == ()
 
 
+def test_a_site_of_ipv6_asks_for_twelve_accounts_a_day_and_leaves_places_to_others(store: Store) -> None:
+    for network in range(12):
+        store.requests.ask(f"user{network}", "x", "", f"2001:db8:1:{network:x}::1")
+    with pytest.raises(StoreError, match="too many accounts") as refused:
+        store.requests.ask("user12", "x", "", "2001:db8:1:ffff::1")
+    assert refused.value.kind == "throttled"
+    store.requests.ask("user12", "x", "", "2001:db8:2::1")
+
+
 def test_texts_of_a_request_are_bounded(store: Store) -> None:
     for name, contact, reason in (("a b", "x", ""), ("a", "", ""), ("a", "x" * 201, ""), ("a", "x", "x" * 2001), ("a", "x", "\0")):
         with pytest.raises(StoreError) as refused:

@@ -120,6 +120,14 @@ def test_each_guest_is_an_owner_of_its_own(store: Store) -> None:
     assert [session.is_this for session in store.sessions.list(guests[0])] == [True]
 
 
+def test_a_site_of_ipv6_takes_four_times_what_an_address_does_and_no_place_of_others(store: Store) -> None:
+    for network in range(240):
+        store.sessions.guest(f"2001:db8:1:{network:x}::1")
+    with pytest.raises(StoreError, match="too many guests"):
+        store.sessions.guest("2001:db8:1:ffff::1")
+    assert store.sessions.guest("2001:db8:2::1").principal.role == "guest"
+
+
 def test_sixty_guests_an_hour_come_from_one_address(store: Store) -> None:
     for _ in range(60):
         store.sessions.guest(HOME)
