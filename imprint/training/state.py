@@ -30,6 +30,7 @@ from imprint.files.typed_json import typed
 from imprint.messages import Bilingual, UserError
 from imprint.models.checkpoint import split_into_shards, tensor_reader
 from imprint.models.weight_files import shard_names
+from imprint.models.weight_values import is_finite
 from imprint.runs import step_of
 from imprint.runtime import is_out_of_memory, rng_state, seed_everything, set_rng_state
 from imprint.training.random_file import read_random_states
@@ -118,6 +119,14 @@ class SavedState:
                         f"保存的训练状态与模型不符：{name} 的形状应为 {tuple(shape)}。请换一个新的结果目录。",
                     )
                 )
+            if wrong := sorted(kind for kind, one in tensors.items() if not _is_learned(kind, one)):
+                raise UserError(
+                    Bilingual(
+                        f"{self.folder}: the {wrong[0]} of {name} has numbers that no training leaves, such as NaN. Delete this folder to "
+                        "resume from the state before it.",
+                        f"{self.folder}：{name} 的 {wrong[0]} 含有训练不会产生的数值（如 NaN）：请删除该目录，从更早的状态继续。",
+                    )
+                )
             engine.load_state(name, tensors)
         try:
             self._check_steps()
@@ -193,6 +202,11 @@ def _write_tensors(folder: Path, engine: Engine) -> dict[str, int]:
     return checksums
 
 
+def _is_learned(kind: str, tensor: Tensor) -> bool:
+    """Whether a tensor of a state has numbers, and a mean of squares none below 0, of which a step would take the root."""
+    return is_finite(tensor) and (kind != MOMENTS[1] or not tensor.numel() or tensor.min().item() >= 0)
+
+
 def _key(name: str, kind: str) -> str:
     """The key of a tensor in its file."""
     return name if kind == VALUE else f"{kind}/{name}"
@@ -210,9 +224,9 @@ def read_saved_state(folder: Path, *, verify: bool = True) -> SavedState:
     """
     progress, extra = _read_progress(folder)
     with _translate_damage():
+        if verify and {*extra[CHECKSUMS]} != {RANDOM, *(file.name for file in folder.glob("*.safetensors"))}:
+            raise ValueError(f"{PROGRESS} does not name the files of this state")
         for name, expected in extra[CHECKSUMS].items() if verify else ():
-            if name not in (RANDOM, *(file.name for file in folder.glob("*.safetensors"))):
-                raise ValueError(f"{PROGRESS} names files that are no part of a state")
             if _checksum(folder / name) != expected:
                 raise ValueError(f"{name} is not what was written")
         random = read_random_states(folder / RANDOM)

@@ -190,6 +190,7 @@ def rewritten(folder: Path, **changes: object) -> None:
         {"checksums": {"/dev/zero": 0}},
         {"checksums": {"../state-000002/random.pt": 0}},
         {"checksums": [1]},
+        {"checksums": {}},
     ],
 )
 def test_a_position_that_imprint_did_not_write_is_damage(changes: dict[str, object], saved: Path) -> None:
@@ -216,6 +217,20 @@ def test_moments_and_counters_that_do_not_belong_together_are_refused(how: str, 
         kept = {name: moments[name] for name in sorted(moments)[: how == "one moment"]}
         save_file(kept, saved / OPTIMIZER)
     with pytest.raises(UserError, match="are not what Imprint wrote"):
+        read_saved_state(saved, verify=False).restore(engine)
+
+
+def test_a_file_that_was_laid_beside_those_of_a_state_is_not_read(saved: Path) -> None:
+    save_file({name: tensor * 7 for name, tensor in load_file(saved / TRAINED).items()}, saved / "z.safetensors")
+    with pytest.raises(DamagedStateError, match=r"position\.json does not name the files of this state"):
+        read_saved_state(saved)
+
+
+@pytest.mark.parametrize(("file", "value"), [(TRAINED, "nan"), (OPTIMIZER, "inf"), (OPTIMIZER, "-1")])
+def test_numbers_that_no_training_leaves_are_refused(file: str, value: str, saved: Path, base: Path) -> None:
+    _tuner, engine = begin(base)
+    save_file({name: tensor.clone().fill_(float(value)) for name, tensor in load_file(saved / file).items()}, saved / file)
+    with pytest.raises(UserError, match=r"has numbers that no training leaves, such as NaN\. Delete this folder"):
         read_saved_state(saved, verify=False).restore(engine)
 
 
