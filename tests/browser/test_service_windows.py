@@ -58,6 +58,7 @@ def test_more_windows_than_a_browser_has_connections_read_in_turns_and_leave_som
         other.close()
 
 
+@pytest.mark.long
 def test_more_answers_of_one_chat_than_are_read_at_a_time_all_go_on_and_end(visitor: Visitor) -> None:
     visitor.service.user("rich", concurrency=50)
     page = visitor.sign_in("rich").page

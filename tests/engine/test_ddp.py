@@ -8,14 +8,22 @@ from imprint.runs import RunFolder
 from tests.worlds import Outcome
 
 
-@pytest.mark.parametrize(("name", "other"), [("alone", "full-two"), ("prefix", "prefix-two"), ("means", "means-two")])
-def test_two_processes_learn_as_one(name: str, other: str, outcomes: dict[str, Outcome]) -> None:
-    one, two = outcomes[name], outcomes[other]
+def they_learn_as_one(one: Outcome, two: Outcome) -> None:
     assert (one.statuses, two.statuses) == ([0], [0, 0]), two.words
     assert len(one.losses) == 7
     assert two.losses == pytest.approx(one.losses, abs=2e-5)
     assert two.norms == pytest.approx(one.norms, rel=1e-3)
     assert "are trained by 2 processes" in two.words
+
+
+@pytest.mark.parametrize(("name", "other"), [("alone", "full-two"), ("prefix", "prefix-two")])
+def test_two_processes_learn_as_one(name: str, other: str, outcomes: dict[str, Outcome]) -> None:
+    they_learn_as_one(outcomes[name], outcomes[other])
+
+
+@pytest.mark.long
+def test_two_processes_average_micro_batches_as_one(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+    they_learn_as_one(rarer[1]["means"], rarer[1]["means-two"])
 
 
 def test_forgetting_is_measured_once_with_the_same_result(folder: Path, outcomes: dict[str, Outcome]) -> None:
@@ -42,7 +50,9 @@ def test_raw_text_is_tokenized_by_the_main_process_however_long_it_takes(outcome
     assert outcomes["texts-two"].losses == pytest.approx(outcomes["texts"].losses, abs=2e-5)
 
 
-def test_all_processes_learn_what_the_first_one_has_answered(folder: Path, outcomes: dict[str, Outcome]) -> None:
+@pytest.mark.long
+def test_all_processes_learn_what_the_first_one_has_answered(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+    folder, outcomes = rarer
     alone, pair, sharded = runs = [outcomes[name] for name in ("asked", "asked-two", "asked-fsdp")]
     assert [run.statuses for run in runs] == [[0], [0, 0], [0, 0]], pair.words + sharded.words
     kept = [list(read_jsonl(RunFolder(folder / name).general_answers)[1:]) for name in ("asked", "asked-two", "asked-fsdp")]
@@ -55,6 +65,8 @@ def test_only_the_main_process_prints(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["full-two"].words.count("finished: 4 of 4 steps are done") == 1
 
 
-def test_each_process_resumes_with_its_own_random_state(outcomes: dict[str, Outcome]) -> None:
+@pytest.mark.long
+def test_each_process_resumes_with_its_own_random_state(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+    outcomes = rarer[1]
     assert "resuming after step 2 of 4" in outcomes["dropped-again"].words
     assert outcomes["dropped-again"].losses == outcomes["dropped"].losses

@@ -31,7 +31,9 @@ def test_losses_are_those_of_one_process(name: str, outcomes: dict[str, Outcome]
     assert shared.norms == pytest.approx(alone.norms, rel=1e-3)
 
 
-def test_a_run_resumes_with_more_and_fewer_processes_and_other_strategies(outcomes: dict[str, Outcome]) -> None:
+@pytest.mark.long
+def test_a_run_resumes_with_more_and_fewer_processes_and_other_strategies(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+    outcomes = rarer[1]
     by_turns = outcomes["by-turns-zero"]
     assert by_turns.statuses == [0], by_turns.words
     assert "resuming after step 3 of 4" in by_turns.words
@@ -53,7 +55,9 @@ def test_a_prefix_learns_as_in_one_process(outcomes: dict[str, Outcome]) -> None
     assert outcomes["zero-prefix"].losses == pytest.approx(outcomes["prefix"].losses, abs=2e-5)
 
 
-def test_float16_is_scaled_until_its_gradients_fit(folder: Path, outcomes: dict[str, Outcome]) -> None:
+@pytest.mark.long
+def test_float16_is_scaled_until_its_gradients_fit(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+    folder, outcomes = rarer
     skip_where_refused(outcomes["zero-float16"].words)
     assert outcomes["zero-float16"].statuses == [0, 0], outcomes["zero-float16"].words
     assert outcomes["zero-float16"].losses == pytest.approx(outcomes["alone"].losses, abs=0.02)
@@ -103,7 +107,9 @@ def test_the_memory_probe_is_reported_and_changes_nothing(outcomes: dict[str, Ou
     assert "at their peak" in outcomes["zero3-offload"].words
 
 
-def test_a_step_without_a_target_changes_nothing(outcomes: dict[str, Outcome]) -> None:
+@pytest.mark.long
+def test_a_step_without_a_target_changes_nothing(rarer: tuple[Path, dict[str, Outcome]]) -> None:
+    outcomes = rarer[1]
     assert outcomes["zero-empty"].statuses == [0, 0], outcomes["zero-empty"].words
     assert outcomes["zero-empty"].norms[1] == 0
     assert outcomes["zero-empty"].losses[0] == pytest.approx(outcomes["alone"].losses[0], abs=2e-5)

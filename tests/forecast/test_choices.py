@@ -48,7 +48,7 @@ def test_the_exact_knobs_are_told(estimates: list[Estimate]) -> None:
     assert changed_knobs(replace(OWN, tune=FullSection(method="full"), quantize=4), OWN) == ["tune.method=prefix", "model.quantize=null"]
 
 
-@pytest.mark.parametrize("quantize", [None, 8])
+@pytest.mark.parametrize("quantize", [None, pytest.param(8, marks=pytest.mark.long)])
 def test_choices_that_are_left_out_would_not_be_told(quantize: FormatName | None) -> None:
     choices = other_choices(replace(OWN, quantize=quantize, micro_batch=1), 1, quantizable=True)
     every = [estimate(plan(), choice) for choice in choices]

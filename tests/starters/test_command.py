@@ -11,6 +11,8 @@ from imprint.starters.command import STARTERS
 from imprint.training.recipe import Recipe
 
 QUIET = ("train.watch_prompts=0", "train.report=false", "forgetting.measure=false")
+QUICK = ("adgen", "identity", "chat")
+"""The starters that train in `make test`; each takes a second."""
 CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
@@ -19,7 +21,7 @@ def _desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", STARTERS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in STARTERS])
 def test_a_starter_trains_as_it_is_and_cuts_next_to_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", name]) == 0
     assert f"imprint train {name}/recipe.yaml" in capsys.readouterr().out

@@ -224,6 +224,9 @@ class ScriptedStore:
     def revocations(self) -> int:
         return 0
 
+    def log_bytes(self) -> int:
+        return 0
+
     def observe_writes(self, observe: Callable[[float], None]) -> None:
         """It writes nothing."""
 
