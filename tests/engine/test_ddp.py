@@ -8,22 +8,17 @@ from imprint.runs import RunFolder
 from tests.worlds import Outcome
 
 
-def they_learn_as_one(one: Outcome, two: Outcome) -> None:
+@pytest.mark.parametrize(
+    ("name", "other"), [("alone", "full-two"), ("prefix", "prefix-two"), pytest.param("means", "means-two", marks=pytest.mark.long)]
+)
+def test_two_processes_learn_as_one(name: str, other: str, request: pytest.FixtureRequest) -> None:
+    outcomes: dict[str, Outcome] = request.getfixturevalue("rarer")[1] if name == "means" else request.getfixturevalue("outcomes")
+    one, two = outcomes[name], outcomes[other]
     assert (one.statuses, two.statuses) == ([0], [0, 0]), two.words
     assert len(one.losses) == 7
     assert two.losses == pytest.approx(one.losses, abs=2e-5)
     assert two.norms == pytest.approx(one.norms, rel=1e-3)
     assert "are trained by 2 processes" in two.words
-
-
-@pytest.mark.parametrize(("name", "other"), [("alone", "full-two"), ("prefix", "prefix-two")])
-def test_two_processes_learn_as_one(name: str, other: str, outcomes: dict[str, Outcome]) -> None:
-    they_learn_as_one(outcomes[name], outcomes[other])
-
-
-@pytest.mark.long
-def test_two_processes_average_micro_batches_as_one(rarer: tuple[Path, dict[str, Outcome]]) -> None:
-    they_learn_as_one(rarer[1]["means"], rarer[1]["means-two"])
 
 
 def test_forgetting_is_measured_once_with_the_same_result(folder: Path, outcomes: dict[str, Outcome]) -> None:
