@@ -18,7 +18,7 @@ from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
 from imprint.tokenizers.prompt_limit import refuse_long_text, refuse_more_tokens
-from imprint.tokenizers.special_tokens import SpecialTokens, pattern_of_names, read_special_tokens
+from imprint.tokenizers.special_tokens import SpecialTokens, pattern_of_names, read_special_tokens, tell_of_missing
 from imprint.tokenizers.token_length import keeps_text, longest_token, units_of
 from imprint.tokenizers.tokenizer import REPLACEMENT, SPACE, decode, readable, well_formed
 from imprint.tokenizers.trial import refuse_harmful, refuse_large, without_merges
@@ -416,6 +416,7 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
         )
     bos_ids = tuple(with_bos[: with_bos.index(without_bos[0])]) if without_bos else ()
     special_tokens = read_special_tokens(file.parent, config, bos_ids, rust.token_to_id)
+    tell_of_missing(file, sorted(name for name in special_tokens.added if rust.token_to_id(name) is None))
     ends = {rust.id_to_token(token) or "" for token in special_tokens.eos_ids}
     names = {*special_tokens.names.values(), *ends, *special_tokens.listed}
     tokenizer = HFTokenizer(_add_special(rust, names), decoders, special_tokens, keeps_text=keeps)

@@ -18,6 +18,10 @@ GENERATION_CONFIG: Final = "generation_config.json"
 """File that may name further EOS ids."""
 SPECIAL_TOKENS_MAP: Final = "special_tokens_map.json"
 """File of older folders that names special tokens; what tokenizer_config.json names counts."""
+ADDED_TOKENS: Final = "added_tokens.json"
+"""File of older folders with the ids of tokens that were added to a vocabulary."""
+UNWRITTEN: Final = ("pad_token", "unk_token", "mask_token", "cls_token", "sep_token")
+"""Tokens that stand in no text of a language model."""
 CHAT_TEMPLATE: Final = "chat_template.jinja"
 OLD_CHAT_TEMPLATE: Final = "chat_template.json"
 NAMED_CHAT_TEMPLATES: Final = "additional_chat_templates"
@@ -40,6 +44,8 @@ class SpecialTokens:
     """Names of tokens in the chat template (bos_token, eos_token, ...) -> token."""
     listed: tuple[str, ...] = ()
     """Further special tokens that tokenizer_config.json lists."""
+    added: frozenset[str] = frozenset()
+    """Every token of texts that is named beside tokenizer.json, special or not."""
     moment: datetime | None = None
     """What `strftime_now` of the chat template prints; None is now."""
 
@@ -61,7 +67,20 @@ def read_special_tokens(
     eos_ids = [*_as_ids(eos_id), *_as_ids(config.get("eos_token_id")), *_as_ids(generation.get("eos_token_id"))]
     template = _chat_template(folder, settings)
     texts = MappingProxyType({key: value for key, value in names.items() if value})
-    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, _listed_tokens(given))
+    added = _added_tokens(given) | _added_ids(folder).keys() | set(texts.values())
+    unwritten = {names.get(name, "") for name in UNWRITTEN}
+    listed = _listed_tokens(given)
+    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, listed, frozenset(added | {*listed}) - unwritten)
+
+
+def _added_tokens(settings: Mapping[str, object]) -> set[str]:
+    """The tokens that a tokenizer_config.json adds, special or not."""
+    return {text for value in _values(settings.get("added_tokens_decoder")) if (text := _token_text(value))}
+
+
+def _added_ids(folder: Path) -> dict[str, object]:
+    """Token -> id, as the file of older folders has them."""
+    return read_json_object(path) if (path := folder / ADDED_TOKENS).is_file() else {}
 
 
 def _listed_tokens(settings: Mapping[str, object]) -> tuple[str, ...]:
@@ -69,6 +88,18 @@ def _listed_tokens(settings: Mapping[str, object]) -> tuple[str, ...]:
     listed = [value for key in ("additional_special_tokens", "extra_special_tokens") for value in _values(settings.get(key))]
     marked = [value for value in _values(settings.get("added_tokens_decoder")) if isinstance(value, dict) and value.get("special") is True]
     return tuple(text for value in (*listed, *marked) if (text := _token_text(value)))
+
+
+def tell_of_missing(file: Path, names: Sequence[str]) -> None:
+    """Print which tokens the files beside a tokenizer.json name that it lacks: transformers gives them ids of their own."""
+    if names:
+        listed = ", ".join(f"{name:.40}" for name in names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+        notice = Bilingual(
+            f"{file} lacks tokens that are named beside it: {listed}. They are read as ordinary text, where transformers gives each an id. "
+            f"If the model has learned them: AutoTokenizer.from_pretrained('{file.parent}').save_pretrained('{file.parent}')",
+            f"{file}：缺少旁边文件中列出的词元（{listed}），它们按普通文本读取；若模型学过它们，请用 transformers 重新保存分词器。",
+        )
+        say_once(well_formed(notice.line))
 
 
 def _values(value: object) -> list[object]:

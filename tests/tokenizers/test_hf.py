@@ -361,3 +361,27 @@ def test_a_text_on_which_the_library_fails_is_a_sentence(tmp_path: Path) -> None
     monkey = HFTokenizer(Failing(tokenizer._rust), [{"type": "ByteLevel"}], tokenizer.special_tokens)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"tokenizer\.json cannot encode a text of 2 characters, '你好'"):
         monkey.encode("你好")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("added_tokens.json", {"<new>": 421}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"421": {"content": "<new>", "special": False}}}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["<new>"]}),
+        ("special_tokens_map.json", {"bos_token": "<new>"}),
+    ],
+)
+def test_a_token_that_is_named_beside_a_file_without_it_is_told(
+    name: str, content: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path / "model", {"model_type": "llama"}, {"tokenizer.json": tokenizer_json(), name: content})
+    read_tokenizer(folder, {"model_type": "llama"})
+    assert "tokenizer.json lacks tokens that are named beside it: <new>. They are read as ordinary text" in capsys.readouterr().err
+
+
+def test_a_token_that_no_text_has_may_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = {"pad_token": "[PAD]", "eos_token": "</s>", "added_tokens_decoder": {"421": {"content": "[PAD]", "special": True}}}
+    files = {"tokenizer.json": tokenizer_json(), "tokenizer_config.json": named, "added_tokens.json": {"[PAD]": 421, "<think>": 420}}
+    read_tokenizer(folder_of(tmp_path / "model", {"model_type": "llama"}, files), {"model_type": "llama"})
+    assert capsys.readouterr().err == ""
