@@ -32,8 +32,8 @@ UNITS_PER_ITEM: Final = 4
 MAX_TEXT: Final = 200_000
 """Characters of a rendered conversation, besides a multiple of what is said in it: they are encoded next."""
 TEXT_PER_INPUT: Final = 20
-MAX_SOURCE: Final = 200_000
-"""Characters of a template."""
+MAX_SOURCE: Final = 2**16
+"""Characters of a template; published ones have a quarter. Compiling takes a time that grows with their square, which nothing stops."""
 MAX_WIDTH: Final = 10_000
 """The largest width or count that a filter or a method takes."""
 MAX_INDENT: Final = 16

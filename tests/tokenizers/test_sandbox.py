@@ -7,6 +7,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from imprint.tokenizers import sandbox
 from imprint.tokenizers.sandbox import MAX_SOURCE, LimitError, render
+from tests.bounded import cpu_time
 from tests.families import CHAT
 
 SHARED = (
@@ -99,8 +100,15 @@ def test_a_template_may_not_leave_the_sandbox() -> None:
         with pytest.raises(TemplateError, match=r"unsafe|undefined"):
             render("{{ " + name + " }}", {}, size=0, moment=None)
     assert render("{% set ns = namespace(x=1) %}{% set ns.y = ns %}{{ ns }}", {}, size=0, moment=None) == "<Namespace>"
-    with pytest.raises(LimitError, match="characters; at most 200000 are read"):
+    with pytest.raises(LimitError, match="characters; at most 65536 are read"):
         render("a" * (MAX_SOURCE + 1), {}, size=0, moment=None)
+
+
+def test_the_largest_template_is_compiled_soon() -> None:
+    names = "".join(f"{{%set a{number}=1%}}" for number in range(MAX_SOURCE // 32))
+    branches = "{%if a1%}{%endif%}" * ((MAX_SOURCE - len(names)) // len("{%if a1%}{%endif%}"))
+    with cpu_time(at_most=8):
+        assert render(names + branches, {}, size=0, moment=None) == ""
 
 
 def test_a_long_conversation_is_no_excess() -> None:
