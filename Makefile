@@ -43,7 +43,7 @@ demo: $(READY)  ## the whole job on the toy base: rows, tuning, scores, before a
 test: $(READY)  ## all tests but the long ones, and beside them 64 streams for a minute
 	@folder=$$(mktemp -d); trap 'kill $$held 2> /dev/null; rm -rf $$folder' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
 		$(BIN)/python -m tests.serve.held_streams $$folder/held 60 64 0.75 > $$folder/log 2>&1 & held=$$!; \
-		$(BIN)/python -m pytest -q -n $(WORKERS); status=$$?; \
+		$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal; status=$$?; \
 		if wait $$held; then echo "beside the tests: $$(tail -n 1 $$folder/log)"; \
 		else cat $$folder/log; echo "beside the tests: 64 streams for a minute FAILED"; status=1; fi; \
 		exit $$status
