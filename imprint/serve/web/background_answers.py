@@ -130,7 +130,7 @@ class BackgroundAnswer:
         if self._writer is None:
             return True
         try:
-            return await in_writing_thread(self.answers.services, self.principal, partial(store, self._writer))
+            return await in_writing_thread(self.answers.services, self.principal, self.answers.address, partial(store, self._writer))
         except StoreError as error:
             log_store(error, {"message": self.message_id})
             return True

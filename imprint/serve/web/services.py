@@ -24,13 +24,15 @@ from imprint.serve.web.door import Door
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.settings import WebSettings
+from imprint.serve.web.shared_threads import SharedThreads
 from imprint.serve.web.slots import slot
 from imprint.serve.web.store_batcher import StoreBatcher
-from imprint.serve.web.turns import TurnThread
 
 FORWARDING: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """Headers that proxies add."""
 WRITING_THREADS: Final = 12
+WRITING_EACH: Final = 2
+"""Those of them that one account has, or waits for, at a time."""
 VISITOR_WRITING_THREADS: Final = 4
 MAX_TOO_LONG: Final = 120
 """Prompts that do not fit into the context, of one account or address in a minute: each is tokenized and costs no quota."""
@@ -93,13 +95,13 @@ class Services:
     """Threads that hash passwords, so that a flood of logins leaves the others alone."""
     slow: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SLOW_THREADS), init=False)
     """Threads for searches and files, so that these leave the others alone."""
-    visitor_slow: TurnThread = field(default_factory=TurnThread, init=False)
+    visitor_slow: SharedThreads = field(default_factory=lambda: SharedThreads(1, each=1), init=False)
     """The same for guests, each of whom is an owner of its own, so that many of them leave accounts alone, and those of other addresses."""
     slow_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
     opening: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(OPENING_THREADS), init=False)
     """Threads that read the messages of a chat, of which there may be thousands; apart from `slow`, so that they wait for no search."""
-    visitor_opening: TurnThread = field(default_factory=TurnThread, init=False)
+    visitor_opening: SharedThreads = field(default_factory=lambda: SharedThreads(1, each=1), init=False)
     """The same for guests."""
     opening_counts: Counter[str] = field(default_factory=Counter, init=False)
     """How many of these each owner waits for, or has."""
@@ -109,9 +111,9 @@ class Services:
     """How many large bodies of each sender are being received and parsed."""
     body_parser: BodyParser = field(default_factory=BodyParser, init=False)
     """Parses bodies, large ones in a thread of its own."""
-    writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITING_THREADS), init=False)
+    writing: SharedThreads = field(default_factory=lambda: SharedThreads(WRITING_THREADS, each=WRITING_EACH), init=False)
     """Threads for what accounts write: where the database is locked, all of these wait, and what is read goes on."""
-    visitor_writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(VISITOR_WRITING_THREADS), init=False)
+    visitor_writing: SharedThreads = field(default_factory=lambda: SharedThreads(VISITOR_WRITING_THREADS, each=1), init=False)
     """The same for guests and those who have not signed in, so that many of them leave accounts alone."""
     forming: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that writes the log-probabilities of long answers: one at a time, as each takes memory."""
@@ -216,9 +218,10 @@ def sender_of(principal: Principal | None, address: str) -> str:
     return principal.owner if principal is not None and not is_visitor(principal) else visitor_address(address)
 
 
-async def in_writing_thread(services: Services, principal: Principal | None, function: Callable[[], T]) -> T:
+async def in_writing_thread(services: Services, principal: Principal | None, address: str, function: Callable[[], T]) -> T:
     """Call what writes into the store, for an account, a guest, or somebody who has not signed in (None)."""
-    return await anyio.to_thread.run_sync(function, limiter=services.visitor_writing if is_visitor(principal) else services.writing)
+    threads = services.visitor_writing if is_visitor(principal) else services.writing
+    return await threads.call(sender_of(principal, address), function)
 
 
 async def in_deleting_thread(services: Services, principal: Principal, function: Callable[[], T]) -> T:

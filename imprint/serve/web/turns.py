@@ -1,15 +1,11 @@
 """Turns of those who wait for one thing, round robin over their senders: networks, or accounts, in bounded room."""
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import anyio
-import anyio.to_thread
-
-T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -90,16 +86,3 @@ class Turns:
         self._waiting[sender].remove(one)
         if not self._waiting[sender]:
             del self._waiting[sender]
-
-
-class TurnThread:
-    """A thread that those who wait for it have in turns of their senders. All of it belongs to one event loop."""
-
-    def __init__(self) -> None:
-        self._turns = Turns()
-        self._thread = anyio.CapacityLimiter(1)
-
-    async def call(self, sender: str, function: Callable[[], T]) -> T:
-        """What a function returns; raises what it raises."""
-        async with self._turns.turn(sender):
-            return await anyio.to_thread.run_sync(function, limiter=self._thread)

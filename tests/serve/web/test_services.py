@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.concurrency import run_in_threadpool
 
-from imprint.serve.store.principal import Principal
+from imprint.serve.store.principal import Principal, Role
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.metrics import Metrics
 from imprint.serve.web.services import (
@@ -61,9 +61,12 @@ def test_where_the_database_is_locked_what_visitors_write_leaves_accounts_and_re
     unlocked = threading.Event()
 
     async def write_and_read() -> tuple[list[int], int]:
-        flood = [asyncio.create_task(in_writing_thread(services, None, unlocked.wait)) for _ in range(100)]
+        flood = [asyncio.create_task(in_writing_thread(services, None, "", unlocked.wait)) for _ in range(100)]
         await asyncio.sleep(0.05)
-        found = [await asyncio.wait_for(in_writing_thread(services, ada, lambda: 1), 5), await asyncio.wait_for(run_in_threadpool(int), 5)]
+        found = [
+            await asyncio.wait_for(in_writing_thread(services, ada, "", lambda: 1), 5),
+            await asyncio.wait_for(run_in_threadpool(int), 5),
+        ]
         done = sum(one.done() for one in flood)
         unlocked.set()
         await asyncio.gather(*flood)
@@ -89,6 +92,22 @@ def test_guests_who_search_and_open_chats_leave_accounts_alone() -> None:
         return found, done
 
     assert asyncio.run(flood_and_read()) == ([1, 1], 0)
+
+
+@pytest.mark.parametrize("role", ["user", "guest"])
+def test_one_who_writes_without_a_pause_holds_up_itself_alone(role: Role) -> None:
+    backend, ada, bob = ScriptedBackend(), principal("ada", role), principal("bob", role)
+    services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
+
+    async def flood_and_write() -> int:
+        flood = [asyncio.create_task(in_writing_thread(services, ada, "192.0.2.1", partial(time.sleep, 0.01))) for _ in range(100)]
+        await asyncio.sleep(0)
+        await in_writing_thread(services, bob, "192.0.2.2", int)
+        done = sum(one.done() for one in flood)
+        await asyncio.gather(*flood)
+        return done
+
+    assert asyncio.run(flood_and_write()) < 5
 
 
 @pytest.mark.parametrize("read", [in_slow_thread, in_opening_thread])

@@ -109,7 +109,9 @@ async def change_user(request: Request, account_id: AccountId, body: ChangeBody)
         models=("all" if models is None else models) if "models" in body.model_fields_set else None,
         disabled=body.disabled,
     )
-    return JSONResponse({"user": describe(await in_writing_thread(services_of(request), principal_of(request), change))})
+    return JSONResponse(
+        {"user": describe(await in_writing_thread(services_of(request), principal_of(request), address_of(request), change))}
+    )
 
 
 async def delete_user(request: Request, account_id: AccountId) -> Response:
@@ -129,7 +131,9 @@ async def reset_password(request: Request, account_id: AccountId) -> Response:
 async def end_sessions(request: Request, account_id: AccountId) -> Response:
     """The account must sign in again everywhere."""
     services, actor = services_of(request), actor_of(request)
-    await in_writing_thread(services, principal_of(request), lambda: services.store.sessions.end_all(account_id, actor))
+    await in_writing_thread(
+        services, principal_of(request), address_of(request), lambda: services.store.sessions.end_all(account_id, actor)
+    )
     return JSONResponse({"ended": True})
 
 
@@ -160,7 +164,9 @@ async def approve(request: Request, request_id: str, body: ApproveBody) -> Respo
 async def decline(request: Request, request_id: str) -> Response:
     """No account is made."""
     services, actor = services_of(request), actor_of(request)
-    await in_writing_thread(services, principal_of(request), lambda: services.store.requests.decline(request_id, actor))
+    await in_writing_thread(
+        services, principal_of(request), address_of(request), lambda: services.store.requests.decline(request_id, actor)
+    )
     return JSONResponse({"declined": True})
 
 
@@ -196,7 +202,9 @@ async def show_settings(request: Request) -> Response:
 async def change_settings(request: Request, body: SettingsBody) -> Response:
     """At once."""
     services, actor = services_of(request), actor_of(request)
-    await in_writing_thread(services, principal_of(request), lambda: services.store.settings.set_guests(body.guests, actor))
+    await in_writing_thread(
+        services, principal_of(request), address_of(request), lambda: services.store.settings.set_guests(body.guests, actor)
+    )
     return await show_settings(request)
 
 

@@ -85,7 +85,7 @@ async def list_chats(
 async def create_chat(request: Request, body: TitleBody) -> Response:
     """Without messages."""
     services, principal = services_of(request), principal_of(request)
-    chat = await in_writing_thread(services, principal, lambda: services.store.chats.create(principal, body.title))
+    chat = await in_writing_thread(services, principal, address_of(request), lambda: services.store.chats.create(principal, body.title))
     return JSONResponse(asdict(chat), status_code=201)
 
 
@@ -103,14 +103,16 @@ async def show_chat(request: Request, chat_id: str) -> Response:
 async def rename_chat(request: Request, chat_id: str, body: TitleBody) -> Response:
     """A title is text and nothing else."""
     services, principal = services_of(request), principal_of(request)
-    chat = await in_writing_thread(services, principal, lambda: services.store.chats.rename(principal, chat_id, body.title))
+    chat = await in_writing_thread(
+        services, principal, address_of(request), lambda: services.store.chats.rename(principal, chat_id, body.title)
+    )
     return JSONResponse(asdict(chat))
 
 
 async def delete_chat(request: Request, chat_id: str) -> Response:
     """With its messages; an answer that is being written ends."""
     services, principal = services_of(request), principal_of(request)
-    await in_writing_thread(services, principal, lambda: services.store.chats.delete(principal, chat_id))
+    await in_writing_thread(services, principal, address_of(request), lambda: services.store.chats.delete(principal, chat_id))
     background_answers_of(request).cancel_chat(principal, chat_id)
     return JSONResponse({"deleted": True})
 
@@ -208,12 +210,12 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
             prepared.append(answers := answers_for(request, principal, least_tokens=least_tokens(body.text)))
             dropped = await prepare_fitting(answers, job_for(request, body, model, tuple(messages)), dropped)
         keep = partial(questions.keep, principal, chat_id, body.text, parent_id=body.parent, models=body.models)
-        asked = await in_writing_thread(services, principal, keep)
+        asked = await in_writing_thread(services, principal, address_of(request), keep)
         try:
             for answers in prepared:
                 answers.begin()
         except BaseException:
-            await _withdraw(services, principal, asked)
+            await _withdraw(services, principal, address_of(request), asked)
             raise
     described = []
     for message, model, answers in zip(asked.answers, body.models, prepared, strict=True):
@@ -223,11 +225,11 @@ async def ask(request: Request, chat_id: str, body: MessageBody) -> Response:
     return JSONResponse({"question": asked.question, "answers": described, "dropped_messages": dropped}, status_code=201)
 
 
-async def _withdraw(services: Services, principal: Principal, asked: Asked) -> None:
+async def _withdraw(services: Services, principal: Principal, address: str, asked: Asked) -> None:
     """Take back what no model could begin with; the right to the question may have ended, and the reason is raised already."""
     with permitted_by(None):
         try:
-            await in_writing_thread(services, principal, partial(services.store.questions.withdraw, principal, asked))
+            await in_writing_thread(services, principal, address, partial(services.store.questions.withdraw, principal, asked))
         except StoreError as error:
             log_store(error, {"chat": asked.chat_id})
 

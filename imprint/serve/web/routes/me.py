@@ -80,7 +80,7 @@ async def create_key(request: Request, body: KeyBody) -> Response:
     def create() -> Any:
         return store.keys.create(principal.account_id, actor=actor, name=body.name, models=as_set(body.models), expires_at=expires_at)
 
-    made = await in_writing_thread(services_of(request), principal, create)
+    made = await in_writing_thread(services_of(request), principal, address_of(request), create)
     return JSONResponse({"key": made.key, **describe_key(made.info)}, status_code=201)
 
 
@@ -88,7 +88,9 @@ async def revoke_key(request: Request, key_id: str) -> Response:
     """The next request with it is refused."""
     services, principal = services_of(request), principal_of(request)
     actor = Actor.of(principal, address_of(request))
-    await in_writing_thread(services, principal, lambda: services.store.keys.revoke(principal.account_id, key_id, actor))
+    await in_writing_thread(
+        services, principal, address_of(request), lambda: services.store.keys.revoke(principal.account_id, key_id, actor)
+    )
     return JSONResponse({"revoked": True})
 
 
@@ -101,5 +103,5 @@ async def list_sessions(request: Request) -> Response:
 async def end_session(request: Request, session_id: str) -> Response:
     """One of one's own."""
     services, principal = services_of(request), principal_of(request)
-    await in_writing_thread(services, principal, lambda: services.store.sessions.revoke(principal, session_id))
+    await in_writing_thread(services, principal, address_of(request), lambda: services.store.sessions.revoke(principal, session_id))
     return JSONResponse({"ended": True})

@@ -74,7 +74,9 @@ async def guest(request: Request) -> Response:
     services = services_of(request)
     if not await lets_guests_in(request):
         raise ApiError("permission_denied", NO_GUESTS)
-    return with_cookie(request, await in_writing_thread(services, None, lambda: services.store.sessions.guest(address_of(request))))
+    return with_cookie(
+        request, await in_writing_thread(services, None, address_of(request), lambda: services.store.sessions.guest(address_of(request)))
+    )
 
 
 def with_cookie(request: Request, begun: Login) -> Response:
@@ -98,7 +100,9 @@ async def logout(request: Request) -> Response:
     credential = credential_of(request, "session")
     assert credential is not None
     services, secret = services_of(request), credential.secret
-    await in_writing_thread(services, request.state.principal, lambda: services.store.sessions.end(secret, address_of(request)))
+    await in_writing_thread(
+        services, request.state.principal, address_of(request), lambda: services.store.sessions.end(secret, address_of(request))
+    )
     response = JSONResponse({"me": None})
     response.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="lax", secure=request.url.scheme == "https")
     return response
@@ -107,5 +111,7 @@ async def logout(request: Request) -> Response:
 async def request_account(request: Request, body: AccountRequestBody) -> Response:
     """Ask for an account; an admin decides. The answer does not tell whether the name is taken."""
     services, address = services_of(request), address_of(request)
-    await in_writing_thread(services, None, lambda: services.store.requests.ask(body.name, body.contact, body.reason, address))
+    await in_writing_thread(
+        services, None, address_of(request), lambda: services.store.requests.ask(body.name, body.contact, body.reason, address)
+    )
     return JSONResponse({"asked": True}, status_code=202)
