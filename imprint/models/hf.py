@@ -31,6 +31,7 @@ from imprint.models.hf_fusible import let_norms_fuse, let_rotation_fuse
 from imprint.models.hf_names import StoredNames, is_mask, replace_conv1d
 from imprint.models.network import ModelShape, Network, checkpoint_block
 from imprint.models.step_fusion import computed, fused_pass
+from imprint.models.weight_values import is_finite
 from imprint.pack import Pack, pack
 from imprint.quant.formats import QUANTIZATION_FIELDS, has_foreign_config
 from imprint.quant.linear import QuantizedLinear, dequantized_products, make_linear
@@ -452,3 +453,8 @@ def _init_buffers(model: Any) -> None:
         if missing:
             with torch.device("cpu"), torch.no_grad():
                 model._init_weights(module)
+        if any(name.endswith("inv_freq") and not is_finite(module._buffers[name]) for name in missing):
+            raise field_error(
+                "the rotary positions are no numbers: rope_theta and the fields of rope_scaling or rope_parameters do not go together.",
+                "旋转位置编码不是数：rope_theta 与 rope_scaling、rope_parameters 的字段不合理。",
+            )

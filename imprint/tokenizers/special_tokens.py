@@ -26,6 +26,8 @@ CHAT_TEMPLATE: Final = "chat_template.jinja"
 OLD_CHAT_TEMPLATE: Final = "chat_template.json"
 NAMED_CHAT_TEMPLATES: Final = "additional_chat_templates"
 """Folder of templates with names; the default one is `CHAT_TEMPLATE`."""
+MAX_ID: Final = 2**31
+"""Above every id."""
 MAX_LEVELS: Final = 16
 """Branches inside each other in the pattern of names."""
 
@@ -116,7 +118,7 @@ def _token_text(value: object) -> str:
 def _as_ids(value: object) -> list[int]:
     """A list of ids from a config's id, list or null."""
     values = value if isinstance(value, list) else [value]
-    return [token for token in values if isinstance(token, int) and not isinstance(token, bool)]
+    return [token for token in values if isinstance(token, int) and not isinstance(token, bool) and 0 <= token < MAX_ID]
 
 
 def read_chat_template(folder: Path) -> str | None:

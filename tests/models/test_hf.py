@@ -190,6 +190,15 @@ class TestFolders:
 
         assert our_logits(loaded(folder), ROWS)
 
+    @pytest.mark.parametrize("section", [{"rope_type": "default", "rope_theta": 0}, {"rope_type": "linear", "factor": 0.0}])
+    def test_positions_that_are_no_numbers_are_refused(self, section: dict[str, object], tmp_path: Path) -> None:
+        folder = reference_models.saved(reference_models.random_model("qwen2", reference_models.FIELDS), tmp_path / "base")
+        fields = json.loads((folder / "config.json").read_text())
+        write_config(folder, {**fields, "rope_parameters": {"rope_theta": 1e4, **section}})
+
+        with pytest.raises(UserError, match="the rotary positions are no numbers"):
+            loaded(folder)
+
     def test_end_ids_are_those_of_both_files(self, tmp_path: Path) -> None:
         folder = reference_models.saved(reference_models.random_model("qwen2", reference_models.FIELDS), tmp_path / "base")
         (folder / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')

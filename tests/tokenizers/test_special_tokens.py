@@ -9,7 +9,7 @@ import pytest
 from imprint.messages import UserError
 from imprint.tokenizers import HFTokenizer, read_tokenizer
 from imprint.tokenizers.special_tokens import pattern_of_names
-from tests.families import fields_of, published_folder
+from tests.families import fields_of, folder_of, published_folder, tokenizer_json
 
 
 def template_in(folder: Path) -> str | None:
@@ -41,6 +41,14 @@ def test_every_file_that_names_an_end_is_heard(tmp_path: Path) -> None:
     found = read_tokenizer(tmp_path, {"vocab_size": 512, "eos_token_id": 3, "model_type": "qwen2"})
     assert isinstance(found, HFTokenizer)
     assert found.special_tokens.eos_ids == (2, 3, 8)
+
+
+def test_an_end_beyond_every_id_is_none(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, {"model_type": "llama"}, {"tokenizer.json": tokenizer_json()})
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 10**12, -1]}))
+    tokenizer = read_tokenizer(folder, {"model_type": "llama", "eos_token_id": 10**30})
+    assert isinstance(tokenizer, HFTokenizer)
+    assert tokenizer.special_tokens.eos_ids == (2,)
 
 
 def test_special_tokens_of_an_older_folder_are_named_in_a_file_of_their_own(tmp_path: Path) -> None:

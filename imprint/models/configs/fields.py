@@ -7,6 +7,9 @@ from imprint.messages import Bilingual, UserError
 from imprint.quant.formats import stored_format
 from imprint.quant.weight_format import WeightFormat
 
+MAX_ID = 2**31
+"""Above every id."""
+
 
 def field_error(english: str, chinese: str, file: str = "config.json") -> UserError:
     """The error for a field of `file`, with the advice to use the official file."""
@@ -50,10 +53,10 @@ def stop_ids(fields: Mapping[str, Any], file: str = "config.json") -> frozenset[
     """The field `eos_token_id`: one id, a list of ids, or none. Raises UserError for anything else; `file` is named in the message."""
     value = fields.get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+    if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < MAX_ID for token in ids):
         raise field_error(
-            f'"eos_token_id" must be an id or a list of ids, got {value!r}.',
-            f'"eos_token_id" 必须是一个 id 或 id 列表，实际为 {value!r}。',
+            f'"eos_token_id" must be an id or a list of ids, got {value!r:.80}.',
+            f'"eos_token_id" 必须是一个 id 或 id 列表，实际为 {value!r:.80}。',
             file,
         )
     return frozenset(ids)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from math import isnan
 from typing import Any
 
 from imprint.models.configs.fields import field_error
@@ -24,8 +25,10 @@ MAX_DEPTH = 4
 
 
 def refuse_absurd(fields: Mapping[str, Any]) -> None:
-    """Raise UserError for a number of layers, or a size, that no model has."""
+    """Raise UserError for NaN, and for a number of layers, or a size, that no model has."""
     for name, value in _numbers(fields, MAX_DEPTH):
+        if isinstance(value, float) and isnan(value):
+            raise field_error(f'"{name}" is no number (NaN).', f'"{name}" 不是数（NaN）。')
         layers = LAYERS.fullmatch(name) is not None
         limit = MAX_EXPERTS if name.endswith("experts") else MAX_LAYERS if layers else MAX_SIZE
         sized = layers or (SIZES.fullmatch(name) and not NO_SIZES.fullmatch(name))

@@ -25,8 +25,10 @@ ROTARY = frozenset({"rope_scaling", "rope_theta"})
 SHARE = "partial_rotary_factor"
 """The share of a head that is rotated; it stands in `rope_parameters`, too."""
 SECTIONS = ("rope_parameters", "rope_scaling")
-FACTORS = frozenset(f"{section}.factor" for section in SECTIONS)
-"""A factor beside a kind of positions that has none."""
+IN_VAIN = frozenset(
+    {*(f"{section}.factor" for section in SECTIONS), "rope_theta beside rope_parameters", "rope_parameters beside rope_scaling"}
+)
+"""A factor beside a kind of positions that has none, and what transformers passes over where it has it twice."""
 
 
 def unread_notice(file: str, fields: Mapping[str, Any], read: Collection[str]) -> Bilingual | None:
@@ -34,7 +36,7 @@ def unread_notice(file: str, fields: Mapping[str, Any], read: Collection[str]) -
     asked = {**_in_sections(fields), **fields}
     names = COMPUTATIONS - set(read) - (ROTARY if "rope_parameters" in read else set())
     unread = [name for name in sorted(names & asked.keys()) if not _is_neutral(asked[name]) and not _is_repeated(name, fields, read)]
-    found = ", ".join(f'"{name}"' for name in [*unread, *sorted(asked.keys() & FACTORS)])
+    found = ", ".join(f'"{name}"' for name in [*unread, *sorted(asked.keys() & IN_VAIN)])
     if not found:
         return None
     return Bilingual(
@@ -47,6 +49,11 @@ def unread_notice(file: str, fields: Mapping[str, Any], read: Collection[str]) -
 def _in_sections(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What the sections of rotary positions ask for that may have no effect: a share of the heads, and a factor of the usual positions."""
     found = {}
+    newer, older, base = (fields.get(name) for name in (*SECTIONS, "rope_theta"))
+    if base is not None and isinstance(newer, dict) and newer.get("rope_theta", base) != base:
+        found["rope_theta beside rope_parameters"] = base
+    if newer and older and newer != older:
+        found["rope_parameters beside rope_scaling"] = newer
     for name in SECTIONS:
         section = fields.get(name)
         for part in (section, *section.values()) if isinstance(section, dict) else ():

@@ -56,7 +56,7 @@ def test_answers_end_with_one_id_with_several_or_with_none(value: object, ids: s
     assert stop_ids({}) == set()
 
 
-@pytest.mark.parametrize("value", ["2", [2, "3"], -1, True, 2.0, {"a": 2}])
+@pytest.mark.parametrize("value", ["2", [2, "3"], -1, True, 2.0, {"a": 2}, 10**12, [2, 10**30]])
 def test_ends_that_are_no_ids_are_named(value: Any) -> None:
     with pytest.raises(UserError, match='"eos_token_id" must be an id or a list of ids, got'):
         stop_ids({"eos_token_id": value})

@@ -46,6 +46,8 @@ def test_fields_of_published_models_are_within_the_bounds(fields: dict[str, obje
         ({"encoder_hash_byte_group_nb_functions": 10**9}, '"encoder_hash_byte_group_nb_functions" is 1000000000'),
         ({"attention_types": [[["global", "local"], 10**9]]}, '"attention_types" is 1000000000'),
         ({"intermediate_size": [16384, 10**9]}, '"intermediate_size" is 1000000000'),
+        ({"rms_norm_eps": float("nan")}, '"rms_norm_eps" is no number (NaN)'),
+        ({"rope_scaling": {"factor": float("nan")}}, '"factor" is no number (NaN)'),
         ({"hidden_size": float("inf")}, '"hidden_size" is inf'),
     ],
 )

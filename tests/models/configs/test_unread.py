@@ -83,6 +83,19 @@ def test_what_a_section_of_positions_asks_for_in_vain_is_told(
     assert f'no effect has "{named}"' in told(tmp_path, capsys, "llama", rope_scaling=section)
 
 
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"rope_theta": 5e5, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "rope_theta beside rope_parameters"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}}, "rope_parameters beside"),
+    ],
+)
+def test_positions_that_are_given_twice_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fields: dict[str, object], named: str
+) -> None:
+    assert f'no effect has "{named}' in told(tmp_path, capsys, "llama", **fields)
+
+
 def test_it_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told(tmp_path, capsys, "bloom", logit_scale=0.5)
     assert not told(tmp_path, capsys, "bloom", logit_scale=0.5)
