@@ -14,6 +14,7 @@ Readers call `find_folder`, which changes nothing and may run beside a writer; t
 `remove_leftovers` before it starts. In a file of JSON lines a line counts once its newline is there.
 """
 
+import errno
 import json
 import math
 import os
@@ -41,8 +42,8 @@ LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically (UTF-8); creates missing folders."""
     with translate_disk_errors(path):
+        temporary = _temporary_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
         with held_file(temporary, path, wait_seconds=MAX_WAIT_SECONDS):
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
@@ -130,8 +131,8 @@ def atomic_file(path: Path, *, mode: int = SHARED_MODE) -> Iterator[Path]:
 
     `mode`: the permissions of the file from the first moment, less what the umask takes.
     """
-    temporary = _hidden_sibling(path, TEMPORARY_SUFFIX)
     with translate_disk_errors(path):
+        temporary = _temporary_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with held_file(temporary, path, mode=mode):
             try:
@@ -195,6 +196,15 @@ def _swap_in(temporary: Path, path: Path) -> None:
     temporary.rename(path)
     _fsync(path.parent)
     remove(backup)
+
+
+def _temporary_file(path: Path) -> Path:
+    """The temporary name of a file. Raises OSError for a folder, and UserError for a device or a pipe, which a rename would replace."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise UserError(Bilingual(f"{path}: is a device or a pipe. Give the name of a file.", f"{path}：是设备或管道，请给出文件名。"))
+    return _hidden_sibling(path, TEMPORARY_SUFFIX)
 
 
 def _hidden_sibling(path: Path, suffix: str) -> Path:

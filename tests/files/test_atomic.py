@@ -158,6 +158,19 @@ def test_leftovers_of_a_file_and_of_a_new_folder_are_removed(tmp_path: Path) -> 
     assert atomic.find_folder(tmp_path / "state-000500") is None
 
 
+@pytest.mark.parametrize("write", [lambda path: atomic.write_text(path, "1"), lambda path: atomic.atomic_file(path).__enter__()])
+def test_neither_a_pipe_nor_a_device_nor_a_folder_is_replaced_by_a_file(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(UserError, match="is a device or a pipe"):
+            write(tmp_path / name)
+    for folder in (tmp_path, Path()):
+        with pytest.raises(UserError, match="a folder has this name"):
+            write(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe"]
+
+
 def test_a_new_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "rows.jsonl"
     with atomic.atomic_file(path) as part:

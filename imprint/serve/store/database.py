@@ -24,6 +24,8 @@ from imprint.serve.store.schema import migrate, newest_revision, refuse_unknown_
 from imprint.serve.store.tables import COUNTERS
 
 FILE_NAME: Final = "service.db"
+OWN_BEGINNING: Final = "service."
+"""How the names of the files begin that a service has open: the database, what SQLite keeps beside it, and the lock."""
 KEPT_NAME: Final = "before-restore.db"
 """The database that a restore has replaced, beside the new one."""
 BUSY_SECONDS: Final = 5.0
@@ -236,7 +238,7 @@ class Database:
     def backup(self, file: Path) -> None:
         """Write a copy of the database as it is now to one file; the service may go on meanwhile."""
         self._refuse_if_gone()
-        if file.name.startswith(FILE_NAME) and file.parent.resolve() == self.file.parent.resolve():
+        if file.name.startswith(OWN_BEGINNING) and file.parent.resolve() == self.file.parent.resolve():
             raise invalid(
                 f"{file}: is the database itself, or belongs to it. Give another name.", f"{file}：是数据库本身或其附属文件，请换一个名字。"
             )

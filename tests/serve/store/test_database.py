@@ -222,8 +222,9 @@ def test_a_database_that_was_copied_here_becomes_its_owner_s_alone(tmp_path: Pat
     file.chmod(0o644)
     Database(tmp_path).close()
     assert file.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(StoreError, match="is the database itself"):
-        Database(tmp_path).backup(tmp_path / "." / f"{FILE_NAME}-wal")
+    for name in (f"{FILE_NAME}-wal", "service.lock"):
+        with pytest.raises(StoreError, match="is the database itself"):
+            Database(tmp_path).backup(tmp_path / "." / name)
 
 
 def test_the_log_is_emptied_also_where_somebody_always_searches(tmp_path: Path) -> None:
