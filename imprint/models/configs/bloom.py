@@ -45,6 +45,11 @@ class BloomConfig:
                 f'"slow_but_exact" 为 true 且 "pretraining_tp" 为 {parts}：transformers 会分 {parts} 份求和并略去每块的两个偏置；'
                 "只支持 false。",
             )
+        if fields.get("is_causal") is False:
+            raise field_error(
+                '"is_causal" is false: transformers then attends to later tokens, too. Only true is supported.',
+                '"is_causal" 为 false：transformers 会同时看到之后的词元；只支持 true。',
+            )
         return cls(
             vocab_size=positive_int(fields, "vocab_size"),
             hidden_size=hidden_size,

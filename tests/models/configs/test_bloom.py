@@ -49,3 +49,9 @@ def test_partial_products_that_leave_out_biases_are_refused() -> None:
         {"slow_but_exact": False, "pretraining_tp": 4},
     ):
         assert BloomConfig.read({**FIELDS, **harmless}) == BloomConfig.read(FIELDS)
+
+
+def test_attention_to_later_tokens_is_refused() -> None:
+    with pytest.raises(UserError, match='"is_causal" is false: transformers then attends to later tokens, too'):
+        BloomConfig.read({**FIELDS, "is_causal": False})
+    assert BloomConfig.read({**FIELDS, "is_causal": True}) == BloomConfig.read(FIELDS)
