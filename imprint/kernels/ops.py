@@ -77,7 +77,7 @@ def quantized_linear(
 ) -> Tensor:
     """Up to 64 tokens (..., K) times the rows without dequantizing them, plus the bias -> (..., rows). It has no gradient.
 
-    `gelu`: of one token, the tanh approximation of GELU of that.
+    `gelu`: the tanh approximation of GELU of that, computed in the kernel for one token.
     """
     from imprint.kernels import launch
 

@@ -6,7 +6,7 @@ from torch import Tensor, library
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from imprint.kernels import ops
+from imprint.kernels import launch, ops
 from imprint.models.step_fusion import FusedStep
 from imprint.quant.row_int import RowInt
 from imprint.quant.weight_format import StoredWeight, WeightFormat
@@ -125,7 +125,13 @@ def test_every_operation_tells_its_shape_without_computing() -> None:
 
 
 @every_format
-def test_the_gelu_behind_a_product_of_one_token_is_that_of_pytorch(weight_format: WeightFormat) -> None:
+@pytest.mark.parametrize("as_batch", [False, True])
+def test_the_gelu_behind_a_product_of_one_token_is_that_of_pytorch(
+    weight_format: WeightFormat,
+    as_batch: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "suits_batch", lambda weight: as_batch)
     weight = stored(weight_format, 20, 264, range(4, 20))
     x, bias = torch.randn(1, 264, device=DEVICE, dtype=DTYPE), torch.randn(16, device=DEVICE, dtype=DTYPE)
     integers, scales, *numbers = arguments(weight)
