@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from imprint.quant.kernels import KERNELS, PLAIN_KERNELS, LinearKernel
 from imprint.quant.scaled_matmul import backward_tensors
-from imprint.quant.triton_kernels import dequantized
+from imprint.quant.triton_kernels import QuantizedMatmul, dequantized
 from imprint.quant.weight_format import StoredWeight, WeightFormat
 
 HEAD_CHUNK_ROWS = 2**14
-"""Rows of an LM head multiplied at a time."""
+"""Rows of an LM head multiplied at a time where they are dequantized."""
 
 
 class QuantizedWeight(nn.Module):
@@ -67,8 +67,11 @@ class QuantizedWeight(nn.Module):
         """X (T, K) -> (T, N), or a column for each of these rows."""
         tensors = self.tensors | self.backward_tensors
         weight = StoredWeight(self.weight_format, tensors, self.columns, range(self.rows) if rows is None else rows)
-        kernel = next(kernel for kernel in self.kernels if kernel.supports(x, weight))
-        return kernel.matmul(x, weight, bias)
+        return self._kernel(x, weight).matmul(x, weight, bias)
+
+    def _kernel(self, x: Tensor, weight: StoredWeight) -> LinearKernel:
+        """The first kernel that supports the product."""
+        return next(kernel for kernel in self.kernels if kernel.supports(x, weight))
 
     def extra_repr(self) -> str:
         """The arguments shown when the network is printed."""
@@ -134,6 +137,9 @@ class QuantizedEmbedding(QuantizedWeight):
         return self.dequantize(torch.float16, ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(T, C) -> (T, V), one chunk of the vocabulary at a time."""
+        """(T, C) -> (T, V); one chunk of the vocabulary at a time, unless the stored integers are multiplied as they are."""
+        whole = StoredWeight(self.weight_format, self.tensors, self.columns, range(self.rows))
+        if isinstance(self._kernel(hidden, whole), QuantizedMatmul):
+            return self.multiply(hidden)
         starts = range(0, self.rows, HEAD_CHUNK_ROWS)
         return torch.cat([self.multiply(hidden, rows=range(start, min(start + HEAD_CHUNK_ROWS, self.rows))) for start in starts], -1)

@@ -1,11 +1,13 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from imprint.kernels import available
-from imprint.quant import triton_kernels
+from imprint.quant import linear, triton_kernels
 from imprint.quant.formats import FORMATS
-from imprint.quant.kernels import KERNELS, PLAIN_KERNELS, DequantMatmul
+from imprint.quant.kernels import KERNELS, PLAIN_KERNELS, DequantMatmul, LinearKernel
 from imprint.quant.linear import QuantizedLinear
 from imprint.quant.row_int import RowInt
 from imprint.quant.triton_kernels import QuantizedMatmul, TritonDequantMatmul
@@ -30,6 +32,16 @@ def first(x: Tensor, weight: StoredWeight) -> str:
 
 def random(tokens: int, columns: int, dtype: torch.dtype = FP16) -> Tensor:
     return torch.randn(tokens, columns, device=DEVICE).to(dtype)
+
+
+def counted(matmul: Callable[..., Tensor], rows: list[int]) -> Callable[..., Tensor]:
+    """A product that adds the number of its rows to `rows`."""
+
+    def compute(kernel: LinearKernel, x: Tensor, weight: StoredWeight, bias: Tensor | None) -> Tensor:
+        rows.append(len(weight.rows))
+        return matmul(kernel, x, weight, bias)
+
+    return compute
 
 
 @pytest.mark.parametrize("weight_format", FORMATS, ids=lambda one: str(one.title))
@@ -73,6 +85,24 @@ class TestOnAGPU:
         for kernel in (QuantizedMatmul(), TritonDequantMatmul()):
             if kernel.supports(x, weight):
                 assert difference(kernel.matmul(x, weight, bias), wanted) < 2e-3 * float(wanted.abs().max())
+
+    @needs_triton
+    @every_format
+    @pytest.mark.parametrize(("tokens", "products"), [(1, [20]), (64, [20]), (65, [8, 8, 4])])
+    def test_a_head_is_multiplied_at_once_where_nothing_is_dequantized(
+        self, weight_format: WeightFormat, tokens: int, products: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(linear, "HEAD_CHUNK_ROWS", 8)
+        computed: list[int] = []
+        for kernel in (QuantizedMatmul, TritonDequantMatmul):
+            monkeypatch.setattr(kernel, "matmul", counted(kernel.matmul, computed))
+        head, hidden = linear.QuantizedEmbedding(20, 64, weight_format), random(tokens, 64)
+        head.tensors = dict(stored(weight_format, 20, 64).tensors)
+        wanted = hidden @ head.dequantize(FP16).t()
+
+        with torch.no_grad():
+            assert difference(head.logits(hidden), wanted) < 2e-3 * float(wanted.abs().max())
+        assert computed == products
 
     @needs_triton
     @every_format
