@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from imprint.kernels.adamw_kernels import adamw_kernel
-from imprint.kernels.attend_step import on_device
+from imprint.kernels.current_device import on_device
 from imprint.kernels.split import AdamWScalars
 from imprint.kernels.tiles import UPDATE, Tile
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from imprint.kernels.add_norm_kernels import add_norm_kernel
-from imprint.kernels.attend_step import on_device
+from imprint.kernels.current_device import on_device
 from imprint.kernels.tiles import power_of_two
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from imprint.kernels.current_device import on_device
 from imprint.kernels.joint_heads import JointHeads
 from imprint.kernels.tiles import power_of_two
 
@@ -80,11 +81,12 @@ def attend_packed(
     out = torch.empty((tokens, heads, size), dtype=query.dtype, device=query.device)
     log_sums = torch.empty((heads, tokens), dtype=torch.float32, device=query.device)
     tiles = _tiles_for(query)
-    forward_kernel[(-(-tokens // tiles.tokens), heads)](
-        *inputs.tensors, *inputs.prefix, inputs.slopes, first, end, seq_ids, out, log_sums,
-        tokens, inputs.length, *inputs.strides, inputs.prefix_stride, inputs.scale,
-        **inputs.constants, MASKED=masked is not None, **tiles.options,
-    )  # fmt: skip
+    with on_device(query):
+        forward_kernel[(-(-tokens // tiles.tokens), heads)](
+            *inputs.tensors, *inputs.prefix, inputs.slopes, first, end, seq_ids, out, log_sums,
+            tokens, inputs.length, *inputs.strides, inputs.prefix_stride, inputs.scale,
+            **inputs.constants, MASKED=masked is not None, **tiles.options,
+        )  # fmt: skip
     return out, log_sums
 
 
@@ -124,28 +126,29 @@ def attend_packed_gradients(
     found, grads = _empty_gradients(query, key, value)
     strides = [stride for tensor in grads for stride in tensor.stride()[:2]]
     deltas = torch.empty_like(log_sums)
-    query_gradient_kernel[(-(-tokens // tiles.tokens), heads)](
-        *inputs.tensors, *inputs.prefix, inputs.slopes, first, end, seq_ids, out, log_sums, grad, deltas, grads[0],
-        tokens, inputs.length, *inputs.strides, *strides[:2], inputs.prefix_stride, inputs.scale, inputs.factor,
-        **inputs.constants, MASKED=masked is not None, **tiles.options,
-    )  # fmt: skip
-    groups = key.shape[1]
-    key_gradient_kernel[(-(-tokens // tiles.keys), groups)](
-        *inputs.tensors, inputs.slopes, first, end, seq_end, log_sums, grad, deltas, *grads[1:],
-        tokens, *inputs.strides, *strides[2:], inputs.scale, inputs.factor, **inputs.constants, **tiles.options,
-    )  # fmt: skip
-    if prefix_key is None:
-        return found
-    blocks = max(1, -(-inputs.length // tiles.keys) * groups)
-    part_tokens = -(-tokens // (max(PREFIX_PARTS, PREFIX_PROGRAMS // blocks) * tiles.tokens)) * tiles.tokens
-    parts = -(-tokens // part_tokens)
-    sums = torch.empty((2, parts, inputs.length, groups, size), dtype=torch.float32, device=query.device)
-    prefix_gradient_kernel[(-(-inputs.length // tiles.keys), groups, parts)](
-        inputs.tensors[0], *inputs.prefix, inputs.slopes, seq_ids, log_sums, grad, deltas, *sums,
-        tokens, inputs.length, *inputs.strides[:2], inputs.prefix_stride, inputs.scale, inputs.factor, part_tokens,
-        **inputs.constants, MASKED=masked is not None, **tiles.options,
-    )  # fmt: skip
-    return [*found, *(of_parts.sum(0).to(prefix_key.dtype) for of_parts in sums)]
+    with on_device(query):
+        query_gradient_kernel[(-(-tokens // tiles.tokens), heads)](
+            *inputs.tensors, *inputs.prefix, inputs.slopes, first, end, seq_ids, out, log_sums, grad, deltas, grads[0],
+            tokens, inputs.length, *inputs.strides, *strides[:2], inputs.prefix_stride, inputs.scale, inputs.factor,
+            **inputs.constants, MASKED=masked is not None, **tiles.options,
+        )  # fmt: skip
+        groups = key.shape[1]
+        key_gradient_kernel[(-(-tokens // tiles.keys), groups)](
+            *inputs.tensors, inputs.slopes, first, end, seq_end, log_sums, grad, deltas, *grads[1:],
+            tokens, *inputs.strides, *strides[2:], inputs.scale, inputs.factor, **inputs.constants, **tiles.options,
+        )  # fmt: skip
+        if prefix_key is None:
+            return found
+        blocks = max(1, -(-inputs.length // tiles.keys) * groups)
+        part_tokens = -(-tokens // (max(PREFIX_PARTS, PREFIX_PROGRAMS // blocks) * tiles.tokens)) * tiles.tokens
+        parts = -(-tokens // part_tokens)
+        sums = torch.empty((2, parts, inputs.length, groups, size), dtype=torch.float32, device=query.device)
+        prefix_gradient_kernel[(-(-inputs.length // tiles.keys), groups, parts)](
+            inputs.tensors[0], *inputs.prefix, inputs.slopes, seq_ids, log_sums, grad, deltas, *sums,
+            tokens, inputs.length, *inputs.strides[:2], inputs.prefix_stride, inputs.scale, inputs.factor, part_tokens,
+            **inputs.constants, MASKED=masked is not None, **tiles.options,
+        )  # fmt: skip
+        return [*found, *(of_parts.sum(0).to(prefix_key.dtype) for of_parts in sums)]
 
 
 @attend_packed_gradients.register_fake

@@ -3,7 +3,6 @@
 Legend: B sequences, G heads of keys and values, Q query heads that share each of them, D head size, P keys of all prefixes.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from imprint.kernels.attend_step_kernels import attend_prefixes_kernel, attend_rows_kernel, merge_states_kernel
+from imprint.kernels.current_device import on_device
 from imprint.kernels.tiles import power_of_two
 
 MIN_SHARING_ROWS = 8
@@ -118,11 +118,6 @@ def attend_step(
     splits = min(tile.splits, power_of_two(max(1, tile.programs * processors(query.device) // heads)))
     with on_device(query):
         return _attend(query, (key, value), cached, visible, prefix, slopes, _Split(tile, splits, rotation))
-
-
-def on_device(tensor: Tensor) -> AbstractContextManager[object]:
-    """Makes the tensor's GPU the current one, on which Triton launches."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def _attend(

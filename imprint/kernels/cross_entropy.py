@@ -6,7 +6,7 @@ Legend: N targets, V vocabulary size.
 import torch
 from torch import Tensor, library
 
-from imprint.kernels.attend_step import on_device
+from imprint.kernels.current_device import on_device
 from imprint.kernels.tiles import power_of_two
 
 BLOCK = 4096

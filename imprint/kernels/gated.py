@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from imprint.kernels.current_device import on_device
 from imprint.kernels.tiles import power_of_two
 
 BLOCK = 1024
@@ -23,9 +24,10 @@ def gated(gate: Tensor, up: Tensor, gelu: bool) -> Tensor:  # noqa: FBT001
     out = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
     tokens, features = rows[0].shape
     block = min(BLOCK, power_of_two(features))
-    gated_kernel[(-(-features // block), tokens)](
-        *rows, out, rows[0].stride(0), rows[1].stride(0), F=features, BLOCK=block, GELU=gelu, num_warps=4
-    )
+    with on_device(gate):
+        gated_kernel[(-(-features // block), tokens)](
+            *rows, out, rows[0].stride(0), rows[1].stride(0), F=features, BLOCK=block, GELU=gelu, num_warps=4
+        )
     return out
 
 
@@ -43,10 +45,11 @@ def gated_gradients(gate: Tensor, up: Tensor, grad: Tensor, gelu: bool) -> Tenso
     tokens, features = rows[0].shape
     grads = torch.empty((tokens, 2, features), dtype=gate.dtype, device=gate.device)
     block = min(BLOCK, power_of_two(features))
-    gated_gradient_kernel[(-(-features // block), tokens)](
-        *rows, grad, grads[:, 0], grads[:, 1], rows[0].stride(0), rows[1].stride(0), grads.stride(0),
-        F=features, BLOCK=block, GELU=gelu, num_warps=4,
-    )  # fmt: skip
+    with on_device(gate):
+        gated_gradient_kernel[(-(-features // block), tokens)](
+            *rows, grad, grads[:, 0], grads[:, 1], rows[0].stride(0), rows[1].stride(0), grads.stride(0),
+            F=features, BLOCK=block, GELU=gelu, num_warps=4,
+        )  # fmt: skip
     return grads
 
 

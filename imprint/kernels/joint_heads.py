@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from imprint.kernels.current_device import on_device
 from imprint.kernels.tiles import power_of_two
 
 HEADS = 16
@@ -93,10 +94,11 @@ def rotate_joint(
     from imprint.kernels.rotate_kernels import rotate_joint_kernel
 
     size = cos.shape[-1]
-    rotate_joint_kernel[(len(joint), -(-(heads[0] + heads[1]) // HEADS))](
-        joint, cos, sin, joint.stride(0), begins[0], strides[0], begins[1], strides[1], QUERIES=heads[0], KEYS=heads[1],
-        D=size, PAIRS=power_of_two(size // 2), DISTANCE=distance, HEADS=HEADS, BACK=back, num_warps=4,
-    )  # fmt: skip
+    with on_device(joint):
+        rotate_joint_kernel[(len(joint), -(-(heads[0] + heads[1]) // HEADS))](
+            joint, cos, sin, joint.stride(0), begins[0], strides[0], begins[1], strides[1], QUERIES=heads[0], KEYS=heads[1],
+            D=size, PAIRS=power_of_two(size // 2), DISTANCE=distance, HEADS=HEADS, BACK=back, num_warps=4,
+        )  # fmt: skip
 
 
 @rotate_joint.register_fake

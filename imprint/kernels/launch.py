@@ -3,7 +3,6 @@
 Legend: N rows (output features), K columns (input features), L columns that share a word of 32 bits, W words of a row.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from imprint.kernels import tiles
 from imprint.kernels.batch_kernels import add_parts_kernel, order_columns_kernel, quantized_batch_kernel
+from imprint.kernels.current_device import on_device
 from imprint.kernels.dense_kernels import dense_vector_kernel
 from imprint.kernels.language import descriptor
 from imprint.kernels.quantized_kernels import dequantize_kernel, offset_bits, quantized_vector_kernel
@@ -58,7 +58,7 @@ def dequantize(weight: QuantizedRows, dtype: torch.dtype, tile: Tile = tiles.DEQ
     words = weight.words
     out = torch.empty((len(weight.rows), weight.columns), dtype=dtype, device=words.device)
     grid = (-(-words.shape[1] // tile.columns), -(-len(weight.rows) // tile.rows))
-    with _on(words):
+    with on_device(words):
         dequantize_kernel[grid](
             words,
             weight.scales,
@@ -75,7 +75,7 @@ def quantized_vector(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile
     x, words = x.contiguous(), weight.words
     tile = tile or tiles.vector_tile(len(weight.rows), words.shape[1], weight.group_words)
     out = torch.empty((1, len(weight.rows)), dtype=x.dtype, device=x.device)
-    with _on(x):
+    with on_device(x):
         quantized_vector_kernel[(-(-len(weight.rows) // tile.rows),)](
             x,
             words,
@@ -108,7 +108,7 @@ def quantized_batch(x: Tensor, weight: QuantizedRows, bias: Tensor | None, tile:
     parts, chain = -(-width // part), _chain(x.device)
     out = torch.empty((tokens, count), dtype=x.dtype, device=x.device)
     sums = out if parts == 1 else torch.empty((parts, tokens, count), dtype=torch.float32, device=x.device)
-    with _on(x):
+    with on_device(x):
         ordered = _ordered(x, weight.bits, width, tile.columns, chained=bool(chain))
         described = tile.described and (bool(chain) or not x.is_cuda)
         quantized_batch_kernel[(-(-count // tile.rows), parts)](
@@ -164,7 +164,7 @@ def dense_vector(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | No
     x, (rows, columns) = x.contiguous(), weight.shape
     tile = tile or tiles.dense_tile(rows, columns)
     out = torch.empty((1, rows), dtype=x.dtype, device=x.device)
-    with _on(x):
+    with on_device(x):
         dense_vector_kernel[(-(-rows // tile.rows),)](
             x,
             weight,
@@ -191,11 +191,6 @@ def _constants(weight: QuantizedRows, tile: Tile) -> dict[str, int]:
         "BLOCK_W": tile.columns,
         "num_warps": tile.warps,
     }
-
-
-def _on(tensor: Tensor) -> AbstractContextManager[object]:
-    """Makes the tensor's GPU the current one, on which Triton launches."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def _chain(device: torch.device) -> dict[str, bool]:

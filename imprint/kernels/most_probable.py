@@ -6,7 +6,7 @@ Legend: B rows, V vocabulary size.
 import torch
 from torch import Tensor
 
-from imprint.kernels.attend_step import on_device
+from imprint.kernels.current_device import on_device
 from imprint.kernels.most_probable_kernels import join_kernel, part_kernel
 from imprint.kernels.tiles import power_of_two
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from imprint.kernels.current_device import on_device
 from imprint.kernels.tiles import power_of_two
 
 BLOCK = 2048
@@ -46,9 +47,10 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, offset: flo
     x = x.contiguous()
     out = torch.empty_like(x)
     rows, constants = x.numel() // x.shape[-1], _constants(x, offset, centred=centred)
-    norm_kernel[(-(-rows // constants["ROWS"]),)](
-        x, weight, weight if bias is None else bias, out, eps, rows, HAS_BIAS=bias is not None, **constants
-    )
+    with on_device(x):
+        norm_kernel[(-(-rows // constants["ROWS"]),)](
+            x, weight, weight if bias is None else bias, out, eps, rows, HAS_BIAS=bias is not None, **constants
+        )
     return out
 
 
@@ -76,10 +78,12 @@ def norm_gradient(
     residual_grad, sum_grad = (None if one is None else one.contiguous() for one in (residual_grad, sum_grad))
     out = torch.empty_like(x)
     rows, constants = x.numel() // x.shape[-1], _constants(x, offset, centred=centred)
-    norm_gradient_kernel[(-(-rows // constants["ROWS"]),)](
-        x, weight, grad, grad if residual_grad is None else residual_grad, grad if sum_grad is None else sum_grad, out, factor, eps, rows,
-        HAS_RESIDUAL=residual_grad is not None, HAS_SUM=sum_grad is not None, **constants,
-    )  # fmt: skip
+    with on_device(x):
+        norm_gradient_kernel[(-(-rows // constants["ROWS"]),)](
+            x, weight, grad, grad if residual_grad is None else residual_grad, grad if sum_grad is None else sum_grad, out,
+            factor, eps, rows,
+            HAS_RESIDUAL=residual_grad is not None, HAS_SUM=sum_grad is not None, **constants,
+        )  # fmt: skip
     return out
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from imprint.kernels.attend_step import on_device
+from imprint.kernels.current_device import on_device
 from imprint.kernels.tiles import power_of_two
 
 FP8: Final = torch.float8_e4m3fn

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from imprint.kernels.current_device import on_device
 from imprint.kernels.tiles import power_of_two
 
 HEADS = 8
@@ -22,10 +23,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, distance: int, back: bool) -> Te
     x = x if x.stride(-1) == 1 else x.contiguous()
     tokens, heads, size = x.shape
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    rotate_kernel[(tokens, -(-heads // HEADS))](
-        x, cos, sin, out, heads, x.stride(0), x.stride(1),
-        D=size, COLUMNS=power_of_two(size), DISTANCE=distance, HEADS=HEADS, BACK=back, num_warps=4,
-    )  # fmt: skip
+    with on_device(x):
+        rotate_kernel[(tokens, -(-heads // HEADS))](
+            x, cos, sin, out, heads, x.stride(0), x.stride(1),
+            D=size, COLUMNS=power_of_two(size), DISTANCE=distance, HEADS=HEADS, BACK=back, num_warps=4,
+        )  # fmt: skip
     return out
 
 
