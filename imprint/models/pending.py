@@ -48,6 +48,19 @@ class Pending:
         return len(self.value)
 
 
+def _operator(name: str) -> Callable[..., Any]:
+    """A method for an operator, which Python looks for in the class: that of the tensor."""
+
+    def operate(pending: Pending, *others: Any) -> Any:
+        return getattr(pending.value, name)(*values(others))
+
+    return operate
+
+
+for _name in ("sub", "rsub", "truediv", "rtruediv", "floordiv", "mod", "pow", "rpow", "matmul", "neg", "abs", "lt", "le", "gt", "ge"):
+    setattr(Pending, f"__{_name}__", _operator(f"__{_name}__"))
+
+
 def values(inputs: Any) -> Any:
     """Arguments with everything computed that was put off."""
     if isinstance(inputs, Pending):
