@@ -85,6 +85,7 @@ class Transformer(nn.Module):
 
     def forward(self, context: ForwardContext, *, checkpointing: bool, hidden_states: list[Tensor] | None) -> Tensor:
         """See Network.forward."""
+        # a quantized embedding gives fp16 whatever the dtype of the network
         hidden: Tensor = self.word_embeddings(context.pack.ids).to(self.final_layernorm.weight.dtype)
         cos, sin = rotary(context.pack.positions, self.config.head_dim // 2, hidden.dtype)
         hidden = run_blocks(self.layers, hidden, context, cos, sin, checkpointing=checkpointing, hidden_states=hidden_states)
@@ -123,7 +124,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: ForwardContext, cos: Tensor, sin: Tensor) -> Tensor:
         """(T, C) -> (T, C)."""
         query, key, value = self.query_key_value(x).view(len(x), self.heads, -1).chunk(3, -1)
-        distance = query.shape[-1] // 4
+        distance = query.shape[-1] // 4  # between the two of a pair: each of the two axes has half a head, and rotates its halves
         query, key, value = rotate_heads(query, key, value, cos, sin, distance)
         # the scale divides the queries and multiplies their scores back: nothing changes but fp16's range
         attended = context.attend(self.index, query, key, value, score_scale=self.index + 1.0)
