@@ -1,5 +1,6 @@
 """Tokenizers, one file for each kind of published vocabulary; and the rendering of a folder's own chat template."""
 
+from imprint.tokenizers.added_tokens import BRACKETED
 from imprint.tokenizers.chatglm import (
     BYTE_PIECES,
     EDITIONS,
@@ -12,7 +13,7 @@ from imprint.tokenizers.chatglm import (
 from imprint.tokenizers.chatglm2 import ChatGLM2Tokenizer
 from imprint.tokenizers.folder import missing_tokenizer_error, read_tokenizer, tokenizer_file
 from imprint.tokenizers.glm4 import GLM4Tokenizer
-from imprint.tokenizers.hf import BRACKETED, ESCAPE_MARK, THOUGHTS, TOKENIZER_JSON, HFTokenizer
+from imprint.tokenizers.hf import ESCAPE_MARK, THOUGHTS, TOKENIZER_JSON, HFTokenizer
 from imprint.tokenizers.prompt_limit import TooManyTokensError, at_most_tokens, refuse_more_tokens
 from imprint.tokenizers.render_template import render_chat_template, rendering_within
 from imprint.tokenizers.special_tokens import read_chat_template

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.arguments import integer
 from imprint.files.reading import read_model_file
 from imprint.messages import Bilingual, UserError
+from imprint.tokenizers.added_tokens import add_special, change_flags
 from imprint.tokenizers.prompt_limit import refuse_long_text, refuse_more_tokens
 from imprint.tokenizers.special_tokens import SpecialTokens, pattern_of_names, read_special_tokens, tell_of_missing
 from imprint.tokenizers.token_length import keeps_text, longest_token, units_of
@@ -36,8 +37,6 @@ ESCAPE_MARK: Final = "\ufdd0"
 """Noncharacter inside a special token that somebody typed, so that it stays text in a rendered conversation."""
 ANCHOR: Final = "\ufdd1"
 """Noncharacter that stands for the special token before a text that is encoded alone."""
-BRACKETED: Final = re.compile(r"<.+>|\[.+\]|<\uff5c.+\uff5c>", re.DOTALL)
-"""What a special token looks like that the file does not list as one; `pad_token` may be a common word."""
 THOUGHTS: Final = r"[\w:.-]*(?:think|thought|reason)[\w:.-]*"
 """Pattern of the name of a tag around thoughts, such as `think` and `seed:think`."""
 THOUGHT_TAG: Final = re.compile(rf"</?({THOUGHTS})>", re.IGNORECASE)
@@ -116,7 +115,7 @@ class HFTokenizer:
         """A tokenizer that treats these tokens, which the file adds as ordinary ones, as special; this one if there are none."""
         if not names:
             return self
-        tokenizer = HFTokenizer(_add_special(self._rust, names), self._decoders, self.special_tokens, keeps_text=self._keeps_text)
+        tokenizer = HFTokenizer(add_special(self._rust, names), self._decoders, self.special_tokens, keeps_text=self._keeps_text)
         if self._limit is not None:
             tokenizer.limit(*self._limit)
         return tokenizer
@@ -419,7 +418,9 @@ def read_hf_tokenizer(file: Path, config: Mapping[str, object]) -> HFTokenizer:
     tell_of_missing(file, sorted(name for name in special_tokens.added if rust.token_to_id(name) is None))
     ends = {rust.id_to_token(token) or "" for token in special_tokens.eos_ids}
     names = {*special_tokens.names.values(), *ends, *special_tokens.listed}
-    tokenizer = HFTokenizer(_add_special(rust, names), decoders, special_tokens, keeps_text=keeps)
+    if changed := change_flags(rust, special_tokens.flags):
+        keeps = keeps and not any(token.lstrip or token.rstrip for token in changed)
+    tokenizer = HFTokenizer(add_special(rust, names), decoders, special_tokens, keeps_text=keeps)
     if isinstance(size := config.get("vocab_size"), int):
         tokenizer.limit(file, size)
     return tokenizer
@@ -454,20 +455,6 @@ def _ids_of_name(rust: "Rust", name: str) -> list[int]:
     text = f"{name}a{name} {name}"
     encoded = _encode(rust, text)
     return [token for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True) if name in text[start:end]]
-
-
-def _add_special(rust: "Rust", names: Collection[str]) -> "Rust":
-    """The tokenizer with these tokens of its vocabulary as special ones, as transformers adds those that tokenizer_config.json names."""
-    from tokenizers import AddedToken
-
-    added = {token.content: token for token in rust.get_added_tokens_decoder().values()}
-    for name in sorted(names):
-        token = added.get(name)
-        known = BRACKETED.fullmatch(name) is not None and rust.token_to_id(name) is not None if token is None else not token.special
-        if known:
-            flags = {} if token is None else {key: getattr(token, key) for key in ("single_word", "lstrip", "rstrip")}
-            rust.add_special_tokens([AddedToken(name, special=True, normalized=False, **flags)])
-    return rust
 
 
 def _decoders(decoder: object) -> Iterator[Mapping[str, object]]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,8 @@ NAMED_CHAT_TEMPLATES: Final = "additional_chat_templates"
 """Folder of templates with names; the default one is `CHAT_TEMPLATE`."""
 MAX_ID: Final = 2**31
 """Above every id."""
+FLAGS: Final = ("lstrip", "rstrip", "single_word", "normalized")
+"""How an added token is found in texts."""
 MAX_LEVELS: Final = 16
 """Branches inside each other in the pattern of names."""
 
@@ -48,6 +50,8 @@ class SpecialTokens:
     """Further special tokens that tokenizer_config.json lists."""
     added: frozenset[str] = frozenset()
     """Every token of texts that is named beside tokenizer.json, special or not."""
+    flags: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    """Token -> how tokenizer_config.json says that it is found in texts, by the names of `FLAGS`; it counts before tokenizer.json."""
     moment: datetime | None = None
     """What `strftime_now` of the chat template prints; None is now."""
 
@@ -72,12 +76,21 @@ def read_special_tokens(
     added = _added_tokens(given) | _added_ids(folder).keys() | set(texts.values())
     unwritten = {names.get(name, "") for name in UNWRITTEN}
     listed = _listed_tokens(given)
-    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, listed, frozenset(added | {*listed}) - unwritten)
+    if given.get("split_special_tokens") is True:
+        _tell_of_split(folder)
+    added, flags = added | {*listed}, _flags(given.get("added_tokens_decoder"))
+    return SpecialTokens(bos_ids, tuple(dict.fromkeys(eos_ids)), template, texts, listed, frozenset(added) - unwritten, flags)
 
 
 def _added_tokens(settings: Mapping[str, object]) -> set[str]:
     """The tokens that a tokenizer_config.json adds, special or not."""
     return {text for value in _values(settings.get("added_tokens_decoder")) if (text := _token_text(value))}
+
+
+def _flags(added: object) -> dict[str, dict[str, bool]]:
+    """What the added tokens of a tokenizer_config.json say of how they are found."""
+    tokens = [value for value in _values(added) if isinstance(value, dict) and _token_text(value)]
+    return {_token_text(value): {flag: value[flag] for flag in FLAGS if isinstance(value.get(flag), bool)} for value in tokens}
 
 
 def _added_ids(folder: Path) -> dict[str, object]:
@@ -102,6 +115,15 @@ def tell_of_missing(file: Path, names: Sequence[str]) -> None:
             f"{file}：缺少旁边文件中列出的词元（{listed}），它们按普通文本读取；若模型学过它们，请用 transformers 重新保存分词器。",
         )
         say_once(well_formed(notice.line))
+
+
+def _tell_of_split(folder: Path) -> None:
+    notice = Bilingual(
+        f'{folder / TOKENIZER_CONFIG}: no effect has "split_special_tokens": the special tokens of a chat template are read as ids, and '
+        "those that somebody typed never. Take it out.",
+        "split_special_tokens 不起作用：对话模板中的特殊词元总按 id 读取，用户输入的从不；请去掉。",
+    )
+    say_once(well_formed(notice.line))
 
 
 def _values(value: object) -> list[object]:

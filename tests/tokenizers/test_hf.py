@@ -385,3 +385,11 @@ def test_a_token_that_no_text_has_may_be_missing(tmp_path: Path, capsys: pytest.
     files = {"tokenizer.json": tokenizer_json(), "tokenizer_config.json": named, "added_tokens.json": {"[PAD]": 421, "<think>": 420}}
     read_tokenizer(folder_of(tmp_path / "model", {"model_type": "llama"}, files), {"model_type": "llama"})
     assert capsys.readouterr().err == ""
+
+
+def test_special_tokens_that_would_be_split_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for value in (True, False):
+        settings = {"split_special_tokens": value}
+        files = {"tokenizer.json": tokenizer_json(), "tokenizer_config.json": settings}
+        read_tokenizer(folder_of(tmp_path / str(value), {"model_type": "llama"}, files), {"model_type": "llama"})
+        assert ('no effect has "split_special_tokens"' in capsys.readouterr().err) is value

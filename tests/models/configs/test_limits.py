@@ -48,6 +48,9 @@ def test_fields_of_published_models_are_within_the_bounds(fields: dict[str, obje
         ({"intermediate_size": [16384, 10**9]}, '"intermediate_size" is 1000000000'),
         ({"rms_norm_eps": float("nan")}, '"rms_norm_eps" is no number (NaN)'),
         ({"rope_scaling": {"factor": float("nan")}}, '"factor" is no number (NaN)'),
+        ({"rope_scaling": {"type": "linear", "factor": -4.0}}, '"factor" is -4.0, which no positions have'),
+        ({"rope_parameters": {"full_attention": {"rope_theta": float("inf")}}}, '"rope_theta" is inf'),
+        ({"rope_ratio": -1}, '"rope_ratio" is -1'),
         ({"hidden_size": float("inf")}, '"hidden_size" is inf'),
     ],
 )

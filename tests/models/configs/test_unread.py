@@ -35,6 +35,8 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str], kind: str, **more: ob
         ("gemma3_text", "logits_scaling", 8.0),
         ("bloom", "rope_scaling", {"type": "linear", "factor": 2.0}),
         ("bloom", "sliding_window", 128),
+        ("bloom", "rope_scaling", {"type": "linear", "factor": 4.0}),
+        ("bloom", "rope_parameters", {"rope_type": "default", "rope_theta": 5e5}),
         ("chatglm", "rope_ratio", 4),
         ("chatglm", "rope_theta", 5e5),
         ("llama", "norm_eps", 0.5),
