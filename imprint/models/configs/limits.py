@@ -13,7 +13,9 @@ MAX_LAYERS = 300
 """More than twice as many as the deepest published language model has; as many are built in a few seconds."""
 SIZES = re.compile(r".*(size|dim|width|heads?|hidden|inner|ffn|embd|embed|channels|rank|group_num|groups|d_model).*")
 NO_SIZES = re.compile(r".*(position|seq|window|chunk|token|image|theta|_id|ids|index).*")
-POSITIONS = re.compile(r"rope_(theta|ratio|local_base_freq)|rotary_(pct|emb_base)|((attention|partial_rotary|low_freq|high_freq|long|short)_)?factor")
+POSITIONS = re.compile(
+    r"rope_(theta|ratio|local_base_freq)|rotary_(pct|emb_base)|((attention|partial_rotary|low_freq|high_freq|long|short)_)?factor"
+)
 """Names of what rotary positions are computed from, with which every model has positive numbers."""
 MAX_SIZE = 2**22
 """Sixteen times the largest published vocabulary."""
@@ -32,7 +34,10 @@ def refuse_absurd(fields: Mapping[str, Any]) -> None:
         if isinstance(value, float) and isnan(value):
             raise field_error(f'"{name}" is no number (NaN).', f'"{name}" 不是数（NaN）。')
         if POSITIONS.fullmatch(name) and not 0 <= value < inf:
-            raise field_error(f'"{name}" is {value}, which no positions have.', f'"{name}" 为 {value}，没有这样的位置编码。')
+            raise field_error(
+                f'"{name}" is {value!s:.{MAX_DIGITS}}, which no positions have.',
+                f'"{name}" 为 {value!s:.{MAX_DIGITS}}，没有这样的位置编码。',
+            )
         layers = LAYERS.fullmatch(name) is not None
         limit = MAX_EXPERTS if name.endswith("experts") else MAX_LAYERS if layers else MAX_SIZE
         sized = layers or (SIZES.fullmatch(name) and not NO_SIZES.fullmatch(name))
