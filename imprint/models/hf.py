@@ -193,6 +193,11 @@ def _max_length(config: PreTrainedConfig) -> int:
             f"its layers are of the type {names}. Supported: {supported}.",
             f"其层类型为 {names}，只支持 {supported}。",
         )
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()) and not getattr(config, "sliding_window", None):
+        raise field_error(
+            '"layer_types" names layers of "sliding_attention", but "sliding_window" gives them none, or "use_sliding_window" is false.',
+            '"layer_types" 中有 "sliding_attention"，但 "sliding_window" 没有给出窗口，或 "use_sliding_window" 为 false。',
+        )
     rotary = getattr(config, "rope_parameters", None) or {}
     rope_types = {str(part.get("rope_type", "default")) for part in (rotary, *rotary.values()) if isinstance(part, dict)}
     if by_length := rope_types & BY_LENGTH:

@@ -356,6 +356,15 @@ class TestRefusals:
         with cpu_time(at_most=30):
             assert build_network(config | {"num_labels": 10**9, "id2label": {"x": 1}}, base).shape.vocab_size == 60
 
+    @pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+    def test_layers_that_slide_without_a_window_are_refused(self, kind: str, tmp_path: Path) -> None:
+        slides = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8}
+        fields = {**reference_models.FIELDS, "model_type": kind, **slides}
+        with torch.device("meta"):
+            with pytest.raises(UserError, match='"layer_types" names layers of "sliding_attention", but "sliding_window" gives them none'):
+                build_network(fields, write_config(tmp_path, fields))
+            assert build_network({**fields, "use_sliding_window": True}, tmp_path)
+
     def test_a_row_beyond_a_sliding_window_is_refused(self, tmp_path: Path) -> None:
         model, ours = pair(tmp_path / "base", "mistral", sliding_window=8)
 
