@@ -35,7 +35,7 @@ def unread_notice(file: str, fields: Mapping[str, Any], read: Collection[str]) -
     """What to tell of the fields of a `file` that ask for a computation and are not among those that are `read`; None for none."""
     asked = {**_in_sections(fields), **fields}
     names = COMPUTATIONS - set(read) - (ROTARY if "rope_parameters" in read else set())
-    unread = [name for name in sorted(names & asked.keys()) if not _is_neutral(asked[name]) and not _is_repeated(name, fields, read)]
+    unread = [name for name in sorted(names & asked.keys()) if not _is_neutral(asked[name]) and not _has_another_name(name, fields, read)]
     found = ", ".join(f'"{name}"' for name in [*unread, *sorted(asked.keys() & IN_VAIN)])
     if not found:
         return None
@@ -68,16 +68,17 @@ def _in_sections(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_repeated(name: str, fields: Mapping[str, Any], read: Collection[str]) -> bool:
-    """Whether a field says the same as another that is read."""
+def _has_another_name(name: str, fields: Mapping[str, Any], read: Collection[str]) -> bool:
+    """Whether the file gives the name that is read, too: the same epsilon, or any activation, of which StarCoder2 and Gemma have two."""
     others = next((group for group in (EPSILONS, ACTIVATIONS) if name in group), frozenset())
-    return any(fields.get(other) == fields[name] for other in others & set(read) - {name})
+    given = [fields[other] for other in others & set(read) - {name} if fields.get(other) is not None]
+    return bool(given) if name in ACTIVATIONS else fields.get(name) in given
 
 
 def _is_neutral(value: object) -> bool:
     """Whether a field asks for nothing: switched off, a factor of 1, the usual positions, or full attention in all layers."""
     if isinstance(value, dict):
-        return value.get("rope_type", value.get("type", "default")) == "default" and "factor" not in value
+        return value.get("rope_type", value.get("type", "default")) == "default" and not {"factor", "rope_theta"} & value.keys()
     if isinstance(value, list):
         return set(map(str, value)) <= {"full_attention"}
     return value is not True and value in (None, False, 0, 1, "")

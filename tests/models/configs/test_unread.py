@@ -13,6 +13,7 @@ SIZES = {
     "llama": reference_models.FIELDS,
     "gemma3_text": reference_models.FIELDS,
     "glm": reference_models.FIELDS,
+    "starcoder2": reference_models.FIELDS,
     "bloom": {**FAMILIES["BLOOM"][1], "vocab_size": 60},
     "chatglm": small_fields(),
 }
@@ -35,7 +36,6 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str], kind: str, **more: ob
         ("gemma3_text", "logits_scaling", 8.0),
         ("bloom", "rope_scaling", {"type": "linear", "factor": 2.0}),
         ("bloom", "sliding_window", 128),
-        ("bloom", "rope_scaling", {"type": "linear", "factor": 4.0}),
         ("bloom", "rope_parameters", {"rope_type": "default", "rope_theta": 5e5}),
         ("chatglm", "rope_ratio", 4),
         ("chatglm", "rope_theta", 5e5),
@@ -58,7 +58,11 @@ def test_a_computation_that_an_architecture_does_not_have_is_told(
         ("llama", {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}, "attention_bias": True, "mlp_bias": True}),
         ("llama", {"sliding_window": None, "logit_scale": 1.0, "layer_types": ["full_attention"] * 2, "use_sliding_window": False}),
         ("gemma3_text", {"final_logit_softcapping": 30.0, "sliding_window": 16, "query_pre_attn_scalar": 8}),
-        ("gemma3_text", {"hidden_act": "silu", "hidden_activation": "silu"}),
+        ("gemma3_text", {"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"}),
+        (
+            "starcoder2",
+            {"activation_function": "gelu", "hidden_act": "gelu_pytorch_tanh", "layer_norm_epsilon": 1e-05, "norm_epsilon": 1e-05},
+        ),
         ("glm", {"partial_rotary_factor": 0.25, "rms_norm_eps": 0.5, "hidden_act": "relu"}),
         ("bloom", {"layer_norm_epsilon": 0.5, "apply_residual_connection_post_layernorm": True}),
         ("chatglm", {"layernorm_epsilon": 0.5}),
