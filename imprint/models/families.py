@@ -64,12 +64,12 @@ def build_network(fields: dict[str, Any], folder: Path) -> Network:
             f"no network can be built from these fields ({type(error).__name__}: {reason}).", f"无法按这些字段构建网络（{reason}）。"
         ).prefixed(f"{folder}/") from error
     if notice := unread_notice(f"{folder}/config.json", fields, network.config_fields):
-        _print_notice(notice)
+        print_notice(notice)
     return network
 
 
 @cache
-def _print_notice(notice: Bilingual) -> None:
+def print_notice(notice: Bilingual) -> None:
     """Print a notice, once in a process: a folder is opened several times."""
     say_once(notice.line)
 

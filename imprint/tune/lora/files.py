@@ -4,7 +4,7 @@ Source of the format: peft, `save_pretrained` of a model with a LoraConfig.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from imprint.messages import Bilingual, UserError
+from imprint.models.families import print_notice
 from imprint.models.network import Network
 from imprint.tune.lora.lora import LORA_A, LORA_B, MAGNITUDE, PEFT_PREFIX, Lora
 from imprint.tune.lora.patterns import deadline, match_patterns
 from imprint.tune.lora.shape import AnyLinear, LoraShape, linears_of, refuse_quantized
-from imprint.tune.lora.targets import TargetRule, refuse_head
+from imprint.tune.lora.targets import TargetRule, is_head, refuse_head
 from imprint.tune.peft_files import (
     CONFIG_FILE,
     damaged_error,
@@ -56,9 +57,11 @@ def read_lora(folder: Path, network: Network) -> Lora:
     _refuse_unsupported(path, fields)
     by_linear, stored = _tensors_by_linear(folder, without_base_weights(folder, read_peft_tensors(folder), network), network)
     end = deadline()
-    TargetRule(path, fields, end).refuse_untargeted(stored.values())
+    rule, linears = TargetRule(path, fields, end), linears_of(network)
+    rule.refuse_untargeted(stored.values())
+    without = [name for name in linears if name not in by_linear and not is_head(name, network)]
+    _tell_of_missing(folder, rule.named(network.stored_name(f"{name}.weight").removesuffix(".weight") for name in without))
     shape = _shape(path, fields, by_linear, stored, end)
-    linears = linears_of(network)
     for name in shape.targets:
         _check_tensors(folder, name, linears[name], by_linear[name], shape)
     refuse_quantized(shape, linears, "")
@@ -143,6 +146,18 @@ def _tensors_by_linear(
             )
         )
     return {name: by_linear[name] for name in linears if name in by_linear}, stored
+
+
+def _tell_of_missing(folder: Path, names: Sequence[str]) -> None:
+    """Print which linears have no tensors though the configuration names them: they stay as the base has them, as in peft."""
+    if names:
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+        notice = Bilingual(
+            f"{folder}: has no LoRA for {listed}, though {CONFIG_FILE} names them. They stay as the base has them. If the training adapted "
+            "them, copy the complete adapter folder again.",
+            f"{folder}：{CONFIG_FILE} 列出了 {listed}，但没有它们的 LoRA 张量，这些层与底座相同；若训练过，请重新完整复制适配器目录。",
+        )
+        print_notice(notice)
 
 
 def _shape(path: Path, fields: Mapping[str, Any], by_linear: Mapping[str, object], stored: Mapping[str, str], end: float) -> LoraShape:

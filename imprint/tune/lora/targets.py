@@ -52,6 +52,10 @@ class TargetRule:
                     )
                 )
 
+    def named(self, names: Iterable[str]) -> list[str]:
+        """Those of these linears that the fields name; none where they leave open which they are."""
+        return [name for name in names if self.left_out_by(name) is None] if self._targets else []
+
     def left_out_by(self, name: str) -> str | None:
         """The field that leaves out a linear; None if none does."""
         if self._excluded and _is_named(name, self._excluded):
@@ -91,7 +95,7 @@ def _is_named(name: str, targets: BoundedPattern | frozenset[str]) -> bool:
 def refuse_head(names: Iterable[str], network: Network, where: str) -> None:
     """Raise UserError if one of these linears is the LM head, which computes from its weight alone; `where` begins the message."""
     for name in names:
-        if f"{name}." in network.tied or _is_head(name, network):
+        if is_head(name, network):
             raise UserError(
                 Bilingual(
                     f"{where}: a LoRA on {name!r}, the LM head, is not supported. Take it out of the linears that are tuned; one "
@@ -101,6 +105,9 @@ def refuse_head(names: Iterable[str], network: Network, where: str) -> None:
             )
 
 
-def _is_head(name: str, network: Network) -> bool:
+def is_head(name: str, network: Network) -> bool:
+    """Whether a linear is the LM head."""
+    if f"{name}." in network.tied:
+        return True
     linear = dict(network.named_modules()).get(name)
     return isinstance(linear, nn.Linear) and linear.weight is network.head

@@ -361,3 +361,13 @@ def test_a_dora_is_refused_on_integers(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"tune.dora: needs a plain weight, but this base is quantized to 8 bits"):
         load_adapter(folder, base("INT8"))
+
+
+def test_linears_without_tensors_that_the_configuration_names_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = foreign(tmp_path / "adapter")
+    load_adapter(folder, base())
+    assert capsys.readouterr().err == ""
+    tensors = load_file(folder / TENSORS_FILE)
+    save_file({name: tensor for name, tensor in tensors.items() if "layers.1." not in name}, folder / TENSORS_FILE)
+    load_adapter(folder, base())
+    assert f"has no LoRA for transformer.layers.1.attention.query_key_value, though {CONFIG_FILE} names them" in capsys.readouterr().err
