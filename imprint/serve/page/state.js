@@ -62,18 +62,19 @@ export function sampling() {
   return choices.length === null ? fields : { ...fields, max_tokens: choices.length };
 }
 
-const watchers = new Set();
+/** @type {() => void} */
+let watcher = () => {};
 
-/** Call a function each time the day's tokens are known anew; returns how to end that. */
-export function onUsage(watcher) {
-  watchers.add(watcher);
-  return () => watchers.delete(watcher);
-}
+/**
+ * Call a function each time the day's tokens are known anew, and what was to be called before no longer.
+ * @param {() => void} next
+ */
+export function onUsage(next) { watcher = next; }
 
 /** Ask how many tokens are left. */
 export async function refreshUsage() {
   session.usage = await call("GET", "/api/me/usage");
-  for (const watcher of watchers) watcher();
+  watcher();
 }
 
 /** Ask which models may be used. */
