@@ -76,3 +76,43 @@ def test_more_answers_of_one_chat_than_are_read_at_a_time_all_go_on_and_end(visi
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Send").wait_for()
     assert all(generation.ended for generation in visitor.service.backend.generations)
+
+
+def test_what_two_windows_ask_in_one_chat_can_both_be_read_afterwards(visitor: Visitor) -> None:
+    page = visitor.be_guest().page
+    visitor.ask_whole("first")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.locator(".answer").wait_for()
+    visitor.ask_whole("of one window")
+    assert Visitor(visitor.service, other).ask_whole("of another") == ["echo: of another"]
+    other.close()
+    page.reload()
+    page.locator(".question .text", has_text="of another").wait_for()
+    page.get_by_role("button", name="Earlier version").click()
+    page.locator(".answer", has_text="echo: of one window").wait_for()
+    assert page.evaluate("document.activeElement.ariaLabel") == "Later version"
+    assert page.locator(".question .text").all_inner_texts() == ["first", "of one window"]
+    assert visitor.ask_whole("next") == ["echo: next"]
+    asked = visitor.service.backend.jobs[-1].messages or ()
+    assert [message["content"] for message in asked if message["role"] == "user"] == ["first", "of one window", "next"]
+
+
+def test_a_window_keeps_nothing_of_the_views_that_it_has_left(visitor: Visitor) -> None:
+    visitor.service.user("views")
+    page = visitor.sign_in("views").page
+    page.wait_for_selector("#question")
+    devtools = page.context.new_cdp_session(page)
+
+    def nodes() -> float:
+        for place, shown in (("password", "[name=old]"), ("", "#question")) * 3:
+            page.evaluate("(place) => { location.hash = `#/${place}`; }", place)
+            page.locator(shown).wait_for()
+        for _ in range(3):
+            devtools.send("HeapProfiler.collectGarbage")
+            page.wait_for_timeout(50)
+        return float(devtools.send("Memory.getDOMCounters")["nodes"])
+
+    before = nodes()
+    assert max(nodes(), nodes()) < before + 100
+    devtools.detach()

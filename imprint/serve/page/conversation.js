@@ -233,7 +233,7 @@ export class Conversation {
     (found.find(Boolean) ?? this.element).focus({ preventScroll: true });
   }
 
-  round({ question, batches, batch, chosen }, isLast) {
+  round({ question, questions, batches, batch, chosen }, isLast) {
     const shown = (batches[batch] ?? []).map((one) => this.answer(one));
     const canChoose = shown.length > 1 && choices.mode === "multi" && this.chat !== null;
     for (const answer of shown) {
@@ -243,19 +243,21 @@ export class Conversation {
     const isWritten = shown.length > 0 && shown.every((answer) => !answer.live);
     return h("section", { class: "round" },
       h("div", { class: "question" }, h("h2", { class: "hidden", said: "you" }), h("div", { class: "text", dir: "auto", lang: textLanguage(question.text) }, question.text)),
+      questions.length > 1 && h("div", { class: "below asked" }, this.versions(questions, questions.indexOf(question), questions[0].id)),
       h("div", { class: shown.length > 1 ? "answers beside" : "answers" }, ...shown.map((answer) => answer.element)),
       h("div", { class: "below" },
-        batches.length > 1 && this.versions(batches, batch, question.id),
+        batches.length > 1 && this.versions(batches.map((one) => one.at(-1)), batch, question.id),
         isLast && isWritten && h("button", { type: "button", class: "quiet worded", tip: "regenerate", "data-place": "again", onclick: () => this.again() },
           icon("again"), h("span", { said: "regenerateShort" }))));
   }
 
-  versions(batches, batch, question) {
-    const to = (place) => () => { this.tree.pick(batches[place].at(-1).id); this.render(); };
+  /** Steps from one of these messages, of which the branch has one, to the others; `owner` tells its buttons from those of others. */
+  versions(messages, shown, owner) {
+    const to = (place) => () => { this.tree.pick(messages[place].id); this.render(); };
     return h("span", { class: "versions" },
-      iconButton("left", "earlier", to(batch - 1), { disabled: batch === 0, "data-place": `earlier ${question}` }),
-      h("span", { said: ["version", { number: batch + 1, count: batches.length }] }),
-      iconButton("right", "later", to(batch + 1), { disabled: batch === batches.length - 1, "data-place": `later ${question}` }));
+      iconButton("left", "earlier", to(shown - 1), { disabled: shown === 0, "data-place": `earlier ${owner}` }),
+      h("span", { said: ["version", { number: shown + 1, count: messages.length }] }),
+      iconButton("right", "later", to(shown + 1), { disabled: shown === messages.length - 1, "data-place": `later ${owner}` }));
   }
 
   answer(one) {

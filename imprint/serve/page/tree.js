@@ -4,12 +4,12 @@
  * A message as the service describes it; `generation` is there while it is being written, `batch` while its answers are new.
  * @typedef {{ id: string, parent_id: ?string, role: "system" | "user" | "assistant", text: string, model: ?string, generation: ?string,
  *   state: "writing" | "done" | "interrupted" | "error", finish: ?string, error: ?string, new_tokens: ?number, created_at: number, batch?: string }} Message
- * @typedef {{ question: Message, batches: Message[][], batch: number, chosen: ?Message }} Round
+ * @typedef {{ question: Message, questions: Message[], batches: Message[][], batch: number, chosen: ?Message }} Round
  */
 
 const TOGETHER = 1.5;  // seconds between the first and the last answer of models that were asked together
 
-/** The rounds of the shown branch: a question, and the answers to it in batches, one batch for each time that it was asked. */
+/** The rounds of the shown branch: a question, those that another window asked in its place, and the answers to it in batches, one batch for each time that it was asked. */
 export class Tree {
   /** @param {Message[]} messages */
   constructor(messages = []) {
@@ -48,7 +48,7 @@ export class Tree {
       const answers = (children.get(question.id) ?? []).filter((one) => one.role === "assistant");
       const batches = batched(answers);
       const chosen = answers.length ? this.chosen(batches, shown(answers, question.id), question.id, newest) : null;
-      found.push({ question, batches, chosen, batch: batches.findIndex((batch) => batch.includes(chosen)) });
+      found.push({ question, questions, batches, chosen, batch: batches.findIndex((batch) => batch.includes(chosen)) });
       if (chosen === null) return found;
       parent = chosen.id;
     }
