@@ -3,7 +3,7 @@ import { call, Failure, follow } from "./api.js";
 import { announce, copyText, h, iconButton, paced } from "./dom.js";
 import { halves, say } from "./words.js";
 
-const RETRIES = 8;
+const RETRIES = 8;  // of a service that answers; one that is away may come back after any time, and has the whole answer then
 const SENTENCE_ENDS = [..."。！？.!?\n"];
 const UNSPOKEN = 300;  // characters after which a text is read out though no sentence of it has ended
 const ENDS = { length: "endLength", cancelled: "endCancelled" };
@@ -101,6 +101,7 @@ export class Answer {
     this.drawWithin = drawWithin;
     let tries = 0;
     while (this.live && tries <= RETRIES) {
+      let isAway = false;
       try {
         for await (const event of follow(this.generation, [...this.text].length, signal)) {
           tries = 0;
@@ -111,10 +112,11 @@ export class Answer {
         if (!(failure instanceof Failure)) throw failure;
         if (failure.status === 404) { await this.fetched(reload); return; }
         if (failure.status >= 400 && failure.status < 500 && failure.status !== 429) { this.end("error", null, failure.said); return; }
+        isAway = failure.status === 0;
       }
       if (this.live) {
         this.show("reconnecting");
-        tries += 1;
+        tries = isAway ? Math.min(tries + 1, RETRIES) : tries + 1;
         await new Promise((resolve) => setTimeout(resolve, Math.min(4000, 300 * 2 ** tries)));
       }
     }
