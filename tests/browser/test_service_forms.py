@@ -159,6 +159,22 @@ def test_a_question_that_is_on_its_way_at_the_sign_out_is_answered_to_nobody_who
         visitor.service.running.loop.call_soon_threadsafe(generation.cancel)
 
 
+def test_a_browser_that_keeps_nothing_is_told_so_and_not_that_a_session_has_ended(visitor: Visitor) -> None:
+    page = visitor.page.context.new_page()
+    page.add_init_script("""
+        const deny = () => { throw new DOMException("denied", "SecurityError"); };
+        for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, { get: deny });
+        window.BroadcastChannel = class { constructor() { deny(); } };""")
+    guest = Visitor(visitor.service, page)
+    refusal = {"error": {"code": "missing_credentials", "message": "Sign in first."}}
+    page.route("**/api/models", lambda route: route.fulfill(status=401, json=refusal))
+    guest.open().page.get_by_role("button", name="Try it as a guest").click()
+    page.get_by_text("This browser does not keep the cookie of the service").wait_for()
+    page.unroute("**/api/models")
+    assert guest.be_guest().ask_whole("say ok") == ["ok"]
+    page.close()
+
+
 def test_a_file_that_changes_while_it_is_imported_is_a_sentence_and_the_chats_before_it_are_shown(visitor: Visitor, tmp_path: Path) -> None:
     visitor.service.user("files")
     page = visitor.sign_in("files").page

@@ -16,7 +16,8 @@ const PRESENT = "imprint.present";  // changes when a window of this browser sig
 const app = document.getElementById("app");
 let known = null;  // the one-time password that was just typed
 let parts = null;  // the chat's parts, while somebody is signed in
-let lost = null;  // of a session that ended by itself: whose it was, and where
+let lost = null;  // of a session that ended by itself: whose it was, where, and what to say
+let keepsCookies = false;  // whether the browser has shown that it keeps the cookie of a session
 let draft = null;  // while the chat is not shown: whose it is, and the composer with the question that was not sent
 
 /** Where the address says that we are: the words behind #/. */
@@ -47,7 +48,7 @@ function show() {
 function showEntrance(view) {
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   forgetParts();
-  const ended = lost && (lost.name === null ? "guestEnded" : "sessionEnded");
+  const ended = lost && lost.said;
   const pages = { signin: () => signIn(cameIn, ended, lost?.name), ask: askForAccount };
   app.className = "";
   app.replaceChildren((Object.hasOwn(pages, view) ? pages[view] : () => welcome(cameIn, ended))());
@@ -103,6 +104,7 @@ async function enter() {
     showTrouble(failure, show);
     return;
   }
+  keepsCookies = true;
   const sidebar = new Sidebar({
     onnew: fresh, ongone: (id) => { if (parts.conversation.chat?.id === id) go(""); }, onopen: (id) => go(`chat/${id}`), onleave: leave,
   });
@@ -249,7 +251,8 @@ onSessionFailure((failure) => {
   } else {
     if (session.me === null) return;
     const name = session.me.role === "guest" ? null : session.me.name;
-    lost = { name, place: location.hash };
+    const said = !keepsCookies && failure.code === "missing_credentials" ? "noCookie" : name === null ? "guestEnded" : "sessionEnded";
+    lost = { name, place: location.hash, said };
     session.me = null;
     history.replaceState(null, "", name === null ? "#/" : "#/signin");
   }

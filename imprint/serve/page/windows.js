@@ -2,12 +2,16 @@
 const ALL = 4;  // answers that are read at the same time, so that requests have connections too
 const TURN_MS = 2000;  // for which an answer is read while others wait for its connection
 
-const channel = new BroadcastChannel("imprint.windows");
+const channel = opened();
 const own = `${Date.now()}-${Math.random()}`;
 const others = new Set();  // windows that read answers, or wait for their turn
 let isReading = false;
 /** @type {() => void} */
 let changed = () => {};
+
+function opened() {
+  try { return new BroadcastChannel("imprint.windows"); } catch { return null; }  // a browser that keeps nothing tells its windows nothing
+}
 
 /** How many answers this window may read now: of more windows than may read at the same time, each has its turns. */
 export function share() {
@@ -33,10 +37,10 @@ export function onShare(listener) { changed = listener; }
 export function tellReading(reads) {
   if (reads === isReading) return;
   isReading = reads;
-  channel.postMessage({ from: own, reads, asks: reads });
+  channel?.postMessage({ from: own, reads, asks: reads });
 }
 
-channel.addEventListener("message", ({ data }) => {
+channel?.addEventListener("message", ({ data }) => {
   if (data.reads) others.add(data.from);
   else others.delete(data.from);
   if (data.asks && isReading) channel.postMessage({ from: own, reads: true, asks: false });

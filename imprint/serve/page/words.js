@@ -49,6 +49,10 @@ const WORDS = {
     "The session has ended, and its chats with it. Come again as a guest, or sign in.",
     "访客会话已结束，其中的对话也已删除。可以重新以访客身份进入，或登录。",
   ],
+  noCookie: [
+    "This browser does not keep the cookie of the service, without which nobody stays signed in. Allow cookies for this address.",
+    "浏览器没有保存本服务的 Cookie，因此无法保持登录。请允许此地址使用 Cookie。",
+  ],
   retryIn: ["Try again in {time}.", "请在{time}后重试。"],
   newChat: ["New chat", "新对话"],
   chats: ["Chats", "对话"],
