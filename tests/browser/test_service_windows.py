@@ -1,8 +1,14 @@
 """Several windows and answers at a time, in a real browser, which has six connections to a service."""
 
+import time
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.browser.service import Visitor
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = pytest.mark.browser
 
@@ -116,3 +122,42 @@ def test_a_window_keeps_nothing_of_the_views_that_it_has_left(visitor: Visitor) 
     before = nodes()
     assert max(nodes(), nodes()) < before + 100
     devtools.detach()
+
+
+@pytest.mark.parametrize("lost", ["connection", "gateway"])
+def test_an_answer_is_read_when_a_service_that_was_away_for_long_is_back(visitor: Visitor, lost: str) -> None:
+    page = (
+        visitor.be_guest().page.context.new_page()
+    )  # of its own: its time runs fast, and what the browser says of lost connections is no fault
+    page.add_init_script("const wait = setTimeout; window.setTimeout = (call, ms) => wait(call, ms / 50);")
+    other = Visitor(visitor.service, page).open()
+    tries: list[Route] = []
+
+    def away(route: "Route") -> None:
+        tries.append(route)
+        if lost == "connection":
+            route.abort()
+        else:
+            route.fulfill(status=502, body="Bad Gateway")
+
+    page.route("**/api/generations/**", away)
+    other.ask("slow")
+    until = time.monotonic() + 10
+    while len(tries) < 20 and time.monotonic() < until:
+        page.wait_for_timeout(20)
+    assert len(tries) >= 20, "it was given up"
+    page.unroute("**/api/generations/**")
+    other.grown(30)
+    page.close()
+
+
+def test_a_dialog_of_a_chat_does_not_stay_open_over_another(visitor: Visitor) -> None:
+    page = visitor.be_guest().page
+    visitor.ask_whole("first")
+    page.get_by_role("button", name="New chat").first.click()
+    visitor.ask_whole("second")
+    page.get_by_role("button", name="What to do with this chat").first.click()
+    page.locator("dialog[open]").wait_for()
+    page.go_back()
+    page.locator(".question .text", has_text="first").wait_for()
+    assert page.locator("dialog[open]").count() == 0

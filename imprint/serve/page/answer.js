@@ -112,7 +112,7 @@ export class Answer {
         if (!(failure instanceof Failure)) throw failure;
         if (failure.status === 404) { await this.fetched(reload); return; }
         if (failure.status >= 400 && failure.status < 500 && failure.status !== 429) { this.end("error", null, failure.said); return; }
-        isAway = failure.status === 0;
+        isAway = failure.status === 0 || failure.status >= 502;  // a proxy says the latter of a service that is away
       }
       if (this.live) {
         this.show("reconnecting");

@@ -35,6 +35,7 @@ function go(where) {
 /** Show what the address names. */
 function show() {
   const [view, detail] = place();
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   const isGuest = session.me?.role === "guest";
   if (session.me === null || view === "signin" || (isGuest && view === "ask")) return showEntrance(view);
   if (session.me.must_change_password || (view === "password" && !isGuest)) return showPassword();
@@ -46,7 +47,6 @@ function show() {
 }
 
 function showEntrance(view) {
-  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   forgetParts();
   const ended = lost && lost.said;
   const pages = { signin: () => signIn(cameIn, ended, lost?.name), ask: askForAccount };

@@ -11,6 +11,8 @@ from imprint.serve.store.principal import Principal
 
 ExportForm = Literal["md", "json"]
 SPEAKERS: Final = {"system": "System / 系统", "user": "User / 用户", "assistant": "Assistant / 助手"}
+STATES: Final = {"writing": "still being written / 仍在生成", "interrupted": "interrupted / 已中断", "error": "failed / 出错"}
+"""What stands below an answer that is not done."""
 UNTITLED: Final = "Untitled / 未命名"
 
 
@@ -74,7 +76,7 @@ def _as_markdown(chat: Chat, messages: tuple[Message, ...]) -> str:
     parts = [f"# {chat.title or UNTITLED}\n\n{_moment(chat.created_at)}\n"]
     for message in reversed(path):
         model = f" ({message.model})" if message.model else ""
-        ending = "" if message.state == "done" else f"\n\n*{message.state}*"
+        ending = "" if message.state == "done" else f"\n\n*{STATES[message.state]}*"
         parts.append(f"## {SPEAKERS[message.role]}{model}\n\n{message.text}{ending}\n")
     if len(path) < len(messages):
         others = len(messages) - len(path)

@@ -16,6 +16,7 @@ from imprint.messages import Bilingual
 from imprint.serve.web.bounded_connection import HEADER_TOO_LARGE, MAX_HEADER_LINES, MAX_LIST_ITEMS, TARGET_TOO_LONG, BoundedConnection
 from imprint.serve.web.connections import ConnectionLimiter, reject, unmapped_address
 from imprint.serve.web.errors import ApiError
+from imprint.serve.web.middleware import HEADERS
 
 RECEIVE_SECONDS: Final = 15.0
 """Most seconds for the whole header of a request, and again for its whole body."""
@@ -127,9 +128,9 @@ class BoundedProtocol(H11Protocol):
         """Answer with an error and close; where an answer has begun, close alone."""
         if not self.transport.is_closing() and self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             body = json.dumps(ApiError(code, message).body(None), ensure_ascii=False).encode()
-            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+            own = {b"content-type": b"application/json", b"content-length": b"%d" % len(body), b"connection": b"close"}
             for event in (
-                h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status]),
+                h11.Response(status_code=status, headers=[*HEADERS.items(), *own.items()], reason=STATUS_PHRASES[status]),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):

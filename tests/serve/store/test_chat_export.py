@@ -19,7 +19,7 @@ def test_markdown_is_the_conversation_that_ends_with_the_newest_message(store: S
     assert text == (
         "# 门票 # 1\n\n2026-11-28T12:00:00+00:00\n\n"
         "## User / 用户\n\n门票多少钱？\n\n"
-        "## Assistant / 助手 (tuned)\n\n免\n\n*interrupted*\n\n"
+        "## Assistant / 助手 (tuned)\n\n免\n\n*interrupted / 已中断*\n\n"
         "*1 messages on other branches are in the JSON form. / 其他分支的 1 条消息见 JSON 格式。*\n"
     )
 

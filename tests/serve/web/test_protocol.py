@@ -102,6 +102,7 @@ MANY_LINES = b"a:\r\n" * 101
 def test_what_takes_long_to_read_is_refused_before_it_is_read_and_the_connection_closed(running: Running, data: bytes, status: int) -> None:
     received, _ = answer_to(running, data)
     assert received.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nx-content-type-options: nosniff\r\n" in received.lower()
     message = json.loads(received.partition(b"\r\n\r\n")[2])["error"]["message"]
     assert any("\u4e00" < letter < "\u9fff" for letter in message)  # in both languages
 
