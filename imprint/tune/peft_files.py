@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -136,11 +137,11 @@ def without_base_weights(folder: Path, tensors: Mapping[str, Tensor], network: N
 
 
 def refuse_broken(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise UserError for tensors of an adapter that ZeRO-3 left empty, or that are not finite."""
+    """Raise UserError for tensors of an adapter that ZeRO-3 left empty, or that are not finite in float32, in which adapters are kept."""
     for name, tensor in tensors.items():
         refuse_empty(file, name, tensor)
         refuse_other_type(file, name, tensor)
-        if not is_finite(tensor):
+        if not is_finite(tensor.float() if tensor.dtype == torch.float64 else tensor):
             raise UserError(
                 Bilingual(
                     f"{file}: {name!r} holds NaN or infinite values: the training that wrote it broke. Take an earlier checkpoint, or "

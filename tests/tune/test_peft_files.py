@@ -70,6 +70,12 @@ def test_a_training_that_broke_is_told(tmp_path: Path, settings: str, value: flo
     assert "holds NaN or infinite values: the training that wrote it broke" in sentence
 
 
+def test_numbers_that_float32_does_not_hold_are_told(tmp_path: Path) -> None:
+    sentence = refusal(pickled(tmp_path, PICKLE_FILE, {name: tensor.double() * 1e200 for name, tensor in LORA.items()}, SETTINGS))
+
+    assert "holds NaN or infinite values: the training that wrote it broke" in sentence
+
+
 @pytest.mark.parametrize("settings", ["", SETTINGS])
 def test_numbers_of_8_bits_without_their_scales_are_told(tmp_path: Path, settings: str) -> None:
     sentence = refusal(pickled(tmp_path, PICKLE_FILE, {name: tensor.to(torch.float8_e4m3fn) for name, tensor in LORA.items()}, settings))
