@@ -15,9 +15,11 @@ from imprint.tune.section import TuneSection
 class TrainSection(Section):
     """The training loop: its length, its batches, and how often it evaluates and saves."""
 
-    steps: MayChange[int | None] = Field(None, ge=1, description="Optimizer steps; null uses `epochs`. A recipe with both takes `steps`.")
+    steps: MayChange[int | None] = Field(
+        None, ge=1, le=10**9, description="Optimizer steps; null uses `epochs`. A recipe with both takes `steps`."
+    )
     epochs: MayChange[Annotated[float, InsteadOf("steps")]] = Field(
-        1.0, gt=0, description="Passes over the data, if `steps` is null; on the command line it makes the recipe's `steps` null."
+        1.0, gt=0, le=10**6, description="Passes over the data, if `steps` is null; on the command line it makes the recipe's `steps` null."
     )
     batch_size: int = Field(16, ge=1, description="Rows in one optimizer step, over all processes.")
     micro_batch_size: int = Field(16, ge=1, description="Rows per forward pass on one device; the gradients of a batch are accumulated.")

@@ -126,3 +126,10 @@ def test_warm_up_steps_on_the_command_line_win_over_the_share_of_a_recipe(tmp_pa
     (tmp_path / "recipe.yaml").write_text("optimizer: {warmup_share: 0.5}\n")
     optimizer = read_recipe(tmp_path / "recipe.yaml", [*NEEDED, "optimizer.warmup_steps=4"], Recipe).optimizer
     assert (optimizer.warmup_steps, optimizer.warmup_share) == (4, None)
+
+
+@pytest.mark.parametrize("length", ["train.steps=1000000001", "train.epochs=1e300"])
+def test_a_length_that_no_log_can_hold_is_refused(length: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("{}\n")
+    with pytest.raises(UserError, match="must be at most"):
+        read_recipe(tmp_path / "recipe.yaml", [*NEEDED, length], Recipe)
