@@ -29,6 +29,10 @@ NUL_CHARACTER = Bilingual(
     "holds a NUL character, which is allowed in no file name and no text of a recipe; remove it",
     "含有 NUL 字符，文件名和配方的文本中都不允许；请去掉",
 )
+HOME = Bilingual(
+    "begins with ~, which a shell replaces only where a word begins, not after =; write the whole path",
+    "以 ~ 开头，而 shell 只在词首替换它，等号之后不替换；请写完整路径",
+)
 
 
 class Section(BaseModel):
@@ -41,6 +45,9 @@ class Section(BaseModel):
     def _without_nul(cls, value: object) -> object:
         if _has_nul(value):
             raise ValueError(NUL_CHARACTER)
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, Path) and one.parts[:1] == ("~",) for one in values):
+            raise ValueError(HOME)
         return value
 
 

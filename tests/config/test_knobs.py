@@ -15,7 +15,7 @@ class Full(Section):
 
 class Train(Section):
     steps: int = Field(gt=0, lt=9, description="How long.")
-    rate: float = Field(1e-5, description="Step size.")
+    rate: float = Field(1e-5, gt=0, le=10**6, description="Step size.")
     probes: tuple[str, ...] = Field(("你好",), min_length=1, max_length=3, description="Prompts.")
     pair: tuple[int, float] | None = Field(None, description="A pair.")
     names: dict[str, int] = Field({}, description="Names.")
@@ -37,7 +37,7 @@ def test_every_knob_has_its_row() -> None:
         Knob("tune.length", "integer", "5", "≥ 1, ≤ 4096", "How many virtual tokens.", "tune.method = prefix"),
         Knob("train", "section", "", "", "The run."),
         Knob("train.steps", "integer", "3", "> 0, < 9", "How long."),
-        Knob("train.rate", "number", "1.0e-05", "", "Step size."),
+        Knob("train.rate", "number", "1.0e-05", "> 0, ≤ 1000000", "Step size."),
         Knob("train.probes", "list of text", "[你好]", "length ≥ 1, length ≤ 3", "Prompts."),
         Knob("train.pair", "[integer, number] | null", "null", "", "A pair."),
         Knob("train.names", "text: integer", "{}", "", "Names."),

@@ -42,6 +42,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"resume": "yes"}, "resume", 'must be true or false, got "yes"'),
     ({"resume": None}, "resume", "must be true or false, got null"),
     ({"tune": {"method": "lora", "rank": 65}}, "tune.rank", "must be at most 64, got 65"),
+    ({"tune": {"method": "lora", "rank": 10**15}}, "tune.rank", "must be at most 64, got 1000000000000000"),
     ({"tune": {"method": "lora", "lora": 1}}, "tune.lora", "is unknown; allowed here: method, rank"),
     ({"tune": {"method": "lara"}}, "tune.method", 'must be one of lora, full, got "lara"'),
     ({"tune": {}}, "tune.method", "is missing: it chooses what the section is about, one of lora, full"),

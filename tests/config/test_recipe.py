@@ -159,6 +159,10 @@ def test_a_value_of_the_wrong_kind_is_shown(recipe: Path, text: str, sentence: s
         ("train=" + "[" * 600, f"override train={'[' * 74}...: this is nested too deeply for a recipe."),
         ("train={a: &a [*a]}", "recipe.yaml: cannot be a recipe: a value contains itself, or is nested too deeply."),
         ("note=a\0b", "override note=a\0b: holds a NUL character, which is allowed in no file name and no text of a recipe; remove it"),
+        (
+            "data=~/a",
+            "override data=~/a: begins with ~, which a shell replaces only where a word begins, not after =; write the whole path",
+        ),
         ("data=a\0b", "override data=a\0b: holds a NUL character, which is allowed in no file name and no text of a recipe; remove it"),
     ],
 )

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -5,6 +6,7 @@ from pydantic import ValidationError
 
 from imprint.config import DefaultTag, Field, InsteadOf, Section, describe, read_overrides
 from imprint.config.section import default_tag, replaced_knob, section_types, union_members, union_tags
+from imprint.messages import UserError
 
 
 class Prefix(Section):
@@ -57,3 +59,13 @@ def test_a_knob_names_the_one_that_counts_instead_of_it() -> None:
     assert replaced_knob(Length.model_fields["epochs"]) == "steps"
     assert replaced_knob(Length.model_fields["steps"]) is None
     assert read_overrides(["epochs=2"], Length).epochs == 2
+
+
+def test_a_path_that_no_shell_has_expanded_is_refused_in_a_list_too() -> None:
+    class Files(Section):
+        train: Path | tuple[Path, ...] = Field(description="Files.")
+
+    assert read_overrides(["train=a/~"], Files).train == Path("a/~")
+    for override in ("train=~/a", "train=[a, ~/b]"):
+        with pytest.raises(UserError, match="begins with ~, which a shell replaces only where a word begins"):
+            read_overrides([override], Files)
