@@ -34,6 +34,9 @@ WRITING_THREADS: Final = 12
 WRITING_EACH: Final = 2
 """Those of them that one account has, or waits for, at a time."""
 VISITOR_WRITING_THREADS: Final = 4
+READING_THREADS: Final = 8
+READING_EACH: Final = 2
+"""The same for what is read: of one account, or of all guests of one address."""
 MAX_TOO_LONG: Final = 120
 """Prompts that do not fit into the context, of one account or address in a minute: each is tokenized and costs no quota."""
 SLOW_THREADS: Final = 2
@@ -115,6 +118,10 @@ class Services:
     """Threads for what accounts write: where the database is locked, all of these wait, and what is read goes on."""
     visitor_writing: SharedThreads = field(default_factory=lambda: SharedThreads(VISITOR_WRITING_THREADS, each=1), init=False)
     """The same for guests and those who have not signed in, so that many of them leave accounts alone."""
+    reading: SharedThreads = field(default_factory=lambda: SharedThreads(READING_THREADS, each=READING_EACH), init=False)
+    """Threads for what accounts read, such as their lists; apart from `reads`, which every request of everybody waits for."""
+    visitor_reading: SharedThreads = field(default_factory=lambda: SharedThreads(READING_THREADS, each=READING_EACH), init=False)
+    """The same for guests."""
     forming: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
     """A thread that writes the log-probabilities of long answers: one at a time, as each takes memory."""
     deleting: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
@@ -221,6 +228,12 @@ def sender_of(principal: Principal | None, address: str) -> str:
 async def in_writing_thread(services: Services, principal: Principal | None, address: str, function: Callable[[], T]) -> T:
     """Call what writes into the store, for an account, a guest, or somebody who has not signed in (None)."""
     threads = services.visitor_writing if is_visitor(principal) else services.writing
+    return await threads.call(sender_of(principal, address), function)
+
+
+async def in_reading_thread(services: Services, principal: Principal, address: str, function: Callable[[], T]) -> T:
+    """Call what reads a little from the store for somebody, who waits for what else it asks for at the same time."""
+    threads = services.visitor_reading if is_visitor(principal) else services.reading
     return await threads.call(sender_of(principal, address), function)
 
 

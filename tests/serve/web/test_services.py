@@ -15,6 +15,7 @@ from imprint.serve.web.services import (
     in_backup_thread,
     in_deleting_thread,
     in_opening_thread,
+    in_reading_thread,
     in_slow_thread,
     in_writing_thread,
 )
@@ -94,15 +95,16 @@ def test_guests_who_search_and_open_chats_leave_accounts_alone() -> None:
     assert asyncio.run(flood_and_read()) == ([1, 1], 0)
 
 
+@pytest.mark.parametrize("call", [in_writing_thread, in_reading_thread])
 @pytest.mark.parametrize("role", ["user", "guest"])
-def test_one_who_writes_without_a_pause_holds_up_itself_alone(role: Role) -> None:
+def test_one_who_asks_without_a_pause_holds_up_itself_alone(role: Role, call: Any) -> None:
     backend, ada, bob = ScriptedBackend(), principal("ada", role), principal("bob", role)
     services = Services(backend, ScriptedStore().as_store(), WebSettings(), Metrics(backend))
 
     async def flood_and_write() -> int:
-        flood = [asyncio.create_task(in_writing_thread(services, ada, "192.0.2.1", partial(time.sleep, 0.01))) for _ in range(100)]
+        flood = [asyncio.create_task(call(services, ada, "192.0.2.1", partial(time.sleep, 0.01))) for _ in range(100)]
         await asyncio.sleep(0)
-        await in_writing_thread(services, bob, "192.0.2.2", int)
+        await call(services, bob, "192.0.2.2", int)
         done = sum(one.done() for one in flood)
         await asyncio.gather(*flood)
         return done

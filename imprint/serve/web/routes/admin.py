@@ -1,11 +1,11 @@
 """The routes of admins: accounts, requests for one, settings, the audit log, the queue, a backup."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Path, Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -22,6 +22,7 @@ from imprint.serve.web.services import (
     address_of,
     in_backup_thread,
     in_deleting_thread,
+    in_reading_thread,
     in_writing_thread,
     principal_of,
     services_of,
@@ -29,6 +30,7 @@ from imprint.serve.web.services import (
 
 NO_BACKUP = Bilingual("The backup cannot be written; is the disk full?", "无法写入备份；磁盘是否已满？")
 MAX_NUMBER = 2**62
+T = TypeVar("T")
 AccountId = Annotated[int, Path(ge=1, le=MAX_NUMBER)]
 
 
@@ -71,9 +73,14 @@ def _created(made: CreatedAccount) -> Response:
     return JSONResponse({"user": describe(made.account), "password": made.password}, status_code=201)
 
 
+async def _read(request: Request, function: Callable[[], T]) -> T:
+    """What an admin reads from the store."""
+    return await in_reading_thread(services_of(request), principal_of(request), address_of(request), function)
+
+
 async def list_users(request: Request) -> Response:
     """By name."""
-    accounts = await run_in_threadpool(services_of(request).store.accounts.list)
+    accounts = await _read(request, services_of(request).store.accounts.list)
     return JSONResponse({"users": [describe(account) for account in accounts]})
 
 
@@ -139,7 +146,7 @@ async def end_sessions(request: Request, account_id: AccountId) -> Response:
 
 async def list_requests(request: Request, everything: Annotated[bool, Query(alias="all")] = False) -> Response:  # noqa: FBT002 (a query)
     """Those that wait for an answer, oldest first; `all`: the decided ones, too."""
-    found = await run_in_threadpool(lambda: services_of(request).store.requests.list(open_only=not everything))
+    found = await _read(request, partial(services_of(request).store.requests.list, open_only=not everything))
     return JSONResponse({"requests": [asdict(one) for one in found]})
 
 
@@ -176,7 +183,7 @@ async def audit(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Response:
     """`before`: the number of the last entry of the page before."""
-    entries = await run_in_threadpool(lambda: services_of(request).store.audit.list(before=before, limit=limit))
+    entries = await _read(request, partial(services_of(request).store.audit.list, before=before, limit=limit))
     return JSONResponse({"entries": [asdict(entry) for entry in entries]})
 
 
@@ -196,7 +203,7 @@ async def list_models(request: Request) -> Response:
 async def show_settings(request: Request) -> Response:
     """Where guests are let in."""
     services = services_of(request)
-    return JSONResponse({"guests": await run_in_threadpool(services.store.settings.guests), "public": services.settings.public})
+    return JSONResponse({"guests": await _read(request, services.store.settings.guests), "public": services.settings.public})
 
 
 async def change_settings(request: Request, body: SettingsBody) -> Response:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final, Literal
 
 from anyio import to_thread
 from fastapi import Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -31,6 +30,7 @@ from imprint.serve.web.services import (
     address_of,
     in_deleting_thread,
     in_opening_thread,
+    in_reading_thread,
     in_slow_thread,
     in_writing_thread,
     opening_slot,
@@ -73,12 +73,9 @@ async def list_chats(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Response:
     """`q`: those with all of these words in their title or messages. `cursor`: where the page before ended."""
-    chats, principal = store_of(request).chats, principal_of(request)
-    if q:
-        search = partial(chats.list, principal, search=q, cursor=cursor, limit=limit)
-        page = await in_slow_thread(services_of(request), principal, address_of(request), search)
-    else:
-        page = await run_in_threadpool(lambda: chats.list(principal, cursor=cursor, limit=limit))
+    principal, call = principal_of(request), in_slow_thread if q else in_reading_thread
+    read = partial(store_of(request).chats.list, principal, search=q, cursor=cursor, limit=limit)
+    page = await call(services_of(request), principal, address_of(request), read)
     return JSONResponse({"chats": [asdict(chat) for chat in page.chats], "next_cursor": page.next_cursor})
 
 
@@ -97,7 +94,9 @@ async def delete_all(request: Request) -> Response:
 
 async def show_chat(request: Request, chat_id: str) -> Response:
     """Without its messages."""
-    return JSONResponse(asdict(await run_in_threadpool(store_of(request).chats.get, principal_of(request), chat_id)))
+    services, principal = services_of(request), principal_of(request)
+    read = partial(services.store.chats.get, principal, chat_id)
+    return JSONResponse(asdict(await in_reading_thread(services, principal, address_of(request), read)))
 
 
 async def rename_chat(request: Request, chat_id: str, body: TitleBody) -> Response:

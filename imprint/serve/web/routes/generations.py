@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -17,7 +17,7 @@ from imprint.serve.web.background_answers import BackgroundAnswer, BackgroundAns
 from imprint.serve.web.models import find_model
 from imprint.serve.web.openapi import STREAMED
 from imprint.serve.web.page_bodies import Sampling, SingleBody
-from imprint.serve.web.services import address_of, principal_of, sender_of, services_of
+from imprint.serve.web.services import address_of, in_reading_thread, principal_of, sender_of, services_of
 from imprint.serve.web.sse import EventStream
 
 GUEST_SHARE = 0.5
@@ -139,7 +139,8 @@ async def watch(request: Request, generation_id: str, last_event_id: Annotated[s
     check_viewers(services.live, principal_of(request).owner)
     services.live.add(viewer)
     try:
-        if not await run_in_threadpool(services.may_go_on, principal_of(request).needing(())):
+        may_go_on = partial(services.may_go_on, principal_of(request).needing(()))
+        if not await in_reading_thread(services, principal_of(request), address_of(request), may_go_on):
             viewer.cancel()
     except BaseException:
         leave()

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -15,7 +14,7 @@ from imprint.serve.web.access import MEMBER, MEMBER_BEFORE_CHANGE, SESSION, SESS
 from imprint.serve.web.models import describe_model, usable_models
 from imprint.serve.web.page_bodies import KeyBody, PasswordBody, as_set
 from imprint.serve.web.routes.session import describe, with_cookie
-from imprint.serve.web.services import address_of, in_writing_thread, principal_of, services_of
+from imprint.serve.web.services import address_of, in_reading_thread, in_writing_thread, principal_of, services_of
 
 DAY = 86_400
 
@@ -50,7 +49,8 @@ async def change_password(request: Request, body: PasswordBody) -> Response:
 
 async def usage(request: Request) -> Response:
     """What is used, what is left, and when a new day begins."""
-    used = await run_in_threadpool(services_of(request).store.quota.usage, principal_of(request), address_of(request))
+    services, principal, address = services_of(request), principal_of(request), address_of(request)
+    used = await in_reading_thread(services, principal, address, partial(services.store.quota.usage, principal, address))
     return JSONResponse({"limit": used.limit, "used": used.used, "left": used.remaining, "resets_at": used.resets_at})
 
 
@@ -62,7 +62,9 @@ async def list_models(request: Request) -> Response:
 
 async def list_keys(request: Request) -> Response:
     """Without the keys themselves, which nothing shows again."""
-    keys = await run_in_threadpool(services_of(request).store.keys.list, principal_of(request).account_id)
+    services, principal = services_of(request), principal_of(request)
+    read = partial(services.store.keys.list, principal.account_id)
+    keys = await in_reading_thread(services, principal, address_of(request), read)
     return JSONResponse({"keys": [describe_key(key) for key in keys]})
 
 
@@ -96,7 +98,9 @@ async def revoke_key(request: Request, key_id: str) -> Response:
 
 async def list_sessions(request: Request) -> Response:
     """Where the account is signed in; a guest sees its own session alone."""
-    sessions = await run_in_threadpool(services_of(request).store.sessions.list, principal_of(request))
+    services, principal = services_of(request), principal_of(request)
+    read = partial(services.store.sessions.list, principal)
+    sessions = await in_reading_thread(services, principal, address_of(request), read)
     return JSONResponse({"sessions": [asdict(session) for session in sessions]})
 
 

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -35,7 +34,7 @@ async def show(request: Request) -> Response:
     """Without a session `me` is null."""
     services = services_of(request)
     credential = credential_of(request, "session")
-    me = None if credential is None else await run_in_threadpool(services.store.sessions.of, credential.secret)
+    me = None if credential is None else await services.reads.call(partial(services.store.sessions.of, credential.secret))
     guests = await lets_guests_in(request)
     if me is not None and me.role == "guest" and not guests:
         me = None
