@@ -79,7 +79,8 @@ class Requests:
 
     def _refuse_too_many(self, connection: Connection, address: str) -> None:
         """Raise StoreError if an address has asked very often today, or very many requests wait."""
-        recent = (REQUESTS.c.address == address, REQUESTS.c.asked_at > self._database.now() - DAY)
+        now = self._database.now()
+        recent = (REQUESTS.c.address == address, REQUESTS.c.asked_at > now - DAY, REQUESTS.c.asked_at <= now)  # not before it was put back
         for condition, most in (
             (recent, self._limits.account_requests_a_day),
             ((REQUESTS.c.decision.is_(None),), self._limits.open_account_requests),

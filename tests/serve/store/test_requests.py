@@ -65,6 +65,15 @@ def test_three_requests_a_day_from_an_address_and_a_thousand_in_all(tmp_path: Pa
         assert store.requests.list(open_only=False) == ()
 
 
+def test_requests_of_a_clock_that_was_ahead_keep_nobody_out_once_it_is_right(store: Store, clock: Clock) -> None:
+    clock.now += 400 * 86_400
+    for number in range(3):
+        store.requests.ask(f"user{number}", "x", "", HOME)
+    clock.now -= 400 * 86_400
+    store.requests.ask("user3", "x", "", HOME)
+    assert len(store.requests.list()) == 4
+
+
 def test_a_site_of_ipv6_asks_for_twelve_accounts_a_day_and_leaves_places_to_others(store: Store) -> None:
     for network in range(12):
         store.requests.ask(f"user{network}", "x", "", f"2001:db8:1:{network:x}::1")
