@@ -8,14 +8,14 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from imprint.messages import Bilingual
-from imprint.serve.store.addresses import visitor_address
+from imprint.serve.store.addresses import ADDRESSES_A_SITE, visitor_address, visitor_network
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.settings import is_loopback
 
 MAX_CONNECTIONS: Final = 4096
 """More than these are answered with 503 at once."""
 MAX_PER_ADDRESS: Final = MAX_CONNECTIONS // 8
-"""Most of them from one address; more are closed. A proxy and this machine may have all."""
+"""Most of them from one address, and four times as many from a site of IPv6 (/48); more are closed. A proxy, and this machine, have all."""
 TOO_MANY_CONNECTIONS: Final = Bilingual(
     "The service has too many connections at this moment; try again.", "服务此刻的连接过多，请稍后再试。"
 )
@@ -27,19 +27,22 @@ class ConnectionLimiter:
     def __init__(self, proxies: Sequence[str] = ()) -> None:
         self._proxies = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies]
         self._counts: Counter[str] = Counter()
+        self._site_counts: Counter[str] = Counter()
 
     def admit(self, address: str) -> bool:
         """Count a connection; whether it may stay open."""
-        visitor = visitor_address(address)
+        visitor, site = visitor_address(address), visitor_network(address)
         self._counts[visitor] += 1
-        return self._counts[visitor] <= MAX_PER_ADDRESS or is_loopback(address) or self._is_proxy(address)
+        self._site_counts[site] += 1
+        are_few = self._counts[visitor] <= MAX_PER_ADDRESS and self._site_counts[site] <= ADDRESSES_A_SITE * MAX_PER_ADDRESS
+        return are_few or is_loopback(address) or self._is_proxy(address)
 
     def release(self, address: str) -> None:
         """Count a connection no more."""
-        visitor = visitor_address(address)
-        self._counts[visitor] -= 1
-        if not self._counts[visitor]:
-            del self._counts[visitor]
+        for counts, key in ((self._counts, visitor_address(address)), (self._site_counts, visitor_network(address))):
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
 
     @property
     def is_full(self) -> bool:

@@ -27,6 +27,17 @@ def test_one_address_has_an_eighth_of_the_connections_and_a_proxy_and_this_machi
     assert not limiter.is_full
 
 
+def test_a_site_of_ipv6_has_half_of_the_connections() -> None:
+    limiter = ConnectionLimiter()
+    admitted = [limiter.admit(f"2001:db8:0:{number % 100:x}::1") for number in range(4096)]
+    assert sum(admitted) == 2048
+    for number in range(2048, 4096):
+        limiter.release(f"2001:db8:0:{number % 100:x}::1")
+    assert limiter.admit("2001:db8:1::1")
+    assert not limiter.admit("2001:db8::1")
+    assert not limiter.is_full
+
+
 def test_an_address_of_ipv4_is_the_same_whatever_the_socket_calls_it() -> None:
     assert [unmapped_address(one) for one in ("::ffff:203.0.113.9", "203.0.113.9", "2001:db8::1", "fe80::1%eth0", "")] == [
         *("203.0.113.9", "203.0.113.9", "2001:db8::1", "fe80::1%eth0", ""),
