@@ -33,3 +33,9 @@ def broken_bound(text: str, most_values: int = MAX_VALUES) -> Literal["depth", "
     if brackets > MAX_DEPTH and max(accumulate(map(BRACKETS.__getitem__, steps))) > MAX_DEPTH:
         return "depth"
     return "values" if brackets + marks.count(",") > most_values else None
+
+
+def count_values(text: str) -> int:
+    """How many values JSON has, about: its lists and objects, and the commas outside its strings."""
+    marks = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+    return sum(map(marks.count, "[{,"))

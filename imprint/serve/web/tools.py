@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import ModelInfo
+from imprint.serve.json_bounds import MAX_VALUES, count_values
 from imprint.serve.web.errors import ApiError
 from imprint.serve.web.openai_bodies import ChatBody, ChatMessage
 from imprint.tokenizers.tokenizer import well_formed
@@ -24,6 +25,10 @@ NO_TOOLS: Final = Bilingual(
 NO_CHOICE: Final = Bilingual('must be "auto" or "none": a call cannot be forced.', '须为 "auto" 或 "none"：不能强制调用。')
 BAD_TOOL: Final = Bilingual(
     'must be {"type": "function", "function": {"name": ...}}.', '须为 {"type": "function", "function": {"name": ...}}。'
+)
+MANY_ARGUMENTS: Final = Bilingual(
+    f"tool_calls: the arguments of all calls have more than {MAX_VALUES:,} values together.",
+    f"tool_calls：各次调用的 arguments 合计超过 {MAX_VALUES:,} 个值。",
 )
 
 
@@ -57,7 +62,13 @@ def _tool_name(tool: Mapping[str, Any], param: str) -> str:
 
 
 def as_messages(messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[Mapping[str, object], ...]:
-    """Messages as templates take them: tools belong to the system prompt, and each call is a message of its own."""
+    """Messages as templates take them: tools belong to the system prompt, and each call is a message of its own.
+
+    Raises ApiError for arguments, which templates parse, of more values than a body may have.
+    """
+    calls = (call for message in messages for call in message.tool_calls or ())
+    if sum(count_values(call.function.arguments) for call in calls) > MAX_VALUES:
+        raise ApiError("invalid_value", MANY_ARGUMENTS, param="messages")
     converted: list[dict[str, object]] = []
     for message in messages:
         role = "system" if message.role == "developer" else message.role

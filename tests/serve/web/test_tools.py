@@ -63,6 +63,26 @@ def test_anything_else_is_words_and_nothing_is_run(text: str) -> None:
     assert as_tool_calls('weather\n{"city": 1}', None) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        ('{"k": [' + "[]," * 40_000 + "[]]}", 1),
+        ('{"k": [' + "[]," * 1000 + "[]]}", 40),
+        ('{"k": ["\\\\", "\\"", ' + "[]," * 20_000 + '[]], "unended}', 2),
+    ],
+)
+def test_arguments_have_no_more_values_than_a_body_may_have(arguments: str, calls: int) -> None:
+    chat = body(messages=[{"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": arguments}}] * calls}])
+    with pytest.raises(ApiError, match="the arguments of all calls"):
+        as_messages(chat.messages)
+
+
+def test_arguments_may_have_any_text() -> None:
+    arguments = json.dumps({"text": '[{,\\"' * 30_000})
+    chat = body(messages=[{"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": arguments}}]}])
+    assert as_messages(chat.messages)[0]["content"] == arguments
+
+
 def test_definitions_calls_and_results_become_messages_of_the_template() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     chat = body(
