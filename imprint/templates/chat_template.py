@@ -54,6 +54,11 @@ class ChatTemplate:
         return self.rendering.writes_calls
 
     @property
+    def describes_tools(self) -> bool:
+        """See Template: some write calls alone, such as those of DeepSeek-R1."""
+        return self.rendering.writes_calls and self.rendering.writes_tools
+
+    @property
     def stop_ids(self) -> frozenset[int]:
         """The id after an answer in the template, and all EOS ids of the folder."""
         return frozenset({self.end_id, *self.tokenizer.special_tokens.eos_ids})

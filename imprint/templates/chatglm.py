@@ -41,6 +41,11 @@ class ChatGLMTemplate:
         return False
 
     @property
+    def describes_tools(self) -> bool:
+        """See Template."""
+        return False
+
+    @property
     def end_id(self) -> int:
         """`<eop>`."""
         return self.tokenizer.control.eop

@@ -33,6 +33,11 @@ class ChatGLM2Template:
         return False
 
     @property
+    def describes_tools(self) -> bool:
+        """See Template."""
+        return False
+
+    @property
     def end_id(self) -> int:
         """`</s>`."""
         return self.tokenizer.controls["</s>"]

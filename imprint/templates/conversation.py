@@ -53,6 +53,10 @@ class Template(Protocol):
         """Whether it supports tools, calls and results."""
 
     @property
+    def describes_tools(self) -> bool:
+        """Whether a prompt has the descriptions of tools."""
+
+    @property
     def end_id(self) -> int:
         """The last id of a training row."""
 

@@ -32,6 +32,11 @@ class PlainTemplate:
         return False
 
     @property
+    def describes_tools(self) -> bool:
+        """See Template."""
+        return False
+
+    @property
     def end_id(self) -> int:
         """The first EOS id of the folder."""
         return self.tokenizer.special_tokens.eos_ids[0]

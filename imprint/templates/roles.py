@@ -44,6 +44,11 @@ class RoleTemplate:
         return True
 
     @property
+    def describes_tools(self) -> bool:
+        """See Template."""
+        return True
+
+    @property
     def end_id(self) -> int:
         """The end of a row in the fine-tuning script: `</s>` in ChatGLM3, `<|user|>` in GLM-4."""
         return self.tokenizer.controls["<|user|>" if self.name == "glm4" else "</s>"]

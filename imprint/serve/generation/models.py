@@ -92,7 +92,7 @@ def _licensed(info: ModelInfo, source: ModelSource) -> ModelInfo:
 
 def _mounted(name: str, base: str, model: Model, adapter: str) -> MountedModel:
     template, length = model.template, model.network.shape.max_length
-    info = ModelInfo(name, base, None if name == BASE else BASE, length, supports_tools=template.supports_tools)
+    info = ModelInfo(name, base, None if name == BASE else BASE, length, supports_tools=template.describes_tools)
     return MountedModel(info, model, adapter)
 
 

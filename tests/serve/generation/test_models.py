@@ -1,4 +1,5 @@
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from imprint.serve.generation.models import affordable_kv_tokens, open_models, o
 from imprint.serve.generation.notes import note_of
 from imprint.serve.generation.section import ServedModelsSection
 from tests.cases import small_network
+from tests.families import CHAT, bloom_base
 from tests.serve.generation.workers import job_of
 from tests.serve.outcomes import outcome_of
 from tests.tiny import tiny_base
@@ -37,6 +39,15 @@ def paths(folder: Path, *names: str) -> list[str]:
 
 
 class TestModels:
+    @pytest.mark.parametrize(("words", "taken"), [("{{ tool['name'] }}", ["base"]), ("", [])])
+    def test_tools_are_supported_where_the_template_describes_them(self, tmp_path: Path, words: str, taken: list[str]) -> None:
+        settings = bloom_base(tmp_path / "base") / "tokenizer_config.json"
+        fields = json.loads(settings.read_text())
+        settings.write_text(json.dumps(fields | {"chat_template": CHAT.replace("{{ tool['name'] }}", words)}))
+        (model,) = open_models(paths(tmp_path, "base"), CPU)
+        assert model.model.template.supports_tools
+        assert [one.info.id for one in (model,) if one.info.supports_tools] == taken
+
     def test_runs_share_one_base_and_answer_as_if_they_were_alone(self, runs: Path) -> None:
         mounted = open_models(paths(runs, "lora", "prefix"), CPU)
         asked = [{"role": "user", "content": "颜色"}]
