@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from imprint.messages import Bilingual
 from imprint.serve.generation.job import RefusedError
@@ -98,8 +99,9 @@ UNKNOWN: Final = Bilingual("There is nothing at this address.", "这个地址没
 WRONG_METHOD: Final = Bilingual(
     "This address does not take this method; the header Allow names those it takes.", "此地址不支持该方法；见 Allow。"
 )
+WRONG_METHOD_STATUS: Final = 405
 HTTP_MESSAGES: Final[Mapping[int, tuple[str, Bilingual]]] = MappingProxyType(
-    {404: ("not_found", UNKNOWN), 405: ("method_not_allowed", WRONG_METHOD)}
+    {404: ("not_found", UNKNOWN), WRONG_METHOD_STATUS: ("method_not_allowed", WRONG_METHOD)}
 )
 REQUIREMENTS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
@@ -243,9 +245,17 @@ def error_of(problem: Exception) -> ApiError:
 async def answer_error(request: Request, problem: Exception) -> Response:
     """The handler of every exception that a request may raise; what is wrong with the database is told in the log."""
     request_id = request.scope.get("state", {}).get("request_id")
+    if isinstance(problem, HTTPException) and problem.status_code == WRONG_METHOD_STATUS:
+        problem.headers = {"Allow": ", ".join(_methods_of(request))}
     if isinstance(problem, StoreError) and problem.kind == "unavailable":
         log_store(problem, {"request_id": request_id})
     return error_of(problem).response(request_id)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What the address takes: each of its methods has a route of its own, of which the router names the first alone."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE)
+    return sorted({method for route in routes for method in route.methods})
 
 
 def log_store(problem: StoreError, fields: Mapping[str, Any] = MappingProxyType({})) -> None:

@@ -116,10 +116,13 @@ def test_the_document_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert first.headers["content-type"] == "application/json"
 
 
-def test_a_wrong_method_says_which_are_right() -> None:
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/v1/models", "GET"), ("/api/chats", "DELETE, GET, POST"), ("/api/chats/1", "DELETE, GET, PATCH")]
+)
+def test_a_wrong_method_says_which_are_right(path: str, methods: str) -> None:
     with client() as visitor:
-        answer = visitor.put("/v1/models")
-        assert (answer.status_code, answer.headers["allow"], answer.json()["error"]["code"]) == (405, "GET", "method_not_allowed")
+        answer = visitor.put(path)
+        assert (answer.status_code, answer.headers["allow"], answer.json()["error"]["code"]) == (405, methods, "method_not_allowed")
 
 
 def test_random_requests_to_every_route_are_never_an_error_of_the_server(walked: Page) -> None:
