@@ -53,7 +53,10 @@ class ChatImport:
     def one(self, principal: Principal, title: str, messages: Sequence[ImportedMessage]) -> Chat:
         """A new chat with these messages. Raises StoreError for too many, and for a parent that is no earlier one."""
         if len(messages) > self._limits.messages_a_chat:
-            raise too_many("messages in a chat", "条消息（每个对话）", self._limits.messages_a_chat)
+            raise invalid(
+                f"messages: this chat has {len(messages):,}, and one may have {self._limits.messages_a_chat:,}. Import a part of it.",
+                f"messages：该对话有 {len(messages):,} 条消息，上限为 {self._limits.messages_a_chat:,} 条，请只导入一部分。",
+            )
         self._check_tree(messages)
         self._check_room(principal)
         texts = [self._chats.checked(message.text) for message in messages]

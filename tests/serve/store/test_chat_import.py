@@ -48,7 +48,7 @@ def test_what_is_no_tree_of_texts_is_refused_and_leaves_nothing(store: Store, me
 def test_no_import_has_more_messages_than_a_chat_may(tmp_path: Path) -> None:
     with open_store(tmp_path, limits=Limits(messages_a_chat=2)) as store:
         me = user(store)
-        with pytest.raises(StoreError, match="messages in a chat"):
+        with pytest.raises(StoreError, match="this chat has 3, and one may have 2"):
             store.chat_import.one(me, "", [replace(ASKED, id=str(number)) for number in range(3)])
 
 
