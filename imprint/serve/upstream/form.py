@@ -5,6 +5,7 @@ continuous_usage_stats https://docs.vllm.ai/en/latest/serving/openai_compatible_
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -23,6 +24,8 @@ ESTIMATED_BYTES_A_TOKEN: Final = 3
 MOST_BYTES_A_TOKEN: Final = 8
 """A prompt has at least a token for so many bytes, whatever the language."""
 TOKENS_A_MESSAGE: Final = 4
+VERSION: Final = re.compile(r"[-@:](?:v?[0-9]|latest$)")
+"""What follows a model's name where a hosted one answers by the name of its version, such as -2024-08-06 or :latest."""
 WORDS_ALONE: Final = Bilingual(
     "messages: the server with the model takes roles and texts; tools are not passed on.", "messages：后端只接受角色与文本；不转发工具。"
 )
@@ -126,7 +129,7 @@ def read_delta(payload: Any, job: Job, model: str) -> UpstreamDelta:
     if (fault := fault_of_error(payload)) is not None:
         raise fault
     named, choices = payload.get("model"), payload.get("choices")
-    if isinstance(named, str) and named and not named.startswith(model):  # a hosted model answers by the name of its version
+    if isinstance(named, str) and named and named != model and not (named.startswith(model) and VERSION.match(named, len(model))):
         raise FaultError("wrong_model")
     if not isinstance(choices, list) or len(choices) > 1:
         raise FaultError("invalid_response")

@@ -122,5 +122,11 @@ def test_a_hosted_model_may_answer_by_the_name_of_its_version() -> None:
         read_delta({"model": "other", "choices": []}, job_of(), "demo")
 
 
+@pytest.mark.parametrize("other", ["demo2", "demo-lora", "demo-latex", "demo/2"])
+def test_a_model_whose_name_begins_alike_is_another_one(other: str) -> None:
+    with pytest.raises(FaultError, match="wrong_model"):
+        read_delta({"model": other, "choices": []}, job_of(), "demo")
+
+
 def test_a_prompt_has_about_a_token_for_three_bytes() -> None:
     assert estimated_tokens(job_of(messages=None, text="一二三")) == 4
