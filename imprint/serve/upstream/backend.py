@@ -366,6 +366,8 @@ class UpstreamBackend:
                 reason = delta.reason or reason
                 generation.prompt_tokens = delta.prompt_tokens or generation.prompt_tokens
                 new = delta.tokens_after(answer.new_tokens)
+                if delta.new_tokens is None and not delta.tokens:  # an estimate counts no more than may be written
+                    new = min(new, max(0, most - MORE_TOKENS - answer.new_tokens))
                 answer.new_tokens = answer.new_tokens + new if delta.new_tokens is None else delta.new_tokens
                 unsent += new - len(delta.tokens)
                 if delta.text or delta.tokens:

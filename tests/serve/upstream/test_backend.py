@@ -88,7 +88,7 @@ class TestAnswers:
         assert (server.answers[0].body["logprobs"], server.answers[0].body["top_logprobs"]) == (True, 1)
         assert answer_of(FakeServer(), job_of(top_logprobs=1)).end.kind == "invalid"
 
-    def test_a_server_that_counts_nothing_is_counted_by_its_parts(self) -> None:
+    def test_a_server_that_counts_nothing_is_counted_by_its_parts_up_to_what_was_asked_for(self) -> None:
         async def answer(asked: Asked) -> None:
             await asked.stream(chunk("白"), chunk("色"), chunk(reason="length"), DONE)
 
@@ -97,6 +97,8 @@ class TestAnswers:
 
         assert (outcome.end.reason, outcome.end.prompt_tokens, outcome.end.new_tokens) == ("length", 8, 2)
         assert "max_tokens" not in server.answers[0].body
+        server = FakeServer(answer=lambda asked: asked.stream(*[chunk("a")] * 70, chunk(reason="stop"), DONE))
+        assert answer_of(server, job_of(max_new_tokens=10)).end.new_tokens == 10
 
     def test_a_prompt_that_nobody_counts_is_refused_where_it_is_clearly_too_long(self) -> None:
         server = FakeServer(counts=False)
