@@ -3,8 +3,9 @@
 import json
 import logging
 import time
+import warnings
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from imprint.terminal import harmless
 
@@ -44,8 +45,21 @@ def log(event: str, fields: Mapping[str, Any], *, level: int = logging.INFO, pro
     logging.getLogger(LOGGER).log(level, event, extra={FIELDS: clean}, exc_info=problem)
 
 
+def log_warning(
+    message: Warning | str,  # noqa: ARG001
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Write a line for a warning of Python, without its text, which may quote what a user or a model wrote."""
+    log("warning", {"category": category.__name__, "place": f"{filename}:{lineno}"}, level=logging.WARNING)
+
+
 def start_logging(handler: logging.Handler | None = None) -> None:
-    """Write the service's lines and uvicorn's warnings to the error stream, or to `handler`."""
+    """Write the service's lines, Python's warnings and those of uvicorn to the error stream, or to `handler`."""
+    warnings.showwarning = log_warning
     chosen = logging.StreamHandler() if handler is None else handler
     chosen.setFormatter(JsonLines())
     for name, level in ((LOGGER, logging.INFO), ("uvicorn.error", logging.WARNING)):
