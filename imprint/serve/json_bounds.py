@@ -24,7 +24,7 @@ def broken_bound(text: str, most_values: int = MAX_VALUES) -> Literal["depth", "
     brackets = text.count("[") + text.count("{")
     if brackets <= MAX_DEPTH and brackets + text.count(",") <= most_values:
         return None
-    parts = text.replace("\\\\", "").replace('\\"', "").split('"', MAX_QUOTES_PER_VALUE * (most_values + 1))
+    parts = _cut_at_quotes(text, MAX_QUOTES_PER_VALUE * (most_values + 1))
     if len(parts) > MAX_QUOTES_PER_VALUE * (most_values + 1):
         return "values"
     marks = "".join(parts[::2])  # what stands in no string
@@ -37,5 +37,10 @@ def broken_bound(text: str, most_values: int = MAX_VALUES) -> Literal["depth", "
 
 def count_values(text: str) -> int:
     """How many values JSON has, about: its lists and objects, and the commas outside its strings."""
-    marks = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+    marks = "".join(_cut_at_quotes(text)[::2])
     return sum(map(marks.count, "[{,"))
+
+
+def _cut_at_quotes(text: str, most: int = -1) -> list[str]:
+    """The parts of JSON between the quotes of its strings, of which every second one stands in a string; cut `most` times."""
+    return text.replace("\\\\", "").replace('\\"', "").split('"', most)
