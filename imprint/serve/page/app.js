@@ -271,7 +271,6 @@ async function changedElsewhere() {
   if (before?.name === session.me?.name && before?.role !== "guest" && before?.must_change_password === session.me?.must_change_password) return;
   beginVisit();
   forgetSingle();
-  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   forgetParts();
   lost = known = draft = null;
   history.replaceState(null, "", "#/");
