@@ -58,21 +58,7 @@ class Header:
         while len(filled) > len(self.names) and not filled[-1]:
             filled.pop()
         if len(filled) != len(self.names):
-            if len(self.names) == 1:
-                title = quote(self.names[0])
-                return BadRowError(
-                    Bilingual(
-                        f"has {len(filled)} cells, but the first row has one, {title}. If that is a title, delete its row.",
-                        f"有 {len(filled)} 个单元格，而首行只有一个 {title}：如果那是标题，请删掉该行。",
-                    )
-                )
-            columns, count = quote_names(self.names), f"{len(filled)} cell{'s' * (len(filled) != 1)}"
-            return BadRowError(
-                Bilingual(
-                    f"has {count}, but the header has {len(self.names)} columns: {columns.english}.",
-                    f"有 {len(filled)} 个单元格，而表头有 {len(self.names)} 列：{columns.chinese}。",
-                )
-            )
+            return self.other_count(len(filled))
         if tuple(cell.strip(" \t\r\n\ufeff") for cell in filled) == self.names:
             return BadRowError(Bilingual("repeats the header. Delete it.", "重复了表头：请删除。"))
         start = 1 if self.names[0] == "" and filled[0].isascii() and filled[0].isdecimal() else 0  # pandas writes its index there
@@ -85,6 +71,24 @@ class Header:
                 )
             )
         return {name: cell for name, cell in zip(self.names, filled, strict=True) if name}
+
+    def other_count(self, count: int) -> BadRowError:
+        """The error of a row with so many cells, which are not as many as the columns."""
+        if len(self.names) == 1:
+            title = quote(self.names[0])
+            return BadRowError(
+                Bilingual(
+                    f"has {count} cells, but the first row has one, {title}. If that is a title, delete its row.",
+                    f"有 {count} 个单元格，而首行只有一个 {title}：如果那是标题，请删掉该行。",
+                )
+            )
+        columns = quote_names(self.names)
+        return BadRowError(
+            Bilingual(
+                f"has {count} cell{'s' * (count != 1)}, but the header has {len(self.names)} columns: {columns.english}.",
+                f"有 {count} 个单元格，而表头有 {len(self.names)} 列：{columns.chinese}。",
+            )
+        )
 
 
 class _LineFeed:

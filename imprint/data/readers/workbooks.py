@@ -4,7 +4,8 @@ import io
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imprint.data.readers.bad_rows import BadRowError, first_line
 from imprint.data.readers.encodings import ReportBytes
-from imprint.data.readers.tables import Header
+from imprint.data.readers.tables import MAX_COLUMNS, Header
 from imprint.messages import Bilingual, UserError
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ UNCOMPUTED: Final = re.compile(
 )
 """A cell with a formula and no value, and its row; `str` is a text, which may be empty. Source: CT_Cell in ECMA-376-1, 18.3.1.4."""
 CHUNK_BYTES, LONGEST_CELL = 2**20, 2**16
-FORMULA_ERRORS: Final = ("#REF!", "#N/A", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!", "#CALC!")
+FORMULA_ERRORS: Final = (
+    *("#REF!", "#N/A", "#VALUE!", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"),
+    *("#GETTING_DATA", "#FIELD!", "#BLOCKED!", "#CONNECT!", "#UNKNOWN!", "#BUSY!", "#PYTHON!", "#EXTERNAL!"),
+)
 
 
 def sheet_names(path: Path) -> tuple[list[str], list[str]]:
@@ -43,14 +47,27 @@ def workbook_rows(path: Path, report_bytes: ReportBytes | None = None) -> Iterat
     """The (`file!sheet:row`, dict or BadRowError) of each row of all visible sheets; the first row of a sheet is its header."""
     with _CountedFile(path, report_bytes) as file:
         book = _open_workbook(path, file)
+        _refuse_shared_parts(path, book)
         for sheet in book.worksheets:
             if sheet.sheet_state == "visible":
                 yield from _sheet_rows(sheet, f"{path}!{sheet.title}", _uncomputed_rows(path, sheet))
 
 
+def _refuse_shared_parts(path: Path, book: Any) -> None:
+    """Raise UserError where sheets are one and the same part of the archive: a few bytes stand for any number of them."""
+    parts = Counter(sheet._worksheet_path for sheet in book.worksheets)
+    if len(parts) < parts.total():
+        raise UserError(
+            Bilingual(
+                f"{path}: {parts.total()} sheets have {len(parts)} parts of the file, and each must have its own. Save the workbook again.",
+                f"{path}：{parts.total()} 个工作表共用文件中的 {len(parts)} 个部分，而每个须有自己的：请重新保存。",
+            )
+        )
+
+
 def _sheet_rows(sheet: Any, location: str, uncomputed: set[int]) -> Iterator[tuple[str, object]]:
-    header, number = None, 0
-    rows = _cells(sheet)
+    header, last = None, 0
+    rows = _stored_rows(sheet)
     while True:
         try:
             with warnings.catch_warnings():  # openpyxl warns of what it ignores, such as colours
@@ -58,7 +75,7 @@ def _sheet_rows(sheet: Any, location: str, uncomputed: set[int]) -> Iterator[tup
                 batch = list(islice(rows, BATCH_ROWS))
         except Exception as error:  # its parsers raise anything on a broken file
             yield (
-                f"{location}:{number + 1}",
+                f"{location}:{last + 1}",
                 BadRowError(
                     Bilingual(
                         f"the workbook is broken from about here on: {first_line(error)}. Save or download it again.",
@@ -67,38 +84,58 @@ def _sheet_rows(sheet: Any, location: str, uncomputed: set[int]) -> Iterator[tup
                 ),
             )
             return
-        for cells in batch:
-            number += 1
-            if not cells:
+        for number, values in batch:
+            texts = {column: text for column, value in values.items() if (text := _cell_text(value))}
+            computed = header is None or number not in uncomputed
+            if computed and not any(text.strip() for text in texts.values()):
                 continue
-            texts = [_cell_text(cell) for cell in cells]
-            formula_error = next((cell for cell in texts if cell in FORMULA_ERRORS), None)
+            if not last < number <= EXCEL_ROWS:
+                yield f"{location}:{number}", _misplaced_error(last)
+                continue
+            last = number
             if header is None:
-                header = Header.from_cells(texts, f"{location}:{number}") if any(text.strip() for text in texts) else None
-            elif formula_error is not None:
-                yield (
-                    f"{location}:{number}",
-                    BadRowError(
-                        Bilingual(
-                            f"holds the error of a formula, {formula_error}. Fix the formula, or write its value.",
-                            f"含有公式错误 {formula_error}：请修正公式，或写入其值。",
-                        )
-                    ),
-                )
-            elif number in uncomputed:
-                yield (
-                    f"{location}:{number}",
-                    BadRowError(
-                        Bilingual(
-                            "holds a formula whose value is not in the file. Open the workbook in Excel, save it, and try again.",
-                            "含有公式，而文件中没有它的值：请用 Excel 打开并保存后重试。",
-                        )
-                    ),
-                )
-            elif (row := header.row(_padded(texts, header))) is not None:
+                header = Header.from_cells(_line(texts, max(texts)), f"{location}:{number}")
+            elif (row := _row(texts, header, computed=computed)) is not None:
                 yield f"{location}:{number}", row
-        if len(batch) < BATCH_ROWS or number >= EXCEL_ROWS:
+        if len(batch) < BATCH_ROWS:
             return
+
+
+def _row(texts: Mapping[int, str], header: Header, *, computed: bool) -> dict[str, str] | BadRowError | None:
+    """The row of the texts of cells, by the numbers of their columns; `computed`: all its formulas have values."""
+    formula_error = next((text for text in texts.values() if text in FORMULA_ERRORS), None)
+    if formula_error is not None:
+        return BadRowError(
+            Bilingual(
+                f"holds the error of a formula, {formula_error}. Fix the formula, or write its value.",
+                f"含有公式错误 {formula_error}：请修正公式，或写入其值。",
+            )
+        )
+    if not computed:
+        return BadRowError(
+            Bilingual(
+                "holds a formula whose value is not in the file. Open the workbook in Excel, save it, and try again.",
+                "含有公式，而文件中没有它的值：请用 Excel 打开并保存后重试。",
+            )
+        )
+    if max(texts) > MAX_COLUMNS:  # a cell far away: the row is not written out up to it
+        return header.other_count(max(texts))
+    return header.row(_line(texts, max(len(header.names), *texts)))
+
+
+def _line(texts: Mapping[int, str], width: int) -> list[str]:
+    """The texts of so many cells of a row, "" for those that are empty."""
+    return [texts.get(column, "") for column in range(1, width + 1)]
+
+
+def _misplaced_error(last: int) -> BadRowError:
+    return BadRowError(
+        Bilingual(
+            f"has a number that cannot follow row {last:,}, or is above {EXCEL_ROWS:,}. Open the workbook in Excel, save it, and "
+            "try again.",
+            f"行号不能排在第 {last} 行之后，或超过 {EXCEL_ROWS}：请用 Excel 打开并保存后重试。",
+        )
+    )
 
 
 def _uncomputed_rows(path: Path, sheet: Any) -> set[int]:
@@ -118,14 +155,26 @@ def _uncomputed_rows(path: Path, sheet: Any) -> set[int]:
     return rows
 
 
-def _cells(sheet: Any) -> Iterator[tuple[object, ...]]:
-    sheet.reset_dimensions()  # some programs write wrong ones, which openpyxl would trust
-    yield from sheet.iter_rows(values_only=True)
+def _stored_rows(sheet: Any) -> Iterator[tuple[int, dict[int, object]]]:
+    """The (number, column -> value) of each row as it is stored, read by openpyxl's parser.
 
+    What openpyxl itself gives as rows has also every empty cell up to the last, and every row that is not there: a few bytes stand for any
+    number of them. It leaves out what does not stand in order.
+    """
+    from openpyxl.worksheet._reader import WorkSheetParser
 
-def _padded(texts: list[str], header: Header) -> list[str]:
-    """The row with empty cells up to the last column: openpyxl ends it at its last filled cell."""
-    return texts + [""] * (len(header.names) - len(texts))
+    book = sheet.parent
+    with sheet._get_source() as source:
+        parser: Any = WorkSheetParser(
+            source,
+            sheet._shared_strings,
+            data_only=True,
+            epoch=book.epoch,
+            date_formats=book._date_formats,
+            timedelta_formats=book._timedelta_formats,
+        )
+        for number, cells in parser.parse():
+            yield number, {cell["column"]: cell["value"] for cell in cells if cell["value"] is not None}
 
 
 def escape_cell(text: str) -> str:

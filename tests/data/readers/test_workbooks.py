@@ -164,3 +164,73 @@ def test_a_shared_text_that_stands_in_very_many_rows_is_refused(tmp_path: Path, 
 
     with pytest.raises(UserError, match=r"a\.xlsx!Sheet:51: a\.xlsx has [\d,]+ bytes, and 50,050 characters in 50 rows up to here"):
         list(read_rows(tmp_path / "a.xlsx"))
+
+
+def test_a_row_of_formulas_alone_is_no_blank_one(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["=1+1", "=2+2"], ["b", "c"]])
+
+    (_place, refused), (_other, row) = workbook_rows(path)
+
+    assert "a formula whose value is not in the file" in str(refused)
+    assert row == {"q": "b", "a": "c"}
+
+
+def sheet_of(path: Path, rows: str) -> Path:
+    """A workbook whose only sheet has these rows of XML after its header."""
+    workbook(path, rows=[["q", "a"]])
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    name = "xl/worksheets/sheet1.xml"
+    parts[name] = parts[name].replace(b"</sheetData>", rows.encode() + b"</sheetData>")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+    return path
+
+
+def test_cells_far_away_in_every_row_cost_no_more_than_what_is_stored(tmp_path: Path) -> None:
+    path = sheet_of(tmp_path / "a.xlsx", "".join(f'<row r="{row}"><c r="XFD{row}"><v>1</v></c></row>' for row in range(2, 1002)))
+
+    with cpu_time(at_most=1):
+        rows = [row for _place, row in workbook_rows(path)]
+
+    assert len(rows) == 1000
+    assert str(rows[0]) == 'has 16384 cells, but the header has 2 columns: "q", "a".'
+
+
+@pytest.mark.parametrize("number", [1, 2, 2**20 + 1])
+def test_a_row_that_stands_out_of_order_or_beyond_the_last_is_not_left_out(tmp_path: Path, number: int) -> None:
+    cells = "<c><v>1</v></c><c><v>2</v></c>"
+    path = sheet_of(tmp_path / "a.xlsx", f'<row r="2">{cells}</row><row r="{number}">{cells}</row>')
+
+    (_place, row), (_other, refused) = workbook_rows(path)
+
+    assert row == {"q": "1", "a": "2"}
+    assert str(refused).startswith("has a number that cannot follow row 2, or is above 1,048,576.")
+
+
+def test_cells_that_stand_out_of_order_are_all_read(tmp_path: Path) -> None:
+    path = sheet_of(tmp_path / "a.xlsx", '<row r="2"><c r="B2"><v>2</v></c><c r="A2"><v>1</v></c></row>')
+
+    assert [row for _place, row in workbook_rows(path)] == [{"q": "1", "a": "2"}]
+
+
+def test_sheets_of_one_part_are_refused(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["1", "2"]], more=[["q", "a"], ["3", "4"]])
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    relations = "xl/_rels/workbook.xml.rels"
+    parts[relations] = parts[relations].replace(b"sheet2.xml", b"sheet1.xml")
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, content in parts.items():
+            archive.writestr(part, content)
+
+    with pytest.raises(UserError, match="2 sheets have 1 parts of the file, and each must have its own"):
+        list(workbook_rows(path))
+
+
+@pytest.mark.parametrize("error", ["#GETTING_DATA", "#FIELD!"])
+def test_the_errors_of_newer_formulas_are_no_texts(tmp_path: Path, error: str) -> None:
+    ((_place, row),) = workbook_rows(workbook(tmp_path / "a.xlsx", rows=[["q", "a"], ["b", error]]))
+
+    assert str(row).startswith(f"holds the error of a formula, {error}.")
