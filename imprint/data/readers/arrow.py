@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,12 +16,24 @@ from imprint.data.readers.tables import Header
 from imprint.messages import Bilingual, UserError
 
 if TYPE_CHECKING:
-    from pyarrow import NativeFile, RecordBatch, RecordBatchReader
+    from pyarrow import Array, NativeFile, RecordBatch, RecordBatchReader
 
 ARROW_FILE: Final = b"ARROW1"
 """Start of an Arrow file; one without it is a stream."""
 FILE_HEAD: Final = 8
 """Bytes of an Arrow file before the stream in it."""
+
+
+@dataclass(frozen=True)
+class StoredValue:
+    """A cell of a column with values that Python does not have, such as nanoseconds, or times of a zone that this machine does not know."""
+
+    kind: str
+    """Type of the column, as Arrow names it."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}"
 
 
 class Limit(NamedTuple):
@@ -136,7 +149,7 @@ def _rows(batches: "Iterator[RecordBatch]") -> Iterator[tuple[object, int]]:
                 return
             number = 0
             for part, size in small_batches(batch):
-                for row in part.to_pylist() if size <= ROW_BYTES else [None]:
+                for row in _python_rows(part) if size <= ROW_BYTES else [None]:
                     number += 1
                     long = row is None or (size > MAX_ROW_CHARACTERS and any(map(_is_long, row.values())))
                     yield too_long_error() if long else row, batch.num_rows if number == batch.num_rows else 0
@@ -147,6 +160,24 @@ def _rows(batches: "Iterator[RecordBatch]") -> Iterator[tuple[object, int]]:
             )
             yield BadRowError(broken), 0
             return
+
+
+def _python_rows(part: "RecordBatch") -> list[dict[str, object]]:
+    """The rows of a batch; a column with values that Python does not have is one of `StoredValue`, since others may be all that is read."""
+    try:
+        rows: list[dict[str, object]] = part.to_pylist()
+    except Exception:  # the classes of values raise what they like
+        columns = {name: _python_values(column) for name, column in zip(part.schema.names, part.columns, strict=True)}
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def _python_values(column: "Array") -> list[object]:
+    try:
+        values: list[object] = column.to_pylist()
+    except Exception as error:
+        return [StoredValue(str(column.type), first_line(error))] * len(column)
+    return values
 
 
 def _is_long(cell: object) -> bool:

@@ -146,3 +146,32 @@ def test_a_missing_library_is_reported_with_what_to_install(
 
     with pytest.raises(UserError, match=r"Run `pip install 'imprint\[tables\]'`"):
         list(read(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pyarrow.array([1, 2], pyarrow.timestamp("ns")),
+        pyarrow.array([1, 2], pyarrow.timestamp("us", "No/Where")),
+        pyarrow.array([10**15, 0], pyarrow.timestamp("s")),
+        pyarrow.array([[{"at": 1}], []], pyarrow.list_(pyarrow.struct([("at", pyarrow.duration("ns"))]))),
+    ],
+)
+def test_times_that_python_does_not_have_leave_the_other_columns_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: "pyarrow.Array[Any]"
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # it has nanoseconds
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"content": ["q", "b"], "summary": ["a", "c"], "at": times}), path)
+
+    rows = [row for _place, row in read_rows(path) if isinstance(row, dict)]
+
+    assert [(row["content"], row["summary"]) for row in rows] == [("q", "a"), ("b", "c")]
+
+
+def test_times_that_python_does_not_have_are_no_question(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"content": pyarrow.array([1], pyarrow.timestamp("s", "No/Where")), "summary": ["a"]}), path)
+
+    with pytest.raises(UserError, match=r'"content" must be a text, got a StoredValue .timestamp\[.*No/Where'):
+        list(read_samples(path, prompt_column="content", response_column="summary"))
