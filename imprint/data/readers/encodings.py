@@ -57,6 +57,10 @@ def detect_encoding(path: Path) -> Encoding:
     require_regular(path)
     with path.open("rb") as file:
         head = file.read(CHUNK_BYTES)
+        if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the former begins like UTF-16
+            raise UserError(
+                Bilingual(f"{path} is UTF-32, which is not read. Save it as UTF-8.", f"{path} 是 UTF-32 编码：请另存为 UTF-8。")
+            )
         for mark, codec in BOMS:
             if head.startswith(mark):
                 return Encoding(codec, len(mark), _newline(head, codec))

@@ -126,3 +126,11 @@ def test_some_characters_of_a_private_use_area_leave_a_text_what_it_is(file: Pat
     file.write_bytes(("这件上衣很好看。" * 20 + "\ue000").encode("gb18030"))
 
     assert detect_encoding(file).codec == "gb18030"
+
+
+@pytest.mark.parametrize("codec", ["utf-32-le", "utf-32-be"])
+def test_utf_32_is_named_and_not_taken_for_utf_16(tmp_path: Path, codec: str) -> None:
+    (tmp_path / "a.csv").write_bytes("\ufeffcontent,summary\nq,a\n".encode(codec))
+
+    with pytest.raises(UserError, match=r"a\.csv is UTF-32, which is not read. Save it as UTF-8"):
+        detect_encoding(tmp_path / "a.csv")
