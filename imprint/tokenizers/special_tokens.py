@@ -17,7 +17,8 @@ TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 """File that may name further EOS ids."""
 SPECIAL_TOKENS_MAP: Final = "special_tokens_map.json"
-"""File of older folders that names special tokens; what tokenizer_config.json names counts."""
+"""File of older folders that names special tokens, which count as for transformers: before those of a tokenizer_config.json that has no
+"added_tokens_decoder", and after those of any other."""
 ADDED_TOKENS: Final = "added_tokens.json"
 """File of older folders with the ids of tokens that were added to a vocabulary."""
 UNWRITTEN: Final = ("pad_token", "unk_token", "mask_token", "cls_token", "sep_token")
@@ -67,7 +68,8 @@ def read_special_tokens(
         read_json_object(path) if (path := folder / name).is_file() else {} for name in (TOKENIZER_CONFIG, GENERATION_CONFIG)
     )
     older = read_json_object(path) if (path := folder / SPECIAL_TOKENS_MAP).is_file() else {}
-    given = {**older, **{key: value for key, value in settings.items() if value is not None}}
+    named = {key: value for key, value in settings.items() if value is not None}
+    given = {**older, **named} if "added_tokens_decoder" in settings else {**named, **older}
     names = {key: _token_text(value) for key, value in given.items() if key.endswith("_token")}
     eos_id = id_of(names["eos_token"]) if names.get("eos_token") else None
     eos_ids = [*_as_ids(eos_id), *_as_ids(config.get("eos_token_id")), *_as_ids(generation.get("eos_token_id"))]

@@ -51,13 +51,14 @@ def test_an_end_beyond_every_id_is_none(tmp_path: Path) -> None:
     assert tokenizer.special_tokens.eos_ids == (2,)
 
 
-def test_special_tokens_of_an_older_folder_are_named_in_a_file_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("settings", "bos"), [({}, "<pad>"), ({"added_tokens_decoder": {}}, "<s>")])
+def test_special_tokens_of_an_older_folder_are_named_in_a_file_of_their_own(tmp_path: Path, settings: dict[str, object], bos: str) -> None:
     published_folder(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": None}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": None, **settings}))
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<pad>", "eos_token": {"content": "</s>"}}))
     found = read_tokenizer(tmp_path, {"vocab_size": 512, "model_type": "bloom"})
     assert isinstance(found, HFTokenizer)
-    assert (found.special_tokens.names, found.special_tokens.eos_ids) == ({"bos_token": "<s>", "eos_token": "</s>"}, (2,))
+    assert (found.special_tokens.names, found.special_tokens.eos_ids) == ({"bos_token": bos, "eos_token": "</s>"}, (2,))
 
 
 def test_a_chat_template_in_a_file_of_its_own_goes_first(tmp_path: Path) -> None:
