@@ -175,3 +175,15 @@ def test_times_that_python_does_not_have_are_no_question(tmp_path: Path) -> None
 
     with pytest.raises(UserError, match=r'"content" must be a text, got a StoredValue .timestamp\[.*No/Where'):
         list(read_samples(path, prompt_column="content", response_column="summary"))
+
+
+def test_a_few_bytes_of_very_many_nulls_are_refused_before_they_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imprint.data.readers.rows.PACKED_CHARACTERS", 2**16)
+    monkeypatch.setattr("imprint.data.readers.rows.PACKED_RATIO", 2)
+    lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.nulls(20_000), 1000)
+    table = pyarrow.table({"content": ["a"] * 20, "x": lists})
+    with pyarrow.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+    with pytest.raises(UserError, match=r"a\.arrow:9: a\.arrow has .* bytes, and .* characters \(8 for each value\) in 9 rows up to here"):
+        list(read_rows(tmp_path / "a.arrow"))

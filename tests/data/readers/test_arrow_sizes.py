@@ -160,6 +160,8 @@ def test_more_rows_than_bytes_are_refused_where_they_are_read(tmp_path: Path) ->
     rows = read_rows(written(tmp_path / "a.arrow", {"q": pyarrow.nulls(MANY)}))
 
     assert len(list(islice(rows, 100_000))) == 100_000
-    with pytest.raises(UserError, match=r"a\.arrow has [\d,]+ bytes, and 200,002 characters in 100,001 rows up to here") as caught:
+    with pytest.raises(
+        UserError, match=r"a\.arrow has [\d,]+ bytes, and 1,600,016 characters \(8 for each value\) in 100,001 rows up to here"
+    ) as caught:
         next(rows)
     assert "请去掉重复的行和文本，或另存为 JSON Lines" in str(caught.value)

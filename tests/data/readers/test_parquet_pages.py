@@ -145,7 +145,9 @@ def test_a_list_of_one_long_text_again_and_again_is_a_bad_row(tmp_path: Path, mo
 def test_a_text_that_stands_in_all_rows_is_refused_once_it_is_more_than_the_file_holds(tmp_path: Path) -> None:
     rows = read_rows(repeated(tmp_path / "a.parquet", "裙" * 2**20, 1000))
 
-    with pytest.raises(UserError, match=r"characters in 64 rows up to here: the same again and again\. Take repeated rows") as caught:
+    with pytest.raises(
+        UserError, match=r"characters \(8 for each value\) in 64 rows up to here: the same again and again\. Take repeated rows"
+    ) as caught:
         list(rows)
     assert "同样的内容在不断重复：请去掉重复的行和文本" in str(caught.value)
 

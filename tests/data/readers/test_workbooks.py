@@ -162,7 +162,9 @@ def test_a_shared_text_that_stands_in_very_many_rows_is_refused(tmp_path: Path, 
     monkeypatch.setattr("imprint.data.readers.rows.PACKED_RATIO", 2)
     workbook(tmp_path / "a.xlsx", Sheet=[["q"], *[["裙" * 1000]] * 100])
 
-    with pytest.raises(UserError, match=r"a\.xlsx!Sheet:51: a\.xlsx has [\d,]+ bytes, and 50,050 characters in 50 rows up to here"):
+    with pytest.raises(
+        UserError, match=r"a\.xlsx!Sheet:51: a\.xlsx has [\d,]+ bytes, and 50,400 characters \(8 for each value\) in 50 rows up to here"
+    ):
         list(read_rows(tmp_path / "a.xlsx"))
 
 
